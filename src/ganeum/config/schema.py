@@ -1,0 +1,145 @@
+"""What a run is: every key of a config with its unit, its default and what it does.
+
+``configs/base.yaml`` and ``docs/config.md`` are written from this file; a test holds them together.
+``auto`` is resolved once, when the run directory is made, and the resolved value is kept from then on.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Auto = Literal["auto"]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, numbers are never read from text, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=())
+
+
+class Model(Section):
+    """The network."""
+
+    style: Literal["gpt2"] = Field("gpt2", description="the family: gpt2 (learned positions, LayerNorm, GELU)")
+    n_layer: PositiveInt = Field(6, description="blocks")
+    n_head: PositiveInt = Field(6, description="attention heads; n_embd must be a multiple of it")
+    n_embd: PositiveInt = Field(384, description="width of the residual stream")
+    block_size: PositiveInt = Field(256, description="context length, tokens")
+    dropout: Dropout = Field(0.0, description="share of activations dropped while training")
+    bias: bool = Field(False, description="biases in linear layers and LayerNorms (GPT-2 has them)")
+    qkv_bias: bool | None = Field(None, description="biases in the query, key and value projection; null: as `bias`")
+    activation: Literal["gelu_tanh", "gelu"] = Field(
+        "gelu_tanh", description="gelu_tanh: GPT-2's approximation; gelu: the exact one (nanoGPT's)"
+    )
+    tie_embeddings: bool = Field(True, description="the output layer shares the token embedding's weights")
+    vocab_size: PositiveInt | Auto = Field("auto", description="tokens there are; auto: from the data's meta.json")
+
+
+class Data(Section):
+    """The tokens."""
+
+    directory: str = Field("data/tinystories", description="holds train.bin, val.bin and meta.json")
+    order: Literal["random", "epochs"] = Field(
+        "random", description="random: windows at random offsets; epochs: every window once an epoch, shuffled"
+    )
+    stride: PositiveInt | Auto = Field(
+        "auto", description="tokens between the starts of neighbouring windows (order: epochs); auto: block_size"
+    )
+
+
+class Train(Section):
+    """The training."""
+
+    batch_size: PositiveInt = Field(64, description="sequences per optimizer step: the batch the model learns with")
+    micro_batch_size: PositiveInt | Auto = Field(
+        "auto", description="sequences at once; batch_size must be a multiple of it"
+    )
+    max_iters: PositiveInt | None = Field(None, description="length in optimizer steps")
+    epochs: PositiveFloat | None = Field(None, description="length in passes over the windows")
+    tokens: PositiveFloat | None = Field(None, description="length in tokens seen")
+    hours: PositiveFloat | None = Field(
+        None, description="length in hours; turned into steps once, by a short measurement at the start"
+    )
+    optimizer: Literal["adamw"] = Field("adamw", description="AdamW, fused where torch has it")
+    learning_rate: PositiveFloat = Field(1e-3, description="the peak learning rate")
+    min_learning_rate: float | Auto = Field("auto", ge=0.0, description="where the schedule ends; auto: a tenth of it")
+    schedule: Literal["cosine", "wsd", "constant"] = Field(
+        "cosine", description="shape after the warm-up; wsd: constant, then linear decay over decay_share"
+    )
+    warmup_iters: Count | Auto = Field(
+        "auto", description="steps of linear warm-up; auto: 2 % of all, at least 10 and at most 2,000"
+    )
+    decay_share: Share = Field(0.2, description="share of all steps in which wsd decays")
+    weight_decay: float = Field(0.1, ge=0.0, description="on matrices and embeddings; never on biases and norms")
+    beta1: Share = Field(0.9, description="AdamW's decay of the gradient's mean")
+    beta2: Share = Field(0.95, description="AdamW's decay of the gradient's square")
+    grad_clip: float = Field(1.0, ge=0.0, description="largest norm of the gradient; 0: never clipped")
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device computes it, else fp16 on a GPU, else fp32"
+    )
+    compile: bool | Auto = Field("auto", description="torch.compile; auto decides from the length of the run")
+    loss_chunk: PositiveInt | Auto = Field(
+        "auto", description="rows (tokens) whose logits exist at one time; auto picks by the device"
+    )
+    eval_interval: PositiveInt | Auto = Field("auto", description="steps between evaluations; auto: a tenth of all")
+    eval_tokens: PositiveInt | Literal["all"] = Field(65_536, description="size of the fixed validation set, tokens")
+    eval_batch_size: PositiveInt | Auto = Field("auto", description="sequences at once in evaluation; auto: as training")
+    eval_only: bool = Field(False, description="evaluate once and stop; nothing is trained")
+    patience: PositiveInt | None = Field(
+        None, description="early stopping: evaluations without a better validation loss; null: never"
+    )
+    checkpoint_interval: PositiveInt | Auto = Field(
+        "auto", description="steps between checkpoints; auto: with every evaluation"
+    )
+    keep_last: PositiveInt = Field(2, description="checkpoints kept; the best one is kept besides")
+    init_from: str | None = Field(
+        None, description="weights to start from: a run, a checkpoint, an exported directory or a nanoGPT ckpt.pt"
+    )
+
+
+class Sample(Section):
+    """Text generated while training, and the defaults of `ganeum sample`."""
+
+    interval: Count | Auto = Field("auto", description="steps between samples; auto: with every evaluation; 0: never")
+    prompt: str = Field("", description="what the text starts with; empty: the end-of-text token")
+    num_samples: PositiveInt = Field(1, description="texts")
+    max_new_tokens: PositiveInt = Field(128, description="length of each, tokens")
+    temperature: float = Field(0.8, ge=0.0, description="0: always the likeliest token")
+    top_k: PositiveInt | None = Field(200, description="only among the k likeliest; null: all")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="only among the likeliest that hold this probability together; null: all"
+    )
+
+
+class Wandb(Section):
+    """Weights & Biases; the key comes from WANDB_API_KEY in the environment or `.env`."""
+
+    project: str | None = Field(None, description="the project; null: W&B is not used")
+    entity: str | None = Field(None, description="the team or user")
+    mode: Literal["online", "offline"] = Field("online", description="offline: written to disk, `wandb sync` sends it")
+
+
+class Log(Section):
+    """What is written down while training."""
+
+    interval: PositiveInt | Auto = Field("auto", description="steps between logged steps; auto: 10, fewer in short runs")
+    tensorboard: bool = Field(True, description="TensorBoard's files under logs/")
+    wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases")
+
+
+class Config(Section):
+    """One run."""
+
+    name: str | None = Field(None, description="the run's directory under results/; null: the file's stem")
+    seed: int = Field(1337, ge=0, description="of weights, order of the data, dropout and samples")
+    device: str = Field("auto", description="auto: a GPU where there is one, else the CPU; cpu, cuda, cuda:1, mps")
+    model: Model = Field(default_factory=Model, description="the network")
+    data: Data = Field(default_factory=Data, description="the tokens")
+    train: Train = Field(default_factory=Train, description="the training")
+    sample: Sample = Field(default_factory=Sample, description="text generated while training")
+    log: Log = Field(default_factory=Log, description="what is written down")

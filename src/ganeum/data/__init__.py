@@ -1,0 +1,1 @@
+"""Corpora → tokens → files → batches."""

@@ -1,0 +1,1 @@
+"""Networks: the GPT, other people's weights in and out, text from a model."""

@@ -1,0 +1,1 @@
+"""One optimizer step: precision, loss, micro-batches, clipping, the optimizer."""

@@ -1,0 +1,1 @@
+"""The loop above the step: checkpoints, evaluation, samples, logging, interruption."""
