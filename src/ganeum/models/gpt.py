@@ -35,17 +35,22 @@ class LayerNorm(nn.Module):
 class Cache:
     """Keys and values of the tokens already read, one pair a block, so that generation reads each token once."""
 
-    def __init__(self, n_layer: int) -> None:
-        self.keys: list[Tensor | None] = [None] * n_layer  # each (B, H, T so far, D)
-        self.values: list[Tensor | None] = [None] * n_layer
-        self.length = 0
+    def __init__(self, config: Model) -> None:
+        self.room = config.block_size  # tokens it can hold; a longer text is begun again (see generate.py)
+        self.keys: list[Tensor | None] = [None] * config.n_layer  # each (B, H, room, D), made at the first token
+        self.values: list[Tensor | None] = [None] * config.n_layer
+        self.length = 0  # tokens in it; the model moves it on after its last block
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        past_k, past_v = self.keys[layer], self.values[layer]
-        if past_k is not None and past_v is not None:
-            k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
-        self.keys[layer], self.values[layer] = k, v
-        return k, v
+        """Adds a block's new (B, H, T, D) and returns views on all there is: (B, H, length + T, D)."""
+        B, H, T, D = k.shape
+        keys, values = self.keys[layer], self.values[layer]
+        if keys is None or values is None:
+            keys, values = k.new_empty(B, H, self.room, D), v.new_empty(B, H, self.room, D)
+            self.keys[layer], self.values[layer] = keys, values
+        end = self.length + T
+        keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
+        return keys[:, :, :end], values[:, :, :end]
 
 
 class Attention(nn.Module):
