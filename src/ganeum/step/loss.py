@@ -1,0 +1,114 @@
+"""Cross-entropy of a linear layer's outputs, in chunks of rows: the logits of the whole batch never exist.
+
+Shapes: N = rows (tokens), C = width, V = vocab_size, P = padded_vocab_size ≥ V. At N = 8,192 and V = 50,257 the
+logits in fp32 and their gradient would be 3.1 GiB; here at most ``chunk`` rows of them exist at one time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -1  # a target that counts for nothing
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    vocab_size: int,
+    chunk: int,
+    dtype: torch.dtype | None = None,
+    scale: Tensor | float = 1.0,
+) -> Tensor:
+    """``scale · Σ −log softmax(hidden · weightᵀ)[target]`` in nats, with gradients for ``hidden`` and ``weight``.
+
+    Both gradients are computed in the forward pass, chunk by chunk while its logits are there, so nothing is
+    recomputed; backward only multiplies them by the incoming gradient. ``scale`` (1 / tokens of the batch, times the
+    loss scale in fp16) goes into the gradients before they are rounded to ``dtype``.
+
+    Args:
+        hidden: (N, C), fp32 or half.
+        weight: (P, C); rows from ``vocab_size`` on are padding: they take part in nothing and get a zero gradient.
+        targets: (N,) ids below ``vocab_size``; ``-1`` is left out of the sum.
+        vocab_size: V.
+        chunk: rows whose logits exist at one time.
+        dtype: of the matrix products; default: that of ``hidden``. Softmax and sums are at least fp32 regardless.
+        scale: a number, or a tensor () on the device.
+
+    Returns:
+        () in fp32 (fp64 for fp64 ``hidden``).
+    """
+    dtype = dtype or hidden.dtype
+    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, targets, vocab_size, chunk, dtype, scale
+    )
+    return loss
+
+
+@torch.no_grad()
+def token_nats(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int, chunk: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    """(N,) nats of each target, in fp32 or fp64; 0 for ignored ones. The evaluation's form: no gradients are made."""
+    w = weight.to(dtype or hidden.dtype)
+    nats = hidden.new_empty(len(hidden), dtype=_sum_dtype(hidden))
+    for rows in _chunks(len(hidden), chunk):
+        nats[rows], _ = _softmax(hidden[rows], w, targets[rows], vocab_size)
+    return nats
+
+
+def _chunks(rows: int, chunk: int) -> list[slice]:
+    return [slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk)]
+
+
+def _sum_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _softmax(h: Tensor, w: Tensor, t: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """One chunk: (rows,) nats and (rows, P) log-probabilities, −∞ in the padding, both in the sum's dtype."""
+    with torch.autocast(h.device.type, enabled=False):
+        logits = h.to(w.dtype) @ w.T  # (rows, P)
+    logits[:, vocab_size:] = -torch.inf
+    log_p = torch.log_softmax(logits, dim=-1, dtype=_sum_dtype(h))
+    nats = -log_p.gather(1, t.clamp_min(0)[:, None])[:, 0]
+    return nats.masked_fill_(t < 0, 0.0), log_p
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        vocab_size: int,
+        chunk: int,
+        dtype: torch.dtype,
+        scale: Tensor | float,
+    ) -> Tensor:
+        w = weight.to(dtype)
+        total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
+        d_hidden = torch.empty_like(hidden)
+        d_weight = torch.zeros_like(weight)
+        for rows in _chunks(len(hidden), chunk):
+            h, t = hidden[rows].to(dtype), targets[rows]
+            nats, log_p = _softmax(hidden[rows], w, t, vocab_size)
+            total += nats.sum()
+            # d nats / d logits = softmax − 1 at the target; 0 for an ignored row.
+            d = log_p.exp_().scatter_add_(1, t.clamp_min(0)[:, None], -torch.ones_like(log_p[:, :1]))
+            d = (d * ((t >= 0)[:, None] * scale)).to(dtype)  # (rows, P)
+            with torch.autocast(h.device.type, enabled=False):
+                d_hidden[rows] = d @ w
+                d_weight += d.T @ h  # each chunk's product is rounded to dtype, their sum is kept in weight's
+        ctx.save_for_backward(d_hidden, d_weight)
+        return total * scale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * grads[0].to(d_hidden.dtype), d_weight * grads[0].to(d_weight.dtype), *([None] * 5)

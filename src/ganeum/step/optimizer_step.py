@@ -1,0 +1,195 @@
+"""One optimizer step: micro-batches forward and backward, gradients clipped, weights updated, and no waiting.
+
+Nothing here reads a value back from the device: loss, norm, skipped updates and the first bad step stay there as
+tensors until the loop looks at them on a logged step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganeum.config.schema import Train
+from ganeum.models.gpt import GPT
+from ganeum.step import precision as precisions
+from ganeum.step.loss import linear_cross_entropy, token_nats
+from ganeum.step.timings import Timings
+
+FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2_000  # torch.amp.GradScaler's own
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step was: ``loss`` () nats per token over the whole batch and ``grad_norm`` () before clipping, both
+    on the device; ``tokens`` seen by it."""
+
+    loss: Tensor
+    grad_norm: Tensor
+    tokens: int
+
+
+class OptimizerStep:
+    """Holds the optimizer (and fp16's loss scale) of a model, and takes steps with it.
+
+    The gradient is that of the mean over the whole batch, however it is split into micro-batches. An update whose
+    gradient norm is not finite is skipped on the device, so one bad batch never reaches the weights: look at
+    ``first_bad_step`` (int64 (): the first such step, −1 while there is none; in fp16, where a too large loss scale
+    overflows now and then and is halved, only a non-finite *loss* is bad) before a checkpoint is written and on
+    logged steps, and at ``skipped`` for how many updates were left out.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        train: Train,
+        device: torch.device | str,
+        *,
+        precision: precisions.Precision = "fp32",
+        compiled: bool = False,
+        loss_chunk: int | None = None,
+    ) -> None:
+        self.model, self.train, self.device, self.precision = model, train, torch.device(device), precision
+        precisions.apply(precision)
+        self.dtype = precisions.COMPUTE_DTYPE[precision]
+        self.loss_chunk = loss_chunk or default_loss_chunk(self.device)
+        self.hidden = torch.compile(model.hidden) if compiled else model.hidden
+        self.optimizer = adamw(model, train)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.loss_scale = torch.tensor(FIRST_SCALE if precision == "fp16" else 1.0, device=self.device)
+        self.good_steps = torch.tensor(0, device=self.device)  # updates in a row since the loss scale last changed
+        self.skipped = torch.tensor(0, device=self.device)
+        self.first_bad_step = torch.tensor(-1, device=self.device)
+
+    def __call__(
+        self,
+        micro_batches: Iterable[tuple[Tensor, Tensor]],
+        *,
+        step: int,
+        learning_rate: float,
+        timings: Timings | None = None,
+    ) -> StepResult:
+        """Take the update after ``step`` completed ones.
+
+        Args:
+            micro_batches: ``batch_size`` sequences in all, as pairs of tokens and targets, both (B, T) int64, on the
+                device or on the CPU (they are then copied without waiting).
+            step: updates completed so far.
+            learning_rate: of this update.
+            timings: filled with the seconds of each part; makes the device wait, so only for logged steps.
+        """
+        timings = timings or Timings()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        total = torch.zeros((), device=self.device)
+        sequences = tokens = 0
+        micro_batches = iter(micro_batches)
+        while True:
+            with timings.part("data"):
+                pair = next(micro_batches, None)
+                if pair is None:
+                    break
+                x, y = (self._to_device(t) for t in pair)
+            with timings.part("forward"):
+                loss = self._loss(x, y)
+            with timings.part("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            sequences, tokens = sequences + len(x), tokens + x.numel()
+        assert sequences == self.train.batch_size, f"{sequences} sequences in a batch of {self.train.batch_size}"
+        with timings.part("optimizer"):
+            total /= self.loss_scale
+            norm = self._update(step, total)
+        return StepResult(total, norm, tokens)
+
+    @torch.no_grad()
+    def token_nats(self, x: Tensor, y: Tensor) -> Tensor:
+        """(B, T) tokens and targets → (B, T) nats of each target, as the training computes them; for evaluation."""
+        x, y = self._to_device(x), self._to_device(y)
+        with precisions.autocast(self.precision, self.device):
+            hidden = self.hidden(x)
+        return token_nats(
+            hidden.flatten(0, 1),
+            self.model.head.weight,
+            y.flatten(),
+            vocab_size=self.model.vocab_size,
+            chunk=self.loss_chunk,
+            dtype=self.dtype,
+        ).view_as(y)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on beside the weights; tensors, numbers and text only."""
+        names = ("loss_scale", "good_steps", "skipped", "first_bad_step")
+        return {"optimizer": self.optimizer.state_dict(), **{name: getattr(self, name).cpu() for name in names}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned, on this or another device."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("loss_scale", "good_steps", "skipped", "first_bad_step"):
+            getattr(self, name).copy_(state[name])
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == "cpu" and self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # without it the copy would wait for the GPU
+        return tensor.to(self.device, non_blocking=True)
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """This micro-batch's share of the batch's mean loss, times the loss scale."""
+        with precisions.autocast(self.precision, self.device):
+            hidden = self.hidden(x)  # (B, T, C)
+        return linear_cross_entropy(
+            hidden.flatten(0, 1),
+            self.model.head.weight,
+            y.flatten(),
+            vocab_size=self.model.vocab_size,
+            chunk=self.loss_chunk,
+            dtype=self.dtype,
+            scale=self.loss_scale / (self.train.batch_size * x.size(1)),
+        )
+
+    @torch.no_grad()
+    def _update(self, step: int, loss: Tensor) -> Tensor:
+        """Clip, update, forget the gradients; returns the norm before clipping. fused AdamW divides the gradients by
+        ``grad_scale`` and does nothing where ``found_inf`` is 1: loss scale, clipping and skipping cost no pass."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients) / self.loss_scale
+        bad = ~torch.isfinite(norm)
+        clip = (norm / self.train.grad_clip).clamp_min(1.0) if self.train.grad_clip else torch.ones_like(norm)
+        self.optimizer.grad_scale = self.loss_scale * clip  # type: ignore[attr-defined]
+        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._remember(step, bad, loss)
+        return norm
+
+    def _remember(self, step: int, bad: Tensor, loss: Tensor) -> None:
+        """Count skipped updates, note the first bad step, and move fp16's loss scale: halved after an overflow,
+        doubled after ``GROWTH_INTERVAL`` good updates in a row."""
+        self.skipped += bad
+        broken = bad
+        if self.precision == "fp16":
+            broken = ~torch.isfinite(loss)
+            self.good_steps.copy_(torch.where(bad, 0, self.good_steps + 1))
+            grow = self.good_steps == GROWTH_INTERVAL
+            self.loss_scale.mul_(torch.where(bad, 0.5, torch.where(grow, 2.0, 1.0)))
+            self.good_steps.masked_fill_(grow, 0)
+        self.first_bad_step.copy_(torch.where(broken & (self.first_bad_step < 0), step + 1, self.first_bad_step))
+
+
+def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
+    """Fused AdamW; weight decay on matrices and embeddings (two dimensions), not on biases and norms, as GPT-3 did
+    (Brown et al. 2020, appendix B)."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
+
+
+def default_loss_chunk(device: torch.device) -> int:
+    """Rows whose logits exist at one time: few enough to stay in a CPU's cache, enough to fill a GPU."""
+    return 512 if device.type == "cpu" else 2_048
