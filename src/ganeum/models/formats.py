@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ganeum.config.schema import Model
 from ganeum.errors import CheckpointError
+from ganeum.models import shape
 
 OUTSIDE = {
     "token_embedding": "transformer.wte",
@@ -162,20 +163,17 @@ def nanogpt_checkpoint(state: Mapping[str, Tensor], model: Model, step: int) -> 
     if wrong:
         raise CheckpointError(
             "nanoGPT cannot compute this model: "
-            + ", ".join(f"its {key} is always {_yaml(value)}" for key, value in wrong.items()),
+            + ", ".join(f"its {key} is always {shape.yaml(value)}" for key, value in wrong.items()),
             suggestion="ganeum export --format hf",
         )
-    complete = with_all_biases(state) if model.bias else dict(state)
+    biases = any(name.endswith("bias") for name in state)
+    complete = with_all_biases(state) if biases else dict(state)
     theirs = {name: tensor.clone() for name, tensor in to_gpt2_names(complete, transposed=False).items()}
     theirs["lm_head.weight"] = theirs["transformer.wte.weight"]
-    keys = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout")
+    keys = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
     return {
         "model": theirs,
-        "model_args": {key: getattr(model, key) for key in keys},
+        "model_args": {key: getattr(model, key) for key in keys} | {"bias": biases},
         "iter_num": step,
         "config": {},
     }
-
-
-def _yaml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,13 +1,18 @@
-"""Weights as they lie in files: no padded rows, tied weights once, our own names."""
+"""Weights in and out of a model: as they lie in files (no padded rows, tied ones once), and from others' files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ganeum.config.schema import Model
 from ganeum.errors import CheckpointError
+from ganeum.models import shape, sources
+from ganeum.models.build import build
 from ganeum.models.gpt import GPT
 
 PADDED = ("token_embedding.weight", "head.weight")
@@ -59,6 +64,57 @@ def load_file_state(model: GPT, state: Mapping[str, Tensor], *, where: str | Non
     for name, tensor in _uncompiled(model).state_dict().items():
         if name in PADDED:
             tensor[model.vocab_size :] = 0.0
+
+
+def load_initial(path: str | Path, model: Model) -> dict[str, Tensor]:
+    """What `train.init_from` names → weights in file form for `load_file_state`, fp32, on the CPU.
+
+    Args:
+        path: see `sources.read`.
+        model: the model they are for, vocab_size resolved. What can be bridged without changing the function is (see
+            `shape.differences`); fewer positions than the weights have cut off the rest.
+    Raises:
+        CheckpointError: nothing that can be read, or weights of another shape (each key with both values).
+        RunError: no such run.
+    """
+    source = sources.read(path)
+    differing = shape.differences(model, source.model)
+    if not differing:
+        state, differing = _bridge(source, model)
+    if differing:
+        raise shape.mismatch(differing, source.kind, str(source.path))
+    return state
+
+
+def shape_of(path: str | Path) -> dict[str, Any]:
+    """The keys of `model` that weights have, as far as their file tells them: what to type to continue with them."""
+    return sources.read(path).model
+
+
+def _bridge(source: sources.Source, model: Model) -> tuple[dict[str, Tensor], dict[str, tuple[Any, Any]]]:
+    """Brings weights of the same size into the form of `model`, changing nothing of what they compute; says which keys
+    forbid that."""
+    there, differing = dict(source.state), {}
+    if model.tie_embeddings and "head.weight" in there:
+        if not torch.equal(there["head.weight"], there["token_embedding.weight"]):
+            differing["tie_embeddings"] = (True, False)
+    elif "head.weight" not in there:
+        there["head.weight"] = there["token_embedding.weight"]
+    with torch.device("meta"):
+        wanted = to_file_state(build(model))
+    for name in there.keys() - wanted.keys():
+        if name.endswith("bias") and there[name].any():
+            key = "qkv_bias" if ".qkv." in name and model.bias else "bias"
+            differing[key] = (False, True)
+    if differing:
+        return {}, differing
+    result = {}
+    for name, expected in wanted.items():
+        if name in there:
+            result[name] = there[name][: expected.size(0)]  # rows: padding of the vocabulary, positions too many
+        elif name.endswith("bias"):
+            result[name] = torch.zeros(expected.shape)
+    return result, {}
 
 
 def _uncompiled(model: GPT) -> GPT:

@@ -1,0 +1,206 @@
+"""Weights from wherever a user points: a run, a checkpoint, an exported directory, a file. Nothing is executed."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ganeum.config import load_stored
+from ganeum.errors import CheckpointError
+from ganeum.models import formats, shape
+
+if TYPE_CHECKING:
+    from ganeum.record import RunDirectory
+
+PICKLES = (".pt", ".pth", ".bin")
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights under our names in fp32, and all that is known of the model they belong to.
+
+    Attributes:
+        kind: what it is, for messages: "checkpoint", "Hugging Face directory", "nanoGPT checkpoint", "state dict".
+        path: the file or directory they were read from.
+        model: keys of the config's `model`; n_head and activation are missing where nothing tells them.
+    """
+
+    kind: str
+    path: Path
+    state: dict[str, Tensor]
+    model: dict[str, Any]
+
+
+def read(path: str | Path) -> Source:
+    """Reads what `path` names.
+
+    | path | read |
+    |---|---|
+    | a run's name or directory | its best checkpoint, or the latest where none was best |
+    | checkpoints/step-…/ | model.safetensors, with the run's config.yaml for what tensors do not tell |
+    | config.json and weights | a Hugging Face GPT-2: model.safetensors, sharded or not, or pytorch_model.bin |
+    | ckpt.pt, or a directory with it | nanoGPT |
+    | *.pth, *.safetensors | a plain state dict: our own names (`ganeum export --format pth`) |
+
+    Raises:
+        CheckpointError: there is nothing, it is damaged, or it is no GPT that we have.
+        RunError: no such run.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return _file(place)
+    if not place.is_dir():
+        from ganeum.record import find
+
+        return read(checkpoint(find(str(path))))
+    if (place / "config.json").is_file():
+        return _huggingface(place)
+    if (place / "model.safetensors").is_file():
+        return _own(place)
+    if (place / "ckpt.pt").is_file():
+        return _file(place / "ckpt.pt")
+    if (place / "config.yaml").is_file():
+        from ganeum.record import RunDirectory
+
+        return read(checkpoint(RunDirectory(place)))
+    raise CheckpointError(
+        "there are no weights in this directory",
+        where=str(place),
+        why="none of config.yaml (a run), model.safetensors, config.json (Hugging Face), ckpt.pt (nanoGPT) is in it",
+    )
+
+
+def checkpoint(run: RunDirectory, which: str = "best") -> Path:
+    """The directory of a run's checkpoint: `best` (the latest where none was best) or `latest`.
+
+    Raises:
+        CheckpointError: the run has no checkpoint yet.
+    """
+    for name in (which, "latest"):
+        pointer = run.checkpoints_dir / name
+        if pointer.is_file() and (directory := run.checkpoints_dir / pointer.read_text().strip()).is_dir():
+            return directory
+    complete = sorted(path for path in run.checkpoints_dir.glob("step-*") if path.is_dir())
+    if complete:
+        return complete[-1]
+    raise CheckpointError(
+        "this run has no checkpoint yet", where=str(run.checkpoints_dir), suggestion="train it first: ganeum train"
+    )
+
+
+def _own(directory: Path) -> Source:
+    state = _safetensors(directory / "model.safetensors")
+    model = shape.of_state(state)
+    config = directory.parent.parent / "config.yaml"
+    if config.is_file():
+        model = shape.of_config(load_stored(config).model) | model
+    return Source("checkpoint", directory, state, model)
+
+
+def _huggingface(directory: Path) -> Source:
+    config_file = directory / "config.json"
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise CheckpointError("config.json cannot be read", where=str(config_file), why=str(error)) from None
+    model = formats.model_of_huggingface(config, str(config_file))
+    theirs = _huggingface_tensors(directory)
+    state = formats.from_gpt2_names(theirs, transposed=True, tied=model["tie_embeddings"])
+    return Source("Hugging Face directory", directory, state, model | shape.of_state(state))
+
+
+def _huggingface_tensors(directory: Path) -> dict[str, Tensor]:
+    if (directory / "model.safetensors").is_file():
+        return _safetensors(directory / "model.safetensors")
+    if (directory / INDEX).is_file():
+        names = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        tensors: dict[str, Tensor] = {}
+        for name in sorted(set(names)):
+            if Path(name).name != name:
+                raise CheckpointError(f"the index names a file outside its directory: {name}", where=str(directory))
+            tensors |= _safetensors(directory / name)
+        return tensors
+    if (directory / "pytorch_model.bin").is_file():
+        content = _pickle(directory / "pytorch_model.bin")
+        return _tensors(content, directory / "pytorch_model.bin")
+    raise CheckpointError(
+        "there are no weights beside config.json",
+        where=str(directory),
+        why=f"neither model.safetensors nor {INDEX} nor pytorch_model.bin is there",
+    )
+
+
+def _file(path: Path) -> Source:
+    if path.suffix == ".safetensors":
+        return _plain(_safetensors(path), path)
+    if path.suffix not in PICKLES:
+        raise CheckpointError(
+            "this file's name says nothing about what is in it",
+            where=str(path),
+            why="read are *.safetensors, " + ", ".join(f"*{suffix}" for suffix in PICKLES),
+        )
+    content = _pickle(path)
+    if isinstance(content, Mapping) and isinstance(content.get("model_args"), Mapping):
+        args = content["model_args"]
+        state = formats.from_gpt2_names(_tensors(content.get("model"), path), transposed=False, tied=True)
+        known = {"n_head": args["n_head"], "activation": "gelu"} if "n_head" in args else {"activation": "gelu"}
+        return Source("nanoGPT checkpoint", path, state, known | shape.of_state(state))
+    return _plain(_tensors(content, path), path)
+
+
+def _plain(tensors: dict[str, Tensor], path: Path) -> Source:
+    if "token_embedding.weight" not in tensors:
+        raise CheckpointError(
+            "these are not the weights of our GPT",
+            where=str(path),
+            why=f"of its {len(tensors)} tensors none is token_embedding.weight",
+            suggestion="the directory with its config.json, if this is a Hugging Face model",
+        )
+    state = {name: tensor.float() for name, tensor in tensors.items()}
+    return Source("state dict", path, state, shape.of_state(state))
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} cannot be read", where=str(path), why=str(error)) from None
+
+
+def _pickle(path: Path) -> Any:
+    """torch.load, which with weights_only builds tensors and plain containers and calls nothing else."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path.name} is refused: it is damaged, or holds more than tensors and plain values",
+            where=str(path),
+            why="to read such a file is to run whatever code its writer put into it; it was not run",
+            suggestion="a .safetensors file of the same weights",
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read",
+            where=str(path),
+            why=str(error).splitlines()[0] if str(error) else "it ends early",
+        ) from None
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
+        raise CheckpointError("this is not a table of names and tensors", where=str(path))
+    return dict(content)
