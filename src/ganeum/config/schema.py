@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 class Section(BaseModel):
@@ -30,7 +31,7 @@ class Model(Section):
     n_head: PositiveInt = Field(6, description="attention heads; n_embd must be a multiple of it")
     n_embd: PositiveInt = Field(384, description="width of the residual stream")
     block_size: PositiveInt = Field(256, description="context length, tokens")
-    dropout: Dropout = Field(0.0, description="share of activations dropped while training")
+    dropout: BelowOne = Field(0.0, description="share of activations dropped while training")
     bias: bool = Field(False, description="biases in linear layers and LayerNorms (GPT-2 has them)")
     qkv_bias: bool | None = Field(None, description="biases in the query, key and value projection; null: as `bias`")
     activation: Literal["gelu_tanh", "gelu"] = Field(
@@ -67,7 +68,7 @@ class Train(Section):
     )
     optimizer: Literal["adamw"] = Field("adamw", description="AdamW, fused where torch has it")
     learning_rate: PositiveFloat = Field(1e-3, description="the peak learning rate")
-    min_learning_rate: float | Auto = Field("auto", ge=0.0, description="where the schedule ends; auto: a tenth of it")
+    min_learning_rate: NotNegative | Auto = Field("auto", description="where the schedule ends; auto: a tenth of it")
     schedule: Literal["cosine", "wsd", "constant"] = Field(
         "cosine", description="shape after the warm-up; wsd: constant, then linear decay over decay_share"
     )
@@ -76,8 +77,8 @@ class Train(Section):
     )
     decay_share: Share = Field(0.2, description="share of all steps in which wsd decays")
     weight_decay: float = Field(0.1, ge=0.0, description="on matrices and embeddings; never on biases and norms")
-    beta1: Share = Field(0.9, description="AdamW's decay of the gradient's mean")
-    beta2: Share = Field(0.95, description="AdamW's decay of the gradient's square")
+    beta1: BelowOne = Field(0.9, description="AdamW's decay of the gradient's mean")
+    beta2: BelowOne = Field(0.95, description="AdamW's decay of the gradient's square")
     grad_clip: float = Field(1.0, ge=0.0, description="largest norm of the gradient; 0: never clipped")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device computes it, else fp16 on a GPU, else fp32"
@@ -88,7 +89,9 @@ class Train(Section):
     )
     eval_interval: PositiveInt | Auto = Field("auto", description="steps between evaluations; auto: a tenth of all")
     eval_tokens: PositiveInt | Literal["all"] = Field(65_536, description="size of the fixed validation set, tokens")
-    eval_batch_size: PositiveInt | Auto = Field("auto", description="sequences at once in evaluation; auto: as training")
+    eval_batch_size: PositiveInt | Auto = Field(
+        "auto", description="sequences at once in evaluation; auto: as training"
+    )
     eval_only: bool = Field(False, description="evaluate once and stop; nothing is trained")
     patience: PositiveInt | None = Field(
         None, description="early stopping: evaluations without a better validation loss; null: never"
@@ -127,7 +130,9 @@ class Wandb(Section):
 class Log(Section):
     """What is written down while training."""
 
-    interval: PositiveInt | Auto = Field("auto", description="steps between logged steps; auto: 10, fewer in short runs")
+    interval: PositiveInt | Auto = Field(
+        "auto", description="steps between logged steps; auto: 10, fewer in short runs"
+    )
     tensorboard: bool = Field(True, description="TensorBoard's files under logs/")
     wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases")
 
@@ -136,7 +141,7 @@ class Config(Section):
     """One run."""
 
     name: str | None = Field(None, description="the run's directory under results/; null: the file's stem")
-    seed: int = Field(1337, ge=0, description="of weights, order of the data, dropout and samples")
+    seed: int = Field(1337, ge=0, le=2**32 - 1, description="of weights, order of the data, dropout and samples")
     device: str = Field("auto", description="auto: a GPU where there is one, else the CPU; cpu, cuda, cuda:1, mps")
     model: Model = Field(default_factory=Model, description="the network")
     data: Data = Field(default_factory=Data, description="the tokens")

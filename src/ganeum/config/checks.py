@@ -1,0 +1,130 @@
+"""Values that are right one by one and wrong together, and names that no directory can have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ganeum.config.batch import accumulation_steps, divisors
+from ganeum.config.schema import Config
+from ganeum.config.source import Place
+from ganeum.errors import ConfigError
+
+LENGTHS = ("train.max_iters", "train.epochs", "train.tokens", "train.hours")
+WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def name_error(name: str) -> str | None:
+    """What keeps `name` from being a directory on Linux, macOS and Windows; None if nothing does."""
+    if not name.strip():
+        return "it is empty"
+    if bad := re.search(r'[/\\:*?"<>|\x00-\x1f\x7f]', name):
+        return f"{bad.group()!r} cannot stand in a directory's name"
+    if name[0] in ".-" or name[0].isspace():
+        return f"a directory of runs cannot begin with {name[0]!r}"
+    if name[-1] == "." or name[-1].isspace():
+        return f"a directory's name cannot end with {name[-1]!r}"
+    if name.split(".")[0].lower() in WINDOWS_DEVICES:
+        return "Windows keeps that name for a device"
+    if len(name.encode("utf-8", "surrogateescape")) > 200:
+        return "it is longer than 200 bytes"
+    return None
+
+
+def contradictions(
+    config: Config, places: Mapping[str, Place], *, settled: frozenset[str], where: str
+) -> Iterator[ConfigError]:
+    """Every contradiction between keys of `config`. `places`: where each key that is no default was written;
+    `settled`: the keys whose value is right by itself, since a contradiction with a wrong one says nothing;
+    `where`: the config's file, for what is missing altogether."""
+
+    def at(*keys: str) -> str:
+        return _joined([places[key] for key in keys if key in places]) or where
+
+    def right(*keys: str) -> bool:
+        return settled.issuperset(keys)
+
+    model, train = config.model, config.train
+    if right("model.n_embd", "model.n_head") and model.n_embd % model.n_head:
+        near = _nearest(model.n_head, divisors(model.n_embd))
+        up = -(-model.n_embd // model.n_head) * model.n_head
+        yield ConfigError(
+            f"model.n_embd must be a multiple of model.n_head, but {model.n_embd} is not a multiple of {model.n_head}",
+            where=at("model.n_embd", "model.n_head"),
+            why="each head takes an equal share of the width",
+            suggestion=f"model.n_head: {' or '.join(map(str, near))}, or model.n_embd: {up}",
+        )
+    micro = train.micro_batch_size
+    if right("train.batch_size", "train.micro_batch_size") and micro != "auto":
+        try:
+            accumulation_steps(train.batch_size, micro, where=at("train.batch_size", "train.micro_batch_size"))
+        except ConfigError as error:
+            yield error
+    yield from _length(config, places, settled, where)
+    warmup = train.warmup_iters
+    if (
+        right("train.warmup_iters", "train.max_iters")
+        and warmup != "auto"
+        and train.max_iters is not None
+        and warmup > train.max_iters
+    ):
+        yield ConfigError(
+            f"train.warmup_iters is {warmup}, but the training has only {train.max_iters} steps",
+            where=at("train.warmup_iters", "train.max_iters"),
+            why="the learning rate would never reach its peak",
+            suggestion="train.warmup_iters: auto",
+        )
+    lowest = train.min_learning_rate
+    if right("train.min_learning_rate", "train.learning_rate") and lowest != "auto" and lowest > train.learning_rate:
+        yield ConfigError(
+            f"train.min_learning_rate is {lowest:g}, above train.learning_rate, {train.learning_rate:g}",
+            where=at("train.min_learning_rate", "train.learning_rate"),
+            why="the schedule goes down from the one to the other",
+            suggestion="train.min_learning_rate: auto",
+        )
+
+
+def _length(config: Config, places: Mapping[str, Place], settled: frozenset[str], where: str) -> Iterator[ConfigError]:
+    if not settled.issuperset(LENGTHS):
+        return
+    given = [key for key in LENGTHS if getattr(config.train, key.removeprefix("train.")) is not None]
+    if len(given) > 1:
+        yield ConfigError(
+            f"the training has {len(given)} lengths: {', '.join(given)}",
+            where=_joined([places[key] for key in given if key in places]) or where,
+            why="only one of them can say when it ends",
+            suggestion=f"keep {given[0]} and remove the other" + ("s" if len(given) > 2 else ""),
+        )
+
+
+def no_length(config: Config, *, where: str) -> Iterator[ConfigError]:
+    """Said only where nothing else is wrong: a length may be what was misspelt."""
+    if not config.train.eval_only and all(getattr(config.train, key.removeprefix("train.")) is None for key in LENGTHS):
+        yield ConfigError(
+            "nothing says how long to train",
+            where=where,
+            why=f"one of {', '.join(LENGTHS)} must be set",
+            suggestion="train.max_iters: 5000",
+        )
+
+
+def _nearest(number: int, candidates: list[int]) -> list[int]:
+    return [c for c in candidates if c < number][-1:] + [c for c in candidates if c > number][:1]
+
+
+def _joined(places: list[Place]) -> str:
+    """`a.yaml, lines 3 and 9`, one line of text for each file."""
+    lines: dict[Path, list[int]] = {}
+    texts: list[str] = []
+    for place in places:
+        if place.file is not None and place.line is not None:
+            lines.setdefault(place.file, []).append(place.line)
+    for file, numbers in lines.items():
+        numbers = sorted(set(numbers))
+        first = str(Place(file, numbers[0]))
+        if len(numbers) > 1:
+            first = str(Place(file)) + ", lines " + ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+        texts.append(first)
+    texts.extend(dict.fromkeys(str(place) for place in places if place.file is None))
+    return "\n".join(texts)

@@ -1,0 +1,113 @@
+"""The keys of a config as one flat table: `train.batch_size` → what it takes, its default, what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from ganeum.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its dotted name, its sentence in the schema, its default, and what values it takes."""
+
+    name: str
+    description: str
+    default: object
+    adapter: TypeAdapter[Any]
+    alternatives: tuple[Mapping[str, Any], ...]  # JSON schema of each thing that it takes
+
+    @property
+    def section(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """JSON's names of what may stand there: integer, number, boolean, null, string; words are not string."""
+        return frozenset(a["type"] for a in self.alternatives if "type" in a and not _words(a))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words it knows: `auto`, or the names of the choices."""
+        return tuple(word for a in self.alternatives for word in _words(a))
+
+    @property
+    def kind(self) -> str:
+        """What it takes, in words: `a whole number of at least 1, or auto`."""
+        spoken = [_spoken(a) for a in self.alternatives if not _words(a)]
+        spoken += [f"one of {_listed(self.words)}"] if len(self.words) > 1 else list(self.words)
+        return ", or ".join(spoken)
+
+
+def _words(alternative: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(alternative.get("enum", ())) or ((alternative["const"],) if "const" in alternative else ())
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def _spoken(alternative: Mapping[str, Any]) -> str:
+    kind = alternative.get("type")
+    if kind not in ("integer", "number"):
+        return {"boolean": "true or false", "string": "text", "null": "null"}[str(kind)]
+    noun = "a whole number" if kind == "integer" else "a number"
+    low, above = alternative.get("minimum"), alternative.get("exclusiveMinimum")
+    high, below = alternative.get("maximum"), alternative.get("exclusiveMaximum")
+    if kind == "integer" and above is not None:
+        low, above = above + 1, None
+    if low is not None and high is not None:
+        return f"{noun} from {low:g} to {high:g}" if kind == "number" else f"{noun} from {low:,} to {high:,}"
+    limits = [
+        text
+        for limit, text in (
+            (low, f"of at least {low}"),
+            (above, f"above {above}"),
+            (high, f"of at most {high}"),
+            (below, f"below {below}"),
+        )
+        if limit is not None
+    ]
+    return " ".join((noun, " and ".join(limits).replace(".0", ""))).strip()
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk(field.annotation, f"{prefix}{name}.")
+            continue
+        annotation: Any = field.annotation
+        for constraint in field.metadata:
+            annotation = Annotated[annotation, constraint]
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        schema = adapter.json_schema()
+        yield Key(prefix + name, field.description or "", field.default, adapter, tuple(schema.get("anyOf", (schema,))))
+
+
+@lru_cache(maxsize=1)
+def keys() -> Mapping[str, Key]:
+    """Every key by its dotted name, in the schema's order."""
+    return {key.name: key for key in _walk(Config, "")}
+
+
+@lru_cache(maxsize=1)
+def sections() -> Mapping[str, str]:
+    """Every section by its dotted name, with its sentence: `train`, `log.wandb`."""
+
+    def walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield prefix + name, field.description or ""
+                yield from walk(field.annotation, f"{prefix}{name}.")
+
+    return dict(walk(Config, ""))
+
+
+def matching(name: str) -> list[str]:
+    """The keys that `name` can mean: itself if it is one, else all that end in it (`max_iters`, `wandb.project`)."""
+    return [name] if name in keys() else [key for key in keys() if key.endswith("." + name)]

@@ -1,0 +1,261 @@
+"""From YAML and overrides to a config: files are laid over each other key by key, then everything is checked at once.
+
+The order, later wins: the schema's defaults, the `base:` file (and its own base before it), the file, the overrides.
+Two keys are not passed on like the rest: `name` belongs to one file, and of the lengths (max_iters, epochs, tokens,
+hours) the last file or command line that says one replaces what the layers below it said.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ganeum.config.checks import LENGTHS, contradictions, name_error, no_length
+from ganeum.config.keys import Key, keys, matching, sections
+from ganeum.config.names import instead_of
+from ganeum.config.schema import Config
+from ganeum.config.source import Place, Value, read, scalar, shown
+from ganeum.errors import ConfigError, GaneumError, Several
+
+Values = dict[str, Value]
+
+
+def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """The config in `path` with `overrides` (`train.max_iters=10`; `max_iters=10` where only one key is called so).
+
+    `auto` stays `auto`; `name` becomes the file's stem unless given.
+
+    Raises:
+        ConfigError, Several: everything that is wrong, with file and line.
+    """
+    errors: list[GaneumError] = []
+    file = Path(path)
+    values = _file(file, errors, ())
+    _lay(values, _overrides(overrides, errors), errors)
+    numbers = _fit_all(values, errors)
+    if numbers.get("name") is None:
+        numbers["name"] = file.stem
+        if problem := name_error(file.stem):
+            errors.append(
+                ConfigError(
+                    f"the run would be called {file.stem!r} after its file, but {problem}",
+                    where=shown(file),
+                    suggestion="name: a_name_of_letters_and_digits",
+                )
+            )
+    places = {key: value.place for key, value in values.items()}
+    config = _config(numbers)
+    errors.extend(contradictions(config, places, settled=_settled(values, numbers), where=shown(file)))
+    if not errors:  # a length may be what was misspelt above
+        errors.extend(no_length(config, where=shown(file)))
+    return _config_or_raise(config, errors)
+
+
+def load_stored(path: str | os.PathLike[str]) -> Config:
+    """A run's own `config.yaml`, as `record` wrote it: the same reading, without what only a new run must satisfy.
+
+    Raises:
+        ConfigError, Several: it was damaged or edited into something that is no config.
+    """
+    errors: list[GaneumError] = []
+    values: Values = {}
+    for name, value in read(Path(path), errors):
+        _accept(values, name, value, errors)
+    return _config_or_raise(_config(_fit_all(values, errors)), errors)
+
+
+def _config(numbers: Mapping[str, object]) -> Config:
+    tree: dict[str, Any] = {}
+    for name, value in numbers.items():
+        *parents, last = name.split(".")
+        section = tree
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return Config.model_validate(tree)
+
+
+def _config_or_raise(config: Config, errors: list[GaneumError]) -> Config:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise Several(errors)
+    return config
+
+
+def _file(path: Path, errors: list[GaneumError], below: tuple[Path, ...], where: str | None = None) -> Values:
+    """The file over its base. `below`: the files that led here, so that a circle is seen."""
+    if path.is_dir() or not path.exists():
+        raise _missing(path, where)
+    if any(path.samefile(other) for other in below):
+        raise ConfigError(
+            "the `base:` of these files runs in a circle: " + " → ".join(shown(file) for file in (*below, path)),
+            where=where,
+            suggestion="take one of the `base:` lines out",
+        )
+    own = dict(read(path, errors))
+    base = own.pop("base", None)
+    values: Values = {}
+    if base is not None and base.value is not None:
+        if isinstance(base.value, str):
+            values = _file(path.parent / base.value, errors, (*below, path), where=str(base.place))
+        else:
+            errors.append(ConfigError(f"base must be a path, but it is {_shown(base)}", where=str(base.place)))
+    values.pop("name", None)
+    _lay(values, own, errors)
+    return values
+
+
+def _missing(path: Path, where: str | None) -> ConfigError:
+    if path.is_dir():
+        what, near = f"{shown(path)} is a directory, not a config", sorted(path.glob("*.yaml"))[:3]
+    else:
+        what = f"there is no config {shown(path)}"
+        others = {file.stem: file for root in (Path("configs"), path.parent) for file in sorted(root.rglob("*.yaml"))}
+        near = [others[stem] for stem in difflib.get_close_matches(path.stem, others, n=3, cutoff=0.5)]
+    return ConfigError(what, where=where, suggestion=" or ".join(shown(file) for file in near) or None)
+
+
+def _lay(values: Values, layer: Mapping[str, Value], errors: list[GaneumError]) -> None:
+    """Put a layer over what is there; a layer that says a length takes the others away first."""
+    fresh: Values = {}
+    for name, value in layer.items():
+        _accept(fresh, name, value, errors)
+    if any(fresh[key].value is not None for key in LENGTHS if key in fresh):
+        for key in LENGTHS:
+            values.pop(key, None)
+    values.update(fresh)
+
+
+def _accept(values: Values, name: str, value: Value, errors: list[GaneumError]) -> None:
+    """Take a value whose key exists; say what is wrong with the others."""
+    if name in keys():
+        values[name] = value
+    elif name in sections():
+        if value.value is not None:  # a section without keys says nothing, and may stand there
+            inside = next(key for key in keys() if key.startswith(name + "."))
+            errors.append(
+                ConfigError(
+                    f"{name} holds keys, so it cannot be {_shown(value)}",
+                    where=str(value.place),
+                    suggestion=value.place.assign(inside, keys()[inside].default)
+                    if value.place.file is None
+                    else f"{name}:\n  {inside.removeprefix(name + '.')}: {keys()[inside].default}",
+                )
+            )
+    else:
+        errors.append(ConfigError(f"there is no key {name}", where=str(value.place), suggestion=instead_of(name)))
+
+
+def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
+    values: Values = {}
+    for argument in overrides:
+        name, equals, text = argument.partition("=")
+        name, place = name.strip(), Place(argument=argument)
+        found = matching(name)
+        if not equals or not name:
+            errors.append(
+                ConfigError("an override must read key=value", where=str(place), suggestion="train.max_iters=10")
+            )
+        elif len(found) > 1:
+            errors.append(
+                ConfigError(
+                    f"{name} could be {' or '.join(found)}",
+                    where=str(place),
+                    suggestion=" or ".join(f"{key}={text}" for key in found),
+                )
+            )
+        elif not found and name == "base":
+            errors.append(
+                ConfigError("base belongs into the file", where=str(place), why="it says what the file inherits from")
+            )
+        else:
+            values[found[0] if found else name] = _argument(text, place)
+    return values
+
+
+def _argument(text: str, place: Place) -> Value:
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return Value(text[1:-1], text[1:-1], False, place)
+    return Value(scalar(text), text, True, place)
+
+
+def _fit_all(values: Values, errors: list[GaneumError]) -> dict[str, object]:
+    fitted: dict[str, object] = {}
+    for name, value in values.items():
+        try:
+            fitted[name] = _fit(keys()[name], value)
+        except ConfigError as error:
+            errors.append(error)
+    return fitted
+
+
+def _fit(key: Key, written: Value) -> object:
+    """The value as the key takes it: text as it stands, 64.0 and 1e4 as whole numbers where one is wanted."""
+    value: Any = written.value
+    free = "string" in key.takes and written.plain and not isinstance(value, (list, dict))
+    if free and (value is not None or (written.text == "" and "null" not in key.takes)):
+        value = written.text  # `name: 007`, `prompt: yes`: text needs no quotes
+    if "integer" in key.takes and isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    try:
+        fits = not isinstance(value, float) or math.isfinite(value)
+        value = key.adapter.validate_python(value, strict=True)
+        if isinstance(value, str):
+            value.encode("utf-8")
+    except (ValidationError, UnicodeEncodeError):
+        fits = False
+    if fits and not (key.name == "name" and value is not None and name_error(value)):
+        return value
+    if key.name == "name" and isinstance(value, str):
+        raise ConfigError(
+            f"name cannot be {value!r}: {name_error(value)}",
+            where=str(written.place),
+            why="it becomes the run's directory under results/",
+            suggestion=written.place.assign("name", re.sub(r"[^\w.-]+", "_", value).strip("._-")[:100] or "my_run"),
+        )
+    raise _wrong_value(key, written)
+
+
+def _wrong_value(key: Key, written: Value) -> ConfigError:
+    value, why, better = written.value, None, None
+    number = scalar(written.text.replace(",", ""))
+    if isinstance(value, str) and key.words and (near := difflib.get_close_matches(value.lower(), key.words, 1, 0.5)):
+        better = near[0]
+    elif isinstance(value, str) and isinstance(number, (int, float)) and key.takes & {"integer", "number", "boolean"}:
+        why = None if written.plain else "what stands in quotes is text, and text is never read as a number"
+        better = written.text.replace(",", "")
+    elif isinstance(value, str) and value.lower() == "none" and "null" in key.takes:
+        better = "null"
+    elif value in (0, 1) and "boolean" in key.takes:
+        better = "true" if value else "false"
+    elif isinstance(value, bool) and key.takes & {"integer", "number"}:
+        why = "true and false are no numbers here"
+    return ConfigError(
+        f"{key.name} must be {key.kind}, but it is {_shown(written)}",
+        where=str(written.place),
+        why=why,
+        suggestion=written.place.assign(key.name, better) if better else None,
+    )
+
+
+def _shown(written: Value) -> str:
+    value = written.value
+    if isinstance(value, bool) or not isinstance(value, (str, list, dict, type(None))):
+        return written.text
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    return "empty (null)" if value is None else "a list" if isinstance(value, list) else "keys with values"
+
+
+def _settled(values: Values, numbers: Mapping[str, object]) -> frozenset[str]:
+    """The keys whose value was wrong already: what they contradict is not worth saying yet."""
+    return frozenset(key for key in keys() if key not in values or key in numbers)

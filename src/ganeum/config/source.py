@@ -1,0 +1,179 @@
+"""A YAML file as a flat list of keys, each with its value and the line it stands on; what is wrong is collected.
+
+PyYAML's reading differs from what people mean in a few places, so scalars are resolved here: `1e-3` is a number,
+`010` and `2024-01-01` and `1:30` are text, and a key that stands twice is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ganeum.config.keys import sections
+from ganeum.errors import ConfigError, GaneumError
+
+INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
+NUMBER = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+NULLS = ("", "~", "null", "Null", "NULL")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written: a line of a file, or the command line."""
+
+    file: Path | None = None
+    line: int | None = None
+    argument: str | None = None
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return f"the command line: {self.argument}"
+        return shown(self.file) + (f", line {self.line}" if self.line else "")
+
+    def assign(self, key: str, value: object) -> str:
+        """How a user writes `key` here: `key: value` in a file, `key=value` on the command line."""
+        return f"{key}={value}" if self.file is None else f"{key}: {value}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value as it was written. `plain` is False in quotes; `value` is a list or dict if it is no single value."""
+
+    value: object
+    text: str
+    plain: bool
+    place: Place
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's reader without its opinion on what a plain scalar is."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (the parent's shape)
+
+
+def shown(path: Path) -> str:
+    """A path as a user would type it: relative to where they stand if it is below, forward slashes."""
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100 (resolve() would follow links)
+    return (absolute.relative_to(here) if absolute.is_relative_to(here) else absolute).as_posix()
+
+
+def scalar(text: str, plain: bool = True) -> object:
+    """What a scalar means: `12` → 12, `1e-3` → 0.001, `true` → True, `null` → None, anything else the text itself."""
+    if not plain:
+        return text
+    if text in NULLS:
+        return None
+    if text in (text.lower(), text.upper(), text.capitalize()) and text.lower() in TRUTHS:
+        return TRUTHS[text.lower()]
+    try:
+        if INTEGER.fullmatch(text):
+            return int(text)
+        if NUMBER.fullmatch(text) and not re.match(r"[-+]?0[0-9]", text):
+            return float(text.lower().replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:  # thousands of digits: no number that a config can mean
+        return text
+    return text
+
+
+def read(path: Path, errors: list[GaneumError]) -> list[tuple[str, Value]]:
+    """The file's keys, dotted, in its order: `[("train.batch_size", Value(64, …)), …]`; a section that is empty is
+    left out, and a mapping below a key that is no section stays one value (the caller knows the sections).
+
+    Raises:
+        ConfigError: the file cannot be read as YAML at all. What is wrong with single keys goes to `errors`.
+    """
+    node = _compose(path)
+    if node is None:
+        raise ConfigError("the config is empty", where=shown(path), suggestion="model:\n  n_layer: 6")
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(
+            f"a config must hold keys with values, but this is {_what(node)}",
+            where=str(_place(path, node)),
+            suggestion="model:\n  n_layer: 6",
+        )
+    return list(_entries(path, node, "", {}, errors))
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"a config must be UTF-8 text, but byte {error.start:,} (0x{error.object[error.start]:02x}) is not",
+            where=shown(path),
+            suggestion="save the file as UTF-8 in your editor",
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"the config cannot be read: {error.strerror}", where=shown(path)) from None
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else None
+        tab = "'\\t'" in str(error.problem) or (line is not None and "\t" in _indent(text, line))
+        raise ConfigError(
+            "the file is not valid YAML: " + ("a tab where spaces belong" if tab else str(error.problem)),
+            where=str(Place(path, line)),
+            why="YAML indents with spaces only" if tab else None,
+            suggestion="two spaces for each level" if tab else None,
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the file is not valid YAML: {str(error).splitlines()[0]}", where=shown(path)) from None
+    except RecursionError:
+        raise ConfigError("the file nests too deeply to be a config", where=shown(path)) from None
+    finally:
+        loader.dispose()
+
+
+def _indent(text: str, line: int) -> str:
+    lines = text.splitlines()
+    written = lines[line - 1] if line <= len(lines) else ""
+    return written[: len(written) - len(written.lstrip())]
+
+
+def _place(path: Path, node: yaml.Node) -> Place:
+    return Place(path, node.start_mark.line + 1)
+
+
+def _what(node: yaml.Node) -> str:
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    return f"only {node.value!r}" if isinstance(node, yaml.ScalarNode) else "keys with values"
+
+
+def _entries(
+    path: Path, mapping: yaml.MappingNode, prefix: str, first: dict[str, int], errors: list[GaneumError]
+) -> Iterator[tuple[str, Value]]:
+    for key_node, node in mapping.value:
+        place = _place(path, key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            errors.append(ConfigError("a key must be a word", where=str(place)))
+            continue
+        key = prefix + key_node.value
+        if key in first:  # `train.batch_size:` and `train:` with `batch_size:` below it are one key
+            errors.append(
+                ConfigError(
+                    f"{key} stands twice, first in line {first[key]}",
+                    where=str(place),
+                    why="only one of the two values could count",
+                    suggestion="remove one of them",
+                )
+            )
+            continue
+        first[key] = place.line or 0
+        if isinstance(node, yaml.MappingNode) and key in sections():
+            yield from _entries(path, node, key + ".", first, errors)
+        elif isinstance(node, yaml.ScalarNode):
+            plain = node.style is None and node.tag in ("tag:yaml.org,2002:str", "!")
+            yield key, Value(scalar(node.value, plain), node.value, plain, place)
+        else:
+            yield key, Value({} if isinstance(node, yaml.MappingNode) else [], "", True, place)
