@@ -1,1 +1,23 @@
-"""The run directory: every path in it, atomic writes, metrics, status."""
+"""The run directory: every path in it, atomic writes, metrics, status, and the lock that keeps it to one process."""
+
+from ganeum.record.create import create, existing
+from ganeum.record.directory import RunDirectory, find, results_dir, runs
+from ganeum.record.files import flush_directory, read_json, write_atomic, write_json
+from ganeum.record.metrics import MetricsLog, read_metrics
+from ganeum.record.status import Status
+
+__all__ = [
+    "MetricsLog",
+    "RunDirectory",
+    "Status",
+    "create",
+    "existing",
+    "find",
+    "flush_directory",
+    "read_json",
+    "read_metrics",
+    "results_dir",
+    "runs",
+    "write_atomic",
+    "write_json",
+]

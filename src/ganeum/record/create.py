@@ -1,0 +1,179 @@
+"""Making a run directory once, and going on with it: what a second start of the same run may change, and what not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Literal
+
+from ganeum.config.checks import LENGTHS
+from ganeum.config.keys import keys
+from ganeum.config.load import load_stored
+from ganeum.config.schema import Config
+from ganeum.config.write import to_yaml
+from ganeum.errors import RunError
+from ganeum.record.directory import RunDirectory, free_name, results_dir
+from ganeum.record.files import flush_directory, write_atomic
+
+Outcome = Literal["new", "resume", "finished"]
+
+
+def create(requested: Config, resolved: Config, *, overwrite: bool = False) -> tuple[RunDirectory, Config, Outcome]:
+    """The run called `requested.name`, held by this process alone until `release()` or its end.
+
+    Args:
+        requested: what the user wrote, `auto` where it is `auto`; it must have a name.
+        resolved: the same with every `auto` decided; it becomes `config.yaml` if the run is new.
+        overwrite: throw away what is there.
+
+    Returns:
+        The directory; the config to train with (of a run that exists: the stored one, with the new length if that was
+        raised, and `eval_only` as requested); and `new`, `resume` (there may be no checkpoint yet), or `finished`
+        (nothing to do; the run is not held).
+
+    Raises:
+        RunError: another process trains it; or it exists with another config; or something else lies at its place.
+    """
+    assert requested.name is not None, "load() gives every config a name"
+    run = RunDirectory(results_dir() / requested.name)
+    try:
+        run.acquire()
+        if overwrite:
+            _remove(run)
+        if not run.exists():
+            _make(run, resolved)
+            return run, resolved, "new"
+        stored = load_stored(run.config_path)
+        config = _continued(run, requested, resolved, stored)
+        if (kept := _with_train(config, eval_only=stored.train.eval_only and config.train.eval_only)) != stored:
+            write_atomic(run.config_path, to_yaml(kept))
+        status = run.status()
+        longer = any(_length(config, key) != _length(stored, key) for key in LENGTHS)
+        if status is None or status.state != "finished" or longer or config.train.eval_only:
+            return run, config, "resume"
+        run.release()
+        return run, config, "finished"
+    except OSError as error:
+        run.release()
+        raise RunError(f"the run directory cannot be made: {error.strerror}", where=str(run.path)) from error
+    except BaseException:
+        run.release()
+        raise
+
+
+def existing(name: str) -> Config | None:
+    """The stored config of the run called `name`; None if there is no such run."""
+    run = RunDirectory(results_dir() / name)
+    return load_stored(run.config_path) if run.exists() else None
+
+
+def _make(run: RunDirectory, config: Config) -> None:
+    """The directory is a run from the moment its config has its name; a death before that leaves nothing in the way."""
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    if run.path.exists() and not run.path.is_dir():
+        raise _in_the_way(run, "a file")
+    run.path.mkdir(exist_ok=True)
+    others = [path for path in run.path.iterdir() if not path.name.startswith(f".{run.config_path.name}.")]
+    if others:
+        raise _in_the_way(run, f"a directory with {others[0].name} and no {run.config_path.name}")
+    for torn in run.path.iterdir():
+        torn.unlink()
+    write_atomic(run.config_path, to_yaml(config))
+    flush_directory(run.path.parent)
+
+
+def _in_the_way(run: RunDirectory, what: str) -> RunError:
+    return RunError(
+        f"the run {run.name} cannot be made: {what} is in its place",
+        where=str(run.path),
+        suggestion=f"move it away, or name={free_name(run.path)}",
+    )
+
+
+def _remove(run: RunDirectory) -> None:
+    """Take a run away: first its name in one step, then its files, so that no death leaves half a run."""
+    away = run.path.with_name(f".{run.name}.removed")
+    if away.exists():
+        shutil.rmtree(away)
+    if not run.exists():
+        return
+    if run.path.is_symlink():
+        run.path.unlink()
+        return
+    run.path.rename(away)
+    flush_directory(run.path.parent)
+    shutil.rmtree(away)
+
+
+def _value(config: Config, key: str) -> object:
+    value: object = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _length(config: Config, key: str) -> float | None:
+    value = _value(config, key)
+    assert value is None or isinstance(value, (int, float))
+    return value
+
+
+def _continued(run: RunDirectory, requested: Config, resolved: Config, stored: Config) -> Config:
+    """The config to go on with, or the error that says what differs."""
+    lengths, problems = _lengths(requested, resolved, stored)
+    problems += _differences(requested, stored)
+    if problems:
+        raise RunError(
+            f"the run {run.name} exists with another config",
+            where=str(run.config_path),
+            why="\n".join(problems),
+            suggestion=f"name={free_name(run.path)} for a new run, or --overwrite to replace this one",
+        )
+    return _with_train(stored, **lengths, eval_only=requested.train.eval_only)
+
+
+def _with_train(config: Config, **changes: object) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+
+
+def _differences(requested: Config, stored: Config) -> list[str]:
+    """One sentence for each key that was asked for with another value; `auto` agrees with whatever was decided."""
+
+    def unequal() -> Iterator[tuple[str, object, object]]:
+        for key, spec in keys().items():
+            asked, there = _value(requested, key), _value(stored, key)
+            if asked != there and not asked == spec.default == "auto":
+                yield key, asked, there
+
+    free = {"name", "train.eval_only", *LENGTHS}
+    return [
+        f"{key} is {_shown(there)} there and {_shown(asked)} here" for key, asked, there in unequal() if key not in free
+    ]
+
+
+def _lengths(requested: Config, resolved: Config, stored: Config) -> tuple[dict[str, float | None], list[str]]:
+    """The lengths to go on with, by their bare names, and what is wrong with those that were asked for.
+
+    What was asked for is compared with the same key of the stored config; where that key is not there (steps now,
+    epochs before), the steps that both were resolved to are compared. A shorter training is a difference.
+    """
+    kept = {key.removeprefix("train."): _length(stored, key) for key in LENGTHS}
+    raised = {key.removeprefix("train."): _length(resolved, key) for key in LENGTHS}
+    asked = [key for key in LENGTHS if _length(requested, key) is not None]
+    if not asked:
+        return kept, []
+    before, now = _length(stored, asked[0]), _length(requested, asked[0])
+    if before is None:
+        before, now = stored.train.max_iters, resolved.train.max_iters
+    if before is None or now is None:
+        old = ", ".join(f"{key} {_shown(value)}" for key, value in kept.items() if value is not None)
+        return kept, [f"the length is {old} there and {asked[0]} {_shown(_length(requested, asked[0]))} here"]
+    if now < before:
+        return kept, [f"{asked[0]} is {_shown(before)} there and {_shown(now)} here; it can be raised, not lowered"]
+    return (raised if now > before else kept), []
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
