@@ -1,0 +1,57 @@
+"""What a run computes on, in the few facts that the other rooms ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device.
+
+    Attributes:
+        name: as the driver gives it (``NVIDIA GeForce RTX 3080``), or the CPU's model.
+        kind: torch's device type.
+        memory_gib: all its memory; for a CPU what this process may use at most (a container's limit counts).
+        usable_gib: what was free for a run when the device was looked at.
+        peak_flops_per_second: precision (``fp32 tf32 bf16 fp16``) → dense peak, FLOP per second; a precision that the
+            device does not have, or whose peak nobody knows, is missing or None. Never a guess.
+        source: where these figures come from.
+        index: which of several GPUs.
+        capability: an NVIDIA GPU's compute capability, ``(8, 6)``.
+        memory_bandwidth_gb_s: an NVIDIA GPU's memory bandwidth, 10⁹ bytes per second.
+        bf16_unit: the CPU's own bf16 multiplier (``AVX512-BF16``, ``AMX``), if it has one.
+        note: what its owner should know (a GPU without bf16, a laptop whose power sets its speed).
+    """
+
+    name: str
+    kind: Kind
+    memory_gib: float
+    usable_gib: float
+    peak_flops_per_second: dict[str, float | None] = field(default_factory=dict)
+    source: str = ""
+    index: int = 0
+    capability: tuple[int, int] | None = None
+    memory_bandwidth_gb_s: float | None = None
+    bf16_unit: str | None = None
+    note: str = ""
+
+    @property
+    def torch_name(self) -> str:
+        """What ``torch.device`` takes: ``cpu``, ``mps``, ``cuda:1``."""
+        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
+
+    @property
+    def fast_precision(self) -> Literal["bf16", "fp16", "fp32"]:
+        """The format that it multiplies fastest by hardware of its own: bf16 from Ampere (8.0) on and on a CPU with a
+        bf16 unit, fp16 on Volta and Turing (7.x), else fp32."""
+        if self.kind == "cuda" and self.capability is not None:
+            return "bf16" if self.capability >= (8, 0) else "fp16" if self.capability >= (7, 0) else "fp32"
+        return "bf16" if self.bf16_unit else "fp32"
+
+    def peak(self, precision: str) -> float | None:
+        """Dense FLOP per second at ``precision``, or None: then MFU is not known and is not shown."""
+        return self.peak_flops_per_second.get(precision)

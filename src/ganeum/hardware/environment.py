@@ -1,0 +1,122 @@
+"""What a run was made with: versions, code, machine and seed, for ``environment.json``; secrets never."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+import ganeum
+from ganeum.hardware import machine, nvml
+
+PACKAGES = ("torch", "numpy", "tokenizers", "tiktoken", "safetensors", "transformers", "pydantic", "wandb")
+VARIABLES = re.compile(
+    r"(OMP|MKL|CUDA|CUBLAS|NVIDIA|NCCL|TORCH|TORCHINDUCTOR|PYTORCH|GANEUM|HF|LD_PRELOAD|MALLOC)(_|$)"
+)
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)S?$", re.IGNORECASE)
+SECRET_ASSIGNED = re.compile(r"[A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)[\"']?\s*[=:]\s*\S")
+DIFF_LIMIT = 200_000  # characters
+LEFT_OUT = "[a line was left out here: it may hold a secret]"
+
+
+def secrets(variables: Mapping[str, str], dotenv: Mapping[str, str | None]) -> frozenset[str]:
+    """The values that must appear in no record: of variables named …KEY, …TOKEN, …SECRET or …PASSWORD, and of all in
+    ``.env`` that are long enough to be one (a ``1`` or ``true`` is not, and would hide innocent lines)."""
+    named = {value for name, value in [*variables.items(), *dotenv.items()] if SECRET_NAME.search(name)}
+    long = {value for value in dotenv.values() if value and len(value) >= 8}
+    return frozenset(value for value in named | long if value and len(value) >= 4)
+
+
+def without_secrets(text: str, hidden: Iterable[str]) -> str:
+    """``text`` without the lines that hold one of ``hidden`` or assign to a name in capitals like ``HF_TOKEN``."""
+    values = tuple(hidden)
+    return "\n".join(
+        LEFT_OUT if SECRET_ASSIGNED.search(line) or any(value in line for value in values) else line
+        for line in text.split("\n")
+    )
+
+
+def environment(seed: int | None = None, directory: Path | str = ".") -> dict[str, object]:
+    """The content of ``environment.json``.
+
+    Args:
+        seed: the run's seed.
+        directory: where to look for a git repository and a ``.env``; the current directory unless given.
+
+    Returns:
+        ganeum, python, packages {name: version}, git {commit, branch, diff, untracked} or None, os, cpu {name, cores,
+        memory_gib}, gpus [{name, memory_gib, capability}], driver, variables (those that change how torch computes),
+        command, seed.
+    """
+    directory = Path(directory)
+    hidden = secrets(os.environ, dotenv_values(directory / ".env") if (directory / ".env").is_file() else {})
+    found = nvml.read()
+    variables = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if VARIABLES.match(name) and not SECRET_NAME.search(name) and not any(secret in value for secret in hidden)
+    }
+    return {
+        "ganeum": ganeum.__version__,
+        "python": platform.python_version(),
+        "packages": {name: found_version for name in PACKAGES if (found_version := _version(name))},
+        "git": git(directory, hidden),
+        "os": platform.platform(),
+        "cpu": {
+            "name": machine.cpu_name(),
+            "cores": machine.cores(),
+            "memory_gib": round(machine.memory_gib()[0], 2),
+        },
+        "gpus": [
+            {"name": gpu.name, "memory_gib": round(gpu.memory_gib, 2), "capability": ".".join(map(str, gpu.capability))}
+            for gpu in (nvml.visible(found.gpus) if found else ())
+        ],
+        "driver": found.driver if found else None,
+        "variables": variables,
+        "command": without_secrets(" ".join(sys.argv), hidden),
+        "seed": seed,
+    }
+
+
+def git(directory: Path, hidden: Iterable[str]) -> dict[str, object] | None:
+    """Commit, branch, changes since (at most 200,000 characters) and names of files git does not know; None outside a
+    repository, or without git."""
+    commit = _git(directory, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    diff = _git(directory, "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".", ":(exclude)*.env*") or ""
+    diff = without_secrets(diff, hidden)
+    if len(diff) > DIFF_LIMIT:
+        diff = diff[:DIFF_LIMIT] + f"\n[cut: {len(diff) - DIFF_LIMIT:,} more characters]"
+    untracked = (_git(directory, "ls-files", "--others", "--exclude-standard") or "").split("\n")
+    return {
+        "commit": commit.strip(),
+        "branch": (_git(directory, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
+        "diff": diff,
+        "untracked": [name for name in untracked if name][:100],
+    }
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True, text=True, errors="replace", timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

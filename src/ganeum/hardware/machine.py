@@ -1,0 +1,158 @@
+"""The machine without torch: its CPU and memory, and the device that a run would take here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from ganeum.errors import DeviceError
+from ganeum.hardware import catalogue, nvml, peaks
+from ganeum.hardware.device import Device
+from ganeum.hardware.nvml import GIB, NvidiaGpu
+
+CPU_SHARE = 0.8  # of the free memory: the rest stays for the page cache, which holds the tokens, and for other programs
+CUDA_CONTEXT_GIB = 0.6  # what CUDA and its libraries take before the first tensor; 0.3 to 0.8 by card and version
+
+
+def cpu_name() -> str:
+    """The CPU's model, as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "Apple"
+    return platform.processor() or platform.machine()
+
+
+def bf16_unit() -> str | None:
+    """The CPU's bf16 multiplier by its name, from Linux's list of flags; None where there is none or no such list."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return None
+    return "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib() -> tuple[float, float]:
+    """(all, free) memory for this process: the machine's, or what its container is limited to."""
+    memory = psutil.virtual_memory()
+    total, free = float(memory.total), float(memory.available)
+    group = Path("/sys/fs/cgroup")
+    for limit_file, used_file in (
+        (group / "memory.max", group / "memory.current"),
+        (group / "memory" / "memory.limit_in_bytes", group / "memory" / "memory.usage_in_bytes"),
+    ):
+        try:
+            limit, used = float(limit_file.read_text()), float(used_file.read_text())
+        except (OSError, ValueError):  # not there, or "max": no limit
+            continue
+        if limit < total:
+            total, free = limit, min(free, limit - used)
+    return total / GIB, free / GIB
+
+
+def cpu() -> Device:
+    """The CPU as a device. Its peaks are those measured here before, if any were (:mod:`ganeum.hardware.peaks`)."""
+    total, free = memory_gib()
+    measured = peaks.remembered(cpu_name())
+    return Device(
+        name=cpu_name(),
+        kind="cpu",
+        memory_gib=total,
+        usable_gib=CPU_SHARE * free,
+        peak_flops_per_second=dict(measured),
+        source="matrix products measured on this machine" if measured else "no matrix product measured here yet",
+        bf16_unit=bf16_unit(),
+    )
+
+
+def nvidia(name: str, memory: float, usable: float, capability: tuple[int, int], index: int) -> Device:
+    """A GPU as a device: what the driver says (GiB), with peaks from the catalogue where it knows the card."""
+    known = catalogue.find(name, memory)
+    return Device(
+        name=name,
+        kind="cuda",
+        memory_gib=memory,
+        usable_gib=usable,
+        peak_flops_per_second=dict(known.peak_flops_per_second) if known else {},
+        source=known.source if known else "not in the catalogue of GPUs: its peak, and so MFU, is not known",
+        index=index,
+        capability=capability,
+        memory_bandwidth_gb_s=known.memory_bandwidth_gb_s if known else None,
+        note=known.note if known else "",
+    )
+
+
+def apple() -> Device:
+    """Apple's GPU, which shares the machine's memory."""
+    total, free = memory_gib()
+    return Device(
+        name=cpu_name(),
+        kind="mps",
+        memory_gib=total,
+        usable_gib=CPU_SHARE * free,
+        source="not in the catalogue of GPUs: its peak, and so MFU, is not known",
+    )
+
+
+def look(device: str = "auto") -> Device:
+    """The device that a run with ``device:`` would take here, found without torch (``detect`` asks torch itself).
+
+    Raises:
+        DeviceError: the device is not in this machine, or its name means nothing.
+    """
+    kind, index = parse(device)
+    found = nvml.read() if kind in ("auto", "cuda") else None
+    gpus = nvml.visible(found.gpus) if found else ()
+    if kind == "cuda" and index >= len(gpus):
+        raise absent(device, [gpu.name for gpu in gpus])
+    if kind == "cuda" or (kind == "auto" and gpus and "+cpu" not in peaks.torch_version()):
+        return _from_nvml(gpus[index], index)
+    is_apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    if kind == "mps" and not is_apple:
+        raise absent(device, [])
+    return apple() if kind == "mps" or (kind == "auto" and is_apple) else cpu()
+
+
+def _from_nvml(gpu: NvidiaGpu, index: int) -> Device:
+    return nvidia(gpu.name, gpu.memory_gib, max(0.0, gpu.free_gib - CUDA_CONTEXT_GIB), gpu.capability, index)
+
+
+def parse(device: str) -> tuple[str, int]:
+    """``cuda:1`` → ``("cuda", 1)``.
+
+    Raises:
+        DeviceError: neither ``auto``, ``cpu``, ``mps``, ``cuda`` nor ``cuda:<number>``.
+    """
+    kind, colon, number = device.partition(":")
+    if kind in ("auto", "cpu", "mps", "cuda") and (not colon or (kind == "cuda" and number.isdigit())):
+        return kind, int(number or 0)
+    raise DeviceError(
+        f"device {device!r} is not one that ganeum knows",
+        where="device",
+        suggestion="auto, cpu, cuda, cuda:1 (the second GPU) or mps",
+    )
+
+
+def absent(device: str, gpus: list[str]) -> DeviceError:
+    """The error for a device that is not there; ``gpus``: the names of those that are."""
+    there = ", ".join(f"cuda:{index} ({name})" for index, name in enumerate(gpus))
+    return DeviceError(
+        f"device {device!r} is not in this machine",
+        where="device",
+        why=f"there is {there}, and the CPU" if there else "no such GPU is visible to this process",
+        suggestion="device: auto takes the first GPU, or the CPU where there is none",
+    )

@@ -1,0 +1,107 @@
+"""A CPU's peak: the fastest matrix product seen on it, measured in a fraction of a second and remembered.
+
+No data sheet says how fast a CPU multiplies in a container with two of its cores. So it is measured, in the precision
+asked for, and the best rate ever seen here is kept: a measurement beside other work reads low, never high.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from ganeum.hardware.device import Device
+
+SECONDS = 0.3  # for one precision
+ROWS, WIDTH, OUT = 2048, 1024, 1024  # tokens × n_embd by n_embd × outputs: a product of the kind that training does
+
+
+def cache_directory() -> Path:
+    """Where what was learnt of this machine lies: $GANEUM_CACHE, or ``~/.cache/ganeum``."""
+    return Path(os.environ.get("GANEUM_CACHE") or Path.home() / ".cache" / "ganeum")
+
+
+def _file() -> Path:
+    return cache_directory() / "cpu_peaks.json"
+
+
+def torch_version() -> str:
+    """The installed torch by its package's metadata, without importing it; empty if there is none."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
+
+
+def _key(cpu: str, threads: int) -> str:
+    return f"{cpu}, {threads} threads, torch {torch_version()}"
+
+
+def _read() -> dict[str, dict[str, float]]:
+    try:
+        found = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def remembered(cpu: str, environment: Mapping[str, str] = os.environ) -> dict[str, float]:
+    """Precision → best rate seen on this CPU with this torch, FLOP per second; empty before the first measurement.
+
+    Without asking torch, which number of threads it will take is a guess: OMP_NUM_THREADS, or the physical cores, or
+    the logical ones.
+    """
+    threads = environment.get("OMP_NUM_THREADS", "")
+    guesses = [int(threads)] if threads.isdigit() else [psutil.cpu_count(logical=False), psutil.cpu_count()]
+    known = _read()
+    return next((known[key] for n in guesses if n and (key := _key(cpu, n)) in known), {})
+
+
+def measure_peak(precision: str, cpu: str) -> float:
+    """The CPU's rate in FLOP per second at ``precision``: the best product of about 0.3 s, or a better one remembered.
+
+    ``tf32`` does not exist on a CPU and means fp32. The result is remembered for this CPU, number of threads and torch.
+    """
+    import torch
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    left, right = torch.randn(ROWS, WIDTH).to(dtype), torch.randn(WIDTH, OUT).to(dtype)
+    out = torch.empty(ROWS, OUT, dtype=dtype)
+    best, end = float("inf"), time.perf_counter() + SECONDS
+    with torch.inference_mode():
+        torch.mm(left, right, out=out)  # the first one also chooses a kernel and lays out its threads
+        while (start := time.perf_counter()) < end:
+            torch.mm(left, right, out=out)
+            best = min(best, time.perf_counter() - start)
+    rate = 2 * ROWS * WIDTH * OUT / best
+    key, known = _key(cpu, torch.get_num_threads()), _read()
+    rate = max(rate, known.get(key, {}).get(precision, 0.0))
+    known[key] = known.get(key, {}) | {precision: rate}
+    _remember(known)
+    return rate
+
+
+def _remember(known: dict[str, dict[str, float]]) -> None:
+    """Written whole or not at all; a cache that cannot be written costs only the next measurement."""
+    path = _file()
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def with_measured_peak(device: Device, precision: str) -> Device:
+    """``device`` with its peak at ``precision`` measured, if it is a CPU; a GPU's peak is the catalogue's."""
+    if device.kind != "cpu":
+        return device
+    known = device.peak_flops_per_second | {precision: measure_peak(precision, device.name)}
+    return replace(device, peak_flops_per_second=known, source="matrix products measured on this machine")

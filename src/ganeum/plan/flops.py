@@ -1,0 +1,59 @@
+"""FLOPs in closed form: what one token, one step and the whole run cost in multiplications and additions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ganeum.config.schema import Model
+from ganeum.plan.parameters import Parameters
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations per token; a multiplication and an addition are two.
+
+    Attributes:
+        matmul_per_token: forward, ``2 · matmul parameters``.
+        attention_per_token: forward, scores and their weighted sum, in all layers.
+        forward_per_token: the two together.
+        recomputed_per_token: forward work done again in the backward pass by activation checkpointing. It is not part
+            of ``per_token``: MFU counts the work the model needs, not what a way of saving memory adds.
+        per_token: forward and backward, what training needs.
+    """
+
+    matmul_per_token: int
+    attention_per_token: int
+    forward_per_token: int
+    recomputed_per_token: int
+    per_token: int
+
+
+def count(model: Model, parameters: Parameters) -> Flops:
+    """FLOPs per token of training, as the field counts them.
+
+    Source: PaLM (Chowdhery et al. 2022, arXiv 2204.02311), appendix B. Forward, per token:
+
+    - matrices: each weight is multiplied once and its product added once, ``2 · matmul``. Embeddings are looked up and
+      cost nothing; the output layer is a matrix and counts, tied or not. Norms, GELU and softmax are left out:
+      thousands of operations a token against hundreds of millions.
+    - attention: a query of C numbers meets T keys (``2 T C``) and the T weights meet T values (``2 T C``):
+      ``4 · T · C`` a layer. This is the whole T × T square although a causal token sees (T + 1) / 2 keys on average:
+      the field's MFU is counted so, and only figures counted alike compare. A kernel that skips the masked half does
+      less; ``causal_attention_per_token`` says how much.
+
+    Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all.
+    """
+    attention = model.n_layer * 4 * model.block_size * model.n_embd
+    forward = 2 * parameters.matmul + attention
+    return Flops(
+        matmul_per_token=2 * parameters.matmul,
+        attention_per_token=attention,
+        forward_per_token=forward,
+        recomputed_per_token=0,
+        per_token=3 * forward,
+    )
+
+
+def causal_attention_per_token(model: Model) -> int:
+    """Forward attention FLOPs per token when the masked half is never computed: (T + 1) / 2 keys instead of T."""
+    return model.n_layer * 2 * (model.block_size + 1) * model.n_embd
