@@ -1,0 +1,73 @@
+"""Numbers as people read them: 162.2M, 2.4 GiB, 3.05 TFLOP, 9 h 33 min."""
+
+from __future__ import annotations
+
+GIB = 2**30
+_COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_FLOPS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BYTES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def count(n: float) -> str:
+    """A number of parameters or tokens.
+
+    >>> count(162_247_680), count(65_536), count(999), count(1_000_000)
+    ('162.2M', '65.5k', '999', '1.0M')
+    """
+    for unit, letter in _COUNTS:
+        if round(abs(n) / unit, 4) >= 1.0:  # 999,950 is 1.0M, not 1000.0k
+            return f"{n / unit:.1f}{letter}"
+    return f"{n:.0f}"
+
+
+def flops(n: float) -> str:
+    """Floating-point operations, a count; a rate is `flops(rate) + "/s"`.
+
+    >>> flops(3.05e12), flops(450)
+    ('3.05 TFLOP', '450 FLOP')
+    """
+    for unit, letter in _FLOPS:
+        if abs(n) >= unit:
+            return f"{n / unit:.3g} {letter}FLOP" if abs(n) < 999.5 * unit else f"{n / unit:.0f} {letter}FLOP"
+    return f"{n:.0f} FLOP"
+
+
+def size(n_bytes: float) -> str:
+    """An amount of memory in the unit that suits it; one KiB is 2¹⁰ bytes.
+
+    >>> size(1_900_000_000), size(4_096), size(12)
+    ('1.77 GiB', '4 KiB', '12 bytes')
+    """
+    for unit, letters in _BYTES:
+        if abs(n_bytes) >= unit:
+            return (
+                f"{n_bytes / unit:.3g} {letters}" if abs(n_bytes) < 999.5 * unit else f"{n_bytes / unit:.0f} {letters}"
+            )
+    return f"{n_bytes:.0f} bytes"
+
+
+def gib(n_bytes: float) -> str:
+    """An amount of memory in GiB, 2³⁰ bytes, whatever it is: amounts below each other can be compared.
+
+    >>> gib(2 * 2**30), gib(123_456_789)
+    ('2.00 GiB', '0.11 GiB')
+    """
+    return f"{n_bytes / GIB:.2f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units.
+
+    >>> duration(34_414.43), duration(75), duration(4.2), duration(0.012), duration(200_000)
+    ('9 h 34 min', '1 min 15 s', '4.2 s', '12 ms', '2 d 8 h')
+    """
+    if seconds < 0.0995:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if (whole := round(seconds)) < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if (minutes := round(seconds / 60)) < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
