@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Literal
 
 import typer
 
 from ganeum.errors import GaneumError
 
-COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs")
+COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs", "queue")
 
 
-def build() -> typer.Typer:
-    """The application with every command whose file is here."""
-    from importlib import import_module
-
+def build(markup: Literal["rich"] | None = "rich") -> typer.Typer:
+    """The application with every command; without ``markup`` its help is plain text, as docs/commands.md has it."""
     app = typer.Typer(
-        help="ganeum: what fits and how long it takes, then the training itself, from one YAML file.",
+        help="From one YAML file: what a run needs, the run itself, and what was planned beside what was measured.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=markup,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name in COMMANDS:
-        app.command(name)(import_module(f"ganeum.cli.{name}").command)
+        module = import_module(f"ganeum.cli.{name}")
+        app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
     return app
 
 
