@@ -1,5 +1,6 @@
 """init_from: weights from everything a user may point at, and clear refusals of the rest."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -229,3 +230,23 @@ def test_damaged_and_strange_files_are_named(tmp_path):
             load_initial(tmp_path / name, tiny())
         assert error.value.what == what
         assert error.value.where is not None
+
+
+def test_a_changed_byte_in_a_checkpoint_is_named(tmp_path):
+    """Weights that are not those whose sum training wrote down are refused."""
+    run_with_checkpoint(tmp_path / "a", tiny())
+    path = tmp_path / "a/checkpoints/step-00000010"
+    content = bytearray((path / "model.safetensors").read_bytes())
+    good = hashlib.sha256(content).hexdigest()
+    (path / "meta.json").write_text(json.dumps({"step": 10, "files": {"model.safetensors": {"sha256": good}}}))
+    load_initial(path, tiny())
+    content[-1] ^= 1
+    (path / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        load_initial(path, tiny())
+    assert str(error.value) == (
+        "CheckpointError: the checkpoint step-00000010 is damaged: model.safetensors is not what was written "
+        "(its sha256 differs)\n"
+        f"  where  {path / 'model.safetensors'}\n"
+        "  try    another checkpoint of the run, or a copy of this one"
+    )

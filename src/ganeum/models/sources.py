@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,9 +18,7 @@ from torch import Tensor
 from ganeum.config import load_stored
 from ganeum.errors import CheckpointError
 from ganeum.models import formats, shape
-
-if TYPE_CHECKING:
-    from ganeum.record import RunDirectory
+from ganeum.record import RunDirectory, find, read_json
 
 PICKLES = (".pt", ".pth", ".bin")
 INDEX = "model.safetensors.index.json"
@@ -60,8 +59,6 @@ def read(path: str | Path) -> Source:
     if place.is_file():
         return _file(place)
     if not place.is_dir():
-        from ganeum.record import find
-
         return read(checkpoint(find(str(path))))
     if (place / "config.json").is_file():
         return _huggingface(place)
@@ -70,8 +67,6 @@ def read(path: str | Path) -> Source:
     if (place / "ckpt.pt").is_file():
         return _file(place / "ckpt.pt")
     if (place / "config.yaml").is_file():
-        from ganeum.record import RunDirectory
-
         return read(checkpoint(RunDirectory(place)))
     raise CheckpointError(
         "there are no weights in this directory",
@@ -99,12 +94,34 @@ def checkpoint(run: RunDirectory, which: str = "best") -> Path:
 
 
 def _own(directory: Path) -> Source:
+    _check_sum(directory)
     state = _safetensors(directory / "model.safetensors")
     model = shape.of_state(state)
     config = directory.parent.parent / "config.yaml"
     if config.is_file():
         model = shape.of_config(load_stored(config).model) | model
     return Source("checkpoint", directory, state, model)
+
+
+def _check_sum(directory: Path) -> None:
+    """Compares the weights with the sum that training wrote beside them, where it did."""
+    path, meta = directory / "model.safetensors", directory / "meta.json"
+    try:
+        expected = read_json(meta)["files"][path.name]["sha256"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError("meta.json of the checkpoint cannot be read", where=str(meta)) from None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    if digest.hexdigest() != expected:
+        raise CheckpointError(
+            f"the checkpoint {directory.name} is damaged: {path.name} is not what was written (its sha256 differs)",
+            where=str(path),
+            suggestion="another checkpoint of the run, or a copy of this one",
+        )
 
 
 def _huggingface(directory: Path) -> Source:
