@@ -40,7 +40,8 @@ class Key:
     def kind(self) -> str:
         """What it takes, in words: `a whole number of at least 1, or auto`."""
         spoken = [_spoken(a) for a in self.alternatives if not _words(a)]
-        spoken += [f"one of {_listed(self.words)}"] if len(self.words) > 1 else list(self.words)
+        if self.words:
+            spoken.append(("one of " if len(self.words) > 2 else "") + _listed(self.words))
         return ", or ".join(spoken)
 
 
