@@ -1,0 +1,91 @@
+"""What the reader sees: a live line on a terminal, one plain line an interval elsewhere, and all of it in a file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console as Terminal
+from rich.live import Live
+from rich.text import Text
+
+from ganeum import units
+
+REFRESH_S = 0.25
+
+
+class Console:
+    """Lines to a stream and to logs/console.log; on a terminal, the newest interval stays as a line that moves.
+
+    Args:
+        path: logs/console.log, continued if it is there.
+        total: steps of the run.
+        stream: where a reader looks; default standard output.
+    """
+
+    def __init__(self, path: Path, total: int, stream: TextIO | None = None) -> None:
+        self._terminal = Terminal(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._file = path.open("a", encoding="utf-8")
+        self._total, self._latest, self._refreshed = total, "", 0.0
+        self._live: Live | None = None
+
+    def __enter__(self) -> Console:
+        if self._terminal.is_terminal:
+            self._live = Live(console=self._terminal, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        self._file.close()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._terminal.print(text, markup=False, emoji=False)
+        self._write(text)
+
+    def interval(self, metrics: Mapping[str, Any], left_s: float | None) -> None:
+        """A logged step: moves the live line, or prints a plain one."""
+        self._latest = line(metrics, left_s)
+        if self._live:
+            self._write(f"step {metrics['step']:,}/{self._total:,}  {self._latest}")
+            self.tick(metrics["step"], now=True)
+        else:
+            self.say(f"step {metrics['step']:,}/{self._total:,}  {self._latest}")
+
+    def tick(self, step: int, *, now: bool = False) -> None:
+        """Another step is done: four times a second the live line shows it. Costs nothing elsewhere."""
+        if self._live and (now or time.monotonic() - self._refreshed > REFRESH_S):
+            self._refreshed = time.monotonic()
+            share = step / self._total
+            bar = "━" * round(20 * share) + "╌" * (20 - round(20 * share))
+            text = f"step {step:,}/{self._total:,} {bar} {share:.0%}  {self._latest}"
+            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def _write(self, text: str) -> None:
+        self._file.write(text + "\n")
+        self._file.flush()
+
+
+def line(metrics: Mapping[str, Any], left_s: float | None) -> str:
+    """loss, learning rate, tokens/s, MFU, memory, time left; what is not known is left out."""
+    parts = [f"loss {metrics['loss']:.4f}"]
+    if metrics.get("val_loss") is not None:
+        parts.append(f"val {metrics['val_loss']:.4f}")
+    if metrics.get("val_bpb") is not None:
+        parts.append(f"{metrics['val_bpb']:.3f} bits/byte")
+    parts.append(f"lr {metrics['learning_rate']:.2e}")
+    parts.append(f"{metrics['tokens_per_second']:,.0f} tokens/s")
+    if metrics.get("mfu") is not None:
+        parts.append(f"MFU {metrics['mfu']:.1%}")
+    parts.append(f"{metrics['memory_allocated_gib']:.2f} GiB")
+    if left_s is not None:
+        parts.append(f"{units.duration(left_s)} left")
+    return "  ".join(parts)

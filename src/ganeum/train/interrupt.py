@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM: the first lets the step finish and a checkpoint be written, the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The run was stopped from outside and its checkpoint is written.
+
+    Attributes:
+        step: updates completed, all of them in the checkpoint.
+        exit_status: what a shell expects: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"interrupted at step {step:,}")
+        self.step, self.exit_status = step, 128 + number
+
+
+class Interrupt:
+    """Listens while it is entered; ``requested`` is the signal's number once one came."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():  # Python hears signals in no other
+            self._before = {number: signal.signal(number, self._hear) for number in self.SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested is not None, number
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        # os.write, because a handler may run in the middle of a print, which must not be entered twice.
+        if again:
+            os.write(sys.__stderr__.fileno(), f"\x1b[?25h\n{name} again: stopped at once\n".encode())
+            os._exit(128 + number)  # nothing needs tidying: the directory is usable whenever a process ends
+        os.write(
+            sys.__stderr__.fileno(),
+            f"\n{name}: finishing this step and writing a checkpoint; once more stops at once\n".encode(),
+        )

@@ -1,0 +1,231 @@
+"""The loop: a step, and what is due after it; the same from any checkpoint on as without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ganeum.config import Config
+from ganeum.data.batches import Batches
+from ganeum.data.tokenizer import Tokenizer
+from ganeum.errors import RunError
+from ganeum.models.gpt import GPT
+from ganeum.models.weights import to_file_state
+from ganeum.record import MetricsLog, RunDirectory, Status
+from ganeum.step.optimizer_step import OptimizerStep
+from ganeum.step.schedule import learning_rate
+from ganeum.train import checkpoint, randomness, samples
+from ganeum.train.console import Console
+from ganeum.train.evaluate import ValidationSet
+from ganeum.train.interrupt import Interrupt, Interrupted
+from ganeum.train.meter import Meter
+from ganeum.train.progress import Progress
+from ganeum.train.trackers import Tracker
+
+MILESTONE = 1_000  # steps between the lines "[Step 1000] Tokens seen: …"
+STATUS_S = 10.0  # seconds between two notes of the step in status.json
+
+
+@dataclass
+class Loop:
+    """Everything a run needs, and the training itself in `run`."""
+
+    config: Config  # every key resolved
+    directory: RunDirectory
+    model: GPT
+    step: OptimizerStep
+    batches: Batches
+    steps_per_epoch: int | None  # None: the order knows no epochs
+    validation: ValidationSet | None
+    tokenizer: Tokenizer | None
+    metrics: MetricsLog
+    meter: Meter
+    console: Console
+    trackers: list[Tracker]
+    progress: Progress
+
+    def run(self) -> Literal["max_iters", "patience"]:
+        """Trains to the end → what ended it.
+
+        Raises:
+            Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+            RunError: the loss is not finite any more, or the disk is full.
+        """
+        total = self.config.train.max_iters
+        assert total is not None, "the length is resolved to steps before the loop"
+        progress, device = self.progress, self.step.device
+        self._epoch_loss = torch.tensor(progress.epoch_loss_sum, device=device, dtype=_sum_dtype(device))
+        self._began = time.monotonic() - progress.elapsed_s  # the clock of elapsed_s
+        self._first = (progress.step, time.monotonic())  # where this process began, for the time left
+        self._noted = time.monotonic()
+        self.model.train()
+        with Interrupt() as interrupt:
+            while progress.step < total:
+                if self._out_of_patience():
+                    return "patience"
+                self._advance(total)
+                if interrupt.requested is not None:
+                    if progress.step not in checkpoint.steps(self.directory)[:1]:
+                        self._check_finite()
+                        self._save()
+                    raise Interrupted(interrupt.requested, progress.step)
+        return "max_iters"
+
+    # ------------------------------------------------------------------------------------------------- one step
+
+    def _advance(self, total: int) -> None:
+        progress, train, log = self.progress, self.config.train, self.config.log
+        n = progress.step + 1  # updates completed after this one
+        evaluated = self.validation is not None and (n % train.eval_interval == 0 or n == total)
+        logged = evaluated or n % log.interval == 0 or n in (1, total)
+        saved = n % train.checkpoint_interval == 0 or n == total
+        rate = learning_rate(progress.step, train, total)
+
+        result = self.step(
+            self._micro_batches(progress.step),
+            step=progress.step,
+            learning_rate=rate,
+            timings=self.meter.timings(logged),
+        )
+        self._epoch_loss += result.loss
+        progress.epoch_steps += 1
+        progress.step = n
+        progress.tokens_seen += result.tokens
+        self.meter.count(result.tokens)
+        self.console.tick(n)
+
+        if logged or saved:  # only here the device is waited for
+            self._check_finite()
+        if logged:
+            figures = self.meter.read()
+            line: dict[str, Any] = {
+                "step": n,
+                "tokens_seen": progress.tokens_seen,
+                "loss": result.loss.item(),
+                "learning_rate": rate,
+                "grad_norm": result.grad_norm.item(),
+                "elapsed_s": self._elapsed(),
+            }
+            if evaluated:
+                saved |= self._evaluate()
+                line |= {"val_loss": progress.val_loss, "val_bpb": progress.val_bpb}
+            self._log(line | figures, total)
+        if evaluated or n == 1 or n % MILESTONE == 0:
+            self.console.say(
+                f"[Step {n}] Tokens seen: {progress.tokens_seen:,}, Total elapsed: {self._elapsed():.2f} sec"
+            )
+        if self.steps_per_epoch and n % self.steps_per_epoch == 0:
+            self._end_epoch()
+        if self.config.sample.interval and n % self.config.sample.interval == 0:
+            with self.meter.paused():
+                samples.write(self.directory, n, self.model, self.tokenizer, self.config)
+        if saved:
+            self._save()
+
+    def _micro_batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        x, y = self.batches.batch(step)  # each (batch_size, T)
+        size = self.config.train.micro_batch_size
+        yield from zip(x.split(size), y.split(size), strict=True)
+
+    # --------------------------------------------------------------------------------------------- what is due
+
+    def _log(self, line: dict[str, Any], total: int) -> None:
+        self.metrics.write(line)
+        numbers = {key: value for key, value in line.items() if value is not None and key != "step"}
+        for tracker in self.trackers:
+            tracker.log(line["step"], numbers)
+        first, since = self._first
+        done = line["step"] - first
+        # The first step of a process (compilation, first touches) says nothing about the others.
+        left = (time.monotonic() - since) / done * (total - line["step"]) if done > 1 else None
+        self.console.interval(line, left)
+        if time.monotonic() - self._noted > STATUS_S:
+            self._noted = time.monotonic()
+            Status.of_this_process("running", line["step"]).write(self.directory.status_path)
+
+    def _evaluate(self) -> bool:
+        """Updates `progress` → whether this is the best so far, which is then worth a checkpoint."""
+        assert self.validation is not None
+        progress = self.progress
+        with self.meter.paused():
+            evaluation = self.validation.evaluate(self.step, self.config.train.eval_batch_size)
+        progress.val_loss, progress.val_bpb = evaluation.val_loss, evaluation.val_bpb
+        better = evaluation.val_loss < progress.best_val_loss
+        if better:
+            progress.best_val_loss, progress.best_val_bpb = evaluation.val_loss, evaluation.val_bpb
+            progress.best_step = progress.step
+        progress.evaluations_without_gain = 0 if better else progress.evaluations_without_gain + 1
+        return better
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.patience
+        return patience is not None and self.progress.evaluations_without_gain >= patience
+
+    def _end_epoch(self) -> None:
+        assert self.steps_per_epoch is not None
+        progress, elapsed = self.progress, self._elapsed()
+        mean = self._epoch_loss.item() / progress.epoch_steps
+        self.console.say(
+            f"\nEpoch {progress.step // self.steps_per_epoch} completed.\n"
+            f" ➤ Avg Loss: {mean:.4f}\n"
+            f" ➤ Epoch Time: {elapsed - progress.epoch_started_s:.2f} sec\n"
+            f" ➤ Total Time Elapsed: {elapsed:.2f} sec\n"
+        )
+        self._epoch_loss.zero_()
+        progress.epoch_steps, progress.epoch_started_s = 0, elapsed
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+    # ------------------------------------------------------------------------------- keeping, and not keeping
+
+    def _save(self) -> Path:
+        progress = self.progress
+        progress.epoch_loss_sum, progress.elapsed_s = self._epoch_loss.item(), self._elapsed()
+        with self.meter.paused():
+            self.metrics.flush()  # what the checkpoint stands for is on the disk before it
+            return checkpoint.save(
+                self.directory,
+                progress.step,
+                to_file_state(self.model),
+                {"progress": progress.state(), "step": self.step.state_dict(), "random": randomness.state()},
+                keep_last=self.config.train.keep_last,
+                best_step=progress.best_step,
+            )
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Optimizer and random states of a checkpoint; weights and `progress` are there already."""
+        self.step.load_state_dict(saved.state["step"])
+        randomness.restore(saved.state["random"])
+
+    def _check_finite(self) -> None:
+        """Waits for the device. The step itself keeps a bad update away from the weights; here the run ends for it."""
+        bad = int(self.step.first_bad_step.item())
+        if bad < 0:
+            return
+        x, y = self.batches.batch(bad - 1)
+        path = self.directory.logs_dir / f"bad-batch-{bad:08d}.safetensors"
+        save_file({"x": x, "y": y, "starts": torch.from_numpy(self.batches.starts(bad - 1))}, path)
+        kept = checkpoint.steps(self.directory)
+        raise RunError(
+            f"the loss or its gradient is not a finite number at step {bad:,}",
+            where=f"{path} (the batch: tokens x, targets y, where they start in train.bin)",
+            why=(
+                f"the last good checkpoint is {self.directory.checkpoint_dir(kept[0]).name}, and was not touched"
+                if kept
+                else "no checkpoint had been written yet"
+            ),
+            suggestion=f"train.learning_rate below {self.config.train.learning_rate:g}, a longer train.warmup_iters, "
+            "or train.precision=fp32, under another name",
+        )
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

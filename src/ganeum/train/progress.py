@@ -1,0 +1,43 @@
+"""How far a run is: everything the loop remembers between steps, in a form that a checkpoint can hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Counters and sums.
+
+    Attributes:
+        step: updates completed.
+        tokens_seen: tokens trained on, each repetition counted.
+        elapsed_s: seconds of training that are kept: what a killed process did after its last checkpoint is not in it.
+        best_val_loss, best_val_bpb, best_step: the lowest validation loss so far and when it was.
+        val_loss, val_bpb: the latest evaluation.
+        evaluations_without_gain: for `patience`.
+        epoch_loss_sum, epoch_steps: of the epoch that is under way (`order: epochs`).
+        epoch_started_s: its start, on the clock of `elapsed_s`.
+    """
+
+    step: int = 0
+    tokens_seen: int = 0
+    elapsed_s: float = 0.0
+    best_val_loss: float = math.inf
+    best_val_bpb: float | None = None
+    best_step: int | None = None
+    val_loss: float | None = None
+    val_bpb: float | None = None
+    evaluations_without_gain: int = 0
+    epoch_loss_sum: float = 0.0
+    epoch_steps: int = 0
+    epoch_started_s: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Progress:
+        return cls(**state)

@@ -1,0 +1,262 @@
+"""A run from its config to its summary: autos resolved, the directory made, the loop, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import ExitStack, suppress
+from typing import Any, TextIO
+
+import torch
+
+from ganeum import hardware, record
+from ganeum.config import Config
+from ganeum.data.batches import Batches
+from ganeum.data.corpus import Corpus, open_corpus
+from ganeum.errors import GaneumError, RunError
+from ganeum.models.build import build
+from ganeum.models.weights import load_file_state, load_initial
+from ganeum.plan.closed_form import plan
+from ganeum.record import MetricsLog, RunDirectory, Status
+from ganeum.record.status import State
+from ganeum.step.optimizer_step import OptimizerStep
+from ganeum.train import checkpoint, disk, randomness, summary
+from ganeum.train.checkpoint import Checkpoint
+from ganeum.train.console import Console
+from ganeum.train.evaluate import validation_set
+from ganeum.train.interrupt import Interrupted
+from ganeum.train.loop import Loop
+from ganeum.train.meter import Meter
+from ganeum.train.progress import Progress
+from ganeum.train.resolve import lengthened, resolve, torch_device
+from ganeum.train.trackers import trackers
+
+NEW_TOKENIZER = ".new-tokenizer"
+
+
+def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = None) -> dict[str, Any]:
+    """Trains, goes on with, extends, or evaluates (`eval_only`) the run that `config` describes → its summary.
+
+    Args:
+        config: as loaded, with a name; every `auto` in it is decided here, once.
+        overwrite: throw an existing run of that name away first.
+        stream: where the reader looks; default standard output.
+
+    Raises:
+        GaneumError: anything the user can act on; nothing half-written is left.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    stream = stream or sys.stdout
+    if notice := hardware.check_torch(config.device):
+        print(notice, file=stream)
+    corpus = open_corpus(config.data.directory)
+    device = hardware.detect(config.device)
+    stored = None if overwrite else record.existing(_name(config))
+    if stored is None:
+        if config.train.eval_only and config.train.init_from is None:
+            raise RunError(
+                f"there is nothing to evaluate: {config.name} is no run yet, and nothing says where to start from",
+                suggestion="train.init_from=…, or the config of a run that exists",
+            )
+        resolved, choices = resolve(config, corpus, device)
+    else:
+        resolved, choices = lengthened(stored, config, corpus), []
+    run, resolved, outcome = record.create(config, resolved, overwrite=overwrite)
+    if outcome == "finished":
+        ended: dict[str, Any] = record.read_json(run.summary_path)
+        print(summary.already(run, ended), file=stream)
+        return ended
+    try:
+        return _held(run, resolved, choices, corpus, device, stream)
+    finally:
+        run.release()
+
+
+def _name(config: Config) -> str:
+    assert config.name is not None, "load() gives every config a name"
+    return config.name
+
+
+def _held(
+    run: RunDirectory,
+    config: Config,
+    choices: list[dict[str, Any]],
+    corpus: Corpus,
+    device: hardware.Device,
+    stream: TextIO,
+) -> dict[str, Any]:
+    """With the run held by this process alone: whatever ends it, status.json says so."""
+    before = run.status()
+    try:
+        if config.train.eval_only:
+            return _evaluate(run, config, corpus, device, stream)
+        return _train(run, config, choices, corpus, device, stream)
+    except Interrupted as stop:
+        _note(run, "interrupted", stop.step, None)
+        print(f"{run.name} stopped at step {stop.step:,}; the same command goes on from there", file=stream)
+        raise
+    except KeyboardInterrupt:  # before the first step
+        _note(run, "interrupted", before.step if before else 0, None)
+        raise
+    except BaseException as error:
+        step = (checkpoint.steps(run) or [0])[0]
+        shown = _explained(error, run, config)
+        _note(run, "failed", step, str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}")
+        if shown is error:
+            raise
+        raise shown from error
+
+
+def _note(run: RunDirectory, state: State, step: int, error: str | None) -> None:
+    with suppress(OSError):  # a full disk: then a process that is gone says enough
+        Status.of_this_process(state, step, error).write(run.status_path)
+
+
+def _explained(error: BaseException, run: RunDirectory, config: Config) -> BaseException:
+    """The error as a user can act on it, where there is something to do."""
+    if isinstance(error, GaneumError):
+        return error
+    if disk.is_full(error):
+        newest = checkpoint.steps(run)
+        needed = checkpoint.size_on_disk(run.checkpoint_dir(newest[0])) if newest else 0
+        return disk.full(run.path, needed, "no checkpoint was lost")
+    if isinstance(error, torch.OutOfMemoryError):
+        size = config.train.micro_batch_size
+        half = max(1, int(size) // 2)
+        return RunError(
+            f"the device's memory is full with a micro-batch of {size} sequences of {config.model.block_size} tokens",
+            where=config.device,
+            why=str(error).splitlines()[0],
+            suggestion=f"train.micro_batch_size={half} under another name (the batch it learns with stays "
+            f"{config.train.batch_size})",
+        )
+    return error
+
+
+def _tidy(run: RunDirectory) -> None:
+    """Removes what a process that died was writing; each directory that a run writes to exists afterwards."""
+    checkpoint.tidy(run)
+    shutil.rmtree(run.path / NEW_TOKENIZER, ignore_errors=True)
+    for directory in (run.path, run.logs_dir, run.samples_dir, run.checkpoints_dir):
+        directory.mkdir(exist_ok=True)
+        for torn in directory.glob(".*.tmp"):
+            torn.unlink(missing_ok=True)
+
+
+def _train(
+    run: RunDirectory,
+    config: Config,
+    choices: list[dict[str, Any]],
+    corpus: Corpus,
+    device: hardware.Device,
+    stream: TextIO,
+) -> dict[str, Any]:
+    _tidy(run)
+    total = config.train.max_iters
+    assert total is not None, "resolved"
+    device = hardware.with_measured_peak(device, config.train.precision)
+    with ExitStack() as stack:
+        console = stack.enter_context(Console(run.console_path, total, stream))
+        saved = checkpoint.load_latest(run, console.say)
+        progress = Progress.of(saved.state["progress"]) if saved else Progress()
+        checkpoint.point(run, progress.best_step)
+        Status.of_this_process("running", progress.step).write(run.status_path)
+        predicted = _describe(run, config, choices, corpus, device)
+        console.say(summary.opening(run, config, predicted, progress))
+        validation = validation_set(corpus, config)
+        if validation is None:
+            console.say("There is no val.bin: nothing is evaluated, and no checkpoint is the best one.")
+
+        step = _build(config, device, saved)
+        batches = Batches(corpus.train, config.data, config.model.block_size, config.train.batch_size, config.seed)
+        watching = trackers(run, config, progress.step)
+        for tracker in watching:
+            stack.callback(tracker.close)
+        loop = Loop(
+            config=config,
+            directory=run,
+            model=step.model,
+            step=step,
+            batches=batches,
+            steps_per_epoch=batches.steps_per_epoch if config.data.order == "epochs" else None,
+            validation=validation,
+            tokenizer=corpus.tokenizer,
+            metrics=stack.enter_context(MetricsLog(run.metrics_path, progress.step)),
+            meter=Meter(step.device, predicted["flops"]["per_token"], device.peak(config.train.precision)),
+            console=console,
+            trackers=watching,
+            progress=progress,
+        )
+        if saved:
+            loop.restore(saved)
+            del saved
+        ended_by = loop.run()
+        ended = summary.of(run, config, progress, predicted, ended_by)
+        record.write_json(run.summary_path, ended)
+        Status.of_this_process("finished", progress.step).write(run.status_path)
+        console.say(summary.closing(run, ended))
+        return ended
+
+
+def _describe(
+    run: RunDirectory, config: Config, choices: list[dict[str, Any]], corpus: Corpus, device: hardware.Device
+) -> dict[str, Any]:
+    """plan.json, environment.json and tokenizer/, each once, before step 0; → the plan."""
+    if not run.plan_path.exists():
+        record.write_json(run.plan_path, plan(config, device=device, tokens=len(corpus.train)) | {"choices": choices})
+    if not run.environment_path.exists():
+        record.write_json(run.environment_path, hardware.environment(config.seed))
+    if corpus.tokenizer is not None and not run.tokenizer_dir.exists():
+        growing = run.path / NEW_TOKENIZER
+        corpus.tokenizer.save(growing)
+        growing.rename(run.tokenizer_dir)
+    predicted: dict[str, Any] = record.read_json(run.plan_path)
+    return predicted
+
+
+def _build(config: Config, device: hardware.Device, saved: Checkpoint | None) -> OptimizerStep:
+    """The model on its device with the weights it starts from, and what takes steps with it."""
+    where, train = torch_device(device), config.train
+    if where.type == "cuda":
+        _deterministic()
+    randomness.seed_all(config.seed)
+    model = build(config.model)
+    if saved is not None:
+        load_file_state(model, saved.weights, where=str(saved.path))
+    elif train.init_from is not None:
+        load_file_state(model, load_initial(train.init_from, config.model), where=train.init_from)
+    return OptimizerStep(
+        model.to(where),
+        train,
+        where,
+        precision=train.precision,
+        compiled=train.compile,
+        loss_chunk=train.loss_chunk,
+    )
+
+
+def _deterministic() -> None:
+    """The same bits every time on a GPU too: torch then takes the backward passes that add in a fixed order."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over memory
+
+
+def _evaluate(
+    run: RunDirectory, config: Config, corpus: Corpus, device: hardware.Device, stream: TextIO
+) -> dict[str, Any]:
+    """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set."""
+    saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
+    validation = validation_set(corpus, config)
+    if validation is None:
+        raise RunError("there is nothing to evaluate on: no val.bin", where=config.data.directory)
+    if saved is None and config.train.init_from is None:
+        raise RunError(f"{run.name} has no checkpoint to evaluate", where=str(run.checkpoints_dir))
+    evaluation = validation.evaluate(_build(config, device, saved), config.train.eval_batch_size)
+    ended = summary.evaluated(run, config, saved.step if saved else None, validation, evaluation)
+    if saved is None:
+        record.write_json(run.summary_path, ended)
+        Status.of_this_process("finished").write(run.status_path)
+    print(summary.in_words(ended), file=stream)
+    return ended

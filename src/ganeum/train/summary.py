@@ -1,0 +1,130 @@
+"""How a run begins and how it ended, in words and in summary.json: what was planned beside what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ganeum import units
+from ganeum.config import Config
+from ganeum.record import RunDirectory, read_metrics
+from ganeum.train.evaluate import Evaluation, ValidationSet
+from ganeum.train.progress import Progress
+
+
+def opening(run: RunDirectory, config: Config, predicted: Mapping[str, Any], progress: Progress) -> str:
+    """What is about to be trained, on what, for how long."""
+    train, total = config.train, config.train.max_iters
+    accumulated = train.batch_size // train.micro_batch_size
+    lines = [
+        f"{run.name} → {run.path}",
+        f"{units.count(predicted['parameters']['total'])} parameters, {train.precision}"
+        f"{', compiled' if train.compile else ''} on {predicted['device']['name']}",
+        f"{total:,} steps of {train.batch_size} × {config.model.block_size} tokens "
+        f"({accumulated} × {train.micro_batch_size} at once), {units.count(predicted['data']['tokens_seen'])} in all: "
+        f"each of the {units.count(predicted['data']['tokens'])} tokens "
+        f"{predicted['data']['repeats_per_token']:.3g} times",
+    ]
+    if progress.step:
+        lines.append(f"going on from step {progress.step:,}")
+    return "\n".join(lines)
+
+
+def of(
+    run: RunDirectory,
+    config: Config,
+    progress: Progress,
+    predicted: Mapping[str, Any],
+    ended_by: Literal["max_iters", "patience"],
+) -> dict[str, Any]:
+    """summary.json's content."""
+    logged = list(read_metrics(run.metrics_path))
+    steady = [line for line in logged if line["step"] > 1] or logged  # the first step compiles and touches memory first
+
+    def median(name: str) -> float | None:
+        values = [line[name] for line in steady if line.get(name) is not None]
+        return statistics.median(values) if values else None
+
+    def largest(name: str) -> float | None:
+        return max((line[name] for line in logged if line.get(name) is not None), default=None)
+
+    time = predicted.get("time") or {}
+    memory = predicted.get("memory_gib") or {}
+    measured = {
+        "step_s": (time.get("step_s"), median("step_time_s")),
+        "tokens_per_second": (time.get("tokens_per_second"), median("tokens_per_second")),
+        "mfu": (time.get("mfu"), median("mfu")),
+        "hours": (time.get("hours"), progress.elapsed_s / 3600),
+        "peak_allocated_gib": (memory.get("peak_allocated"), largest("memory_allocated_gib")),
+        "peak_reserved_gib": (memory.get("peak_reserved"), largest("memory_reserved_gib")),
+    }
+    return {
+        "name": run.name,
+        "ended_by": ended_by,
+        "steps": progress.step,
+        "tokens_seen": progress.tokens_seen,
+        "elapsed_s": progress.elapsed_s,
+        "loss": logged[-1]["loss"] if logged else None,
+        "val_loss": progress.val_loss,
+        "val_bpb": progress.val_bpb,
+        "best_step": progress.best_step,
+        "best_val_loss": progress.best_val_loss,
+        "best_val_bpb": progress.best_val_bpb,
+        "planned_and_measured": {
+            name: {"planned": planned, "measured": figure} for name, (planned, figure) in measured.items()
+        },
+    }
+
+
+def evaluated(
+    run: RunDirectory, config: Config, step: int | None, validation: ValidationSet, evaluation: Evaluation
+) -> dict[str, Any]:
+    """What `eval_only` answers."""
+    return {
+        "name": run.name,
+        "ended_by": "eval_only",
+        "evaluated": config.train.init_from if step is None else run.checkpoint_dir(step).name,
+        "val_tokens": validation.tokens,
+        "val_loss": evaluation.val_loss,
+        "val_bpb": evaluation.val_bpb,
+    }
+
+
+def in_words(evaluated: Mapping[str, Any]) -> str:
+    """The same as a sentence."""
+    bits = "" if evaluated["val_bpb"] is None else f", {evaluated['val_bpb']:.4f} bits per byte"
+    return (
+        f"{evaluated['name']}, {evaluated['evaluated']}: validation loss {evaluated['val_loss']:.4f} nats per token"
+        f"{bits} ({evaluated['val_tokens']:,} tokens)"
+    )
+
+
+def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
+    """The last lines of a training."""
+    lines = ["", "Training Finished!", f"Total Training Time: {ended['elapsed_s']:.2f} sec", "", _figures(ended)]
+    if ended["ended_by"] == "patience":
+        lines.append("Stopped early: the validation loss did not get better any more (train.patience).")
+    return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
+
+
+def already(run: RunDirectory, ended: Mapping[str, Any]) -> str:
+    """The answer to the same command once more."""
+    return (
+        f"{run.name} is finished: {_figures(ended)}\nResults: {run.path}\n"
+        "A larger length (train.max_iters=…) goes on with it; --overwrite starts it again."
+    )
+
+
+def _figures(ended: Mapping[str, Any]) -> str:
+    text = f"{ended['steps']:,} steps, {units.count(ended['tokens_seen'])} tokens, loss {_number(ended['loss'])}"
+    if ended["best_step"] is not None:
+        text += f"; best validation loss {_number(ended['best_val_loss'])}"
+        if ended["best_val_bpb"] is not None:
+            text += f" ({ended['best_val_bpb']:.3f} bits per byte)"
+        text += f" at step {ended['best_step']:,}"
+    return text
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
