@@ -112,3 +112,11 @@ def sections() -> Mapping[str, str]:
 def matching(name: str) -> list[str]:
     """The keys that `name` can mean: itself if it is one, else all that end in it (`max_iters`, `wandb.project`)."""
     return [name] if name in keys() else [key for key in keys() if key.endswith("." + name)]
+
+
+def value_of(config: Config, name: str) -> object:
+    """The value of one dotted key: `value_of(config, "train.batch_size")`."""
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

@@ -60,7 +60,7 @@ class Train(Section):
     micro_batch_size: PositiveInt | Auto = Field(
         "auto", description="sequences at once; batch_size must be a multiple of it"
     )
-    max_iters: PositiveInt | None = Field(None, description="length in optimizer steps; of the four lengths, one is set")
+    max_iters: PositiveInt | None = Field(None, description="length in optimizer steps; of four lengths, set one")
     epochs: PositiveFloat | None = Field(None, description="length in passes over the windows")
     tokens: PositiveFloat | None = Field(None, description="length in tokens seen")
     hours: PositiveFloat | None = Field(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ganeum.config.checks import LENGTHS
-from ganeum.config.keys import keys
+from ganeum.config.keys import keys, value_of
 from ganeum.config.load import load_stored
 from ganeum.config.schema import Config
 from ganeum.config.write import to_yaml
@@ -105,15 +105,8 @@ def _remove(run: RunDirectory) -> None:
     shutil.rmtree(away)
 
 
-def _value(config: Config, key: str) -> object:
-    value: object = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
 def _length(config: Config, key: str) -> float | None:
-    value = _value(config, key)
+    value = value_of(config, key)
     assert value is None or isinstance(value, (int, float))
     return value
 
@@ -141,7 +134,7 @@ def _differences(requested: Config, stored: Config) -> list[str]:
 
     def unequal() -> Iterator[tuple[str, object, object]]:
         for key, spec in keys().items():
-            asked, there = _value(requested, key), _value(stored, key)
+            asked, there = value_of(requested, key), value_of(stored, key)
             if asked != there and not asked == spec.default == "auto":
                 yield key, asked, there
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +17,21 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The complete lines of a metrics file, in order; none if there is no file. A torn line is left out."""
     if path.exists():
         for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is empty, or torn
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
+            if (entry := _entry(line)) is not None:
                 yield entry
+
+
+def newest(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """The last value that is not null of each of `names`; the file is read from its end, only as far as needed."""
+    found: dict[str, Any] = {}
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for line in reversed(lines):
+        entry = _entry(line)
+        if entry is not None:
+            found.update({name: entry[name] for name in names if name not in found and entry.get(name) is not None})
+        if len(found) == len(names):
+            break
+    return found
 
 
 class MetricsLog:
@@ -71,3 +80,11 @@ class MetricsLog:
 
 def _line(entry: Mapping[str, Any]) -> bytes:
     return json.dumps(finite(dict(entry)), allow_nan=False).encode("ascii") + b"\n"
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:  # damaged in the middle of the file: the other lines are still good
+        return None
+    return entry if isinstance(entry, dict) else None
