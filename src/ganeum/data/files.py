@@ -1,0 +1,151 @@
+"""Which files a corpus is made of: a deterministic, lazy walk over what the user named."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ganeum.errors import DataError
+
+_BINARY_PROBE_BYTES = 8192
+PartName = Literal["split", "train", "val"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file or directory to read.
+
+    Attributes:
+        path: it.
+        part: train or val: its documents belong there; split: the hash decides, document by document.
+        patterns: shell patterns, of which a file's name (or its path below ``path``, for a pattern with ``/``) must
+            match one; empty: any file.
+        without: names of directories that are not entered.
+    """
+
+    path: Path
+    part: PartName = "split"
+    patterns: tuple[str, ...] = ()
+    without: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file to read: ``name`` is its path below its source, with ``/``, the same on every machine."""
+
+    path: Path
+    name: str
+    part: PartName
+
+
+@dataclass
+class Walk:
+    """The files of some sources, in the order of their names; every iteration walks anew and holds none of them.
+
+    Hidden files and directories are passed over, unless named by the user, and so is what is not text: files with a
+    zero byte in their first 8 KiB (git's rule). A directory that symbolic links lead to again is entered once.
+
+    Args:
+        sources: what to read, in this order.
+        excluded: resolved paths that are passed over: what ``prepare`` itself writes.
+    """
+
+    sources: Sequence[Source]
+    excluded: Collection[Path] = ()
+
+    def __iter__(self) -> Iterator[TextFile]:
+        for source in self.sources:
+            for file in self._candidates(source):
+                if not _is_binary(file.path):
+                    yield file
+
+    def survey(self) -> Survey:
+        """Sizes, what was passed over, and a fingerprint, at the cost of a look into each file."""
+        found = Survey([(0, 0)] * len(self.sources))
+        fingerprint = hashlib.sha256()
+        for place, source in enumerate(self.sources):
+            for file in self._candidates(source):
+                there = file.path.stat()
+                fingerprint.update(f"{file.part}\0{file.name}\0{there.st_size}\0{there.st_mtime_ns}\n".encode())
+                if _is_binary(file.path):
+                    found.skipped += 1
+                    found.skipped_names += [str(file.path)] * (len(found.skipped_names) < 5)
+                else:
+                    files, size = found.sizes[place]
+                    found.sizes[place] = files + 1, size + there.st_size
+        found.fingerprint = fingerprint.hexdigest()
+        return found
+
+    def _candidates(self, source: Source) -> Iterator[TextFile]:
+        path = source.path
+        if path.is_dir():
+            yield from self._below(source, path, "", set())
+        elif path.is_file():
+            yield TextFile(path, path.name, source.part)
+        else:
+            raise DataError(
+                f"{path} is neither a file nor a directory" if path.exists() else f"{path} does not exist",
+                where=str(path.absolute()),
+                suggestion="name text files, directories of them, tinystories or pystdlib",
+            )
+
+    def _below(self, source: Source, directory: Path, prefix: str, entered: set[tuple[int, int]]) -> Iterator[TextFile]:
+        there = directory.stat()
+        if (there.st_dev, there.st_ino) in entered:
+            return
+        entered.add((there.st_dev, there.st_ino))
+        try:
+            with os.scandir(directory) as entries:
+                names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            raise _unreadable(directory, error) from error
+        for name in names:
+            path, below = directory / name, prefix + name
+            if path.is_dir():
+                if name not in source.without and path.resolve() not in self.excluded:
+                    yield from self._below(source, path, below + "/", entered)
+            elif path.is_file() and _matches(below, source.patterns) and path.resolve() not in self.excluded:
+                yield TextFile(path, below, source.part)
+
+
+@dataclass
+class Survey:
+    """What a walk found. ``sizes``: (files, bytes) of each source; ``skipped``: files that are not text."""
+
+    sizes: list[tuple[int, int]]
+    skipped: int = 0
+    skipped_names: list[str] = field(default_factory=list)
+    fingerprint: str = ""
+
+    @property
+    def files(self) -> int:
+        """Text files in all."""
+        return sum(files for files, _ in self.sizes)
+
+    @property
+    def bytes(self) -> int:
+        """Their size together."""
+        return sum(size for _, size in self.sizes)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(
+        fnmatch.fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern) for pattern in patterns
+    )
+
+
+def _is_binary(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(_BINARY_PROBE_BYTES)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read", where=str(path.absolute()), why=error.strerror)
