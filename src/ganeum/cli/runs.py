@@ -59,18 +59,26 @@ def command(
 
 
 def _table(rows: list[Row]) -> None:
+    """Every column that says something; on a terminal too narrow for all of them, the least important ones go."""
+    import sys
+
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in COLUMNS:
-        left = heading in ("run", "state", "modified")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=heading != "run")
-    for row in rows:
-        table.add_row(*_cells(row))
-    # Into a file or a pipe every column goes out whole; on a terminal a long name is folded.
-    console.print(table, width=None if console.is_terminal else 200)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1_000)
+    texts = dict(zip(COLUMNS, zip(*map(_cells, rows), strict=True), strict=True))
+    headings = [heading for heading in COLUMNS if any(texts[heading])]
+    for dispensable in (None, "params", "tokens/s", "time", "val bpb", "modified"):
+        headings = [heading for heading in headings if heading != dispensable]
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for heading in headings:
+            words = heading in ("run", "state", "modified")
+            table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "run", overflow="fold")
+        for cells in zip(*(texts[heading] for heading in headings), strict=True):
+            table.add_row(*cells)
+        if console.measure(table).maximum <= console.width:
+            break
+    console.print(table)
 
 
 def _cells(row: Row) -> list[str]:

@@ -1,6 +1,6 @@
 """The run directory: every path in it, atomic writes, metrics, status, and the lock that keeps it to one process."""
 
-from ganeum.record.create import create, existing
+from ganeum.record.create import create, existing, is_finished
 from ganeum.record.directory import RunDirectory, find, results_dir, runs
 from ganeum.record.files import flush_directory, read_json, write_atomic, write_json
 from ganeum.record.metrics import MetricsLog, read_metrics
@@ -14,6 +14,7 @@ __all__ = [
     "existing",
     "find",
     "flush_directory",
+    "is_finished",
     "read_json",
     "read_metrics",
     "results_dir",

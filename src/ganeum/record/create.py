@@ -11,7 +11,7 @@ from ganeum.config.keys import keys, value_of
 from ganeum.config.load import load_stored
 from ganeum.config.schema import Config
 from ganeum.config.write import to_yaml
-from ganeum.errors import RunError
+from ganeum.errors import GaneumError, RunError
 from ganeum.record.directory import RunDirectory, free_name, results_dir
 from ganeum.record.files import flush_directory, write_atomic
 
@@ -65,6 +65,21 @@ def existing(name: str) -> Config | None:
     """The stored config of the run called `name`; None if there is no such run."""
     run = RunDirectory(results_dir() / name)
     return load_stored(run.config_path) if run.exists() else None
+
+
+def is_finished(requested: Config) -> bool:
+    """Whether the run that `requested` describes has ended well, with no more to do: known without its data."""
+    assert requested.name is not None, "load() gives every config a name"
+    run = RunDirectory(results_dir() / requested.name)
+    status = run.status()
+    if status is None or status.state != "finished" or not run.exists() or requested.train.eval_only:
+        return False
+    try:
+        stored = load_stored(run.config_path)
+    except GaneumError:  # for `create` to say
+        return False
+    asked = [key for key in LENGTHS if _length(requested, key) is not None]
+    return not _differences(requested, stored) and all(_length(requested, k) == _length(stored, k) for k in asked)
 
 
 def _make(run: RunDirectory, config: Config) -> None:
