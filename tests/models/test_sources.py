@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import run_with_checkpoint
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -31,21 +32,6 @@ def started_from(path: Path, config: Model) -> torch.Tensor:
     model = build(config)
     load_file_state(model, load_initial(path, config))
     return logits(model)
-
-
-def run_with_checkpoint(directory: Path, config: Model) -> torch.nn.Module:
-    """The files of a run as DESIGN §5 lays them out, two checkpoints in it, the first the best."""
-    directory.mkdir()
-    model = build(config).eval()
-    (directory / "config.yaml").write_text(json.dumps({"model": config.model_dump()}))
-    for step in ("step-00000010", "step-00000020"):
-        checkpoint = directory / "checkpoints" / step
-        checkpoint.mkdir(parents=True)
-        other = model if step.endswith("10") else build(config)
-        save_file(to_file_state(other), checkpoint / "model.safetensors")
-    (directory / "checkpoints" / "best").write_text("step-00000010\n")
-    (directory / "checkpoints" / "latest").write_text("step-00000020\n")
-    return model
 
 
 def test_a_checkpoint_directory(tmp_path):

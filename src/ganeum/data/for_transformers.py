@@ -36,8 +36,8 @@ def _save_characters(tokenizer: Characters, path: Path) -> None:
     from tokenizers import Tokenizer as Fast
 
     fast = Fast(models.WordLevel(vocab={character: id for id, character in enumerate(tokenizer.characters)}))
-    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")  # type: ignore[assignment]
-    fast.decoder = decoders.Fuse()  # type: ignore[assignment]
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    fast.decoder = decoders.Fuse()
     if tokenizer.end_of_text is not None:
         fast.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     fast.save(str(path))

@@ -18,7 +18,8 @@ from torch import Tensor
 from ganeum.config import load_stored
 from ganeum.errors import CheckpointError
 from ganeum.models import formats, shape
-from ganeum.record import RunDirectory, find, read_json
+from ganeum.models.place import locate
+from ganeum.record import read_json
 
 PICKLES = (".pt", ".pth", ".bin")
 INDEX = "model.safetensors.index.json"
@@ -55,49 +56,17 @@ def read(path: str | Path) -> Source:
         CheckpointError: there is nothing, it is damaged, or it is no GPT that we have.
         RunError: no such run.
     """
-    place = Path(path).expanduser()
+    place = locate(path).weights
     if place.is_file():
         return _file(place)
-    if not place.is_dir():
-        return read(checkpoint(find(str(path))))
-    if (place / "config.json").is_file():
-        return _huggingface(place)
-    if (place / "model.safetensors").is_file():
-        return _own(place)
-    if (place / "ckpt.pt").is_file():
-        return _file(place / "ckpt.pt")
-    if (place / "config.yaml").is_file():
-        return read(checkpoint(RunDirectory(place)))
-    raise CheckpointError(
-        "there are no weights in this directory",
-        where=str(place),
-        why="none of config.yaml (a run), model.safetensors, config.json (Hugging Face), ckpt.pt (nanoGPT) is in it",
-    )
-
-
-def checkpoint(run: RunDirectory, which: str = "best") -> Path:
-    """The directory of a run's checkpoint: `best` (the latest where none was best) or `latest`.
-
-    Raises:
-        CheckpointError: the run has no checkpoint yet.
-    """
-    for name in (which, "latest"):
-        pointer = run.checkpoints_dir / name
-        if pointer.is_file() and (directory := run.checkpoints_dir / pointer.read_text().strip()).is_dir():
-            return directory
-    complete = sorted(path for path in run.checkpoints_dir.glob("step-*") if path.is_dir())
-    if complete:
-        return complete[-1]
-    raise CheckpointError(
-        "this run has no checkpoint yet", where=str(run.checkpoints_dir), suggestion="train it first: ganeum train"
-    )
+    return _huggingface(place) if (place / "config.json").is_file() else _own(place)
 
 
 def _own(directory: Path) -> Source:
     _check_sum(directory)
     state = _safetensors(directory / "model.safetensors")
     model = shape.of_state(state)
-    config = directory.parent.parent / "config.yaml"
+    config = directory.resolve().parent.parent / "config.yaml"
     if config.is_file():
         model = shape.of_config(load_stored(config).model) | model
     return Source("checkpoint", directory, state, model)

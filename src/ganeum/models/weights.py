@@ -86,6 +86,26 @@ def load_initial(path: str | Path, model: Model) -> dict[str, Tensor]:
     return state
 
 
+def restore(path: str | Path) -> GPT:
+    """The model that lies at `path` (see `sources.read`), in fp32 on the CPU, ready to read: no dropout.
+
+    Raises:
+        CheckpointError: as `load_initial`; or nothing there tells the number of heads (a plain state dict).
+        RunError: no such run.
+    """
+    source = sources.read(path)
+    unknown = [key for key in shape.KEYS if key not in source.model]
+    if unknown:
+        raise CheckpointError(
+            f"a {source.kind} does not tell the model's {' and '.join(unknown)}",
+            where=str(source.path),
+            suggestion="the run or the exported directory that it came from",
+        )
+    model = build(Model(**source.model))
+    load_file_state(model, source.state, where=str(source.path))
+    return model.eval()
+
+
 def shape_of(path: str | Path) -> dict[str, Any]:
     """The keys of `model` that weights have, as far as their file tells them: what to type to continue with them."""
     return sources.read(path).model

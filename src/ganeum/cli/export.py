@@ -1,0 +1,71 @@
+"""`ganeum export`: a run's model for other programs."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """What to write."""
+
+    hf = "hf"
+    pth = "pth"
+    nanogpt = "nanogpt"
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="a run's name or directory, or a checkpoint's directory")],
+    out: Annotated[
+        Path | None, typer.Argument(help="where to write; without it NAME-hf, NAME.pth or NAME-nanogpt, here")
+    ] = None,
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="hf: a directory for transformers (safetensors, tokenizer); pth: a plain state dict in one file; "
+            "nanogpt: a directory with ckpt.pt for nanoGPT's sample.py"
+        ),
+    ] = Format.hf,
+    checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was written as JSON")] = False,
+) -> None:
+    """Write a run's model for other programs: a Hugging Face directory, a .pth, or nanoGPT's ckpt.pt.
+
+    transformers loads the directory with AutoModelForCausalLM and AutoTokenizer and computes the same logits.
+    """
+    import json
+    from functools import partial
+
+    from ganeum.data.for_transformers import save_for_transformers
+    from ganeum.data.tokenizer import load_tokenizer
+    from ganeum.models import export, weights
+    from ganeum.models.place import locate
+
+    place = locate(run, checkpoint)
+    model = weights.restore(place.weights)
+    match format:
+        case Format.hf:
+            target = out or Path(f"{place.name}-hf")
+            tokenizer = load_tokenizer(place.tokenizer_dir) if place.tokenizer_dir else None
+            written = export.export_huggingface(
+                model,
+                target,
+                end_of_text=tokenizer.end_of_text if tokenizer else None,
+                write_tokenizer=partial(save_for_transformers, tokenizer, block_size=model.config.block_size)
+                if tokenizer
+                else None,
+                overwrite=overwrite,
+            )
+        case Format.pth:
+            written = export.export_pth(model, out or Path(f"{place.name}.pth"), overwrite=overwrite)
+        case Format.nanogpt:
+            target = out or Path(f"{place.name}-nanogpt")
+            written = export.export_nanogpt(model, target, step=place.step or 0, overwrite=overwrite)
+    if as_json:
+        print(json.dumps({"from": str(place.weights), "format": format.value, "written": str(written)}))
+    else:
+        print(f"{place.weights} → {written}")

@@ -1,0 +1,127 @@
+"""Weights out: a Hugging Face directory, a plain .pth, nanoGPT's ckpt.pt. Whole, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ganeum.errors import RunError
+from ganeum.models import formats
+from ganeum.models.gpt import GPT
+from ganeum.models.weights import to_file_state
+from ganeum.record import flush_directory
+
+# A directory is replaced only if one of these says that an export made it.
+MARKS = ("config.json", "ckpt.pt")
+
+
+def export_huggingface(
+    model: GPT,
+    out: Path,
+    *,
+    end_of_text: int | None = None,
+    write_tokenizer: Callable[[Path], None] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """A directory that transformers' AutoModelForCausalLM loads, and `ganeum sample` and `init_from`.
+
+    config.json, generation_config.json, model.safetensors. Biases that the model does not have are written as zeros,
+    which GPT-2's architecture always has: the logits are the same.
+
+    Args:
+        out: the directory to make.
+        end_of_text: the token that ends a text.
+        write_tokenizer: called with the directory while it grows, to add the tokenizer's files.
+        overwrite: replace an earlier export.
+    Raises:
+        RunError: `out` is in the way.
+    """
+    with _growing(out, overwrite, directory=True) as growing:
+        if write_tokenizer:
+            write_tokenizer(growing)
+        state = formats.with_all_biases(to_file_state(model))
+        state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        save_file(
+            formats.to_gpt2_names(state, transposed=True), growing / "model.safetensors", metadata={"format": "pt"}
+        )
+        _write_json(growing / "config.json", formats.huggingface_config(model.config, end_of_text))
+        shutil.copymode(growing / "config.json", growing / "model.safetensors")  # made for its owner alone
+        _write_json(
+            growing / "generation_config.json",
+            {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text},
+        )
+    return out
+
+
+def export_pth(model: GPT, out: Path, *, overwrite: bool = False) -> Path:
+    """A file with name → tensor and nothing else, for `torch.load(weights_only=True)`; raises RunError as above."""
+    with _growing(out, overwrite, directory=False) as growing:
+        torch.save({name: tensor.cpu().clone() for name, tensor in to_file_state(model).items()}, growing)
+    return out
+
+
+def export_nanogpt(model: GPT, out: Path, *, step: int = 0, overwrite: bool = False) -> Path:
+    """A directory with the ckpt.pt that nanoGPT's sample.py reads (`--out_dir=`).
+
+    Raises:
+        CheckpointError: nanoGPT's model cannot compute this one.
+        RunError: `out` is in the way.
+    """
+    state = {name: tensor.cpu() for name, tensor in to_file_state(model).items()}
+    content = formats.nanogpt_checkpoint(state, model.config, step)
+    with _growing(out, overwrite, directory=True) as growing:
+        torch.save(content, growing / "ckpt.pt")
+    return out
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _growing(out: Path, overwrite: bool, *, directory: bool) -> Iterator[Path]:
+    """A temporary place beside `out` that gets its name when it is complete and on the disk."""
+    if out.exists() and not overwrite:
+        raise RunError(
+            f"{out} is there already", suggestion="another place, or --overwrite to replace an earlier export"
+        )
+    if out.exists() and (
+        out.is_dir() != directory or (directory and not any((out / mark).is_file() for mark in MARKS))
+    ):
+        raise RunError(
+            f"{out} is in the way, and it is not an earlier export",
+            why="--overwrite replaces nothing that an export did not make",
+            suggestion="another place",
+        )
+    room = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+        growing = room / out.name
+        if directory:
+            growing.mkdir()
+        yield growing
+        for path in growing.iterdir() if directory else [growing]:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        if directory and out.exists():
+            out.rename(room / "old")
+        growing.replace(out)
+        flush_directory(out.parent)
+    except (OSError, SafetensorError, RuntimeError) as error:  # each library has its own way to say: the disk is full
+        raise RunError(
+            "the export cannot be written", where=str(out), why=str(error), suggestion="another place, or free space"
+        ) from error
+    finally:
+        if room:
+            shutil.rmtree(room, ignore_errors=True)
