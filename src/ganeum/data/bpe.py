@@ -44,7 +44,7 @@ class BPE(Tokenizer):
         specials = {token["id"]: token["content"] for token in content["added_tokens"]}
         if not _splits_as_gpt2(content):
             raise ValueError("no byte-level BPE with GPT-2's split into words")
-        ranks = {_bytes_of(token): id for token, id in content["model"]["vocab"].items() if id not in specials}
+        ranks = {bytes_of(token): id for token, id in content["model"]["vocab"].items() if id not in specials}
         tokens = {id: token for token, id in ranks.items()} | dict.fromkeys(specials, b"")
         if sorted(tokens) != list(range(len(tokens))) or not all(bytes([byte]) in ranks for byte in range(256)):
             raise ValueError("ids are missing")
@@ -149,16 +149,13 @@ def _last_merge(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[by
     return parts[0], parts[1]
 
 
-def _letters() -> dict[int, str]:
-    """GPT-2's printable letter for each byte: itself where it has a shape, else the next free one from 256 on."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
-
-
-_LETTER = _letters()
+SHOWN = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]  # bytes that have a shape in Latin-1
+BYTES = [*SHOWN, *(byte for byte in range(256) if byte not in SHOWN)]  # the order of GPT-2's first 256 ids
+# GPT-2's printable letter for each byte: itself where it has a shape, else the next free one from 256 on.
+_LETTER = {byte: chr(byte) if i < len(SHOWN) else chr(256 + i - len(SHOWN)) for i, byte in enumerate(BYTES)}
 _BYTE = {letter: byte for byte, letter in _LETTER.items()}
 
 
-def _bytes_of(token: str) -> bytes:
+def bytes_of(token: str) -> bytes:
+    """The bytes that a token's printable letters stand for; raises KeyError for any other letter."""
     return bytes(_BYTE[letter] for letter in token)

@@ -1,0 +1,103 @@
+"""The directory that ``prepare`` fills: complete files take their places at the end, or nothing changes."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ganeum.data.corpus import PREPARING
+from ganeum.data.meta import META, Meta
+from ganeum.errors import DataError
+from ganeum.record.files import flush_directory
+from ganeum.record.status import Status
+
+PRODUCTS = ("train.bin", "val.bin", "tokenizer", META)  # in the order in which they take their places
+
+
+@contextmanager
+def temporary(out: Path) -> Iterator[Path]:
+    """An empty directory inside ``out``, gone afterwards whatever happens; one that a killed process left is removed.
+
+    Raises:
+        DataError: another process is filling ``out``, it cannot be written, or the disk is full.
+    """
+    directory = out / PREPARING
+    status = directory / "status.json"
+    try:
+        if (writer := Status.read(status)) and writer.is_alive():
+            raise DataError(
+                f"another `ganeum prepare` is filling {out}",
+                where=str(status),
+                why=f"process {writer.pid} is at work there",
+                suggestion="wait for it, or choose another --out",
+            )
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        try:
+            Status.of_this_process("running").write(status)
+            yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DataError(
+            f"{out} cannot be filled" + (": the disk is full" if full else ""),
+            where=str(error.filename or directory),
+            why=error.strerror,
+            suggestion="free some space, or --out on another disk; nothing was left behind"
+            if full
+            else "another --out",
+        ) from error
+
+
+def take_place(directory: Path, out: Path) -> None:
+    """Rename what is in ``directory`` into ``out``. ``meta.json`` goes first and comes last.
+
+    Whoever looks in between finds no ``meta.json`` but the temporary directory, and so knows (``open_corpus``).
+    """
+    (out / META).unlink(missing_ok=True)
+    flush_directory(out)
+    for name in PRODUCTS:
+        old, new = out / name, directory / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        if new.exists():
+            new.replace(old)
+        else:
+            old.unlink(missing_ok=True)
+    flush_directory(out)
+
+
+def refuse_or_reuse(out: Path, fingerprint: str) -> Meta | None:
+    """What ``out`` holds, if it was made from the same input in the same way; None: it may be filled.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    meta = Meta.read(out)
+    if meta is None:
+        if not (out / "train.bin").exists() or (out / PREPARING).exists():
+            return None
+        raise _occupied(out, "train.bin", "it was not made by `ganeum prepare`: there is no meta.json")
+    if meta.fingerprint == fingerprint:
+        sizes = {"train.bin": meta.train, "val.bin": meta.val}
+        item = 2 if meta.dtype == "uint16" else 4
+        complete = all(
+            part is None or ((out / name).is_file() and (out / name).stat().st_size == part.tokens * item)
+            for name, part in sizes.items()
+        )
+        return meta if complete else None
+    held = f"{meta.train.tokens:,} tokens ({meta.tokenizer}, vocabulary {meta.vocab_size:,}) of {meta.sources[0].path}"
+    raise _occupied(out, META, f"it holds {held}, prepared from other files or with other options")
+
+
+def _occupied(out: Path, name: str, why: str) -> DataError:
+    return DataError(
+        f"{out} already holds other data",
+        where=str(out / name),
+        why=why,
+        suggestion="another --out, or --overwrite to replace it",
+    )

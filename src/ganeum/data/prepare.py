@@ -1,0 +1,277 @@
+"""Text → tokens: ``train.bin``, ``val.bin``, ``meta.json`` and ``tokenizer/``, all of them or none.
+
+Three passes over the files, each streaming: count (documents, their hashes, characters), train BPE on a sample, encode.
+Everything is written into a temporary directory inside the one to fill, and takes its place when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+import ganeum
+from ganeum.data import jobs
+from ganeum.data.blocks import Block, documents, sample_share, tasks
+from ganeum.data.bpe import BPE
+from ganeum.data.corpus import PREPARING
+from ganeum.data.files import Source, Survey, Walk
+from ganeum.data.gpt2 import gpt2
+from ganeum.data.meta import META, Meta, Part, Split
+from ganeum.data.meta import Source as MetaSource
+from ganeum.data.placing import PRODUCTS, refuse_or_reuse, take_place, temporary
+from ganeum.data.tokenizer import Bytes, Characters, Tokenizer, load_tokenizer
+from ganeum.data.workers import in_order
+from ganeum.errors import DataError
+from ganeum.record.files import write_json
+
+SAMPLE_BYTES = 32 * 2**20  # of text that BPE is trained on
+_BYTES_WORTH_A_WORKER = 4 * 2**20  # a process takes about half a second to start
+HELD_OUT_NAMES = 10_000  # files listed in meta.json; more are only counted
+
+Progress = Callable[[str, int, int], None]  # (phase, bytes done, bytes in all)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What to prepare, and how.
+
+    Attributes:
+        sources: what to read, in this order.
+        out: the directory to fill.
+        tokenizer: bpe, gpt2, bytes, characters, or a directory that holds one.
+        vocab_size: ids wanted of a BPE trained here.
+        val_share: share of the documents held out, where no source is validation text.
+        separator: what stands between documents in a file; None: a file is a document.
+        seed: of the split and of BPE's sample.
+        workers: processes; the result does not depend on it.
+        strict: bytes that are not UTF-8 are refused instead of replaced.
+        overwrite: prepare again, and over another preparation's files.
+        gpt2_vocabulary: a file or directory with GPT-2's vocabulary; None: where ``tiktoken`` keeps or finds it.
+    """
+
+    sources: tuple[Source, ...]
+    out: Path
+    tokenizer: str = "bpe"
+    vocab_size: int = 8192
+    val_share: float = 0.05
+    separator: str | None = None
+    seed: int = 1337
+    workers: int = 1
+    strict: bool = False
+    overwrite: bool = False
+    gpt2_vocabulary: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What came of it. ``unchanged``: the same input had been prepared before, and nothing was done.
+
+    ``skipped_names``: the first five of the files left out because they are not text.
+    """
+
+    meta: Meta
+    unchanged: bool
+    skipped_names: tuple[str, ...]
+
+
+def prepare(what: Preparation, progress: Progress = lambda phase, done, total: None) -> Prepared:
+    """Fill ``what.out``.
+
+    The same files, options and versions of the tokenizer libraries give the same bytes, on any number of workers.
+
+    Raises:
+        DataError: no text, text that cannot be read, other data in the way, a vocabulary that cannot be had.
+    """
+    walk = Walk(what.sources, {(what.out / name).resolve() for name in (*PRODUCTS, PREPARING)})
+    survey = walk.survey()
+    fingerprint = _fingerprint(what, survey)
+    if not what.overwrite and (before := refuse_or_reuse(what.out, fingerprint)):
+        return Prepared(before, True, tuple(survey.skipped_names))
+    if survey.bytes == 0:
+        raise _no_text(what, survey)
+    what = replace(what, workers=min(what.workers, 1 + survey.bytes // _BYTES_WORTH_A_WORKER))
+    with temporary(what.out) as directory:
+        meta = _fill(directory, what, walk, survey, fingerprint, progress)
+        take_place(directory, what.out)
+    return Prepared(meta, False, tuple(survey.skipped_names))
+
+
+def _fill(directory: Path, what: Preparation, walk: Walk, survey: Survey, fingerprint: str, progress: Progress) -> Meta:
+    given = any(source.part == "val" for source in what.sources)
+    separator = what.separator.encode() if what.separator else None
+    rules = jobs.Rules(separator, what.seed, 0.0 if given else what.val_share, what.strict)
+    rules, rule, characters = _counted(what, walk, survey, rules, progress)
+    tokenizer = _tokenizer(what, walk, survey, rules, characters, progress)
+    tokenizer.save(directory / "tokenizer")
+    dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
+
+    writers = {part: _Writer(directory / f"{part}.bin") for part in ("train", "val")}
+    replaced, held_out = 0, list[str]()
+    encoded = in_order(
+        jobs.encode,
+        tasks(walk, separator),
+        what.workers,
+        initialize=jobs.start_encoding,
+        arguments=(rules, directory / "tokenizer", np.dtype(dtype).newbyteorder("<")),
+    )
+    done = 0
+    progress("tokens", done, survey.bytes)
+    for made in encoded:
+        for part, writer in writers.items():
+            writer.write(made, part)
+        replaced += made.replaced_bytes
+        held_out += made.held_out[: HELD_OUT_NAMES + 1 - len(held_out)]
+        done += made.read_bytes
+        progress("tokens", done, survey.bytes)
+    parts = {part: writer.close() for part, writer in writers.items()}
+    if parts["train"].tokens == 0:
+        raise _no_text(what, survey)
+    val = parts["val"] if parts["val"].tokens else None
+    if val is None:
+        (directory / "val.bin").unlink()
+    meta = Meta(
+        ganeum_version=ganeum.__version__,
+        tokenizer=tokenizer.kind,
+        vocab_size=tokenizer.vocab_size,
+        dtype=dtype,
+        train=parts["train"],
+        val=val,
+        split=Split(
+            rule=rule,
+            val_share=what.val_share,
+            seed=what.seed,
+            separator=what.separator,
+            held_out=held_out if separator is None and len(held_out) <= HELD_OUT_NAMES else None,
+        ),
+        sources=[
+            MetaSource(path=str(source.path.absolute()), part=source.part, files=files, bytes=size)
+            for source, (files, size) in zip(what.sources, survey.sizes, strict=True)
+        ],
+        replaced_bytes=replaced,
+        skipped_files=survey.skipped,
+        fingerprint=fingerprint,
+    )
+    write_json(directory / META, meta.model_dump())
+    return meta
+
+
+def _counted(
+    what: Preparation, walk: Walk, survey: Survey, rules: jobs.Rules, progress: Progress
+) -> tuple[jobs.Rules, Literal["hash", "given", "none"], str]:
+    """The rules with a threshold that leaves a document on either side, the rule's name, the characters there are."""
+    found, characters, done = jobs.Counted(), set[str](), 0
+    low, high = 1.0, 0.0
+    for one in in_order(
+        jobs.count,
+        tasks(walk, rules.separator),
+        what.workers if what.strict or what.tokenizer == "characters" else 1,  # without decoding it is only reading
+        initialize=jobs.start_counting,
+        arguments=(rules, what.tokenizer == "characters"),
+    ):
+        found.documents += one.documents
+        found.undecided += one.undecided
+        found.held_out += one.held_out
+        low, high = min(low, (one.hashes or (low, high))[0]), max(high, (one.hashes or (low, high))[1])
+        characters |= one.characters
+        done += one.read_bytes
+        progress("reading", done, survey.bytes)
+    if found.documents == 0:
+        raise _no_text(what, survey)
+    sorted_characters = "".join(sorted(characters))
+    if any(source.part == "val" for source in what.sources):
+        return rules, "given", sorted_characters
+    if found.undecided < 2 or what.val_share == 0:
+        return replace(rules, threshold=0.0), "none", sorted_characters
+    if found.held_out == 0:
+        rules = replace(rules, threshold=float(np.nextafter(low, 1.0)))
+    elif found.held_out == found.undecided:
+        rules = replace(rules, threshold=high)
+    return rules, "hash", sorted_characters
+
+
+def _tokenizer(
+    what: Preparation, walk: Walk, survey: Survey, rules: jobs.Rules, characters: str, progress: Progress
+) -> Tokenizer:
+    match what.tokenizer:
+        case "bytes":
+            return Bytes()
+        case "characters":
+            return Characters(characters)
+        case "gpt2":
+            return gpt2(what.gpt2_vocabulary)
+        case "bpe":
+            return BPE.train(_sample(walk, survey, rules, progress), what.vocab_size)
+        case directory:
+            return load_tokenizer(directory)
+
+
+def _sample(walk: Walk, survey: Survey, rules: jobs.Rules, progress: Progress) -> Iterator[str]:
+    """About ``SAMPLE_BYTES`` of training text, chosen block by block by a hash; never held-out text."""
+    share = SAMPLE_BYTES / survey.bytes
+    done = 0
+
+    def chosen(block: Block) -> bool:
+        return share >= 1.0 or sample_share(rules.seed, block) < share
+
+    for task in tasks(walk, rules.separator):
+        for document in (document for block in task if chosen(block) for document in documents(block, rules.separator)):
+            if rules.part_of(document) == "train":
+                yield rules.text_of(document)[0]
+        done += sum(len(block.data) for block in task)
+        progress("vocabulary", done, survey.bytes)
+
+
+class _Writer:
+    """One ``.bin`` file, its checksum worked out on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file, self._sha256 = path.open("wb"), hashlib.sha256()
+        self.tokens = self.bytes = self.documents = 0
+
+    def write(self, made: jobs.Encoded, part: str) -> None:
+        self.bytes += made.bytes[part]
+        self.documents += made.documents[part]
+        if part in made.ids:
+            data = made.ids[part].tobytes()
+            self._sha256.update(data)
+            self._file.write(data)
+            self.tokens += len(made.ids[part])
+
+    def close(self) -> Part:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return Part(tokens=self.tokens, bytes=self.bytes, documents=self.documents, sha256=self._sha256.hexdigest())
+
+
+def _fingerprint(what: Preparation, survey: Survey) -> str:
+    options = [ganeum.__version__, what.tokenizer, what.val_share, what.separator, what.seed, what.strict]
+    if what.tokenizer == "bpe":
+        options.append(what.vocab_size)
+    elif Path(what.tokenizer).is_dir():
+        files = sorted(path for path in Path(what.tokenizer).iterdir() if path.is_file())
+        options += [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return hashlib.sha256(json.dumps([options, survey.fingerprint]).encode()).hexdigest()
+
+
+def _no_text(what: Preparation, survey: Survey) -> DataError:
+    paths = ", ".join(str(source.path) for source in what.sources)
+    patterns = sorted({pattern for source in what.sources for pattern in source.patterns})
+    if survey.files == 0:
+        why = "no text file is there" + (f" whose name matches {' or '.join(patterns)}" if patterns else "")
+        if survey.skipped:
+            why += (
+                f"; {survey.skipped:,} files were left out because they are not text, {survey.skipped_names[0]} first"
+            )
+    else:
+        why = f"the {survey.files:,} text files hold no document for train.bin"
+    return DataError(
+        "there is no text to learn from", where=paths, why=why, suggestion="other paths, or another --pattern"
+    )
