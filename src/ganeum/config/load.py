@@ -86,8 +86,13 @@ def _config_or_raise(config: Config, errors: list[GaneumError]) -> Config:
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        raise Several(errors)
+        raise Several(sorted(errors, key=_reading_order))
     return config
+
+
+def _reading_order(error: GaneumError) -> tuple[str, int]:
+    file, _, line = (error.where or "").partition(", line")
+    return file, int(found.group()) if (found := re.search("[0-9]+", line)) else 0
 
 
 def _file(path: Path, errors: list[GaneumError], below: tuple[Path, ...], where: str | None = None) -> Values:
@@ -118,7 +123,7 @@ def _missing(path: Path, where: str | None) -> ConfigError:
         what, near = f"{shown(path)} is a directory, not a config", sorted(path.glob("*.yaml"))[:3]
     else:
         what = f"there is no config {shown(path)}"
-        others = {file.stem: file for root in (Path("configs"), path.parent) for file in sorted(root.rglob("*.yaml"))}
+        others = {file.stem: file for file in [*Path("configs").rglob("*.yaml"), *path.parent.glob("*.yaml")]}
         near = [others[stem] for stem in difflib.get_close_matches(path.stem, others, n=3, cutoff=0.5)]
     return ConfigError(what, where=where, suggestion=" or ".join(shown(file) for file in near) or None)
 
@@ -151,7 +156,10 @@ def _accept(values: Values, name: str, value: Value, errors: list[GaneumError]) 
                 )
             )
     else:
-        errors.append(ConfigError(f"there is no key {name}", where=str(value.place), suggestion=instead_of(name)))
+        better = instead_of(name)
+        if better is not None and better in keys() and value.place.file is None:
+            better = value.place.assign(better, value.text)
+        errors.append(ConfigError(f"there is no key {name}", where=str(value.place), suggestion=better))
 
 
 def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:

@@ -53,6 +53,14 @@ class Value:
     place: Place
 
 
+PLAIN = {
+    "expected <block end>": "this line is indented unlike those above it",
+    "could not find expected ':'": "a key with no `: ` after it",
+    "found another document": "a second document begins here; a config is one",
+    "mapping values are not allowed here": "a second `: ` in one line, or a line indented too far",
+}
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's reader without its opinion on what a plain scalar is."""
 
@@ -113,31 +121,37 @@ def _compose(path: Path) -> yaml.Node | None:
         ) from None
     except OSError as error:
         raise ConfigError(f"the config cannot be read: {error.strerror}", where=shown(path)) from None
-    loader = _Loader(text)
     try:
-        return loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else None
-        tab = "'\\t'" in str(error.problem) or (line is not None and "\t" in _indent(text, line))
+        return _Loader(text).get_single_node()
+    except yaml.reader.ReaderError as error:
         raise ConfigError(
-            "the file is not valid YAML: " + ("a tab where spaces belong" if tab else str(error.problem)),
-            where=str(Place(path, line)),
-            why="YAML indents with spaces only" if tab else None,
-            suggestion="two spaces for each level" if tab else None,
+            f"the file is not text: it holds the control character 0x{error.character:02x}", where=shown(path)
         ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the file is not valid YAML: {str(error).splitlines()[0]}", where=shown(path)) from None
+    except yaml.MarkedYAMLError as error:
+        raise _syntax(path, text, error) from None
     except RecursionError:
         raise ConfigError("the file nests too deeply to be a config", where=shown(path)) from None
-    finally:
-        loader.dispose()
 
 
-def _indent(text: str, line: int) -> str:
+def _syntax(path: Path, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
+    """PyYAML's complaint in words for people, where it is one of those that they meet."""
+    problem, mark = str(error.problem), error.problem_mark or error.context_mark
+    if "expected ':'" in problem:
+        mark = error.context_mark  # the key, not where the search for its end gave up
+    for jargon, words in PLAIN.items():
+        if jargon in problem:
+            problem = words
+    if "quoted scalar" in str(error.context) and "end of stream" in problem:
+        problem, mark = "a quote is opened here and never closed", error.context_mark
+    line = mark.line + 1 if mark else None
     lines = text.splitlines()
-    written = lines[line - 1] if line <= len(lines) else ""
-    return written[: len(written) - len(written.lstrip())]
+    tab = line is not None and line <= len(lines) and re.match(r" *\t", lines[line - 1]) is not None
+    return ConfigError(
+        "the file is not valid YAML: " + ("a tab where spaces belong" if tab else problem),
+        where=str(Place(path, line)),
+        why="YAML indents with spaces only" if tab else None,
+        suggestion="two spaces for each level" if tab else None,
+    )
 
 
 def _place(path: Path, node: yaml.Node) -> Place:
