@@ -70,13 +70,16 @@ def _sum_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _softmax(h: Tensor, w: Tensor, t: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """One chunk: (rows,) nats and (rows, P) log-probabilities, −∞ in the padding, both in the sum's dtype."""
+    """One chunk: (rows,) nats and (rows, P) probabilities, 0 in the padding, both in the sum's dtype."""
     with torch.autocast(h.device.type, enabled=False):
         logits = h.to(w.dtype) @ w.T  # (rows, P)
     logits[:, vocab_size:] = -torch.inf
-    log_p = torch.log_softmax(logits, dim=-1, dtype=_sum_dtype(h))
-    nats = -log_p.gather(1, t.clamp_min(0)[:, None])[:, 0]
-    return nats.masked_fill_(t < 0, 0.0), log_p
+    p = torch.softmax(logits, dim=-1, dtype=_sum_dtype(h))
+    # −log p[t] = log Σ exp(logits) − logits[t]. The sum is had from the largest p: at least 1/V, it never underflows
+    # as p[t] may, and a second pass of exp and log over all columns is saved.
+    top, target = logits.amax(-1).to(p.dtype), logits.gather(1, t.clamp_min(0)[:, None])[:, 0].to(p.dtype)
+    nats = top - p.amax(-1).log() - target
+    return nats.masked_fill_(t < 0, 0.0), p
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -97,10 +100,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight)
         for rows in _chunks(len(hidden), chunk):
             h, t = hidden[rows].to(dtype), targets[rows]
-            nats, log_p = _softmax(hidden[rows], w, t, vocab_size)
+            nats, d = _softmax(h, w, t, vocab_size)
             total += nats.sum()
-            # d nats / d logits = softmax − 1 at the target; 0 for an ignored row.
-            d = log_p.exp_().scatter_add_(1, t.clamp_min(0)[:, None], -torch.ones_like(log_p[:, :1]))
+            # d nats / d logits = p − 1 at the target; 0 for an ignored row.
+            d.scatter_add_(1, t.clamp_min(0)[:, None], -torch.ones_like(d[:, :1]))
             d = (d * ((t >= 0)[:, None] * scale)).to(dtype)  # (rows, P)
             with torch.autocast(h.device.type, enabled=False):
                 d_hidden[rows] = d @ w
