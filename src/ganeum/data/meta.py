@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ganeum.errors import DataError
 
 META = "meta.json"
+HELD_OUT_NAMES = 10_000  # files listed; where there are more, none
 
 
 class _Frozen(BaseModel):
@@ -96,23 +97,21 @@ class Meta(_Frozen):
             ) from error
 
 
-def held_out_files(directory: str | Path) -> list[Path]:
+def held_out_files(meta: Meta) -> list[Path]:
     """The files whose text is ``val.bin``, in its order, for whoever wants to compress exactly them.
 
     Raises:
-        DataError: there is no ``meta.json``, or its documents are not files.
+        DataError: ``meta`` does not list them.
     """
-    directory = Path(directory)
-    meta = Meta.read(directory)
-    if meta is None or meta.split.held_out is None:
+    if meta.split.held_out is None:
         raise DataError(
             "the held-out files are not known",
-            where=str(directory / META),
-            why="it lists them only where every document is a file, and for up to 10,000 of them",
+            where=META,
+            why=f"it lists them only where every document is a file, and up to {HELD_OUT_NAMES:,} of them",
         )
     roots = [Path(source.path) for source in meta.sources if source.part != "train"]
-    found = []
-    for name in meta.split.held_out:
-        paths = [root if root.name == name and root.is_file() else root / name for root in roots]
-        found.append(next((path for path in paths if path.exists()), paths[0]))
-    return found
+    paths = [[root if root.is_file() else root / name for root in roots] for name in meta.split.held_out]
+    return [
+        next((path for path in among if path.is_file() and path.name == name.rpartition("/")[2]), among[0])
+        for name, among in zip(meta.split.held_out, paths, strict=True)
+    ]

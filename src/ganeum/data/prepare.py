@@ -23,7 +23,7 @@ from ganeum.data.bpe import BPE
 from ganeum.data.corpus import PREPARING
 from ganeum.data.files import Source, Survey, Walk
 from ganeum.data.gpt2 import gpt2
-from ganeum.data.meta import META, Meta, Part, Split
+from ganeum.data.meta import HELD_OUT_NAMES, META, Meta, Part, Split
 from ganeum.data.meta import Source as MetaSource
 from ganeum.data.placing import PRODUCTS, refuse_or_reuse, take_place, temporary
 from ganeum.data.tokenizer import Bytes, Characters, Tokenizer, load_tokenizer
@@ -33,7 +33,6 @@ from ganeum.record.files import write_json
 
 SAMPLE_BYTES = 32 * 2**20  # of text that BPE is trained on
 _BYTES_WORTH_A_WORKER = 4 * 2**20  # a process takes about half a second to start
-HELD_OUT_NAMES = 10_000  # files listed in meta.json; more are only counted
 
 Progress = Callable[[str, int, int], None]  # (phase, bytes done, bytes in all)
 
