@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "ganeum"
 FLOORS = [
     {"errors", "units"},
-    {"config", "hardware", "record"},
+    {"config", "hardware"},
+    {"record"},
     {"models", "data"},
     {"step"},
     {"plan"},
