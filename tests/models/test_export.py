@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import typer
-from runs import run_with_checkpoint
+from made_run import run_with_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 

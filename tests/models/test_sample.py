@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import typer
-from runs import run_with_checkpoint
+from made_run import run_with_checkpoint
 from typer.testing import CliRunner
 
 from ganeum.cli.export import command as export_command

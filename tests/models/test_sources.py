@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import run_with_checkpoint
+from made_run import run_with_checkpoint
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
