@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any, TextIO
 
 import torch
@@ -20,6 +21,7 @@ from ganeum.models.weights import load_file_state, load_initial
 from ganeum.plan.closed_form import plan
 from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.record.status import State
+from ganeum.step import allocator
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import checkpoint, disk, randomness, summary
 from ganeum.train.checkpoint import Checkpoint
@@ -29,7 +31,7 @@ from ganeum.train.interrupt import Interrupted
 from ganeum.train.loop import Loop
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
-from ganeum.train.resolve import lengthened, resolve, torch_device
+from ganeum.train.resolve import Resolved, lengthened, resolve, torch_device
 from ganeum.train.trackers import trackers
 
 NEW_TOKENIZER = ".new-tokenizer"
@@ -60,15 +62,17 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
                 suggestion="train.init_from=…, or the config of a run that exists",
             )
         resolved, choices = resolve(config, corpus, device)
+        if config.train.init_from is not None:
+            load_initial(config.train.init_from, resolved.model)  # what does not fit is refused before there is a run
     else:
         resolved, choices = lengthened(stored, config, corpus), []
-    run, resolved, outcome = record.create(config, resolved, overwrite=overwrite)
+    run, resolved, outcome = record.create(config, decided.config, overwrite=overwrite)
     if outcome == "finished":
         ended: dict[str, Any] = record.read_json(run.summary_path)
         print(summary.already(run, ended), file=stream)
         return ended
     try:
-        return _held(run, resolved, choices, corpus, device, stream)
+        return _held(run, replace(decided, config=resolved), corpus, device, stream)
     finally:
         run.release()
 
@@ -80,18 +84,17 @@ def _name(config: Config) -> str:
 
 def _held(
     run: RunDirectory,
-    config: Config,
-    choices: list[dict[str, Any]],
+    decided: Resolved,
     corpus: Corpus,
     device: hardware.Device,
     stream: TextIO,
 ) -> dict[str, Any]:
     """With the run held by this process alone: whatever ends it, status.json says so."""
-    before = run.status()
+    before, config = run.status(), decided.config
     try:
         if config.train.eval_only:
             return _evaluate(run, config, corpus, device, stream)
-        return _train(run, config, choices, corpus, device, stream)
+        return _train(run, decided, corpus, device, stream)
     except Interrupted as stop:
         _note(run, "interrupted", stop.step, None)
         print(f"{run.name} stopped at step {stop.step:,}; the same command goes on from there", file=stream)
@@ -146,14 +149,13 @@ def _tidy(run: RunDirectory) -> None:
 
 def _train(
     run: RunDirectory,
-    config: Config,
-    choices: list[dict[str, Any]],
+    decided: Resolved,
     corpus: Corpus,
     device: hardware.Device,
     stream: TextIO,
 ) -> dict[str, Any]:
     _tidy(run)
-    total = config.train.max_iters
+    config, total = decided.config, decided.config.train.max_iters
     assert total is not None, "resolved"
     device = hardware.with_measured_peak(device, config.train.precision)
     with ExitStack() as stack:
@@ -162,7 +164,7 @@ def _train(
         progress = Progress.of(saved.state["progress"]) if saved else Progress()
         checkpoint.point(run, progress.best_step)
         Status.of_this_process("running", progress.step).write(run.status_path)
-        predicted = _describe(run, config, choices, corpus, device)
+        predicted = _describe(run, decided, corpus, device)
         console.say(summary.opening(run, config, predicted, progress))
         validation = validation_set(corpus, config)
         if validation is None:
@@ -199,20 +201,21 @@ def _train(
         return ended
 
 
-def _describe(
-    run: RunDirectory, config: Config, choices: list[dict[str, Any]], corpus: Corpus, device: hardware.Device
-) -> dict[str, Any]:
+def _describe(run: RunDirectory, decided: Resolved, corpus: Corpus, device: hardware.Device) -> dict[str, Any]:
     """plan.json, environment.json and tokenizer/, each once, before step 0; → the plan."""
     if not run.plan_path.exists():
-        record.write_json(run.plan_path, plan(config, device=device, tokens=len(corpus.train)) | {"choices": choices})
+        predicted = plan(
+            decided.config, device=device, tokens=len(corpus.train), step_s=decided.step_s, choices=decided.choices
+        )
+        record.write_json(run.plan_path, predicted)
     if not run.environment_path.exists():
-        record.write_json(run.environment_path, hardware.environment(config.seed))
+        record.write_json(run.environment_path, hardware.environment(decided.config.seed))
     if corpus.tokenizer is not None and not run.tokenizer_dir.exists():
         growing = run.path / NEW_TOKENIZER
         corpus.tokenizer.save(growing)
         growing.rename(run.tokenizer_dir)
-    predicted: dict[str, Any] = record.read_json(run.plan_path)
-    return predicted
+    stored: dict[str, Any] = record.read_json(run.plan_path)
+    return stored
 
 
 def _build(config: Config, device: hardware.Device, saved: Checkpoint | None) -> OptimizerStep:
@@ -220,6 +223,8 @@ def _build(config: Config, device: hardware.Device, saved: Checkpoint | None) ->
     where, train = torch_device(device), config.train
     if where.type == "cuda":
         _deterministic()
+    if where.type == "cpu":
+        allocator.keep_freed_memory()
     randomness.seed_all(config.seed)
     model = build(config.model)
     if saved is not None:
