@@ -31,7 +31,9 @@ def secrets(variables: Mapping[str, str], dotenv: Mapping[str, str | None]) -> f
     ``.env`` that are long enough to be one (a ``1`` or ``true`` is not, and would hide innocent lines)."""
     named = {value for name, value in [*variables.items(), *dotenv.items()] if SECRET_NAME.search(name)}
     long = {value for value in dotenv.values() if value and len(value) >= 8}
-    return frozenset(value for value in named | long if value and len(value) >= 4)
+    # Text is looked through line by line, so a value of several lines (a private key) is so many values.
+    lines = {line.strip() for value in named | long if value for line in value.splitlines()}
+    return frozenset(line for line in lines if len(line) >= 4)
 
 
 def without_secrets(text: str, hidden: Iterable[str]) -> str:
