@@ -21,7 +21,7 @@ from ganeum.queue.experiments import Experiment
 from ganeum.record import RunDirectory, is_finished, results_dir
 from ganeum.record.overview import Row, overview
 
-TRAIN = (sys.executable, "-m", "ganeum", "train")
+TRAIN = (sys.executable, "-m", "ganeum", "train")  # an experiment's arguments follow
 POLL_S = 1.0
 
 
@@ -70,14 +70,12 @@ def run_all(
     stop: Stop,
     say: Callable[[str], None],
     *,
-    train: Sequence[str] = TRAIN,
     stdout: TextIO | None = None,
 ) -> list[Result]:
     """Run each experiment that is not finished → what became of each, in the list's order.
 
     Args:
         say: takes the lines that tell which experiment it is.
-        train: the command to train with; an experiment's arguments are put behind it.
         stdout: where the trainings print; None: where this process does.
     """
     results = []
@@ -96,7 +94,7 @@ def run_all(
         else:
             say(f"{heading}: {experiment.text}")
             try:
-                status = _run([*train, *experiment.arguments], stop, stdout)
+                status = _run([*TRAIN, *experiment.arguments], stop, stdout)
             except OSError as error:  # no memory for another process, say
                 results.append(Result(experiment, "failed", note=f"its process cannot be started: {error.strerror}"))
             else:
