@@ -86,7 +86,7 @@ def _write(directory: Path, step: int, weights: Mapping[str, Tensor], state: Map
     model, training = directory / MODEL, directory / STATE
     with training.open("wb") as file:
         hashed = disk.HashedFile(file)
-        torch.save(dict(state), hashed)
+        torch.save(dict(state), hashed)  # type: ignore[arg-type]  # it needs no more than write and flush
         sums = {STATE: hashed.finish()}
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, model)
     shutil.copymode(training, model)  # safetensors gives it to its owner alone
@@ -140,8 +140,8 @@ def load_latest(run: RunDirectory, say: Callable[[str], None] = print) -> Checkp
         except CheckpointError as error:
             damage.append(error)
             continue
-        for error in damage:
-            say(f"{error.what}: passed over ({error.where}); going on from step {checkpoint.step:,}")
+        for found in damage:
+            say(f"{found.what}: passed over ({found.where}); going on from step {checkpoint.step:,}")
         return checkpoint
     if damage:
         raise CheckpointError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -28,8 +29,11 @@ class Console:
     """
 
     def __init__(self, path: Path, total: int, stream: TextIO | None = None) -> None:
-        self._terminal = Terminal(file=stream or sys.stdout, highlight=False, soft_wrap=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._stream = stream or sys.stdout
+        if isinstance(self._stream, TextIOWrapper):
+            self._stream.reconfigure(errors="replace")  # an old code page has no ➤, and that must not end a training
+        self._terminal = Terminal(file=self._stream, highlight=False, soft_wrap=True)
+        self._file = path.open("ab", buffering=0)  # nothing is left to be written when it is closed
         self._total, self._latest, self._refreshed = total, "", 0.0
         self._live: Live | None = None
 
@@ -48,7 +52,11 @@ class Console:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._terminal.print(text, markup=False, emoji=False)
+        if self._live:
+            self._terminal.print(text, markup=False, emoji=False)  # above the live line
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
         self._write(text)
 
     def interval(self, metrics: Mapping[str, Any], left_s: float | None) -> None:
@@ -70,8 +78,7 @@ class Console:
             self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _write(self, text: str) -> None:
-        self._file.write(text + "\n")
-        self._file.flush()
+        self._file.write((text + "\n").encode("utf-8", "replace"))
 
 
 def line(metrics: Mapping[str, Any], left_s: float | None) -> str:

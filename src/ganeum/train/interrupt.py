@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
+
+SHOW_CURSOR = "\x1b[?25h"  # the live line hides it
 
 
 class Interrupted(Exception):
@@ -46,11 +48,13 @@ class Interrupt:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested is not None, number
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        # os.write, because a handler may run in the middle of a print, which must not be entered twice.
         if again:
-            os.write(sys.__stderr__.fileno(), f"\x1b[?25h\n{name} again: stopped at once\n".encode())
+            _tell(f"{SHOW_CURSOR}\n{name} again: stopped at once\n")
             os._exit(128 + number)  # nothing needs tidying: the directory is usable whenever a process ends
-        os.write(
-            sys.__stderr__.fileno(),
-            f"\n{name}: finishing this step and writing a checkpoint; once more stops at once\n".encode(),
-        )
+        _tell(f"\n{name}: finishing this step and writing a checkpoint; once more stops at once\n")
+
+
+def _tell(text: str) -> None:
+    """Straight to standard error: a handler may run in the middle of a print, which cannot be entered twice."""
+    with suppress(OSError):
+        os.write(2, text.encode())

@@ -27,6 +27,7 @@ from ganeum.train.evaluate import ValidationSet
 from ganeum.train.interrupt import Interrupt, Interrupted
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
+from ganeum.train.settled import Settled
 from ganeum.train.trackers import Tracker
 
 MILESTONE = 1_000  # steps between the lines "[Step 1000] Tokens seen: …"
@@ -58,10 +59,10 @@ class Loop:
             Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
             RunError: the loss is not finite any more, or the disk is full.
         """
-        total = self.config.train.max_iters
-        assert total is not None, "the length is resolved to steps before the loop"
         progress, device = self.progress, self.step.device
         self._epoch_loss = torch.tensor(progress.epoch_loss_sum, device=device, dtype=_sum_dtype(device))
+        self.every = Settled.of(self.config)
+        total = self.every.max_iters
         self._began = time.monotonic() - progress.elapsed_s  # the clock of elapsed_s
         self._first = (progress.step, time.monotonic())  # where this process began, for the time left
         self._noted = time.monotonic()
@@ -81,12 +82,12 @@ class Loop:
     # ------------------------------------------------------------------------------------------------- one step
 
     def _advance(self, total: int) -> None:
-        progress, train, log = self.progress, self.config.train, self.config.log
+        progress, every = self.progress, self.every
         n = progress.step + 1  # updates completed after this one
-        evaluated = self.validation is not None and (n % train.eval_interval == 0 or n == total)
-        logged = evaluated or n % log.interval == 0 or n in (1, total)
-        saved = n % train.checkpoint_interval == 0 or n == total
-        rate = learning_rate(progress.step, train, total)
+        evaluated = self.validation is not None and (n % every.eval_interval == 0 or n == total)
+        logged = evaluated or n % every.log_interval == 0 or n in (1, total)
+        saved = n % every.checkpoint_interval == 0 or n == total
+        rate = learning_rate(progress.step, self.config.train, total)
 
         result = self.step(
             self._micro_batches(progress.step),
@@ -123,7 +124,7 @@ class Loop:
             )
         if self.steps_per_epoch and n % self.steps_per_epoch == 0:
             self._end_epoch()
-        if self.config.sample.interval and n % self.config.sample.interval == 0:
+        if self.tokenizer is not None and every.sample_interval and n % every.sample_interval == 0:
             with self.meter.paused():
                 samples.write(self.directory, n, self.model, self.tokenizer, self.config)
         if saved:
@@ -131,7 +132,7 @@ class Loop:
 
     def _micro_batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         x, y = self.batches.batch(step)  # each (batch_size, T)
-        size = self.config.train.micro_batch_size
+        size = self.every.micro_batch_size
         yield from zip(x.split(size), y.split(size), strict=True)
 
     # --------------------------------------------------------------------------------------------- what is due
@@ -144,7 +145,7 @@ class Loop:
         first, since = self._first
         done = line["step"] - first
         # The first step of a process (compilation, first touches) says nothing about the others.
-        left = (time.monotonic() - since) / done * (total - line["step"]) if done > 1 else None
+        left = (time.monotonic() - since) / done * (total - line["step"]) if done > 1 and line["step"] < total else None
         self.console.interval(line, left)
         if time.monotonic() - self._noted > STATUS_S:
             self._noted = time.monotonic()
@@ -155,7 +156,7 @@ class Loop:
         assert self.validation is not None
         progress = self.progress
         with self.meter.paused():
-            evaluation = self.validation.evaluate(self.step, self.config.train.eval_batch_size)
+            evaluation = self.validation.evaluate(self.step, self.every.eval_batch_size)
         progress.val_loss, progress.val_bpb = evaluation.val_loss, evaluation.val_bpb
         better = evaluation.val_loss < progress.best_val_loss
         if better:
@@ -212,11 +213,11 @@ class Loop:
             return
         x, y = self.batches.batch(bad - 1)
         path = self.directory.logs_dir / f"bad-batch-{bad:08d}.safetensors"
-        save_file({"x": x, "y": y, "starts": torch.from_numpy(self.batches.starts(bad - 1))}, path)
+        save_file({"x": x, "y": y, "offsets": torch.from_numpy(self.batches.offsets(bad - 1))}, path)
         kept = checkpoint.steps(self.directory)
         raise RunError(
             f"the loss or its gradient is not a finite number at step {bad:,}",
-            where=f"{path} (the batch: tokens x, targets y, where they start in train.bin)",
+            where=f"{path} (the batch: tokens x, targets y, their offsets in train.bin)",
             why=(
                 f"the last good checkpoint is {self.directory.checkpoint_dir(kept[0]).name}, and was not touched"
                 if kept

@@ -13,10 +13,9 @@ from ganeum.config import Config
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus
 from ganeum.hardware import Device
-from ganeum.models.build import build
 from ganeum.plan import flops, parameters
-from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.evaluate import validation_set
+from ganeum.train.start import start
 
 WARM_UP, LEAST, MEASURE_S = 2, 3, 10.0  # steps before the clock; steps measured at least; seconds, after LEAST steps
 EVALUATIONS = 10  # of a run whose eval_interval is auto
@@ -46,44 +45,37 @@ class Pace:
         )
 
 
-def measure(config: Config, corpus: Corpus, device: Device) -> Pace:
+def measure(config: Config, corpus: Corpus) -> Pace:
     """Trains a throwaway model for a few steps on the run's own first batches.
 
     The run's own model is built afterwards, from its seed: so this changes nothing of it, and there is never room
     needed for two.
     """
-    where = torch.device(device.kind, device.index) if device.kind == "cuda" else torch.device(device.kind)
-    train = config.train
-    model = build(config.model).to(where)
-    step = OptimizerStep(
-        model,
-        train,
-        where,
-        precision=train.precision,
-        compiled=bool(train.compile),
-        loss_chunk=train.loss_chunk,
-    )
+    train, size = config.train, config.train.micro_batch_size
+    assert size != "auto", "resolved before"
+    step = start(config)
     batches = Batches(corpus.train, config.data, config.model.block_size, train.batch_size, config.seed)
     seconds: list[float] = []
     while len(seconds) < WARM_UP + LEAST or sum(seconds[WARM_UP:]) < MEASURE_S:
-        start = time.perf_counter()
+        began = time.perf_counter()
         x, y = batches.batch(len(seconds))
-        size = train.micro_batch_size
         micro_batches = zip(x.split(size), y.split(size), strict=True)
         step(micro_batches, step=len(seconds), learning_rate=0.0).loss.item()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - began)
     evaluation_s = 0.0
     validation = validation_set(corpus, config)
     if validation is not None:
         few = validation.first(4 * size)
         few.evaluate(step, size)  # compiles, where it must
-        start = time.perf_counter()
+        began = time.perf_counter()
         few.evaluate(step, size)
-        evaluation_s = (time.perf_counter() - start) * validation.tokens / few.tokens
-    del model, step
+        evaluation_s = (time.perf_counter() - began) * validation.tokens / few.tokens
+    device = step.device
+    del step
     gc.collect()
-    if where.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     measured = sorted(seconds[WARM_UP:])
     interval = None if train.eval_interval == "auto" else train.eval_interval
     return Pace(measured[len(measured) // 2], evaluation_s, len(measured), interval)
@@ -91,8 +83,9 @@ def measure(config: Config, corpus: Corpus, device: Device) -> Pace:
 
 def estimate(config: Config, device: Device) -> float | None:
     """Seconds a step, roughly, from FLOPs and the device's peak; None where that is not known."""
-    peak = device.peak(config.train.precision)
+    peak, vocab_size = device.peak(config.train.precision), config.model.vocab_size
+    assert vocab_size != "auto", "resolved before"
     if not peak:
         return None
-    per_token = flops.count(config.model, parameters.count(config.model, config.model.vocab_size)).per_token
+    per_token = flops.count(config.model, parameters.count(config.model, vocab_size)).per_token
     return per_token * config.train.batch_size * config.model.block_size / (USUAL_MFU * peak)

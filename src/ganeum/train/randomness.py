@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
@@ -19,7 +19,7 @@ def seed_all(seed: int) -> None:
 def state() -> dict[str, Any]:
     """What `restore` takes: tensors, numbers and lists only, as `torch.load(weights_only=True)` demands."""
     version, numbers, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = numpy.random.get_state()
+    _, keys, position, has_gauss, cached = cast(tuple[Any, ...], numpy.random.get_state())
     result: dict[str, Any] = {
         "python": [version, list(numbers), gauss],
         "numpy": [torch.from_numpy(keys.astype(numpy.int64)), position, has_gauss, cached],

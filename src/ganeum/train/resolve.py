@@ -22,12 +22,22 @@ LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A config without `auto`; plan.json's ``choices`` {key, value, reason}; seconds a step, where it was measured."""
+
+    config: Config
+    choices: list[dict[str, Any]]
+    step_s: float | None
+
+
 @dataclass
 class Choices:
     """A config on its way to having no `auto` left, and why each value is what it is."""
 
     config: Config
     reasons: list[dict[str, Any]]
+    step_s: float | None = None
 
     def set(self, key: str, value: Any, reason: str) -> None:
         """`train.compile`, False, why. Values that the user gave are set without being listed."""
@@ -47,8 +57,8 @@ def replace(config: Config, key: str, value: Any) -> Config:
     return Config.model_validate(tree)
 
 
-def resolve(config: Config, corpus: Corpus, device: Device) -> tuple[Config, list[dict[str, Any]]]:
-    """The config with every `auto` resolved and its length in steps → it, and plan.json's ``choices``.
+def resolve(config: Config, corpus: Corpus, device: Device) -> Resolved:
+    """The config with every `auto` resolved and its length in steps.
 
     The order matters: what a later choice rests on is settled before it. `train.hours` takes a short measurement.
     """
@@ -58,36 +68,27 @@ def resolve(config: Config, corpus: Corpus, device: Device) -> tuple[Config, lis
     _step(choices, device)
     _length(choices, corpus, device)
     _intervals(choices, corpus)
-    return choices.config, choices.reasons
+    return Resolved(choices.config, choices.reasons, choices.step_s)
 
 
-def lengthened(stored: Config, requested: Config, corpus: Corpus) -> Config:
+def lengthened(stored: Config, requested: Config, corpus: Corpus) -> Resolved:
     """A stored config with the length that is asked for now, in steps; everything else stays as it was decided.
 
     More hours are more steps at the pace that was measured at the first start.
     """
     given = {name: getattr(requested.train, name) for name in LENGTHS}
     if not any(given.values()):
-        return stored
+        return Resolved(stored, [], None)
     config = stored.model_copy(update={"train": stored.train.model_copy(update=given)})
-    if config.train.max_iters is not None:
-        return config
-    if config.train.hours is not None:
-        steps = stored.train.max_iters
-        if stored.train.hours is not None and steps is not None:
-            steps = round(steps * config.train.hours / stored.train.hours)
-    else:
-        steps = lengths(config, len(corpus.train)).steps
-    return replace(config, "train.max_iters", steps)
-
-
-def torch_device(device: Device) -> torch.device:
-    return torch.device(device.kind, device.index) if device.kind == "cuda" else torch.device(device.kind)
+    steps = config.train.max_iters or lengths(config, len(corpus.train)).steps
+    if config.train.hours is not None and stored.train.hours is not None and stored.train.max_iters is not None:
+        steps = round(stored.train.max_iters * config.train.hours / stored.train.hours)
+    return Resolved(replace(config, "train.max_iters", steps), [], None)
 
 
 def _device(choices: Choices, device: Device) -> None:
     if choices.config.device == "auto":
-        value = str(torch_device(device))
+        value = f"cuda:{device.index}" if device.kind == "cuda" else device.kind
         why = "a GPU that torch can use" if device.kind != "cpu" else "there is no GPU that torch can use"
         choices.set("device", value, f"{device.name}: {why}")
 
@@ -110,46 +111,49 @@ def _data(choices: Choices, corpus: Corpus) -> None:
 def _step(choices: Choices, device: Device) -> None:
     """How one step is computed: precision, micro-batch, rows of logits at one time."""
     train = choices.config.train
-    choices.set("train.precision", *precision.choose(train.precision, torch_device(device)))
+    where = torch.device(choices.config.device)
+    choices.set("train.precision", *precision.choose(train.precision, where))
     if train.micro_batch_size == "auto":
         choices.set("train.micro_batch_size", *micro_batch.choose(choices.config, device))
     if train.loss_chunk == "auto":
-        rows = default_loss_chunk(torch_device(device))
-        where = "stay in a CPU's cache" if device.kind == "cpu" else "fill a GPU"
-        choices.set("train.loss_chunk", rows, f"the logits of {rows:,} tokens {where}")
+        rows = default_loss_chunk(where)
+        why = "stay in a CPU's cache" if device.kind == "cpu" else "fill a GPU"
+        choices.set("train.loss_chunk", rows, f"the logits of {rows:,} tokens {why}")
 
 
 def _length(choices: Choices, corpus: Corpus, device: Device) -> None:
     """max_iters, and whether compiling pays within it."""
-    config = choices.config
-    found = lengths(config, len(corpus.train))
-    if config.train.eval_only:
+    train = choices.config.train
+    found = lengths(choices.config, len(corpus.train))
+    if train.eval_only:
         choices.set("train.compile", False, "nothing is trained")
-        return
-    if found.steps is None:  # hours: measured first as it is, and again compiled if that is chosen
-        speed = pace.measure(replace(config, "train.compile", config.train.compile is True), corpus, device)
-        steps = speed.steps_in(config.train.hours)
-        compiled, reason = compilation.choose(
-            config.train.compile, steps=steps, step_s_estimate=speed.step_s, device=torch_device(device)
-        )
-        choices.set("train.compile", compiled, reason)
-        if compiled and config.train.compile == "auto":
-            speed = pace.measure(choices.config, corpus, device)
-        choices.set("train.max_iters", speed.steps_in(config.train.hours), speed.reason(config.train.hours))
-        return
-    if config.train.max_iters is None:
-        length = "epochs" if config.train.epochs is not None else "tokens"
-        why = f"{getattr(config.train, length):,g} {length} of {found.tokens_per_step:,} tokens a step"
-        if length == "epochs":
-            why = f"{config.train.epochs:g} epochs of {found.steps_per_epoch:,} steps"
-        choices.set("train.max_iters", found.steps, why)
-    compiled, reason = compilation.choose(
-        config.train.compile,
-        steps=found.steps,
-        step_s_estimate=pace.estimate(choices.config, device),
-        device=torch_device(device),
-    )
-    choices.set("train.compile", compiled, reason)
+    elif train.hours is not None:
+        _hours(choices, train.hours, corpus)
+    else:
+        assert found.steps is not None
+        if train.epochs is not None:
+            choices.set("train.max_iters", found.steps, f"{train.epochs:g} epochs of {found.steps_per_epoch:,} steps")
+        elif train.tokens is not None:
+            why = f"{train.tokens:,.0f} tokens, {found.tokens_per_step:,} a step"
+            choices.set("train.max_iters", found.steps, why)
+        _compile(choices, found.steps, pace.estimate(choices.config, device))
+
+
+def _hours(choices: Choices, hours: float, corpus: Corpus) -> None:
+    """Measured as it is; and once more compiled, if compiling is what pays within that many steps."""
+    wanted = choices.config.train.compile
+    speed = pace.measure(replace(choices.config, "train.compile", wanted is True), corpus)
+    _compile(choices, speed.steps_in(hours), speed.step_s)
+    if wanted == "auto" and choices.config.train.compile:
+        speed = pace.measure(choices.config, corpus)
+    choices.step_s = speed.step_s
+    choices.set("train.max_iters", speed.steps_in(hours), speed.reason(hours))
+
+
+def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
+    where = torch.device(choices.config.device)
+    value, why = compilation.choose(choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=where)
+    choices.set("train.compile", value, why)
 
 
 def _intervals(choices: Choices, corpus: Corpus) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from contextlib import ExitStack, suppress
@@ -16,14 +15,12 @@ from ganeum.config import Config
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus, open_corpus
 from ganeum.errors import GaneumError, RunError
-from ganeum.models.build import build
 from ganeum.models.weights import load_file_state, load_initial
 from ganeum.plan.closed_form import plan
 from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.record.status import State
-from ganeum.step import allocator
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train import checkpoint, disk, randomness, summary
+from ganeum.train import checkpoint, disk, summary
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
 from ganeum.train.evaluate import validation_set
@@ -31,8 +28,10 @@ from ganeum.train.interrupt import Interrupted
 from ganeum.train.loop import Loop
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
-from ganeum.train.resolve import Resolved, lengthened, resolve, torch_device
-from ganeum.train.trackers import trackers
+from ganeum.train.resolve import Resolved, lengthened, resolve
+from ganeum.train.settled import Settled
+from ganeum.train.start import start
+from ganeum.train.trackers import check_trackers, trackers
 
 NEW_TOKENIZER = ".new-tokenizer"
 
@@ -52,20 +51,10 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
     stream = stream or sys.stdout
     if notice := hardware.check_torch(config.device):
         print(notice, file=stream)
-    corpus = open_corpus(config.data.directory)
+    corpus = open_corpus(config.data.directory, config.model.block_size)
     device = hardware.detect(config.device)
     stored = None if overwrite else record.existing(_name(config))
-    if stored is None:
-        if config.train.eval_only and config.train.init_from is None:
-            raise RunError(
-                f"there is nothing to evaluate: {config.name} is no run yet, and nothing says where to start from",
-                suggestion="train.init_from=…, or the config of a run that exists",
-            )
-        resolved, choices = resolve(config, corpus, device)
-        if config.train.init_from is not None:
-            load_initial(config.train.init_from, resolved.model)  # what does not fit is refused before there is a run
-    else:
-        resolved, choices = lengthened(stored, config, corpus), []
+    decided = _decide(config, corpus, device) if stored is None else lengthened(stored, config, corpus)
     run, resolved, outcome = record.create(config, decided.config, overwrite=overwrite)
     if outcome == "finished":
         ended: dict[str, Any] = record.read_json(run.summary_path)
@@ -75,6 +64,25 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
         return _held(run, replace(decided, config=resolved), corpus, device, stream)
     finally:
         run.release()
+
+
+def _decide(config: Config, corpus: Corpus, device: hardware.Device) -> Resolved:
+    """A new run's config; whatever cannot work is refused here, before there is a directory."""
+    if config.train.eval_only and config.train.init_from is None:
+        raise RunError(
+            f"there is nothing to evaluate: {config.name} is no run yet, and nothing says where to start from",
+            suggestion="train.init_from=…, or the config of a run that exists",
+        )
+    check_trackers(config)
+    _batches(config, corpus)
+    decided = resolve(config, corpus, device)
+    if config.train.init_from is not None:
+        load_initial(config.train.init_from, decided.config.model)
+    return decided
+
+
+def _batches(config: Config, corpus: Corpus) -> Batches:
+    return Batches(corpus.train, config.data, config.model.block_size, config.train.batch_size, config.seed)
 
 
 def _name(config: Config) -> str:
@@ -93,7 +101,7 @@ def _held(
     before, config = run.status(), decided.config
     try:
         if config.train.eval_only:
-            return _evaluate(run, config, corpus, device, stream)
+            return _evaluate(run, config, corpus, stream)
         return _train(run, decided, corpus, device, stream)
     except Interrupted as stop:
         _note(run, "interrupted", stop.step, None)
@@ -125,8 +133,8 @@ def _explained(error: BaseException, run: RunDirectory, config: Config) -> BaseE
         needed = checkpoint.size_on_disk(run.checkpoint_dir(newest[0])) if newest else 0
         return disk.full(run.path, needed, "no checkpoint was lost")
     if isinstance(error, torch.OutOfMemoryError):
-        size = config.train.micro_batch_size
-        half = max(1, int(size) // 2)
+        size = Settled.of(config).micro_batch_size
+        half = max(1, size // 2)
         return RunError(
             f"the device's memory is full with a micro-batch of {size} sequences of {config.model.block_size} tokens",
             where=config.device,
@@ -155,11 +163,10 @@ def _train(
     stream: TextIO,
 ) -> dict[str, Any]:
     _tidy(run)
-    config, total = decided.config, decided.config.train.max_iters
-    assert total is not None, "resolved"
+    config = decided.config
     device = hardware.with_measured_peak(device, config.train.precision)
     with ExitStack() as stack:
-        console = stack.enter_context(Console(run.console_path, total, stream))
+        console = stack.enter_context(Console(run.console_path, Settled.of(config).max_iters, stream))
         saved = checkpoint.load_latest(run, console.say)
         progress = Progress.of(saved.state["progress"]) if saved else Progress()
         checkpoint.point(run, progress.best_step)
@@ -170,8 +177,8 @@ def _train(
         if validation is None:
             console.say("There is no val.bin: nothing is evaluated, and no checkpoint is the best one.")
 
-        step = _build(config, device, saved)
-        batches = Batches(corpus.train, config.data, config.model.block_size, config.train.batch_size, config.seed)
+        step = _start(config, saved)
+        batches = _batches(config, corpus)
         watching = trackers(run, config, progress.step)
         for tracker in watching:
             stack.callback(tracker.close)
@@ -218,39 +225,17 @@ def _describe(run: RunDirectory, decided: Resolved, corpus: Corpus, device: hard
     return stored
 
 
-def _build(config: Config, device: hardware.Device, saved: Checkpoint | None) -> OptimizerStep:
-    """The model on its device with the weights it starts from, and what takes steps with it."""
-    where, train = torch_device(device), config.train
-    if where.type == "cuda":
-        _deterministic()
-    if where.type == "cpu":
-        allocator.keep_freed_memory()
-    randomness.seed_all(config.seed)
-    model = build(config.model)
+def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:
+    """With the weights of the checkpoint, or of `init_from`, or fresh ones."""
+    step, init_from = start(config), config.train.init_from
     if saved is not None:
-        load_file_state(model, saved.weights, where=str(saved.path))
-    elif train.init_from is not None:
-        load_file_state(model, load_initial(train.init_from, config.model), where=train.init_from)
-    return OptimizerStep(
-        model.to(where),
-        train,
-        where,
-        precision=train.precision,
-        compiled=train.compile,
-        loss_chunk=train.loss_chunk,
-    )
+        load_file_state(step.model, saved.weights, where=str(saved.path))
+    elif init_from is not None:
+        load_file_state(step.model, load_initial(init_from, config.model), where=init_from)
+    return step
 
 
-def _deterministic() -> None:
-    """The same bits every time on a GPU too: torch then takes the backward passes that add in a fixed order."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over memory
-
-
-def _evaluate(
-    run: RunDirectory, config: Config, corpus: Corpus, device: hardware.Device, stream: TextIO
-) -> dict[str, Any]:
+def _evaluate(run: RunDirectory, config: Config, corpus: Corpus, stream: TextIO) -> dict[str, Any]:
     """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set."""
     saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
     validation = validation_set(corpus, config)
@@ -258,7 +243,7 @@ def _evaluate(
         raise RunError("there is nothing to evaluate on: no val.bin", where=config.data.directory)
     if saved is None and config.train.init_from is None:
         raise RunError(f"{run.name} has no checkpoint to evaluate", where=str(run.checkpoints_dir))
-    evaluation = validation.evaluate(_build(config, device, saved), config.train.eval_batch_size)
+    evaluation = validation.evaluate(_start(config, saved), Settled.of(config).eval_batch_size)
     ended = summary.evaluated(run, config, saved.step if saved else None, validation, evaluation)
     if saved is None:
         record.write_json(run.summary_path, ended)

@@ -11,20 +11,21 @@ from ganeum.config import Config
 from ganeum.record import RunDirectory, read_metrics
 from ganeum.train.evaluate import Evaluation, ValidationSet
 from ganeum.train.progress import Progress
+from ganeum.train.settled import Settled
 
 
 def opening(run: RunDirectory, config: Config, predicted: Mapping[str, Any], progress: Progress) -> str:
     """What is about to be trained, on what, for how long."""
-    train, total = config.train, config.train.max_iters
-    accumulated = train.batch_size // train.micro_batch_size
+    train, settled = config.train, Settled.of(config)
+    accumulated = train.batch_size // settled.micro_batch_size
+    tokens, seen = predicted["data"]["tokens"], settled.max_iters * train.batch_size * config.model.block_size
     lines = [
         f"{run.name} → {run.path}",
         f"{units.count(predicted['parameters']['total'])} parameters, {train.precision}"
         f"{', compiled' if train.compile else ''} on {predicted['device']['name']}",
-        f"{total:,} steps of {train.batch_size} × {config.model.block_size} tokens "
-        f"({accumulated} × {train.micro_batch_size} at once), {units.count(predicted['data']['tokens_seen'])} in all: "
-        f"each of the {units.count(predicted['data']['tokens'])} tokens "
-        f"{predicted['data']['repeats_per_token']:.3g} times",
+        f"{settled.max_iters:,} steps of {train.batch_size} × {config.model.block_size} tokens "
+        f"({accumulated} × {settled.micro_batch_size} at once), {units.count(seen)} in all: "
+        f"each of the {units.count(tokens)} tokens there are is seen {seen / tokens:.2g} times",
     ]
     if progress.step:
         lines.append(f"going on from step {progress.step:,}")

@@ -6,6 +6,8 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,16 +34,34 @@ def trackers(run: RunDirectory, config: Config, after_step: int) -> list[Tracker
     return result
 
 
+def check_trackers(config: Config) -> None:
+    """Raises MissingExtra or RunError for what could not be started: before there is a run directory."""
+    options = config.log.wandb
+    if options.project is None:
+        return
+    if find_spec("wandb") is None:
+        raise MissingExtra(
+            "log.wandb.project is set, and the package wandb is not installed",
+            suggestion='pip install "ganeum[wandb]", or log.wandb.project=null',
+        )
+    if options.mode == "online" and not _key():
+        raise RunError(
+            "Weights & Biases needs a key, and there is none",
+            where="WANDB_API_KEY, in the environment or in .env",
+            suggestion="a line WANDB_API_KEY=… in .env, or log.wandb.mode=offline (`wandb sync` sends it later)",
+        )
+
+
 class TensorBoard:
     """An event file under logs/, written at once: TensorBoard's own writer keeps a thread that hides a full disk."""
 
     def __init__(self, directory: Path, after_step: int) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         self._event, self._summary = event_pb2, summary_pb2
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.0"
-        self._file = (directory / name).open("ab")
+        self._file = (directory / name).open("ab", buffering=0)  # nothing is left to be written when it is closed
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
         # Points beyond this step, from a process that died, are forgotten by the reader.
@@ -50,7 +70,6 @@ class TensorBoard:
 
     def _write(self, **fields: Any) -> None:
         self._records.write(self._event.Event(wall_time=time.time(), **fields).SerializeToString())
-        self._file.flush()
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         values = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
@@ -68,23 +87,12 @@ class WeightsAndBiases:
     """
 
     def __init__(self, run: RunDirectory, config: Config) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise MissingExtra(
-                "log.wandb.project is set, and the package wandb is not installed",
-                suggestion='pip install "ganeum[wandb]"   or log.wandb.project=null',
-            ) from None
-        options, offline = config.log.wandb, config.log.wandb.mode == "offline"
-        key = _key_from_dotenv()
+        check_trackers(config)
+        wandb: Any = import_module("wandb")
+
+        options, key = config.log.wandb, _key()
         if key:
-            os.environ.setdefault("WANDB_API_KEY", key)
-        if not offline and not os.environ.get("WANDB_API_KEY"):
-            raise RunError(
-                "Weights & Biases needs a key, and there is none",
-                where="WANDB_API_KEY, in the environment or in .env",
-                suggestion="a line WANDB_API_KEY=… in .env, or log.wandb.mode=offline (`wandb sync` sends it later)",
-            )
+            os.environ["WANDB_API_KEY"] = key
         kept = run.logs_dir / "wandb.json"
         id = read_json(kept)["id"] if kept.exists() else wandb.util.generate_id()
         write_json(kept, {"id": id})
@@ -113,7 +121,7 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def _key_from_dotenv() -> str | None:
+def _key() -> str | None:
     from dotenv import dotenv_values
 
-    return dotenv_values(Path.cwd() / ".env").get("WANDB_API_KEY")
+    return os.environ.get("WANDB_API_KEY") or dotenv_values(Path.cwd() / ".env").get("WANDB_API_KEY")
