@@ -17,7 +17,7 @@ from ganeum.errors import CheckpointError, RunError
 from ganeum.models.generate import generate
 from ganeum.models.weights import load_initial, restore, to_file_state
 
-TEXT = "def f(x):\n    return 'é한🙂 12 345' + x  \t# don't\r\n\n"
+TEXT = "def f(x):\n    return 'é한🙂 12 345' + x  \t# don't , do n't .\r\n\n"
 TOKENIZERS = {
     "bpe": lambda: BPE.train([TEXT * 5 + "return self.x or self.y\n" * 9], 300),
     "bytes": Bytes,

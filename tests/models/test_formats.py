@@ -97,6 +97,8 @@ def test_old_files_of_the_hub_are_understood():
     ("keys", "what"),
     [
         ({"model_type": "llama"}, "CheckpointError: the model is a llama, not a gpt2"),
+        ({"n_head": 5}, "CheckpointError: 12 layers, 5 heads and a width of 64 are no model"),
+        ({"n_layer": "2"}, "CheckpointError: 2 layers, 4 heads and a width of 64 are no model"),
         ({"n_inner": 100}, "CheckpointError: n_inner is 100"),
         ({"scale_attn_by_inverse_layer_idx": True}, "CheckpointError: scale_attn_by_inverse_layer_idx is True"),
         ({"activation_function": "relu"}, "CheckpointError: activation_function is 'relu'"),
@@ -105,7 +107,7 @@ def test_old_files_of_the_hub_are_understood():
 def test_what_is_not_our_gpt_is_refused(keys, what):
     """A config.json of another architecture, or of a variant that would compute something else, is refused."""
     with pytest.raises(CheckpointError) as error:
-        model_of_huggingface({"model_type": "gpt2", "n_embd": 64, **keys}, "exported/config.json")
+        model_of_huggingface({"model_type": "gpt2", "n_embd": 64, "n_head": 4, **keys}, "exported/config.json")
     assert str(error.value).splitlines()[:2] == [what, "  where  exported/config.json"]
 
 

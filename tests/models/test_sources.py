@@ -203,6 +203,10 @@ def test_damaged_and_strange_files_are_named(tmp_path):
     torch.save({"weight": torch.ones(3)}, tmp_path / "f.pth")
     (tmp_path / "g").mkdir()
     (tmp_path / "g/config.json").write_text("{")
+    for name, index in {"h": "[]", "i": '{"weight_map": {"a": "../b.safetensors"}}'}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "gpt2"}')
+        (tmp_path / name / "model.safetensors.index.json").write_text(index)
     for name, what in {
         "a.pth": "a.pth cannot be read",
         "b.safetensors": "b.safetensors cannot be read",
@@ -211,6 +215,8 @@ def test_damaged_and_strange_files_are_named(tmp_path):
         "e": "there are no weights in this directory",
         "f.pth": "these are not the weights of our GPT",
         "g": "config.json cannot be read",
+        "h": "model.safetensors.index.json cannot be read",
+        "i": "the index names a file outside its directory: ../b.safetensors",
     }.items():
         with pytest.raises(CheckpointError) as error:
             load_initial(tmp_path / name, tiny())

@@ -25,7 +25,7 @@ def command(
     top_k: Annotated[int | None, typer.Option(min=0, help="only among the k likeliest tokens; 0: all")] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="only among the likeliest that hold this probability together; 1: all"),
+        typer.Option(min=0.001, max=1.0, help="only among the likeliest that hold this probability together; 1: all"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="the same seed writes the same text")] = 1337,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
@@ -86,7 +86,7 @@ def command(
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         top_k=settings.top_k or None,
-        top_p=settings.top_p or None,
+        top_p=settings.top_p,
         generator=torch.Generator().manual_seed(seed),
         end_of_text=end,
         on_token=writer,

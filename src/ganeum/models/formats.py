@@ -127,7 +127,13 @@ def model_of_huggingface(config: Mapping[str, Any], where: str) -> dict[str, Any
             where=where,
             why="only GPT-2's own architecture is read",
         )
-    width = config.get("n_embd", 768)
+    layers, heads, width = (config.get(key, usual) for key, usual in (("n_layer", 12), ("n_head", 12), ("n_embd", 768)))
+    if not all(isinstance(number, int) and number > 0 for number in (layers, heads, width)) or width % heads:
+        raise CheckpointError(
+            f"{layers} layers, {heads} heads and a width of {width} are no model",
+            where=where,
+            why="these are whole numbers, and the heads divide the width",
+        )
     same = {
         "n_inner": (None, 4 * width),
         "layer_norm_epsilon": (1e-5,),
@@ -144,8 +150,8 @@ def model_of_huggingface(config: Mapping[str, Any], where: str) -> dict[str, Any
                 why=f"our GPT computes only {' or '.join(map(repr, allowed))}",
             )
     return {
-        "n_layer": config.get("n_layer", 12),
-        "n_head": config.get("n_head", 12),
+        "n_layer": layers,
+        "n_head": heads,
         "n_embd": width,
         "activation": ACTIVATIONS[config.get("activation_function", "gelu_new")],
         "tie_embeddings": config.get("tie_word_embeddings", True),

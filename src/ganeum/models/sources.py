@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,12 +94,7 @@ def _check_sum(directory: Path) -> None:
 
 def _huggingface(directory: Path) -> Source:
     config_file = directory / "config.json"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise CheckpointError("config.json cannot be read", where=str(config_file), why=str(error)) from None
+    config = _json(config_file)
     model = formats.model_of_huggingface(config, str(config_file))
     theirs = _huggingface_tensors(directory)
     state = formats.from_gpt2_names(theirs, transposed=True, tied=model["tie_embeddings"])
@@ -111,11 +105,13 @@ def _huggingface_tensors(directory: Path) -> dict[str, Tensor]:
     if (directory / "model.safetensors").is_file():
         return _safetensors(directory / "model.safetensors")
     if (directory / INDEX).is_file():
-        names = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+        shards = _json(directory / INDEX).get("weight_map")
         tensors: dict[str, Tensor] = {}
-        for name in sorted(set(names)):
+        for name in sorted({str(name) for name in shards.values()} if isinstance(shards, dict) else ()):
             if Path(name).name != name:
-                raise CheckpointError(f"the index names a file outside its directory: {name}", where=str(directory))
+                raise CheckpointError(
+                    f"the index names a file outside its directory: {name}", where=str(directory / INDEX)
+                )
             tensors |= _safetensors(directory / name)
         return tensors
     if (directory / "pytorch_model.bin").is_file():
@@ -126,6 +122,16 @@ def _huggingface_tensors(directory: Path) -> dict[str, Tensor]:
         where=str(directory),
         why=f"neither model.safetensors nor {INDEX} nor pytorch_model.bin is there",
     )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path.name} cannot be read", where=str(path), why=str(error)) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path.name} cannot be read", where=str(path), why="it holds no JSON object")
+    return content
 
 
 def _file(path: Path) -> Source:
