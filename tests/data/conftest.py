@@ -1,8 +1,12 @@
-"""What ganeum learns of this machine goes to a directory of the test, not to the user's."""
+"""What ganeum learns of this machine goes to a directory of the test, not to the user's; no test is timed."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("data", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("data")
 
 
 @pytest.fixture(autouse=True)

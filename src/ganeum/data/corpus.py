@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ganeum.data.gpt2 import gpt2_if_cached
 from ganeum.data.meta import META, Meta, Part
 from ganeum.data.nanogpt import read_meta
 from ganeum.data.tokenizer import Tokenizer, load_tokenizer
@@ -77,7 +78,7 @@ def open_corpus(directory: str | Path, block_size: int | None = None) -> Corpus:
     elif (directory / "meta.pkl").exists():
         vocab_size, tokenizer = read_meta(directory / "meta.pkl")
     else:
-        vocab_size = GPT2_VOCAB_SIZE
+        vocab_size, tokenizer = GPT2_VOCAB_SIZE, gpt2_if_cached()
     for tokens in (train, val):
         if tokens is not None:
             _refuse_short(tokens, block_size)

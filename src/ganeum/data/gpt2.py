@@ -94,7 +94,7 @@ def _checked(ranks: Mapping[bytes, int], where: str) -> BPE:
         raise DataError(
             "this vocabulary is not GPT-2's",
             where=where,
-            why=f"it has {len(ranks):,} merges and bytes in another order; GPT-2 has 50,256",
+            why=f"it has {len(ranks):,} tokens, or others in another order; GPT-2 has 50,256",
             suggestion="GPT-2's own file, or --tokenizer bpe, which is trained on your own text",
         )
     return BPE.from_ranks(ranks, "gpt2")

@@ -19,7 +19,9 @@ PRODUCTS = ("train.bin", "val.bin", "tokenizer", META)  # in the order in which 
 
 @contextmanager
 def temporary(out: Path) -> Iterator[Path]:
-    """An empty directory inside ``out``, gone afterwards whatever happens; one that a killed process left is removed.
+    """An empty directory inside ``out``, gone afterwards unless its files have only partly taken their places.
+
+    One that a killed process left is removed first.
 
     Raises:
         DataError: another process is filling ``out``, it cannot be written, or the disk is full.
@@ -40,7 +42,8 @@ def temporary(out: Path) -> Iterator[Path]:
             Status.of_this_process("running").write(status)
             yield directory
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            if (out / META).exists() or not (directory / META).exists():  # else its files are half in place: a mark
+                shutil.rmtree(directory, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise DataError(
