@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Write text with a trained model.
 
-    What is not set comes from the run's own `sample:` keys. A text ends where the model ends it, or after
-    --max-new-tokens. It may be longer than the model's context: then the model reads the last half again and goes on.
+    What is not set comes from the run's own `sample:` keys. A text ends where the model ends it, or at its full length.
+    It may be longer than the model's context: then the model reads the last half again and goes on.
     """
     import json
 
