@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,13 +74,14 @@ def measure_peak(precision: str, cpu: str) -> float:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     left, right = torch.randn(ROWS, WIDTH).to(dtype), torch.randn(WIDTH, OUT).to(dtype)
     out = torch.empty(ROWS, OUT, dtype=dtype)
-    best, end = float("inf"), time.perf_counter() + SECONDS
+    taken: list[float] = []
     with torch.inference_mode():
-        torch.mm(left, right, out=out)  # the first one also chooses a kernel and lays out its threads
-        while (start := time.perf_counter()) < end:
+        torch.mm(left, right, out=out)  # the first one also chooses a kernel and starts its threads
+        while len(taken) < 3 or sum(taken) < SECONDS:
+            start = time.perf_counter()
             torch.mm(left, right, out=out)
-            best = min(best, time.perf_counter() - start)
-    rate = 2 * ROWS * WIDTH * OUT / best
+            taken.append(time.perf_counter() - start)
+    rate = 2 * ROWS * WIDTH * OUT / min(taken)
     key, known = _key(cpu, torch.get_num_threads()), _read()
     rate = max(rate, known.get(key, {}).get(precision, 0.0))
     known[key] = known.get(key, {}) | {precision: rate}
@@ -96,7 +98,8 @@ def _remember(known: dict[str, dict[str, float]]) -> None:
         temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def with_measured_peak(device: Device, precision: str) -> Device:

@@ -1,0 +1,87 @@
+"""environment.json: what a run was made with, and no secret."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ganeum.hardware import environment
+from ganeum.hardware.environment import DIFF_LIMIT, secrets, without_secrets
+
+
+def git(directory: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "train.py").write_text("lr = 1\n")
+    (tmp_path / ".gitignore").write_text(".env\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    return tmp_path
+
+
+def test_what_is_in_it(repository: Path) -> None:
+    """Versions, machine, seed, the commit and what was changed since."""
+    (repository / "train.py").write_text("lr = 2\n")
+    (repository / "new.py").write_text("")
+    found = environment(7, repository)
+    assert json.loads(json.dumps(found)) == found
+    assert found["seed"] == 7
+    assert {"torch", "numpy"} <= set(found["packages"])  # type: ignore[call-overload]
+    code = found["git"]
+    assert isinstance(code, dict)
+    assert len(code["commit"]) == 40
+    assert "-lr = 1\n+lr = 2\n" in code["diff"]
+    assert code["untracked"] == ["new.py"]
+
+
+def test_outside_a_repository(tmp_path: Path) -> None:
+    """Where there is no repository there is no commit, and no error."""
+    assert environment(1, tmp_path)["git"] is None
+
+
+def test_no_secret_in_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key from the environment or from .env is in no field, wherever it was written: diff, command, variables."""
+    monkeypatch.setenv("WANDB_API_KEY", "aaaa1111bbbb2222")
+    monkeypatch.setenv("HF_HOME", "/tmp/dddd4444")
+    monkeypatch.setattr("sys.argv", ["train.py", "--key", "aaaa1111bbbb2222"])
+    (repository / ".env").write_text('SOME_URL="https://user:cccc3333@host"\nSHORT=1\nPIN_SECRET=dddd4444\n')
+    (repository / "train.py").write_text(
+        'key = "aaaa1111bbbb2222"\nurl = "https://user:cccc3333@host"\nHF_TOKEN = "not known to anyone"\nlr = 1\n'
+    )
+    text = json.dumps(environment(1, repository))
+    for secret in ("aaaa1111", "cccc3333", "dddd4444", "not known to anyone"):
+        assert secret not in text
+    assert "lr = 1" in text
+
+
+@given(
+    value=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4, max_size=20),
+    before=st.text(max_size=10),
+    after=st.text(max_size=10),
+    name=st.sampled_from(["A_KEY", "hf_token", "DbPassword", "X_SECRET", "AWS_SECRET_ACCESS_KEY"]),
+)
+def test_whatever_the_secret(value: str, before: str, after: str, name: str) -> None:
+    """No line that holds a secret's value is left."""
+    text = f"one\n{before}{value}{after}\ntwo"
+    assert value not in without_secrets(text, secrets({name: value}, {})).replace(
+        "[a line was left out here: it may hold a secret]", ""
+    )
+
+
+def test_a_large_diff_is_cut(repository: Path) -> None:
+    """A diff has at most 200,000 characters, and says how many are missing."""
+    (repository / "train.py").write_text("x = 1\n" * 60_000)
+    code = environment(1, repository)["git"]
+    assert isinstance(code, dict)
+    assert len(code["diff"]) < DIFF_LIMIT + 100
+    assert code["diff"].endswith("more characters]")

@@ -1,0 +1,57 @@
+"""How many sequences at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ganeum.config.schema import Config, Model, Train
+from ganeum.hardware.device import Device
+from ganeum.plan import memory, micro_batch, parameters
+
+
+def config(batch_size: int, **model: object) -> Config:
+    shape = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "vocab_size": 50_257}
+    return Config(model=Model(**shape | model), train=Train(batch_size=batch_size))  # type: ignore[arg-type]
+
+
+def gpu(usable_gib: float) -> Device:
+    return Device("a GPU", "cuda", memory_gib=usable_gib, usable_gib=usable_gib, capability=(8, 0))
+
+
+CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
+
+
+def test_states_take_sixteen_bytes_a_parameter() -> None:
+    """In fp32, AdamW's states are 16 bytes a parameter: weight, gradient and two moments of 4 (Rajbhandari et al.
+    2020, ZeRO, section 3.1, without the fp16 copies)."""
+    model = Model(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
+    counted = parameters.count(model, 50_257)
+    found = memory.estimate(model, 50_257, counted, micro_batch_size=1, precision="fp32", loss_chunk=512)
+    assert 16 * 124_439_808 == found.states
+
+
+@given(batch=st.integers(1, 512), usable=st.floats(0.1, 200))
+def test_it_divides_and_fits(batch: int, usable: float) -> None:
+    """The choice divides the batch and fits by the estimate, or is 1 and says that it does not fit."""
+    run = config(batch)
+    size, reason = micro_batch.choose(run, gpu(usable))
+    assert batch % size == 0
+    fits = micro_batch.needed_bytes(run, gpu(usable), size) <= 0.85 * usable * 2**30
+    assert fits or (size == 1 and reason.startswith("even one sequence needs about"))
+
+
+@given(batch=st.integers(1, 512), usable=st.floats(2, 100), more=st.floats(1, 3))
+def test_more_memory_never_makes_it_smaller(batch: int, usable: float, more: float) -> None:
+    """A larger device takes at least as many sequences."""
+    run = config(batch)
+    assert micro_batch.choose(run, gpu(usable))[0] <= micro_batch.choose(run, gpu(usable * more))[0]
+
+
+@pytest.mark.parametrize(("expected", "block_size"), [(4, 1024), (64, 64), (1, 8192)])
+def test_a_cpu_takes_4096_tokens(expected: int, block_size: int) -> None:
+    """On a CPU it is 4,096 tokens at once where the batch is larger than that, and at least one sequence."""
+    size, reason = micro_batch.choose(config(64, n_layer=1, block_size=block_size), CPU)
+    assert expected == size
+    assert (expected == 64) == reason.startswith("the whole batch fits at once")
