@@ -41,7 +41,7 @@ def command(
     with stopping() as stop:
         results = run_all(listed, stop, lambda line: print(line, file=out, flush=True), stdout=out if as_json else None)
     if as_json:
-        print(json.dumps([_plain(result) for result in results], indent=2, ensure_ascii=False))
+        print(json.dumps([_plain(result) for result in results], indent=2))
     else:
         _table(results)
     if stop.signal is not None:

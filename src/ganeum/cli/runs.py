@@ -50,7 +50,7 @@ def command(
         rows = _filtered(rows, text)
     shown = _sorted([row for row, _ in rows], sort)
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in shown], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([asdict(row) for row in shown], indent=2))
     elif shown:
         _table(shown)
     else:
@@ -76,7 +76,7 @@ def _table(rows: list[Row]) -> None:
             table.add_column(heading, justify="left" if words else "right", no_wrap=heading != "run", overflow="fold")
         for cells in zip(*(texts[heading] for heading in headings), strict=True):
             table.add_row(*cells)
-        if console.measure(table).maximum <= console.width:
+        if console.measure(table, options=console.options.update(max_width=1_000)).maximum <= console.width:
             break
     console.print(table)
 
