@@ -100,7 +100,8 @@ def _does_not_fit(facts: Facts) -> Iterator[Warning]:
         yield Warning(
             "warning",
             f"it may not fit into the memory of {facts.device.name}",
-            f"about {units.gib(needed)} at {size} sequences at once, and {units.gib(usable)} are usable",
+            f"about {units.gib(needed)} with {size} of {facts.config.train.batch_size} sequences at once; "
+            f"{units.gib(usable)} are usable",
             smaller,
         )
 
