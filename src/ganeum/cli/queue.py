@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 def command(
     experiments: Annotated[
-        Path, typer.Argument(metavar="[LIST]", help="A config a line, key=value after it; # for comments.")
+        Path, typer.Argument(metavar="LIST", help="A config a line, key=value after it; # for comments.")
     ] = Path("experiment_list.conf"),
     as_json: Annotated[
         bool, typer.Option("--json", help="What became of each as JSON; everything else goes to standard error.")
     ] = False,
 ) -> None:
-    """Run the experiments of a list, one after the other, each in a process of its own.
+    """Run the experiments of a list, one after the other.
 
-    Every config is checked before the first one starts. A bad one, or one that fails, does not stop the others.
-    Started again, it skips what is finished and goes on with what was interrupted. Ctrl-C ends the current experiment
-    with a checkpoint, and the queue with it.
+    Each is a process of its own, and every config is checked before the first
+    starts: a bad one, or one that fails, does not stop the others. Started again,
+    it skips what is finished and goes on with what was interrupted.
+
+    Ctrl-C ends the current experiment with a checkpoint, and the queue with it.
 
     Exit status: 0 all are finished, 1 some are not, 130 after Ctrl-C.
     """

@@ -35,9 +35,10 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, unrounded.")] = False,
 ) -> None:
-    """List the runs under results/ (or $GANEUM_RESULTS): what each is doing, how far it is, how good it is.
+    """List the runs: what each is doing, how far it is, how good it is.
 
-    A run whose process is gone although it never ended is shown as `died`; the same `ganeum train` goes on with it.
+    They lie under results/, or $GANEUM_RESULTS. One that never ended although
+    its process is gone has `died`; the same `ganeum train` goes on with it.
     """
     import json
     from dataclasses import asdict
