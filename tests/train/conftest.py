@@ -24,3 +24,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.set_num_threads(1)
     yield tmp_path
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def yaml(here: Path, data: Path) -> Path:
+    """A config of 20 steps on it, called tiny."""
+    return tiny_corpus.config(data, here / "tiny.yaml")

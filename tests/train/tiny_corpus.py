@@ -1,15 +1,19 @@
-"""A corpus small enough to train on in a second: bytes of made-up sentences, the same every time."""
+"""A corpus small enough to train on in a second, bytes of made-up sentences, and runs on it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ganeum.config import load
 from ganeum.data.tokenizer import Bytes
+from ganeum.train.run import train
 
 WORDS = [
     "the",
@@ -79,3 +83,14 @@ def config(directory: Path, path: Path, *lines: str) -> Path:
         "device: cpu\n" + "".join(line + "\n" for line in lines)
     )
     return path
+
+
+def go(yaml: Path, *overrides: str) -> tuple[dict[str, Any], str]:
+    """Trains → the summary, and what was shown."""
+    stream = StringIO()
+    return train(load(yaml, overrides), stream=stream), stream.getvalue()
+
+
+def metrics(name: str) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in Path(f"results/{name}/logs/metrics.jsonl").read_text().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class WeightsAndBiases:
         if key:
             os.environ["WANDB_API_KEY"] = key
         kept = run.logs_dir / "wandb.json"
-        id = read_json(kept)["id"] if kept.exists() else wandb.util.generate_id()
+        id = read_json(kept)["id"] if kept.exists() else secrets.token_hex(4)
         write_json(kept, {"id": id})
         try:
             self._run = wandb.init(

@@ -1,0 +1,105 @@
+"""What goes wrong while training: damaged checkpoints, a loss that is no number, no space."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from tiny_corpus import go
+
+from ganeum.config import load
+from ganeum.errors import CheckpointError, RunError
+from ganeum.record import RunDirectory
+from ganeum.train import checkpoint
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "training_state.pt", "meta.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(yaml: Path, file: str) -> None:
+    """One bit of the newest is wrong (meta.json: cut short): the file is named, and the end is the same as without."""
+    go(yaml, "name=whole", "max_iters=24")
+    expected = load_file("results/whole/checkpoints/step-00000024/model.safetensors")
+    go(yaml)
+    newest = Path("results/tiny/checkpoints/step-00000020")
+    (damage if file != "meta.json" else lambda path: path.write_bytes(path.read_bytes()[:20]))(newest / file)
+    _, shown = go(yaml, "max_iters=24")
+    assert f"the checkpoint step-00000020 is damaged: {file} " in shown
+    assert "going on from step 16" in shown
+    assert load_file("results/tiny/checkpoints/step-00000024/model.safetensors").keys() == expected.keys()
+    assert checkpoint.check(Path("results/tiny/checkpoints/step-00000020")) if newest.exists() else True
+
+
+def test_when_every_checkpoint_is_damaged_the_run_says_so(yaml: Path) -> None:
+    """Nothing is started from scratch behind the user's back."""
+    go(yaml)
+    for path in Path("results/tiny/checkpoints").glob("step-*/model.safetensors"):
+        damage(path)
+    with pytest.raises(CheckpointError) as error:
+        go(yaml, "max_iters=24")
+    how = "model.safetensors is not what was written (its sha256 differs)"
+    assert str(error.value) == (
+        "CheckpointError: no checkpoint of this run can be used: 2 of 2 damaged\n"
+        "  where  results/tiny/checkpoints\n"
+        f"  why    the checkpoint step-00000020 is damaged: {how}\n"
+        f"         the checkpoint step-00000016 is damaged: {how}\n"
+        "  try    restore them from a copy, or start again with --overwrite"
+    ).replace("results/tiny", str(Path("results/tiny").resolve()))
+    assert json.loads(Path("results/tiny/status.json").read_text())["state"] == "failed"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(yaml: Path) -> None:
+    """A learning rate of 1e18 after two good steps: the weights blow up, the batch is kept, the checkpoint is whole."""
+    overrides = [
+        "learning_rate=1e18",
+        "schedule=constant",
+        "warmup_iters=0",
+        "checkpoint_interval=1",
+        "eval_interval=50",
+    ]
+    with pytest.raises(RunError) as error:
+        go(yaml, *overrides, "eval_interval=50")
+    run = RunDirectory(Path("results/tiny").resolve())
+    step = int(str(error.value).partition("at step ")[2].split("\n")[0])
+    kept = checkpoint.steps(run)[0]
+    assert kept == step - 1
+    assert str(error.value) == (
+        f"RunError: the loss or its gradient is not a finite number at step {step}\n"
+        f"  where  {run.logs_dir}/bad-batch-{step:08d}.safetensors "
+        "(the batch: tokens x, targets y, their offsets in train.bin)\n"
+        f"  why    the last good checkpoint is step-{kept:08d}, and was not touched\n"
+        "  try    train.learning_rate below 1e+18, a longer train.warmup_iters, or train.precision=fp32, "
+        "under another name"
+    )
+    batch = load_file(run.logs_dir / f"bad-batch-{step:08d}.safetensors")
+    tokens = np.fromfile(load(yaml).data.directory + "/train.bin", "<u2").astype(np.int64)
+    for x, y, offset in zip(batch["x"], batch["y"], batch["offsets"], strict=True):
+        assert (x.numpy() == tokens[offset : offset + 32]).all()
+        assert (y.numpy() == tokens[offset + 1 : offset + 33]).all()
+    assert all(np.isfinite(t.numpy()).all() for t in checkpoint.load(run.checkpoint_dir(kept)).weights.values())
+    status = json.loads(run.status_path.read_text())
+    assert (status["state"], status["error"]) == ("failed", str(error.value))
+
+
+def test_a_disk_without_space_is_refused_before_writing(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a checkpoint needs and what is free are said; nothing of it is on the disk."""
+    from ganeum.train import disk
+
+    monkeypatch.setattr(disk, "_free", lambda directory: 100_000)
+    with pytest.raises(RunError) as error:
+        go(yaml)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("RunError: the disk is full: a checkpoint needs ")
+    assert lines[0].endswith(", 97.7 KiB are free")
+    assert lines[2:] == [
+        "  why    nothing more can be written; no checkpoint had been written yet",
+        "  try    free some space (old runs: `ganeum runs`), then give the same command again: it goes on from there",
+    ]
+    assert not list(Path("results/tiny/checkpoints").iterdir())
