@@ -62,7 +62,9 @@ def test_imports_go_down_only(file: Path) -> None:
 
 def test_no_import_cycles() -> None:
     """No file imports, directly or through others, itself at the time it is loaded."""
-    modules = {".".join(("ganeum", *f.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): f for f in FILES}
+    modules = {
+        ".".join(("ganeum", *f.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): f for f in FILES
+    }
     graph: dict[str, set[str]] = {}
     for module, file in modules.items():
         top = {n for n in ast.parse(file.read_text()).body if isinstance(n, (ast.Import, ast.ImportFrom))}

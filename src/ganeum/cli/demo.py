@@ -91,9 +91,12 @@ def _compare(console: Console, config: Config) -> None:
 
     from rich.table import Table
 
+    from ganeum.data.corpus import open_corpus
     from ganeum.data.meta import held_out_files
 
-    texts = [path.read_bytes() for path in held_out_files(DATA)]
+    meta = open_corpus(DATA).meta
+    assert meta is not None, "it was prepared just now"
+    texts = [path.read_bytes() for path in held_out_files(meta)]
     size = sum(map(len, texts))
     rows = [
         ("as it is", 8.0),
@@ -119,12 +122,15 @@ def _bits_per_byte(config: Config) -> float:
     from ganeum.train.evaluate import validation_set
     from ganeum.train.resolve import replace
 
+    precision, batch_size = config.train.precision, config.train.eval_batch_size
+    assert precision != "auto", "every key of a run that exists is resolved"
+    assert batch_size != "auto", "every key of a run that exists is resolved"
     device = hardware.detect(config.device).torch_name
     model = restore(locate("demo", "best").weights).to(device)
-    step = OptimizerStep(model, config.train, device, precision=config.train.precision)
+    step = OptimizerStep(model, config.train, device, precision=precision)
     validation = validation_set(open_corpus(DATA), replace(config, "train.eval_tokens", "all"))
     assert validation is not None, "the demo's text has a held-out part"
-    bits = validation.evaluate(step, config.train.eval_batch_size).val_bpb
+    bits = validation.evaluate(step, batch_size).val_bpb
     assert bits is not None, "its tokenizer lies beside it"
     return bits
 

@@ -16,7 +16,10 @@ def reference() -> str:
     """The page: what `ganeum COMMAND --help` prints, 100 columns wide, one section a command."""
     group = get_command(build(markup=None))
     with typer.Context(group, info_name="ganeum", max_content_width=100, terminal_width=100) as top:
-        sections = ["# Commands", "Written by `python -m ganeum.cli.reference`; `ganeum COMMAND --help` prints the same."]
+        sections = [
+            "# Commands",
+            "Written by `python -m ganeum.cli.reference`; `ganeum COMMAND --help` prints the same.",
+        ]
         for name in COMMANDS:
             command = group.get_command(top, name)  # type: ignore[attr-defined]
             with typer.Context(command, info_name=name, parent=top) as context:
