@@ -29,6 +29,7 @@ def interrupted(number: int, frame: object) -> None:
     Status.of_this_process("interrupted", 3).write(run.status_path)
     with Path("signals").open("a") as file:
         file.write(f"{signal.Signals(number).name}\n")
+    time.sleep(0.3)  # a second signal would be written down too
     sys.exit(128 + number)
 
 
