@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ import ganeum.train.run, ganeum.train.trackers
 import tensorboard.compat.proto.event_pb2, tensorboard.summary.writer.record_writer
 from ganeum.config import load
 from ganeum.errors import GaneumError
+from ganeum.train.interrupt import Interrupted
 print("ready", flush=True)
 for line in sys.stdin:
     arguments = json.loads(line)
@@ -58,6 +59,8 @@ for line in sys.stdin:
         except GaneumError as error:
             full = "the disk is full" in str(error) or "No space left on device" in str(error)
             status = 2 if full else 3
+        except Interrupted as stop:
+            status = stop.exit_status
         except BaseException:
             pass
         os._exit(status)
@@ -98,9 +101,9 @@ class Trainer:
         results: Path,
         *overrides: str,
         strace: list[str] | None = None,
-        kill_after_s: float | None = None,
+        meanwhile: Callable[[int], None] | None = None,
     ) -> int:
-        """Trains once into `results`; under strace with these arguments, or killed after some seconds."""
+        """Trains once into `results`; under strace with these arguments, or with something done to the process."""
         assert self._process.stdin is not None
         order = {"config": str(config), "results": str(results), "overrides": overrides}
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -112,9 +115,8 @@ class Trainer:
             tracer = subprocess.Popen(["strace", "-f", "-qq", "-p", str(child), *strace], stderr=subprocess.DEVNULL)
             _until(lambda: _state(child) == "t" or _tracer(child) != 0, child)
         os.kill(child, signal.SIGCONT)
-        if kill_after_s is not None:
-            time.sleep(kill_after_s)
-            os.kill(child, signal.SIGKILL)
+        if meanwhile is not None:
+            meanwhile(child)
         status = int(self._answer())
         if tracer is not None:
             tracer.wait()
@@ -149,6 +151,16 @@ def _until(there: Any, pid: int) -> None:
     while not there():
         assert time.monotonic() < end, f"process {pid} is in state {_state(pid)}"
         time.sleep(0.002)
+
+
+def after(seconds: float) -> Callable[[int], None]:
+    """kill -9 after a time, for machines without strace."""
+
+    def kill(pid: int) -> None:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+
+    return kill
 
 
 def has_strace() -> bool:

@@ -79,8 +79,8 @@ def kill_somewhere(run: Undisturbed, draw: random.Random, results: Path) -> tupl
     if run.points:
         point = draw.choice(run.points)
         return f"{point.call} {point.n}", run.trainer.run(run.config, results, strace=killing.killing(point))
-    after = draw.uniform(0, run.seconds)
-    return f"{after:.3f} s (no strace)", run.trainer.run(run.config, results, kill_after_s=after)
+    seconds = draw.uniform(0, run.seconds)
+    return f"{seconds:.3f} s (no strace)", run.trainer.run(run.config, results, meanwhile=killing.after(seconds))
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -105,7 +105,6 @@ def _held(
         return _train(run, decided, corpus, device, stream)
     except Interrupted as stop:
         _note(run, "interrupted", stop.step, None)
-        print(f"{run.name} stopped at step {stop.step:,}; the same command goes on from there", file=stream)
         raise
     except KeyboardInterrupt:  # before the first step
         _note(run, "interrupted", before.step if before else 0, None)
@@ -200,7 +199,11 @@ def _train(
         if saved:
             loop.restore(saved)
             del saved
-        ended_by = loop.run()
+        try:
+            ended_by = loop.run()
+        except Interrupted as stop:
+            console.say(f"{run.name} stopped at step {stop.step:,}; the same command goes on from there")
+            raise
         ended = summary.of(run, config, progress, predicted, ended_by)
         record.write_json(run.summary_path, ended)
         Status.of_this_process("finished", progress.step).write(run.status_path)
