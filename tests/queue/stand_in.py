@@ -28,8 +28,7 @@ with MetricsLog(run.metrics_path) as log:
 def interrupted(number: int, frame: object) -> None:
     Status.of_this_process("interrupted", 3).write(run.status_path)
     with Path("signals").open("a") as file:
-        file.write(f"{signal.Signals(number).name}\n")
-    time.sleep(0.3)  # a second signal would be written down too
+        file.write(f"{signal.Signals(number).name} {os.getpgrp()}\n")
     sys.exit(128 + number)
 
 

@@ -134,7 +134,10 @@ def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str
         os.killpg(running.pid, getattr(signal, sent))
         out, _ = running.communicate(timeout=30)
     assert status == running.returncode
-    assert [received] == Path("signals").read_text().split()
+    [heard] = Path("signals").read_text().splitlines()
+    name, group = heard.split()
+    assert received == name
+    assert int(group) != running.pid  # what goes to the queue's group does not reach the training a second time
     assert ["done", "slow"] == started()
     states = [line.split()[:2] for line in out[out.index("experiment ") :].splitlines()[1:]]
     assert [["done", "finished"], ["slow", "interrupted"], ["later", "waiting"]] == states
