@@ -150,6 +150,7 @@ def test_a_status_knows_its_own_process(tmp_path: Path) -> None:
     assert not Status("queued").is_alive()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="zombies are POSIX")
 def test_a_process_that_ended_is_not_alive(tmp_path: Path) -> None:
     """Neither as a zombie, which nobody has waited for yet, nor afterwards."""
     write = (
