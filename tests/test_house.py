@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ganeum.cli.reference import reference
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "ganeum"
 FLOORS = [
@@ -133,6 +135,18 @@ def test_every_shipped_config_loads_and_plans(config: Path) -> None:
         command.append("max_iters=100")  # the one config that sets no length: it lists every key at its default
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_documented() -> None:
+    """docs/commands.md is what `python -m ganeum.cli.reference` writes: every command with every option."""
+    assert reference() == (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+
+
+def test_the_version_is_printed() -> None:
+    """`ganeum --version` names it, with exit status 0 and without a command."""
+    command = [sys.executable, "-m", "ganeum", "--version"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "ganeum")
 
 
 def test_readme_layout_is_the_real_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,11 +22,28 @@ def build(markup: Literal["rich"] | None = "rich") -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=markup,
         context_settings={"help_option_names": ["-h", "--help"]},
+        callback=_options,
     )
     for name in COMMANDS:
         module = import_module(f"ganeum.cli.{name}")
         app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
     return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from ganeum import __version__
+
+        print(f"ganeum {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version and exit")
+    ] = False,
+) -> None:
+    """What `ganeum` itself takes, before a command."""
 
 
 def main(arguments: list[str] | None = None) -> None:
