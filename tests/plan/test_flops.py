@@ -38,8 +38,9 @@ def test_causal_attention_is_half_and_a_little() -> None:
 def test_torch_counts_the_same(tied: bool, vocab_size: int) -> None:
     """FlopCounterMode sees exactly the closed form's work, forward and backward, and that of the padding's rows.
 
-    Attention is run as plain products here: for fused kernels torch's counter also adds the scores that their backward
-    pass computes again. The first block's input needs a gradient (the embeddings learn), so no product is left out.
+    Attention is run as plain products here, in one block of queries: torch's counter adds to fused kernels the scores
+    that their backward pass computes again, and blocks of queries leave out most of the masked half. The first block's
+    input needs a gradient (the embeddings learn), so no product is left out.
     """
     model = Model(n_layer=2, n_head=2, n_embd=32, block_size=16, bias=True, tie_embeddings=tied, vocab_size=vocab_size)
     B, T = 3, model.block_size

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ganeum.config.schema import Config, Model, Train
 from ganeum.hardware.device import Device
-from ganeum.plan import memory, micro_batch, parameters
+from ganeum.plan import micro_batch
 
 
 def config(batch_size: int, **model: object) -> Config:
@@ -21,15 +21,6 @@ def gpu(usable_gib: float) -> Device:
 
 
 CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
-
-
-def test_states_take_sixteen_bytes_a_parameter() -> None:
-    """In fp32, AdamW's states are 16 bytes a parameter: weight, gradient and two moments of 4 (Rajbhandari et al.
-    2020, ZeRO, section 3.1, without the fp16 copies)."""
-    model = Model(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
-    counted = parameters.count(model, 50_257)
-    found = memory.estimate(model, 50_257, counted, micro_batch_size=1, precision="fp32", loss_chunk=512)
-    assert 16 * 124_439_808 == found.states
 
 
 @given(batch=st.integers(1, 512), usable=st.floats(0.1, 200))

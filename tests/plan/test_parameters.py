@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganeum.config.schema import Model
-from ganeum.models.gpt import GPT, padded_vocab_size
-from ganeum.plan import memory, parameters
+from ganeum.models.gpt import GPT
+from ganeum.plan import parameters
 
 GPT2 = 50_257
 ONE_BOOK = {
@@ -68,8 +68,3 @@ def test_counts_are_those_of_the_built_model(model: Model) -> None:
     assert blocks == counted.non_embedding
     assert matrices + model.vocab_size * model.n_embd == counted.matmul
     assert counted.total == sum(counted.by_component.values())
-
-
-def test_the_padding_is_the_models() -> None:
-    """The estimate of memory pads the vocabulary as the model does, which it cannot import without torch."""
-    assert padded_vocab_size(1) == memory.VOCAB_MULTIPLE

@@ -46,6 +46,7 @@ def needed_bytes(config: Config, device: Device, micro_batch_size: int) -> float
         model,
         model.vocab_size,
         parameters.count(model, model.vocab_size),
+        kind=device.kind,
         micro_batch_size=micro_batch_size,
         precision=device.fast_precision if train.precision == "auto" else train.precision,
         loss_chunk=memory.LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk,
