@@ -27,8 +27,8 @@ def linear_cross_entropy(
     """``scale · Σ −log softmax(hidden · weightᵀ)[target]`` in nats, with gradients for ``hidden`` and ``weight``.
 
     Both gradients are computed in the forward pass, chunk by chunk while its logits are there, so nothing is
-    recomputed; backward only multiplies them by the incoming gradient. ``scale`` (1 / tokens of the batch, times the
-    loss scale in fp16) goes into the gradients before they are rounded to ``dtype``.
+    recomputed; backward only multiplies them by the incoming gradient. ``scale`` is 1 / tokens of the batch, times the
+    loss scale in fp16.
 
     Args:
         hidden: (N, C), fp32 or half.
@@ -100,14 +100,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight)
         for rows in _chunks(len(hidden), chunk):
             h, t = hidden[rows].to(dtype), targets[rows]
-            nats, d = _softmax(h, w, t, vocab_size)
+            nats, p = _softmax(h, w, t, vocab_size)
             total += nats.sum()
-            # d nats / d logits = p − 1 at the target; 0 for an ignored row.
-            d.scatter_add_(1, t.clamp_min(0)[:, None], -torch.ones_like(d[:, :1]))
-            d = (d * ((t >= 0)[:, None] * scale)).to(dtype)  # (rows, P)
+            d = p.scatter_add_(1, t.clamp_min(0)[:, None], -torch.ones_like(p[:, :1])).to(dtype)  # d nats / d logits
+            share = (t >= 0)[:, None] * scale  # (rows, 1); 0 for an ignored row
             with torch.autocast(h.device.type, enabled=False):
-                d_hidden[rows] = d @ w
-                d_weight += d.T @ h  # each chunk's product is rounded to dtype, their sum is kept in weight's
+                d_hidden[rows] = (d @ w) * share
+                d_weight += d.T @ (h * share).to(dtype)  # each chunk's product is rounded to dtype, their sum is not
         ctx.save_for_backward(d_hidden, d_weight)
         return total * scale
 
