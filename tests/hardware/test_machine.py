@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,36 @@ def test_the_cpu_is_the_same_with_and_without_torch() -> None:
     assert ("cpu", seen.name, seen.memory_gib) == (looked.kind, looked.name, looked.memory_gib)
     assert 0 < seen.usable_gib < seen.memory_gib
     assert seen.torch_name == "cpu"
+
+
+def test_what_nvml_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML's answers become cards in GiB; one that has fallen off the bus is left out, an old binding's bytes are
+    read, and the session is closed."""
+    import pynvml  # type: ignore[import-untyped]
+
+    closed: list[bool] = []
+
+    def handle(index: int) -> int:
+        if index == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return index
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: closed.append(True),
+        "nvmlSystemGetDriverVersion": lambda: b"576.88",
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": handle,
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=12_227 * 2**20, free=11_203 * 2**20),
+        "nvmlDeviceGetCudaComputeCapability": lambda handle: (12, 0),
+        "nvmlDeviceGetUUID": lambda handle: "GPU-cccc-3",
+        "nvmlDeviceGetName": lambda handle: b"NVIDIA GeForce RTX 5070",
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(pynvml, name, answer)
+    card = NvidiaGpu(0, "GPU-cccc-3", "NVIDIA GeForce RTX 5070", 12_227 / 1024, 11_203 / 1024, (12, 0))
+    assert Nvidia("576.88", (card,)) == nvml.read()
+    assert closed == [True]
 
 
 @pytest.mark.usefixtures("two_gpus")
