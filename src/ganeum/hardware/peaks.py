@@ -20,7 +20,9 @@ import psutil
 from ganeum.hardware.device import Device
 
 SECONDS = 0.3  # for one precision
-ROWS, WIDTH, OUT = 2048, 1024, 1024  # tokens × n_embd by n_embd × outputs: a product of the kind that training does
+# Rows, width, columns: a product of a millisecond, which finds a quiet moment on a busy machine, and one that gives
+# every core enough to do. The better one counts.
+SHAPES = ((1024, 512, 512), (2048, 1024, 1024))
 
 
 def cache_directory() -> Path:
@@ -72,16 +74,18 @@ def measure_peak(precision: str, cpu: str) -> float:
     import torch
 
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
-    left, right = torch.randn(ROWS, WIDTH).to(dtype), torch.randn(WIDTH, OUT).to(dtype)
-    out = torch.empty(ROWS, OUT, dtype=dtype)
-    taken: list[float] = []
-    with torch.inference_mode():
-        torch.mm(left, right, out=out)  # the first one also chooses a kernel and starts its threads
-        while len(taken) < 3 or sum(taken) < SECONDS:
-            start = time.perf_counter()
-            torch.mm(left, right, out=out)
-            taken.append(time.perf_counter() - start)
-    rate = 2 * ROWS * WIDTH * OUT / min(taken)
+    rate = 0.0
+    for rows, width, columns in SHAPES:
+        left, right = torch.randn(rows, width).to(dtype), torch.randn(width, columns).to(dtype)
+        out = torch.empty(rows, columns, dtype=dtype)
+        taken: list[float] = []
+        with torch.inference_mode():
+            torch.mm(left, right, out=out)  # the first one also chooses a kernel and starts its threads
+            while len(taken) < 3 or sum(taken) < SECONDS / len(SHAPES):
+                start = time.perf_counter()
+                torch.mm(left, right, out=out)
+                taken.append(time.perf_counter() - start)
+        rate = max(rate, 2 * rows * width * columns / min(taken))
     key, known = _key(cpu, torch.get_num_threads()), _read()
     rate = max(rate, known.get(key, {}).get(precision, 0.0))
     known[key] = known.get(key, {}) | {precision: rate}
