@@ -78,16 +78,19 @@ def test_bad_bytes_are_replaced_as_in_the_whole(
     assert len(data) - good == sum(replaced for _, replaced in read)
 
 
-@given(parts=st.lists(st.sampled_from(STORIES), max_size=60), size=st.integers(4, 64))
-def test_documents_are_what_stands_between_separators(parts: list[str], size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", ["<SEP>", "\n\n", "c d e f"])
+@given(parts=st.lists(st.sampled_from(STORIES), max_size=60), size=st.integers(8, 64))
+def test_documents_are_what_stands_between_separators(
+    separator: str, parts: list[str], size: int, tmp_path: Path
+) -> None:
     """In blocks of any size the documents are those of a plain split, less line breaks around them and empty ones."""
     text = "".join(parts)
     joined: list[bytes] = []
-    for piece in pieces(tmp_path / "a", text.encode(), b"<SEP>", size):
+    for piece in pieces(tmp_path / "a", text.encode(), separator.encode(), size):
         if piece.opens:
             joined.append(b"")
         joined[-1] += piece.data
-    expected = [part.strip("\r\n").encode() for part in text.split("<SEP>")]
+    expected = [part.strip("\r\n").encode() for part in text.split(separator)]
     assert [part for part in expected if part] == joined
 
 

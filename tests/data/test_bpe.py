@@ -87,6 +87,13 @@ def test_merges_are_found_again_from_ranks() -> None:
     assert json.loads(theirs.to_str())["model"]["merges"] == again["model"]["merges"]
 
 
+def test_a_token_out_of_reach_is_refused() -> None:
+    """`abc` without `ab` or `bc` before it cannot have come from merges."""
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"abc": 256}
+    with pytest.raises(ValueError, match=r"b'abc' \(id 256\) cannot be reached"):
+        BPE.from_ranks(ranks, "bpe")
+
+
 def test_document_000s_ids() -> None:
     """Document 000's six ids of its sentence, among 50,257; 50256 ends a text."""
     bpe = gpt2_slice()

@@ -36,7 +36,7 @@ def files(tmp_path: Path, **contents: str | bytes) -> None:
 
 
 def tokens(path: Path, dtype: str = "<u2") -> list[int]:
-    return np.fromfile(path, dtype).tolist()
+    return [int(token) for token in np.fromfile(path, dtype)]
 
 
 def library(tmp_path: Path, n: int = 40) -> None:
