@@ -132,7 +132,9 @@ def test_a_measured_peak_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cpu = look("cpu")
     assert cpu.peak("fp32") is None
+    before = torch.get_rng_state()
     measured = with_measured_peak(cpu, "fp32")
+    assert torch.equal(before, torch.get_rng_state())
     rate = measured.peak("fp32")
     assert rate is not None
     assert 1e8 < rate < 1e15
