@@ -49,8 +49,8 @@ def test_what_it_prints(texts: Path) -> None:
         "train.bin          6,613 tokens        0.0 MB of text          7 documents  1.00 bytes a token\n"
         "val.bin            2,202 tokens        0.0 MB of text          2 documents  1.00 bytes a token\n"
         "tokenizer  bytes, vocabulary 257, written as uint16\n"
-        "replaced   1 bytes that are not UTF-8, by U+FFFD (--strict refuses them)\n"
-        "left out   1 files that are not text: texts/picture.png\n"
+        "replaced   bytes that are not UTF-8, by U+FFFD: 1 (--strict refuses them)\n"
+        "left out   files that are not text: 1 (texts/picture.png)\n"
         "written    data/text, T s, V MB/s\n"
     )
 

@@ -33,7 +33,9 @@ def command(
     tokenizer: Annotated[
         str, typer.Option(help="bpe (trained on this text), gpt2, bytes, characters, or a directory that holds one")
     ] = "bpe",
-    vocab_size: Annotated[int, typer.Option(help="ids wanted of a BPE trained here")] = 8192,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="ids wanted of a BPE trained here; default: 8192, for pystdlib 4096")
+    ] = None,
     val: Annotated[
         list[Path] | None, typer.Option(help="validation text, a file or directory; may be repeated")
     ] = None,
@@ -91,7 +93,7 @@ def command(
                 sources=tuple(chosen),
                 out=out,
                 tokenizer=tokenizer,
-                vocab_size=vocab_size,
+                vocab_size=vocab_size or (4096 if sources == ["pystdlib"] else 8192),
                 val_share=val_share,
                 separator=separator,
                 seed=seed,
@@ -190,11 +192,11 @@ def _lines(prepared: Prepared, out: Path, seconds: float) -> list[str]:
         ]
     lines.append(f"tokenizer  {meta.tokenizer}, vocabulary {meta.vocab_size:,}, written as {meta.dtype}")
     if meta.replaced_bytes:
-        lines.append(f"replaced   {meta.replaced_bytes:,} bytes that are not UTF-8, by U+FFFD (--strict refuses them)")
+        lines.append(f"replaced   bytes that are not UTF-8, by U+FFFD: {meta.replaced_bytes:,} (--strict refuses them)")
     if meta.skipped_files:
         more = meta.skipped_files - len(prepared.skipped_names)
         names = ", ".join(prepared.skipped_names) + (f" and {more:,} more" if more else "")
-        lines.append(f"left out   {meta.skipped_files:,} files that are not text: {names}")
+        lines.append(f"left out   files that are not text: {meta.skipped_files:,} ({names})")
     if prepared.unchanged:
         lines.append(f"unchanged  {out} was prepared from the same files in the same way; --overwrite prepares it anew")
     else:
