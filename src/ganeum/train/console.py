@@ -17,6 +17,7 @@ from rich.text import Text
 from ganeum import units
 
 REFRESH_S = 0.25
+BAR = 12  # characters
 
 
 class Console:
@@ -73,9 +74,9 @@ class Console:
         if self._live and (now or time.monotonic() - self._refreshed > REFRESH_S):
             self._refreshed = time.monotonic()
             share = step / self._total
-            bar = "━" * round(20 * share) + "╌" * (20 - round(20 * share))
+            bar = "━" * round(BAR * share) + "╌" * (BAR - round(BAR * share))
             text = f"step {step:,}/{self._total:,} {bar} {share:.0%}  {self._latest}"
-            self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+            self._live.update(Text(text), refresh=True)
 
     def _write(self, text: str) -> None:
         self._file.write((text + "\n").encode("utf-8", "replace"))

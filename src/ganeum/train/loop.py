@@ -70,12 +70,11 @@ class Loop:
         with Interrupt() as interrupt:
             while progress.step < total:
                 if self._out_of_patience():
+                    self._keep()
                     return "patience"
                 self._advance(total)
                 if interrupt.requested is not None:
-                    if progress.step not in checkpoint.steps(self.directory)[:1]:
-                        self._check_finite()
-                        self._save()
+                    self._keep()
                     raise Interrupted(interrupt.requested, progress.step)
         return "max_iters"
 
@@ -186,6 +185,12 @@ class Loop:
         return time.monotonic() - self._began
 
     # ------------------------------------------------------------------------------- keeping, and not keeping
+
+    def _keep(self) -> None:
+        """A checkpoint of where it stands, unless there is one."""
+        if self.progress.step not in checkpoint.steps(self.directory):
+            self._check_finite()
+            self._save()
 
     def _save(self) -> Path:
         progress = self.progress

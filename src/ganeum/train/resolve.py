@@ -13,8 +13,8 @@ from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import micro_batch
 from ganeum.plan.lengths import lengths
-from ganeum.step import compile as compilation
 from ganeum.step import precision, schedule
+from ganeum.step.compile import choose as choose_compile
 from ganeum.step.optimizer_step import default_loss_chunk
 from ganeum.train import pace
 
@@ -152,7 +152,7 @@ def _hours(choices: Choices, hours: float, corpus: Corpus) -> None:
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
     where = torch.device(choices.config.device)
-    value, why = compilation.choose(choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=where)
+    value, why = choose_compile(choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=where)
     choices.set("train.compile", value, why)
 
 

@@ -98,7 +98,7 @@ def _held(
     stream: TextIO,
 ) -> dict[str, Any]:
     """With the run held by this process alone: whatever ends it, status.json says so."""
-    before, config = run.status(), decided.config
+    config = decided.config
     try:
         if config.train.eval_only:
             return _evaluate(run, config, corpus, stream)
@@ -106,16 +106,20 @@ def _held(
     except Interrupted as stop:
         _note(run, "interrupted", stop.step, None)
         raise
-    except KeyboardInterrupt:  # before the first step
-        _note(run, "interrupted", before.step if before else 0, None)
+    except KeyboardInterrupt:  # before the first step, or after the last
+        _note(run, "interrupted", _newest(run), None)
         raise
     except BaseException as error:
-        step = (checkpoint.steps(run) or [0])[0]
         shown = _explained(error, run, config)
-        _note(run, "failed", step, str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}")
+        text = str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}"
+        _note(run, "failed", _newest(run), text)
         if shown is error:
             raise
         raise shown from error
+
+
+def _newest(run: RunDirectory) -> int:
+    return max(checkpoint.steps(run), default=0)
 
 
 def _note(run: RunDirectory, state: State, step: int, error: str | None) -> None:

@@ -8,7 +8,8 @@ import torch
 
 from ganeum.config import Config
 from ganeum.models.build import build
-from ganeum.step import allocator
+from ganeum.step import allocator, precision
+from ganeum.step.loss import linear_cross_entropy
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import randomness
 
@@ -23,12 +24,10 @@ def start(config: Config) -> OptimizerStep:
     assert train.precision != "auto", "resolved before"
     assert train.compile != "auto", "resolved before"
     assert train.loss_chunk != "auto", "resolved before"
-    if device.type == "cuda":
-        _deterministic()
     if device.type == "cpu":
         allocator.keep_freed_memory()
     randomness.seed_all(config.seed)
-    return OptimizerStep(
+    step = OptimizerStep(
         build(config.model).to(device),
         train,
         device,
@@ -36,10 +35,38 @@ def start(config: Config) -> OptimizerStep:
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
     )
+    if device.type == "cuda":
+        make_deterministic(step)
+    return step
 
 
-def _deterministic() -> None:
-    """The same bits every time on a GPU too: torch then takes the backward passes that add in a fixed order."""
+def make_deterministic(step: OptimizerStep) -> bool:
+    """The same bits every time on a GPU too: torch then takes the backward passes that add in a fixed order.
+
+    Flash attention has one, but only where torch is told to refuse everything else. So one sequence is tried that
+    way; if something in it has none, torch only warns from then on, and False is returned. Weights, gradients and
+    random states are afterwards as they were.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over memory
+    torch.use_deterministic_algorithms(True)
+    before, model = randomness.state(), step.model
+    tokens = torch.zeros(1, model.config.block_size, dtype=torch.int64, device=step.device)
+    try:
+        with precision.autocast(step.precision, step.device):
+            hidden = model.hidden(tokens)  # (1, T, C)
+        linear_cross_entropy(
+            hidden.flatten(0, 1),
+            model.head.weight,
+            tokens.flatten(),
+            vocab_size=model.vocab_size,
+            chunk=step.loss_chunk,
+            dtype=step.dtype,
+        ).backward()
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    model.zero_grad(set_to_none=True)
+    randomness.restore(before)
+    return not torch.is_deterministic_algorithms_warn_only_enabled()
