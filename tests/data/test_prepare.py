@@ -368,3 +368,19 @@ def test_progress_counts_up_to_the_end(tmp_path: Path) -> None:
     for counts in seen.values():
         assert counts == sorted(counts)
         assert (size, size) == counts[-1]
+
+
+def test_a_tokenizer_that_cannot_be_had_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    """A name that is none, or a vocabulary that is too small: no text is read, nothing is written."""
+    library(tmp_path, 3)
+    phases: list[str] = []
+    for options, message in (
+        ({"tokenizer": "gpt3"}, "there is no tokenizer 'gpt3'"),
+        ({"vocab_size": 100}, "a BPE vocabulary of 100 is too small"),
+        ({"tokenizer": "gpt2", "gpt2_vocabulary": tmp_path}, "no GPT-2 vocabulary can be read from"),
+    ):
+        what = Preparation((Source(tmp_path / "in"),), tmp_path / "out", **options)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match=message):
+            prepare(what, lambda phase, done, total: phases.append(phase))
+    assert [] == phases
+    assert not (tmp_path / "out").exists()

@@ -81,12 +81,7 @@ class BPE(Tokenizer):
         Raises:
             DataError: ``vocab_size`` has no room for them.
         """
-        if vocab_size < 257:
-            raise DataError(
-                f"a BPE vocabulary of {vocab_size} is too small",
-                why="the 256 bytes and the end-of-text token are always in it: 257",
-                suggestion="--vocab-size 257 or more, or --tokenizer bytes",
-            )
+        refuse_small(vocab_size)
         from tokenizers import pre_tokenizers, trainers
 
         bpe = _empty()
@@ -114,6 +109,16 @@ class BPE(Tokenizer):
         bpe = _empty(models.BPE(vocab={text_of[token]: id for token, id in ranks.items()}, merges=merges))
         bpe.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
         return cls(bpe.to_str(), kind)
+
+
+def refuse_small(vocab_size: int) -> None:
+    """Raises DataError where the ids that are always there leave no room."""
+    if vocab_size < 257:
+        raise DataError(
+            f"a BPE vocabulary of {vocab_size} is too small",
+            why="the 256 bytes and the end-of-text token are always in it: 257",
+            suggestion="--vocab-size 257 or more, or --tokenizer bytes",
+        )
 
 
 def _empty(model: Any = None) -> tokenizers.Tokenizer:

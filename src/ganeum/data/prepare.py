@@ -19,7 +19,7 @@ import numpy as np
 import ganeum
 from ganeum.data import jobs
 from ganeum.data.blocks import Block, documents, sample_share, tasks
-from ganeum.data.bpe import BPE
+from ganeum.data.bpe import BPE, refuse_small
 from ganeum.data.corpus import PREPARING
 from ganeum.data.files import Source, Survey, Walk
 from ganeum.data.gpt2 import gpt2
@@ -96,18 +96,33 @@ def prepare(what: Preparation, progress: Progress = lambda phase, done, total: N
     if survey.bytes == 0:
         raise _no_text(what, survey)
     what = replace(what, workers=min(what.workers, 1 + survey.bytes // _BYTES_WORTH_A_WORKER))
+    named = _named(what)
     with temporary(what.out) as directory:
-        meta = _fill(directory, what, walk, survey, fingerprint, progress)
+        meta = _fill(directory, what, named, walk, survey, fingerprint, progress)
         take_place(directory, what.out)
     return Prepared(meta, False, tuple(survey.skipped_names))
 
 
-def _fill(directory: Path, what: Preparation, walk: Walk, survey: Survey, fingerprint: str, progress: Progress) -> Meta:
+def _fill(
+    directory: Path,
+    what: Preparation,
+    named: Tokenizer | None,
+    walk: Walk,
+    survey: Survey,
+    fingerprint: str,
+    progress: Progress,
+) -> Meta:
     given = any(source.part == "val" for source in what.sources)
     separator = what.separator.encode() if what.separator else None
     rules = jobs.Rules(separator, what.seed, 0.0 if given else what.val_share, what.strict)
     rules, rule, characters = _counted(what, walk, survey, rules, progress)
-    tokenizer = _tokenizer(what, walk, survey, rules, characters, progress)
+    tokenizer: Tokenizer
+    if named is not None:
+        tokenizer = named
+    elif what.tokenizer == "characters":
+        tokenizer = Characters(characters)
+    else:
+        tokenizer = BPE.train(_sample(walk, survey, rules, progress), what.vocab_size)
     tokenizer.save(directory / "tokenizer")
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
 
@@ -195,20 +210,26 @@ def _counted(
     return rules, "hash", sorted_characters
 
 
-def _tokenizer(
-    what: Preparation, walk: Walk, survey: Survey, rules: jobs.Rules, characters: str, progress: Progress
-) -> Tokenizer:
+def _named(what: Preparation) -> Tokenizer | None:
+    """The tokenizer, where no text is needed to make it: what cannot be had is said before anything is read."""
     match what.tokenizer:
         case "bytes":
             return Bytes()
-        case "characters":
-            return Characters(characters)
         case "gpt2":
             return gpt2(what.gpt2_vocabulary)
         case "bpe":
-            return BPE.train(_sample(walk, survey, rules, progress), what.vocab_size)
-        case directory:
+            refuse_small(what.vocab_size)
+            return None
+        case "characters":
+            return None
+        case directory if Path(directory).is_dir():
             return load_tokenizer(directory)
+        case name:
+            raise DataError(
+                f"there is no tokenizer {name!r}",
+                why="it is neither bpe, gpt2, bytes or characters nor a directory that holds one",
+                suggestion="--tokenizer bpe, say",
+            )
 
 
 def _sample(walk: Walk, survey: Survey, rules: jobs.Rules, progress: Progress) -> Iterator[str]:
