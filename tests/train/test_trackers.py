@@ -17,10 +17,19 @@ def test_tensorboard_reads_each_step_once_after_a_resume(yaml: Path) -> None:
 
     from ganeum.train import loop
 
+    save, saves = loop.Loop._save, []
+
+    def dies_at_the_third(self: loop.Loop) -> Path:
+        saves.append(self.progress.step)
+        if len(saves) == 3:
+            raise SystemExit
+        return save(self)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Loop, "_save", lambda self: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(loop.Loop, "_save", dies_at_the_third)
         with pytest.raises(SystemExit):
             go(yaml)
+    assert saves == [4, 5, 8]
     go(yaml)
     events = EventAccumulator("results/tiny/logs").Reload()
     points = events.Scalars("loss")
