@@ -60,6 +60,19 @@ def test_a_short_text_gives_fewer_ids() -> None:
     assert 257 < BPE.train(["aaaa bb", "aaaa bb"], 5000).vocab_size < 265
 
 
+def test_words_without_end_cost_no_time_and_teach_nothing() -> None:
+    """400,000 times the same letter, mark or space, which would take minutes, changes nothing in what is learnt."""
+    plain = BPE.train(["the gauge "] * 50, 300)
+    for letter in ("x", "=", " ", "가", "7", "_"):
+        assert plain.token_bytes == BPE.train(["the gauge "] * 50 + [letter * 400_000], 300).token_bytes
+
+
+def test_prose_without_spaces_is_learnt() -> None:
+    """Chinese or Japanese has no spaces for pages; its marks end words, and its words are learnt."""
+    bpe = BPE.train(["機械学習は、面白い。" * 200], 300)
+    assert 3 >= len(bpe.encode("機械学習は"))
+
+
 def test_training_does_not_depend_on_threads() -> None:
     """One thread or four: the same tokenizer.json, byte for byte."""
     code = (

@@ -7,6 +7,7 @@ One file describes it, ``tokenizer.json`` in Hugging Face's format. Trained with
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 # GPT-2's (openai/gpt-2, src/encoder.py), possessive where nothing can be given back. No alternative goes on from a
 # character that is not white space to one that is: text may be cut there and encoded in pieces (data/blocks.py).
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+_ANY_RUN = re.compile(r"\S{1000}|\s{1000}")  # the quick look that nearly every text gets away with
+_ENDLESS = re.compile(r"[^\W\d_]{1000,}|\d{1000,}|(?:[^\w\s]|_){1000,}|\s{1000,}")
 
 
 class BPE(Tokenizer):
@@ -91,7 +95,7 @@ class BPE(Tokenizer):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        bpe.train_from_iterator(texts, trainer)
+        bpe.train_from_iterator(map(_without_endless_words, texts), trainer)
         return cls(bpe.to_str())
 
     @classmethod
@@ -119,6 +123,14 @@ def refuse_small(vocab_size: int) -> None:
             why="the 256 bytes and the end-of-text token are always in it: 257",
             suggestion="--vocab-size 257 or more, or --tokenizer bytes",
         )
+
+
+def _without_endless_words(text: str) -> str:
+    """The text less runs of a thousand letters, digits, marks or spaces (a dump, a ruler): no words are learnt there.
+
+    ``tokenizers`` takes time that grows with the square of a word's length: minutes for 400,000 times ``x``.
+    """
+    return _ENDLESS.sub("", text) if _ANY_RUN.search(text) else text
 
 
 def _empty(model: Any = None) -> tokenizers.Tokenizer:
