@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console as Terminal
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -59,6 +60,16 @@ class Console:
             self._stream.write(text + "\n")
             self._stream.flush()
         self._write(text)
+
+    def show(self, drawn: RenderableType) -> None:
+        """A table and its like; the file gets it as plain text."""
+        if self._live:
+            self._terminal.print(drawn, soft_wrap=False)
+        else:
+            Terminal(file=self._stream, highlight=False, width=100).print(drawn)
+        with StringIO() as text:
+            Terminal(file=text, width=100).print(drawn)
+            self._write(text.getvalue().rstrip("\n"))
 
     def interval(self, metrics: Mapping[str, Any], left_s: float | None) -> None:
         """A logged step: moves the live line, or prints a plain one."""

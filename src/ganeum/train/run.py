@@ -17,6 +17,7 @@ from ganeum.data.corpus import Corpus, open_corpus
 from ganeum.errors import GaneumError, RunError
 from ganeum.models.weights import load_file_state, load_initial
 from ganeum.plan.closed_form import plan
+from ganeum.plan.render import show
 from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.record.status import State
 from ganeum.step.optimizer_step import OptimizerStep
@@ -175,7 +176,11 @@ def _train(
         checkpoint.point(run, progress.best_step)
         Status.of_this_process("running", progress.step).write(run.status_path)
         predicted = _describe(run, decided, corpus, device)
-        console.say(summary.opening(run, config, predicted, progress))
+        if saved is None:
+            console.show(show(predicted))
+            console.say(f"{run.name} → {run.path}\n")
+        else:
+            console.say(summary.going_on(run, config, predicted, progress))
         validation = validation_set(corpus, config)
         if validation is None:
             console.say("There is no val.bin: nothing is evaluated, and no checkpoint is the best one.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from ganeum import units
@@ -14,22 +14,22 @@ from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
 
 
-def opening(run: RunDirectory, config: Config, predicted: Mapping[str, Any], progress: Progress) -> str:
-    """What is about to be trained, on what, for how long."""
+def going_on(run: RunDirectory, config: Config, predicted: Mapping[str, Any], progress: Progress) -> str:
+    """What is trained, on what, for how long, and from which step on; a new run shows its whole plan instead."""
     train, settled = config.train, Settled.of(config)
     accumulated = train.batch_size // settled.micro_batch_size
     tokens, seen = predicted["data"]["tokens"], settled.max_iters * train.batch_size * config.model.block_size
-    lines = [
-        f"{run.name} → {run.path}",
-        f"{units.count(predicted['parameters']['total'])} parameters, {train.precision}"
-        f"{', compiled' if train.compile else ''} on {predicted['device']['name']}",
-        f"{settled.max_iters:,} steps of {train.batch_size} × {config.model.block_size} tokens "
-        f"({accumulated} × {settled.micro_batch_size} at once), {units.count(seen)} in all: "
-        f"each of the {units.count(tokens)} tokens there are is seen {seen / tokens:.2g} times",
-    ]
-    if progress.step:
-        lines.append(f"going on from step {progress.step:,}")
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"{run.name} → {run.path}",
+            f"{units.count(predicted['parameters']['total'])} parameters, {train.precision}"
+            f"{', compiled' if train.compile else ''} on {predicted['device']['name']}",
+            f"{settled.max_iters:,} steps of {train.batch_size} × {config.model.block_size} tokens "
+            f"({accumulated} × {settled.micro_batch_size} at once), {units.count(seen)} in all: "
+            f"each of the {units.count(tokens)} tokens there are is seen {seen / tokens:.2g} times",
+            f"going on from step {progress.step:,}",
+        ]
+    )
 
 
 def of(
@@ -106,7 +106,26 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
     lines = ["", "Training Finished!", f"Total Training Time: {ended['elapsed_s']:.2f} sec", "", _figures(ended)]
     if ended["ended_by"] == "patience":
         lines.append("Stopped early: the validation loss did not get better any more (train.patience).")
+    lines += _planned_and_measured(ended["planned_and_measured"])
     return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
+
+
+def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """A line for each figure that was predicted and measured, with how far off it was."""
+    shown: dict[str, Callable[[float], str]] = {
+        "step_s": lambda value: f"{value:.3g} s a step",
+        "tokens_per_second": lambda value: f"{value:,.0f} tokens/s",
+        "mfu": lambda value: f"{value:.1%} MFU",
+        "hours": lambda value: f"{units.duration(value * 3600)} in all",
+        "peak_allocated_gib": lambda value: f"{value:.2f} GiB allocated",
+        "peak_reserved_gib": lambda value: f"{value:.2f} GiB reserved",
+    }
+    rows = [
+        f"{text(planned):>24}{text(measured):>24}{measured / planned - 1:>+9.0%}"
+        for name, text in shown.items()
+        if (planned := figures[name]["planned"]) and (measured := figures[name]["measured"]) is not None
+    ]
+    return ["", f"{'planned':>24}{'measured':>24}{'off by':>9}", *rows, ""] if rows else []
 
 
 def already(run: RunDirectory, ended: Mapping[str, Any]) -> str:
