@@ -35,13 +35,14 @@ def start(config: Config) -> OptimizerStep:
         compiled=train.compile,
         loss_chunk=train.loss_chunk,
     )
-    if device.type == "cuda":
+    if device.type == "cuda" or train.compile:
         make_deterministic(step)
     return step
 
 
 def make_deterministic(step: OptimizerStep) -> bool:
-    """The same bits every time on a GPU too: torch then takes the backward passes that add in a fixed order.
+    """The same bits every time on a GPU, and from compiled code, whose threads would add an embedding's gradients in
+    whatever order they come: torch then takes the backward passes that add in a fixed order.
 
     Flash attention has one, but only where torch is told to refuse everything else. So one sequence is tried that
     way; if something in it has none, torch only warns from then on, and False is returned. Weights, gradients and
