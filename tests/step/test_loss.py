@@ -1,0 +1,114 @@
+"""The chunked loss is cross-entropy on full logits, and never holds those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ganeum.step.loss import linear_cross_entropy, token_nats
+
+
+def problem(rows: int, width: int, vocab: int, padding: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+    """hidden (rows, width), weight (vocab + padding, width) whose padding would win every softmax, targets (rows,)."""
+    g = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, width, generator=g, dtype=dtype).requires_grad_()
+    weight = torch.randn(vocab + padding, width, generator=g, dtype=dtype)
+    weight[vocab:] *= 100
+    return hidden, weight.requires_grad_(), torch.randint(vocab, (rows,), generator=g)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 33),
+    width=st.integers(1, 9),
+    vocab=st.integers(1, 40),
+    padding=st.integers(0, 7),
+    chunk=st.integers(1, 40),
+    ignored=st.integers(0, 5),
+    seed=st.integers(0, 999),
+)
+def test_it_is_torchs_cross_entropy_whatever_the_shape_and_the_chunk(
+    rows: int, width: int, vocab: int, padding: int, chunk: int, ignored: int, seed: int
+) -> None:
+    """Value and both gradients are those of F.cross_entropy on the full logits of the real vocabulary."""
+    hidden, weight, targets = problem(rows, width, vocab, padding, seed, torch.float64)
+    targets[:ignored] = -1
+    loss = linear_cross_entropy(hidden, weight, targets, vocab_size=vocab, chunk=chunk, scale=0.25)
+    ours = torch.autograd.grad(3 * loss, (hidden, weight))
+    expected = 0.25 * F.cross_entropy(hidden @ weight[:vocab].T, targets, ignore_index=-1, reduction="sum")
+    theirs = torch.autograd.grad(3 * expected, (hidden, weight))
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours, theirs)
+    assert not ours[1][vocab:].any(), "padding must get no gradient at all"
+
+
+def test_its_gradient_is_that_of_finite_differences() -> None:
+    """gradcheck in fp64."""
+    hidden, weight, targets = problem(7, 5, 11, 3, dtype=torch.float64)
+    weight = (weight / 10).detach().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda h, w: linear_cross_entropy(h, w, targets, vocab_size=11, chunk=3), (hidden, weight)
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
+def test_in_half_precision_it_is_as_near_as_the_dtype_allows(dtype: torch.dtype, tolerance: float) -> None:
+    """Against fp32: the loss within a thousandth, the gradients within a few units of the dtype's rounding."""
+    hidden, weight, targets = problem(256, 64, 500, 12)
+    weight = (weight / 10).detach().requires_grad_()
+    loss = linear_cross_entropy(hidden, weight, targets, vocab_size=500, chunk=100, dtype=dtype, scale=1 / 256)
+    ours = torch.autograd.grad(loss, (hidden, weight))
+    expected = F.cross_entropy(hidden @ weight[:500].T, targets)
+    theirs = torch.autograd.grad(expected, (hidden, weight))
+    torch.testing.assert_close(loss, expected, rtol=1e-3, atol=0)
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert (mine - reference).norm() < tolerance * reference.norm()
+
+
+def test_evaluation_gives_the_nats_of_every_token() -> None:
+    """token_nats is cross-entropy without reduction, 0 for an ignored target."""
+    hidden, weight, targets = problem(20, 6, 30, 2)
+    targets[4] = -1
+    nats = token_nats(hidden, weight, targets, vocab_size=30, chunk=8)
+    expected = F.cross_entropy(hidden @ weight[:30].T, targets, ignore_index=-1, reduction="none")
+    torch.testing.assert_close(nats, expected.detach())
+    assert not nats.requires_grad
+
+
+def test_a_token_of_vanishing_probability_has_finite_nats() -> None:
+    """exp(−500) is 0 in fp32; its loss is 500 all the same."""
+    hidden, weight = torch.tensor([[1.0]]), torch.tensor([[500.0], [0.0]])
+    nats = token_nats(hidden, weight, torch.tensor([1]), vocab_size=2, chunk=1)
+    torch.testing.assert_close(nats, torch.tensor([500.0]))
+
+
+class Largest(TorchDispatchMode):
+    """The largest number of elements that any new tensor of a wide dtype has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, Tensor) and tensor.dtype in (torch.float32, torch.float64):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_logits_of_the_whole_batch_never_exist_in_fp32(dtype: torch.dtype) -> None:
+    """512 rows × 1,000 columns in chunks of 32: no fp32 tensor is larger than one chunk, in training or evaluation."""
+    hidden, weight, targets = problem(512, 8, 1_000, 24)
+    with Largest() as seen:
+        linear_cross_entropy(hidden, weight, targets, vocab_size=1_000, chunk=32, dtype=dtype).backward()
+        token_nats(hidden, weight, targets, vocab_size=1_000, chunk=32, dtype=dtype)
+    assert seen.elements == 32 * 1_024
