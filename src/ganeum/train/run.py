@@ -55,7 +55,7 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
     corpus = open_corpus(config.data.directory, config.model.block_size)
     device = hardware.detect(config.device)
     stored = None if overwrite else record.existing(_name(config))
-    decided = _decide(config, corpus, device) if stored is None else lengthened(stored, config, corpus)
+    decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
     run, resolved, outcome = record.create(config, decided.config, overwrite=overwrite)
     if outcome == "finished":
         ended: dict[str, Any] = record.read_json(run.summary_path)
@@ -67,7 +67,7 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
         run.release()
 
 
-def _decide(config: Config, corpus: Corpus, device: hardware.Device) -> Resolved:
+def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: TextIO) -> Resolved:
     """A new run's config; whatever cannot work is refused here, before there is a directory."""
     if config.train.eval_only and config.train.init_from is None:
         raise RunError(
@@ -76,6 +76,8 @@ def _decide(config: Config, corpus: Corpus, device: hardware.Device) -> Resolved
         )
     check_trackers(config)
     _batches(config, corpus)
+    if config.train.hours is not None:
+        print("train.hours: measuring this machine's pace for a few seconds", file=stream, flush=True)
     decided = resolve(config, corpus, device)
     if config.train.init_from is not None:
         load_initial(config.train.init_from, decided.config.model)
