@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ class BPE(Tokenizer):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        bpe.train_from_iterator(map(_without_endless_words, texts), trainer)
+        bpe.train_from_iterator(map(_without_endless_words, _portions(texts)), trainer)
         return cls(bpe.to_str())
 
     @classmethod
@@ -123,6 +123,13 @@ def refuse_small(vocab_size: int) -> None:
             why="the 256 bytes and the end-of-text token are always in it: 257",
             suggestion="--vocab-size 257 or more, or --tokenizer bytes",
         )
+
+
+def _portions(texts: Iterable[str]) -> Iterator[str]:
+    """The texts in portions of 64 Ki characters: ``tokenizers`` gathers 256 at a time before it works on them."""
+    for text in texts:
+        for start in range(0, len(text), 2**16):
+            yield text[start : start + 2**16]
 
 
 def _without_endless_words(text: str) -> str:
