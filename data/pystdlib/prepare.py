@@ -1,4 +1,4 @@
-"""This Python's standard library → train.bin and val.bin beside this file; options as `ganeum prepare pystdlib --help` says."""
+"""Python's standard library → train.bin and val.bin beside this file; options as `ganeum prepare --help` says."""
 
 import sys
 from pathlib import Path

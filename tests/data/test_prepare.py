@@ -379,7 +379,7 @@ def test_a_tokenizer_that_cannot_be_had_is_said_before_anything_is_read(tmp_path
         ({"vocab_size": 100}, "a BPE vocabulary of 100 is too small"),
         ({"tokenizer": "gpt2", "gpt2_vocabulary": tmp_path}, "no GPT-2 vocabulary can be read from"),
     ):
-        what = Preparation((Source(tmp_path / "in"),), tmp_path / "out", **options)  # type: ignore[arg-type]
+        what = Preparation((Source(tmp_path / "in"),), tmp_path / "out", **options)
         with pytest.raises(DataError, match=message):
             prepare(what, lambda phase, done, total: phases.append(phase))
     assert [] == phases
