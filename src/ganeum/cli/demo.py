@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from ganeum.config import Config
 
-DATA = Path("data/demo")
-VOCAB_SIZE = 4096
-VAL_SHARE = 0.02
+DATA = Path("data/pystdlib")
 RESERVED_S = 45.0  # of the time: the start, the evaluation on all held-out text, and the samples
 SAMPLES = 5
 
@@ -34,12 +32,16 @@ def command(
     from ganeum import record
     from ganeum.cli.prepare import command as prepare
     from ganeum.config import load
+    from ganeum.data.meta import META
     from ganeum.train.interrupt import Interrupted
     from ganeum.train.run import train
 
     began, console = time.monotonic(), Console(highlight=False, soft_wrap=True)
     _heading(console, 1, "Text becomes tokens", "the Python standard library's own source, and a tokenizer for it")
-    prepare(["pystdlib"], out=DATA, vocab_size=VOCAB_SIZE, val_share=VAL_SHARE)
+    if (DATA / META).exists():
+        console.print(f"{DATA} is prepared already")
+    else:
+        prepare(["pystdlib"], out=DATA)
 
     _heading(console, 2, "A plan, then the training", "what is predicted here is measured below")
     left_s = max(20.0, minutes * 60 - RESERVED_S - (time.monotonic() - began))
@@ -65,7 +67,7 @@ _NEXT = """\
 results/demo/                 the run: config, plan, metrics, checkpoints, samples
   summary.json                planned beside measured
   checkpoints/best            which checkpoint was the best
-data/demo/                    train.bin, val.bin, meta.json, tokenizer/
+data/pystdlib/                train.bin, val.bin, meta.json, tokenizer/
 
 ganeum sample demo --prompt "class Stack:" --num-samples 3
 ganeum train configs/demo.yaml train.hours=0.5 name=demo-longer
@@ -91,10 +93,9 @@ def _compare(console: Console, config: Config) -> None:
 
     from rich.table import Table
 
-    from ganeum.data.corpus import open_corpus
-    from ganeum.data.meta import held_out_files
+    from ganeum.data.meta import Meta, held_out_files
 
-    meta = open_corpus(DATA).meta
+    meta = Meta.read(DATA)
     assert meta is not None, "it was prepared just now"
     texts = [path.read_bytes() for path in held_out_files(meta)]
     size = sum(map(len, texts))
