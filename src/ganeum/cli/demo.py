@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ganeum.errors import RunError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -52,6 +54,10 @@ def command(
         train(config, overwrite=again)
     except Interrupted as stop:
         raise typer.Exit(stop.exit_status) from None
+    except RunError as error:
+        if "--overwrite" in (error.suggestion or ""):  # an older demo's run is in the way
+            error.suggestion = "ganeum demo --again throws it away and trains anew"
+        raise
     trained = record.existing("demo")
     assert trained is not None, "it was trained just now"
 
