@@ -176,3 +176,23 @@ def test_tiny_temperatures_do_not_overflow():
     ours, _ = pair()
     greedy = generate(ours, [1], temperature=0.0)
     assert generate(ours, [1], temperature=1e-6, generator=seeded(0)) == greedy
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_it_draws_where_training_has_made_torch_strict(monkeypatch, lenient):
+    """A GPU has no cumulative sum in a fixed order: generate asks for none, and leaves torch as strict as it was."""
+    cumsum = torch.Tensor.cumsum
+
+    def as_on_a_gpu(tensor, *args, **options):
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set …")
+        return cumsum(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", as_on_a_gpu)
+    torch.use_deterministic_algorithms(True, warn_only=lenient)
+    try:
+        assert len(generate(pair()[0], [1], max_new_tokens=3, top_p=0.9)[0]) == 3
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == lenient
+    finally:
+        torch.use_deterministic_algorithms(False)

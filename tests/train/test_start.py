@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_corpus import go
 
 from ganeum.config import Config, load
+from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import randomness, resolve
 from ganeum.train.start import make_deterministic, start
 
@@ -65,3 +67,20 @@ def test_every_random_state_comes_back() -> None:
     file.seek(0)
     randomness.restore(torch.load(file, weights_only=True))
     assert expected == [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), random.gauss(0, 1)]
+
+
+def test_a_run_leaves_torch_as_strict_as_it_was(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, evaluating and measuring take strict mode for themselves, not for what the process does next."""
+    from ganeum.train import pace, run
+
+    def strict(config: Config) -> OptimizerStep:
+        step = start(config)
+        assert make_deterministic(step)
+        return step
+
+    for module in (run, pace):
+        monkeypatch.setattr(module, "start", strict)
+    monkeypatch.setattr(pace, "MEASURE_S", 0.0)
+    for overrides in (["hours=0.0001"], ["hours=0.0001", "eval_only=true"]):
+        go(yaml, *overrides, "sample.interval=0")
+        assert not torch.are_deterministic_algorithms_enabled()

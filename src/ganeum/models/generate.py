@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from ganeum.models.gpt import GPT, Cache
+from ganeum.models.kernels import any_kernel
 
 
 @torch.no_grad()
+@any_kernel()
 def generate(
     model: GPT,
     prompt: Sequence[int],
@@ -41,7 +43,7 @@ def generate(
         end_of_text: a text ends where this token is drawn.
         on_token: called as (which text, token) for every new token, and (which text, None) at its end; for live output.
 
-    The model's mode (train, eval) is the same afterwards; torch's global random state is not touched.
+    The model's mode (train, eval) and torch's strictness are the same afterwards; no global random state is touched.
     """
     assert prompt, "a prompt has at least one token"
     was_training, device = model.training, model.token_embedding.weight.device

@@ -13,6 +13,7 @@ from ganeum.config import Config
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus
 from ganeum.hardware import Device
+from ganeum.models.kernels import mode_kept
 from ganeum.plan import flops, parameters
 from ganeum.train.evaluate import validation_set
 from ganeum.train.start import start
@@ -45,6 +46,7 @@ class Pace:
         )
 
 
+@mode_kept()
 def measure(config: Config, corpus: Corpus) -> Pace:
     """Trains a throwaway model for a few steps on the run's own first batches.
 

@@ -15,6 +15,7 @@ from ganeum.config import Config
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus, open_corpus
 from ganeum.errors import GaneumError, RunError
+from ganeum.models.kernels import mode_kept
 from ganeum.models.weights import load_file_state, load_initial
 from ganeum.plan.closed_form import plan
 from ganeum.plan.render import show
@@ -161,6 +162,7 @@ def _tidy(run: RunDirectory) -> None:
             torn.unlink(missing_ok=True)
 
 
+@mode_kept()
 def _train(
     run: RunDirectory,
     decided: Resolved,
@@ -249,6 +251,7 @@ def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:
     return step
 
 
+@mode_kept()
 def _evaluate(run: RunDirectory, config: Config, corpus: Corpus, stream: TextIO) -> dict[str, Any]:
     """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set."""
     saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,18 +20,17 @@ def write(run: RunDirectory, step: int, model: GPT, tokenizer: Tokenizer, config
     end = tokenizer.end_of_text
     # An empty prompt is the end-of-text token, after which a document begins; without one, the first token there is.
     prompt = tokenizer.encode(settings.prompt) or [end if end is not None else 0]
-    with _any_kernel():
-        texts = generate(
-            model,
-            prompt,
-            num_samples=settings.num_samples,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            generator=torch.Generator().manual_seed(config.seed + step),
-            end_of_text=end,
-        )
+    texts = generate(
+        model,
+        prompt,
+        num_samples=settings.num_samples,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        generator=torch.Generator().manual_seed(config.seed + step),
+        end_of_text=end,
+    )
     lines = [
         f"step: {step}",
         f"prompt: {settings.prompt!r}",
@@ -46,17 +43,3 @@ def write(run: RunDirectory, step: int, model: GPT, tokenizer: Tokenizer, config
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "\n".join(lines) + "\n")
     return path
-
-
-@contextmanager
-def _any_kernel() -> Iterator[None]:
-    """Training on a GPU refuses what adds in no fixed order; top_p's cumulative sum has no other kernel there."""
-    strict, lenient = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(strict, warn_only=lenient)
