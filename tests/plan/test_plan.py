@@ -90,13 +90,29 @@ def test_time_from_a_measured_step() -> None:
     assert time["mfu"] == pytest.approx(604.6 * 744_731_136 / 59.5e12, rel=1e-3)
 
 
+def test_hours_are_steps_and_evaluations() -> None:
+    """5,080 steps of a second and 200 s of evaluations are 5,280 s; whoever reads it sees where that comes from."""
+    found = plan(ONE_BOOK, device=GPU, tokens=TOKENS, step_s=1.0, evaluations_s=200.0, time_source="a guess")["time"]
+    assert found["hours"] == pytest.approx(5_280 / 3600)
+    assert found["source"] == "a guess"
+
+
+def test_memory_is_planned_as_it_will_be_measured() -> None:
+    """A GPU's allocator counts tensors; a CPU's process also holds what it held before there was a model."""
+    gib = 2**30
+    gpu, cpu = (plan(ONE_BOOK, device=device, tokens=TOKENS, held_bytes=gib)["memory_gib"] for device in (GPU, CPU))
+    assert gpu["peak_allocated"] == gpu["tensors"] > 16 * 162_247_680 / gib
+    assert cpu["peak_allocated"] == cpu["tensors"] + 1
+    assert "peak_allocated" not in plan(ONE_BOOK, device=CPU, tokens=TOKENS)["memory_gib"]
+
+
 def test_nothing_is_made_up() -> None:
     """Without data and without a known peak, what depends on them is absent, not null or zero."""
     unknown = Device("a GPU of next year", "cuda", 100.0, 99.0, capability=(13, 0))
     found = plan(ONE_BOOK, device=unknown, step_s=1.0)
     assert not {"tokens", "windows", "steps", "repeats_per_token"} & set(found["data"])
     assert "total" not in found["flops"]
-    assert set(found["time"]) == {"step_s", "tokens_per_second"}
+    assert set(found["time"]) == {"step_s", "tokens_per_second", "source"}
     assert "null" not in json.dumps(found)
 
 

@@ -203,7 +203,9 @@ def outcome(run: Path, last_step: int) -> dict[str, Any]:
     numbers = ("step", "tokens_seen", "loss", "val_loss", "val_bpb", "learning_rate", "grad_norm")
     lines = [json.loads(line) for line in (run / "logs" / "metrics.jsonl").read_text().splitlines()]
     weights = run / "checkpoints" / f"step-{last_step:08d}" / "model.safetensors"
+    plan = json.loads((run / "plan.json").read_text())
     return {
+        "plan": (sorted(plan), [(choice["key"], choice["value"]) for choice in plan["choices"]]),
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "metrics": [{name: line.get(name) for name in numbers} for line in lines],
         "samples": {path.name: path.read_text() for path in sorted((run / "samples").glob("*.txt"))},

@@ -14,6 +14,8 @@ import pytest
 import tiny_corpus
 from killing import DONE, Trainer
 
+from ganeum.train.interrupt import Interrupted
+
 STEPS = ("max_iters=100", "log.interval=10", "sample.interval=0", "eval_interval=50", "checkpoint_interval=1000")
 
 
@@ -86,3 +88,25 @@ def test_the_average_of_an_epoch_survives_an_interruption(data: Path, here: Path
 
     assert average(here / "whole" / "tiny" / "logs" / "console.log")
     assert average(run / "logs" / "console.log") == average(here / "whole" / "tiny" / "logs" / "console.log")
+
+
+@pytest.mark.parametrize("moment", ["resolve", "start", "summary.of"])
+def test_sigterm_outside_the_loop_is_an_interruption_too(
+    yaml: Path, here: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Before there is a run nothing is left; then, before the first step and after the last, it says `interrupted`."""
+
+    def terminated(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"ganeum.train.run.{moment}", terminated)
+        with pytest.raises(Interrupted) as stop:
+            tiny_corpus.go(yaml)
+    assert stop.value.exit_status == 143
+    run = here / "results" / "tiny"
+    assert run.exists() == (moment != "resolve")
+    if run.exists():
+        assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    assert tiny_corpus.go(yaml)[0]["steps"] == 20
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

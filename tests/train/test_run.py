@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,41 @@ def test_a_vocabulary_smaller_than_the_datas_is_refused(yaml: Path, data: Path) 
         "  try    model.vocab_size: auto"
     )
     assert not Path("results/tiny").exists()
+
+
+@pytest.mark.parametrize("length", ["max_iters=60", "tokens=15360"])
+def test_what_is_planned_is_measured_and_shown_beside_it(yaml: Path, length: str) -> None:
+    """Step, rate, MFU, hours and memory of an ordinary run; lengthened, the hours are planned for all steps."""
+    names = ("step_s", "tokens_per_second", "mfu", "hours", "peak_allocated_gib")
+    summary, shown = go(yaml, length, "sample.interval=0")
+    assert all(value for name in names for value in summary["planned_and_measured"][name].values())
+    assert summary["time_planned_from"] == "measured before the start"
+    assert all(word in shown.partition("off by")[2] for word in (" s a step", "tokens/s", "MFU", "in all", "allocated"))
+    planned = summary["planned_and_measured"]["hours"]["planned"]
+    longer, _ = go(yaml, "max_iters=120", "sample.interval=0")
+    assert longer["planned_and_measured"]["hours"]["planned"] == pytest.approx(2 * planned)
+
+
+def test_a_short_run_is_not_measured_before(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 steps: a guess from the device's peak, and it is called one."""
+    from ganeum.train import pace
+
+    monkeypatch.setattr(pace, "measure", None)
+    summary, shown = go(yaml)
+    assert summary["time_planned_from"] == "a rough guess: 30% of the device's peak, no evaluations"
+    assert "(times planned: a rough guess" in shown
+
+
+def test_a_death_before_config_yaml_has_its_name_loses_no_choice(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """plan.json is on the disk by then, and is not in the way of the next start."""
+
+    def dies(*_: object) -> None:
+        assert json.loads(Path("results/tiny/plan.json").read_text())["choices"]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["ganeum.record.create"], "write_atomic", dies)
+        with pytest.raises(KeyboardInterrupt):
+            go(yaml)
+    go(yaml)
+    assert json.loads(Path("results/tiny/plan.json").read_text())["choices"]

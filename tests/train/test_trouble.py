@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,75 @@ def test_a_disk_without_space_is_refused_before_writing(yaml: Path, monkeypatch:
         "  try    free some space (old runs: `ganeum runs`), then give the same command again: it goes on from there",
     ]
     assert not list(Path("results/tiny/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            "RunError: the device's memory is full with a micro-batch of 4 sequences of 32 tokens\n"
+            "  where  cpu\n"
+            "  why    DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\n"
+            "  try    train.micro_batch_size=2 under another name (the batch it learns with stays 8)",
+        ),
+        (
+            OSError(27, "File too large", "/some/file"),
+            "RunError: a file of the run could not be read or written: File too large\n"
+            "  where  /some/file\n"
+            "  try    when that is mended, give the same command again: it goes on from the last checkpoint",
+        ),
+    ],
+    ids=["memory", "file too large"],
+)
+def test_what_the_machine_refuses_is_said(
+    yaml: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, shown: str
+) -> None:
+    """No traceback: what was too much, where, and what to try."""
+    from ganeum.train.loop import Loop
+
+    def refuse(loop: Loop) -> None:
+        raise error
+
+    monkeypatch.setattr(Loop, "run", refuse)
+    with pytest.raises(RunError) as found:
+        go(yaml)
+    assert str(found.value) == shown
+    assert json.loads(Path("results/tiny/status.json").read_text())["error"] == shown
+
+
+def test_no_memory_while_measuring_leaves_no_run(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """train.hours: the same words, before there is a directory."""
+    from ganeum.train import pace
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(pace, "measure", refuse)
+    with pytest.raises(RunError, match="the device's memory is full with a micro-batch of 4 sequences"):
+        go(yaml, "hours=1")
+    assert not Path("results/tiny").exists()
+
+
+def test_a_full_disk_without_a_checkpoint_names_no_size(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How large one will be is not known then."""
+    from ganeum.train import run
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run, "trackers", refuse)
+    with pytest.raises(RunError, match=r"the disk is full: [\d.]+ \wiB are free"):
+        go(yaml)
+
+
+def test_a_reader_who_leaves_does_not_end_the_training(yaml: Path) -> None:
+    """`ganeum train … | head -1`: a real pipe, closed before the first line; all is in console.log, exit status 0."""
+    words = [sys.executable, "-m", "ganeum", "train", str(yaml)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, "")
+    assert json.loads(Path("results/tiny/status.json").read_text())["state"] == "finished"
+    assert "Training Finished!" in Path("results/tiny/logs/console.log").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ganeum
+from ganeum import units
 from ganeum.config import Config, to_yaml
 from ganeum.hardware.device import Device
 from ganeum.hardware.peaks import torch_version
@@ -23,6 +24,9 @@ def plan(
     tokens: int | None = None,
     vocab_size: int | None = None,
     step_s: float | None = None,
+    evaluations_s: float = 0.0,
+    time_source: str = "measured before the start",
+    held_bytes: int | None = None,
     choices: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The plan of a run, as ``plan.json`` holds it. What cannot be known yet is left out, never guessed or null.
@@ -33,11 +37,14 @@ def plan(
         tokens: tokens in ``train.bin``; None while the data is not prepared.
         vocab_size: the data's, for ``model.vocab_size: auto``; without it GPT-2's is taken, with a warning.
         step_s: seconds of one optimizer step, where it was measured: fills ``time``.
+        evaluations_s: seconds of all evaluations.
+        time_source: where these come from.
+        held_bytes: what the process holds before there is a model; on a CPU its memory is measured as a whole.
         choices: those made already, ``{key, value, reason}``, kept in front.
 
     Returns:
         ganeum_version, torch_version, config_sha256 (of the config's YAML), name, method, model, device, parameters,
-        flops (counts; ``per_token`` is forward and backward), data, batch, time, choices, warnings.
+        flops (counts; ``per_token`` is forward and backward), data, batch, memory_gib, time, choices, warnings.
     """
     settled, made = _settle(config, device, vocab_size)
     model, train = settled.model, settled.train
@@ -108,6 +115,7 @@ def plan(
             "gradient_accumulation_steps": train.batch_size // train.micro_batch_size,
             "tokens_per_step": length.tokens_per_step,
         },
+        "memory_gib": _memory(settled, device, train.micro_batch_size, held_bytes),
         "choices": [*map(dict, choices), *made],
         "warnings": [warning.as_dict() for warning in warnings.of(facts)],
     }
@@ -117,9 +125,23 @@ def plan(
             "step_s": step_s,
             "tokens_per_second": per_second,
             "mfu": per_second * work.per_token / peak if peak else None,
-            "hours": None if length.steps is None else length.steps * step_s / 3600,
+            "hours": None if length.steps is None else (length.steps * step_s + evaluations_s) / 3600,
+            "source": time_source,
         }
     return {key: _without_none(value) for key, value in found.items() if value is not None}
+
+
+def _memory(config: Config, device: Device, micro_batch_size: int, held_bytes: int | None) -> dict[str, Any]:
+    """``tensors`` at a step's fullest moment, and ``peak_allocated`` where a run measures just that: a GPU's allocator
+    counts tensors, a CPU's process also holds what it held before; MPS tells no peak."""
+    tensors = micro_batch.needed_bytes(config, device, micro_batch_size) / units.GIB
+    found: dict[str, Any] = {"tensors": tensors, "source": "estimated"}
+    if device.kind == "cuda":
+        found["peak_allocated"] = tensors
+    elif device.kind == "cpu" and held_bytes is not None:
+        held = held_bytes / units.GIB
+        found |= {"before_the_model": held, "peak_allocated": tensors + held}
+    return found
 
 
 def _settle(config: Config, device: Device, vocab_size: int | None) -> tuple[Config, list[dict[str, Any]]]:

@@ -113,7 +113,9 @@ def _time(plan: dict[str, Any]) -> Rows:
         mfu = f", MFU {time['mfu']:.1%}" if "mfu" in time else ""
         rows.append((units.duration(time["step_s"]), Text(f"a step: {time['tokens_per_second']:,.0f} tokens/s{mfu}")))
         if "hours" in time:
-            rows.append((units.duration(time["hours"] * 3600), Text("in all, measured steps × their number")))
+            rows.append(
+                (units.duration(time["hours"] * 3600), Text(f"in all, evaluations included ({time['source']})"))
+            )
     if peak and total:
         rows.append((units.duration(total / peak), Text("in all at the device's full peak, which nothing reaches")))
     elif not rows:

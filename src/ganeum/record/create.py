@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from ganeum.config.checks import LENGTHS
@@ -13,18 +13,21 @@ from ganeum.config.schema import Config
 from ganeum.config.write import to_yaml
 from ganeum.errors import GaneumError, RunError
 from ganeum.record.directory import RunDirectory, free_name, results_dir
-from ganeum.record.files import flush_directory, write_atomic
+from ganeum.record.files import flush_directory, write_atomic, write_json
 
 Outcome = Literal["new", "resume", "finished"]
 
 
-def create(requested: Config, resolved: Config, *, overwrite: bool = False) -> tuple[RunDirectory, Config, Outcome]:
+def create(
+    requested: Config, resolved: Config, *, overwrite: bool = False, files: Mapping[str, object] | None = None
+) -> tuple[RunDirectory, Config, Outcome]:
     """The run called `requested.name`, held by this process alone until `release()` or its end.
 
     Args:
         requested: what the user wrote, `auto` where it is `auto`; it must have a name.
         resolved: the same with every `auto` decided; it becomes `config.yaml` if the run is new.
         overwrite: throw away what is there.
+        files: JSON by its name, for a new run, on the disk before that is one.
 
     Returns:
         The directory; the config to train with (of a run that exists: the stored one, with the new length if that was
@@ -41,7 +44,7 @@ def create(requested: Config, resolved: Config, *, overwrite: bool = False) -> t
         if overwrite:
             _remove(run)
         if not run.exists():
-            _make(run, resolved)
+            _make(run, resolved, files or {})
             return run, resolved, "new"
         stored = load_stored(run.config_path)
         config = _continued(run, requested, resolved, stored)
@@ -82,17 +85,20 @@ def is_finished(requested: Config) -> bool:
     return not _differences(requested, stored) and all(_length(requested, k) == _length(stored, k) for k in asked)
 
 
-def _make(run: RunDirectory, config: Config) -> None:
+def _make(run: RunDirectory, config: Config, files: Mapping[str, object]) -> None:
     """The directory is a run from the moment its config has its name; a death before that leaves nothing in the way."""
     run.path.parent.mkdir(parents=True, exist_ok=True)
     if run.path.exists() and not run.path.is_dir():
         raise _in_the_way(run, "a file")
     run.path.mkdir(exist_ok=True)
-    others = [path for path in run.path.iterdir() if not path.name.startswith(f".{run.config_path.name}.")]
+    ours = tuple(f".{name}." for name in (run.config_path.name, *files))
+    others = [path for path in run.path.iterdir() if path.name not in files and not path.name.startswith(ours)]
     if others:
         raise _in_the_way(run, f"a directory with {others[0].name} and no {run.config_path.name}")
     for torn in run.path.iterdir():
         torn.unlink()
+    for name, content in files.items():
+        write_json(run.path / name, content)
     write_atomic(run.config_path, to_yaml(config))
     flush_directory(run.path.parent)
 

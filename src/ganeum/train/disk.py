@@ -31,15 +31,16 @@ def is_full(error: BaseException) -> bool:
         error = following
 
 
-def full(directory: Path, needed_bytes: int, kept: str) -> RunError:
+def full(directory: Path, needed_bytes: int | None, kept: str) -> RunError:
     """The error for a full disk.
 
     Args:
-        needed_bytes: what one checkpoint takes.
+        needed_bytes: what one checkpoint takes; None where that is not known.
         kept: what is safe, for the reader's peace of mind.
     """
+    needed = "" if needed_bytes is None else f"a checkpoint needs {units.size(needed_bytes)}, "
     return RunError(
-        f"the disk is full: a checkpoint needs {units.size(needed_bytes)}, {units.size(_free(directory))} are free",
+        f"the disk is full: {needed}{units.size(_free(directory))} are free",
         where=str(directory),
         why=f"nothing more can be written; {kept}",
         suggestion="free some space (old runs: `ganeum runs`), then give the same command again: it goes on from there",

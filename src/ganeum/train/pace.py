@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ from ganeum.train.evaluate import validation_set
 from ganeum.train.start import start
 
 WARM_UP, LEAST, MEASURE_S = 2, 3, 10.0  # steps before the clock; steps measured at least; seconds, after LEAST steps
+SHORT_S, SHARE, WORTH = 3.0, 100, 50  # seconds, part of the run's steps at most, for runs of more steps than this
 EVALUATIONS = 10  # of a run whose eval_interval is auto
 USUAL_MFU = 0.3  # of the device's peak, for a rough guess without measuring
+GUESSED = f"a rough guess: {USUAL_MFU:.0%} of the device's peak, no evaluations"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,12 @@ class Pace:
             return max(1, int((hours * 3600 - EVALUATIONS * self.evaluation_s) / self.step_s))
         return max(1, int(hours * 3600 / (self.step_s + self.evaluation_s / self.eval_interval)))
 
+    def evaluations_s(self, steps: int) -> float:
+        """Seconds of all evaluations of a run of so many steps."""
+        return self.evaluation_s * (
+            EVALUATIONS if self.eval_interval is None else math.ceil(steps / self.eval_interval)
+        )
+
     def reason(self, hours: float) -> str:
         return (
             f"{units.duration(hours * 3600)} at {self.step_s:.3g} s a step (median of {self.steps}) "
@@ -47,18 +56,22 @@ class Pace:
 
 
 @mode_kept()
-def measure(config: Config, corpus: Corpus) -> Pace:
+def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace:
     """Trains a throwaway model for a few steps on the run's own first batches.
 
     The run's own model is built afterwards, from its seed: so this changes nothing of it, and there is never room
     needed for two.
+
+    Args:
+        steps: the run's, where they are given; then this takes little more than a hundredth of its time.
     """
+    enough, enough_s = (math.inf, MEASURE_S) if steps is None else (WARM_UP + steps // SHARE, SHORT_S)
     train, size = config.train, config.train.micro_batch_size
     assert size != "auto", "resolved before"
     step = start(config)
     batches = Batches(corpus.train, config.data, config.model.block_size, train.batch_size, config.seed)
     seconds: list[float] = []
-    while len(seconds) < WARM_UP + LEAST or sum(seconds[WARM_UP:]) < MEASURE_S:
+    while len(seconds) < WARM_UP + LEAST or (len(seconds) < enough and sum(seconds[WARM_UP:]) < enough_s):
         began = time.perf_counter()
         x, y = batches.batch(len(seconds))
         micro_batches = zip(x.split(size), y.split(size), strict=True)

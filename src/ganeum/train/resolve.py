@@ -16,7 +16,8 @@ from ganeum.plan.lengths import lengths
 from ganeum.step import precision, schedule
 from ganeum.step.compile import choose as choose_compile
 from ganeum.step.optimizer_step import default_loss_chunk
-from ganeum.train import pace
+from ganeum.train import pace, trouble
+from ganeum.train.pace import Pace
 
 LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
@@ -24,11 +25,11 @@ AS_CONFIGURED = "as configured"
 
 @dataclass(frozen=True)
 class Resolved:
-    """A config without `auto`; plan.json's ``choices`` {key, value, reason}; seconds a step, where it was measured."""
+    """A config without `auto`; plan.json's ``choices`` {key, value, reason}; its pace, where it was measured."""
 
     config: Config
     choices: list[dict[str, Any]]
-    step_s: float | None
+    pace: Pace | None
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Choices:
 
     config: Config
     reasons: list[dict[str, Any]]
-    step_s: float | None = None
+    pace: Pace | None = None
 
     def set(self, key: str, value: Any, reason: str) -> None:
         """`train.compile`, False, why. Values that the user gave are set without being listed."""
@@ -60,7 +61,7 @@ def replace(config: Config, key: str, value: Any) -> Config:
 def resolve(config: Config, corpus: Corpus, device: Device) -> Resolved:
     """The config with every `auto` resolved and its length in steps.
 
-    The order matters: what a later choice rests on is settled before it. `train.hours` takes a short measurement.
+    The order matters: what a later choice rests on is settled before it. The length takes a short measurement.
     """
     choices = Choices(config, [])
     _device(choices, device)
@@ -68,7 +69,7 @@ def resolve(config: Config, corpus: Corpus, device: Device) -> Resolved:
     _step(choices, device)
     _length(choices, corpus, device)
     _intervals(choices, corpus)
-    return Resolved(choices.config, choices.reasons, choices.step_s)
+    return Resolved(choices.config, choices.reasons, choices.pace)
 
 
 def lengthened(stored: Config, requested: Config, corpus: Corpus) -> Resolved:
@@ -137,17 +138,28 @@ def _length(choices: Choices, corpus: Corpus, device: Device) -> None:
             why = f"{train.tokens:,.0f} tokens, {found.tokens_per_step:,} a step"
             choices.set("train.max_iters", found.steps, why)
         _compile(choices, found.steps, pace.estimate(choices.config, device))
+        if found.steps > pace.WORTH and not choices.config.train.compile:  # compiling twice costs too much
+            choices.pace = _measure(choices.config, corpus, found.steps)
 
 
 def _hours(choices: Choices, hours: float, corpus: Corpus) -> None:
     """Measured as it is; and once more compiled, if compiling is what pays within that many steps."""
     wanted = choices.config.train.compile
-    speed = pace.measure(replace(choices.config, "train.compile", wanted is True), corpus)
+    speed = _measure(replace(choices.config, "train.compile", wanted is True), corpus)
     _compile(choices, speed.steps_in(hours), speed.step_s)
     if wanted == "auto" and choices.config.train.compile:
-        speed = pace.measure(choices.config, corpus)
-    choices.step_s = speed.step_s
+        speed = _measure(choices.config, corpus)
+    choices.pace = speed
     choices.set("train.max_iters", speed.steps_in(hours), speed.reason(hours))
+
+
+def _measure(config: Config, corpus: Corpus, steps: int | None = None) -> Pace:
+    try:
+        return pace.measure(config, corpus, steps=steps)
+    except (RuntimeError, MemoryError) as error:
+        if (full := trouble.out_of_memory(error, config)) is None:
+            raise
+        raise full from error
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, TextIO
 
-import torch
+import psutil
 
 from ganeum import hardware, record
 from ganeum.config import Config
@@ -22,13 +22,14 @@ from ganeum.plan.render import show
 from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.record.status import State
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train import checkpoint, disk, summary
+from ganeum.train import checkpoint, summary, trouble
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
 from ganeum.train.evaluate import validation_set
-from ganeum.train.interrupt import Interrupted
+from ganeum.train.interrupt import Interrupted, terminable
 from ganeum.train.loop import Loop
 from ganeum.train.meter import Meter
+from ganeum.train.pace import GUESSED, estimate
 from ganeum.train.progress import Progress
 from ganeum.train.resolve import Resolved, lengthened, resolve
 from ganeum.train.settled import Settled
@@ -38,6 +39,7 @@ from ganeum.train.trackers import check_trackers, trackers
 NEW_TOKENIZER = ".new-tokenizer"
 
 
+@terminable()
 def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = None) -> dict[str, Any]:
     """Trains, goes on with, extends, or evaluates (`eval_only`) the run that `config` describes → its summary.
 
@@ -55,9 +57,14 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
         print(notice, file=stream)
     corpus = open_corpus(config.data.directory, config.model.block_size)
     device = hardware.detect(config.device)
+    held_bytes = psutil.Process().memory_info().rss
     stored = None if overwrite else record.existing(_name(config))
     decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
-    run, resolved, outcome = record.create(config, decided.config, overwrite=overwrite)
+    files = {}
+    if stored is None and not decided.config.train.eval_only:  # what was chosen is on the disk before there is a run
+        device = hardware.with_measured_peak(device, decided.config.train.precision)
+        files["plan.json"] = _predict(decided, corpus, device, held_bytes)
+    run, resolved, outcome = record.create(config, decided.config, overwrite=overwrite, files=files)
     if outcome == "finished":
         ended: dict[str, Any] = record.read_json(run.summary_path)
         print(summary.already(run, ended), file=stream)
@@ -107,14 +114,11 @@ def _held(
         if config.train.eval_only:
             return _evaluate(run, config, corpus, stream)
         return _train(run, decided, corpus, device, stream)
-    except Interrupted as stop:
-        _note(run, "interrupted", stop.step, None)
-        raise
-    except KeyboardInterrupt:  # before the first step, or after the last
+    except (Interrupted, KeyboardInterrupt):
         _note(run, "interrupted", _newest(run), None)
         raise
     except BaseException as error:
-        shown = _explained(error, run, config)
+        shown = trouble.explained(error, run, config)
         text = str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}"
         _note(run, "failed", _newest(run), text)
         if shown is error:
@@ -129,27 +133,6 @@ def _newest(run: RunDirectory) -> int:
 def _note(run: RunDirectory, state: State, step: int, error: str | None) -> None:
     with suppress(OSError):  # a full disk: then a process that is gone says enough
         Status.of_this_process(state, step, error).write(run.status_path)
-
-
-def _explained(error: BaseException, run: RunDirectory, config: Config) -> BaseException:
-    """The error as a user can act on it, where there is something to do."""
-    if isinstance(error, GaneumError):
-        return error
-    if disk.is_full(error):
-        newest = checkpoint.steps(run)
-        needed = checkpoint.size_on_disk(run.checkpoint_dir(newest[0])) if newest else 0
-        return disk.full(run.path, needed, "no checkpoint was lost")
-    if isinstance(error, torch.OutOfMemoryError):
-        size = Settled.of(config).micro_batch_size
-        half = max(1, size // 2)
-        return RunError(
-            f"the device's memory is full with a micro-batch of {size} sequences of {config.model.block_size} tokens",
-            where=config.device,
-            why=str(error).splitlines()[0],
-            suggestion=f"train.micro_batch_size={half} under another name (the batch it learns with stays "
-            f"{config.train.batch_size})",
-        )
-    return error
 
 
 def _tidy(run: RunDirectory) -> None:
@@ -172,7 +155,8 @@ def _train(
 ) -> dict[str, Any]:
     _tidy(run)
     config = decided.config
-    device = hardware.with_measured_peak(device, config.train.precision)
+    if device.peak(config.train.precision) is None:
+        device = hardware.with_measured_peak(device, config.train.precision)
     with ExitStack() as stack:
         console = stack.enter_context(Console(run.console_path, Settled.of(config).max_iters, stream))
         saved = checkpoint.load_latest(run, console.say)
@@ -227,10 +211,7 @@ def _train(
 def _describe(run: RunDirectory, decided: Resolved, corpus: Corpus, device: hardware.Device) -> dict[str, Any]:
     """plan.json, environment.json and tokenizer/, each once, before step 0; → the plan."""
     if not run.plan_path.exists():
-        predicted = plan(
-            decided.config, device=device, tokens=len(corpus.train), step_s=decided.step_s, choices=decided.choices
-        )
-        record.write_json(run.plan_path, predicted)
+        record.write_json(run.plan_path, _predict(decided, corpus, device))  # it was thrown away
     if not run.environment_path.exists():
         record.write_json(run.environment_path, hardware.environment(decided.config.seed))
     if corpus.tokenizer is not None and not run.tokenizer_dir.exists():
@@ -239,6 +220,25 @@ def _describe(run: RunDirectory, decided: Resolved, corpus: Corpus, device: hard
         growing.rename(run.tokenizer_dir)
     stored: dict[str, Any] = record.read_json(run.plan_path)
     return stored
+
+
+def _predict(
+    decided: Resolved, corpus: Corpus, device: hardware.Device, held_bytes: int | None = None
+) -> dict[str, Any]:
+    """The plan; its times are measured, or without a measurement a guess."""
+    config, pace = decided.config, decided.pace
+    times: dict[str, Any] = {"step_s": estimate(config, device), "time_source": GUESSED}
+    if pace is not None:
+        evaluations_s = pace.evaluations_s(Settled.of(config).max_iters)
+        times = {"step_s": pace.step_s, "evaluations_s": evaluations_s}
+    return plan(
+        config,
+        device=device,
+        tokens=len(corpus.train),
+        choices=decided.choices,
+        held_bytes=held_bytes,
+        **times,
+    )
 
 
 def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:

@@ -39,7 +39,7 @@ def of(
     predicted: Mapping[str, Any],
     ended_by: Literal["max_iters", "patience"],
 ) -> dict[str, Any]:
-    """summary.json's content."""
+    """summary.json's content; the hours planned are those of as many steps as were taken."""
     logged = list(read_metrics(run.metrics_path))
     steady = [line for line in logged if line["step"] > 1] or logged  # the first step compiles and touches memory first
 
@@ -52,11 +52,14 @@ def of(
 
     time = predicted.get("time") or {}
     memory = predicted.get("memory_gib") or {}
+    planned_steps, hours = predicted["data"].get("steps"), time.get("hours")
+    if hours and planned_steps:  # the plan is the first start's: the run may have been lengthened, or stopped early
+        hours *= progress.step / planned_steps
     measured = {
         "step_s": (time.get("step_s"), median("step_time_s")),
         "tokens_per_second": (time.get("tokens_per_second"), median("tokens_per_second")),
         "mfu": (time.get("mfu"), median("mfu")),
-        "hours": (time.get("hours"), progress.elapsed_s / 3600),
+        "hours": (hours, progress.elapsed_s / 3600),
         "peak_allocated_gib": (memory.get("peak_allocated"), largest("memory_allocated_gib")),
         "peak_reserved_gib": (memory.get("peak_reserved"), largest("memory_reserved_gib")),
     }
@@ -72,6 +75,7 @@ def of(
         "best_step": progress.best_step,
         "best_val_loss": progress.best_val_loss,
         "best_val_bpb": progress.best_val_bpb,
+        "time_planned_from": time.get("source"),
         "planned_and_measured": {
             name: {"planned": planned, "measured": figure} for name, (planned, figure) in measured.items()
         },
@@ -106,11 +110,11 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
     lines = ["", "Training Finished!", f"Total Training Time: {ended['elapsed_s']:.2f} sec", "", _figures(ended)]
     if ended["ended_by"] == "patience":
         lines.append("Stopped early: the validation loss did not get better any more (train.patience).")
-    lines += _planned_and_measured(ended["planned_and_measured"])
+    lines += _planned_and_measured(ended["planned_and_measured"], ended["time_planned_from"])
     return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
 
 
-def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]], source: str | None) -> list[str]:
     """A line for each figure that was predicted and measured, with how far off it was."""
     shown: dict[str, Callable[[float], str]] = {
         "step_s": lambda value: f"{value:.3g} s a step",
@@ -125,6 +129,8 @@ def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]]) -> 
         for name, text in shown.items()
         if (planned := figures[name]["planned"]) and (measured := figures[name]["measured"]) is not None
     ]
+    if source is not None:
+        rows.append(f"(times planned: {source})")
     return ["", f"{'planned':>24}{'measured':>24}{'off by':>9}", *rows, ""] if rows else []
 
 
