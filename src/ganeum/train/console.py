@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console as Terminal
 from rich.console import RenderableType
@@ -31,9 +33,10 @@ class Console:
     """
 
     def __init__(self, path: Path, total: int, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stdout
-        if isinstance(self._stream, TextIOWrapper):
-            self._stream.reconfigure(errors="replace")  # an old code page has no ➤, and that must not end a training
+        stream = stream or sys.stdout
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an old code page has no ➤, and that must not end a training
+        self._stream = cast(TextIO, _Reader(stream))
         self._terminal = Terminal(file=self._stream, highlight=False, soft_wrap=True)
         self._file = path.open("ab", buffering=0)  # nothing is left to be written when it is closed
         self._total, self._latest, self._refreshed = total, "", 0.0
@@ -91,6 +94,34 @@ class Console:
 
     def _write(self, text: str) -> None:
         self._file.write((text + "\n").encode("utf-8", "replace"))
+
+
+class _Reader:
+    """A stream whose reader may leave (`| head -1`): what he would have seen is dropped, and the training goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._gone()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._gone()
+
+    def _gone(self) -> None:
+        """Nobody reads this file any more, what is left in its buffer neither: that goes out at the process's end."""
+        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def line(metrics: Mapping[str, Any], left_s: float | None) -> str:
