@@ -117,7 +117,7 @@ class _Reader:
 
     def _gone(self) -> None:
         """Nobody reads this file any more, what is left in its buffer neither: that goes out at the process's end."""
-        with suppress(OSError), open(os.devnull, "wb") as nowhere:
+        with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
