@@ -70,3 +70,8 @@ def test_it_is_always_positive_and_never_above_the_peak(
     """Whatever the lengths, even a warm-up longer than the run."""
     rate = learning_rate(step, train(warmup_iters=warmup, schedule=schedule, decay_share=share), total)
     assert 0 < rate <= 6e-4 * (1 + 1e-12)
+
+
+def test_a_tenth_is_written_as_one() -> None:
+    """3e-3 / 10 is 0.0003, without the rounding of binary numbers behind it."""
+    assert repr(min_learning_rate(train(learning_rate=3e-3, min_learning_rate="auto"))) == "0.0003"

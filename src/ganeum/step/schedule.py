@@ -16,7 +16,7 @@ def warmup_iters(train: Train, total: int) -> int:
 
 def min_learning_rate(train: Train) -> float:
     """Where cosine and wsd end; ``auto`` is a tenth of the peak (Hoffmann et al. 2022, appendix B)."""
-    return train.learning_rate / 10 if train.min_learning_rate == "auto" else train.min_learning_rate
+    return float(f"{train.learning_rate / 10:.6g}") if train.min_learning_rate == "auto" else train.min_learning_rate
 
 
 def learning_rate(step: int, train: Train, total: int) -> float:

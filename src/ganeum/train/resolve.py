@@ -174,6 +174,9 @@ def _intervals(choices: Choices, corpus: Corpus) -> None:
     steps = train.max_iters or 1
     if train.warmup_iters == "auto":
         choices.set("train.warmup_iters", schedule.warmup_iters(train, steps), f"2 % of {steps:,} steps, 10 to 2,000")
+    elif train.warmup_iters > steps and not train.eval_only:  # known only now, where the length is not in steps
+        why = f"a tenth of {steps:,} steps: with {train.warmup_iters:,} the learning rate would never reach its peak"
+        choices.set("train.warmup_iters", max(1, steps // 10), why)
     if train.min_learning_rate == "auto":
         choices.set("train.min_learning_rate", schedule.min_learning_rate(train), "a tenth of the learning rate")
     if train.eval_interval == "auto":
