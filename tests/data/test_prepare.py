@@ -384,3 +384,50 @@ def test_a_tokenizer_that_cannot_be_had_is_said_before_anything_is_read(tmp_path
             prepare(what, lambda phase, done, total: phases.append(phase))
     assert [] == phases
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_one_name_in_two_places(tmp_path: Path) -> None:
+    """Books of the same name from two directories, or one named twice, are two documents: one on either side."""
+    for place in "ab":
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "book.txt").write_text(place)
+    for n, paths in enumerate((("a/book.txt", "b/book.txt"), ("a", "b"), ("a/book.txt", "a/book.txt"))):
+        sources = tuple(Source(tmp_path / path) for path in paths)
+        out = tmp_path / f"out{n}"
+        meta = prepare(Preparation(sources, out, tokenizer="bytes")).meta
+        assert (1, 1) == (meta.train.documents, meta.val and meta.val.documents)
+        assert bytes(tokens(out / "val.bin")[:1]) == held_out_files(meta)[0].read_bytes()
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "val.bin"])
+def test_a_tokenizer_of_the_users_own_stays(tmp_path: Path, name: str) -> None:
+    """Any of the names that prepare writes is refused where no meta.json says that prepare wrote it."""
+    files(tmp_path, a="one")
+    mine = tmp_path / "out" / name / "mine"
+    mine.mkdir(parents=True)
+    with pytest.raises(DataError, match=r"already holds other data[\s\S]*not made by `ganeum prepare`"):
+        made(tmp_path, tokenizer="bytes")
+    assert mine.exists()
+
+
+def test_a_deleted_tokenizer_is_made_again(tmp_path: Path) -> None:
+    """The same input whose tokenizer/ is gone is not unchanged."""
+    files(tmp_path, a="one", b="two")
+    made(tmp_path, tokenizer="bytes")
+    (tmp_path / "out" / "tokenizer" / "ganeum.json").unlink()
+    assert not made(tmp_path, tokenizer="bytes").unchanged
+    assert open_corpus(tmp_path / "out").tokenizer is not None
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Old Korean archives hold such names: they are read, and shown with their bytes."""
+    directory = os.fsencode(tmp_path / "in") + b"\xb0\xa1"
+    os.mkdir(directory)
+    for name, content in ((b"\xb3\xaa.txt", b"text"), (b"b.txt", b"more"), (b"\xb4\xd9.bin", b"\0")):
+        with open(directory + b"/" + name, "wb") as file:
+            file.write(content)
+    result = made(tmp_path, Source(Path(os.fsdecode(directory))), tokenizer="bytes", val_share=0.9)
+    assert str(tmp_path / "in") + "\\xb0\\xa1" == result.meta.sources[0].path
+    assert (str(tmp_path / "in") + "\\xb0\\xa1/\\xb4\\xd9.bin",) == result.skipped_names
+    assert result.meta == open_corpus(tmp_path / "out").meta

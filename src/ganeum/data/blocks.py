@@ -135,12 +135,12 @@ def documents(block: Block, separator: bytes | None) -> Iterator[Document]:
 
 def held_out_share(seed: int, file: TextFile, number: int) -> float:
     """A number in [0, 1) that depends on the seed and the document's name only: below ``val_share``, it is held out."""
-    return _share(f"{seed}\0{file.name}\0{number}")
+    return _share(f"{seed}\0{file.key}\0{number}")
 
 
 def sample_share(seed: int, block: Block) -> float:
     """The same for a block, to choose what BPE is trained on."""
-    return _share(f"{seed}\0{block.file.name}\0{block.piece}\0sample")
+    return _share(f"{seed}\0{block.file.key}\0{block.piece}\0sample")
 
 
 def _share(key: str) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,11 +37,20 @@ class Source:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file to read: ``name`` is its path below its source, with ``/``, the same on every machine."""
+    """A file to read: ``name`` is its path below its source, with ``/``, the same on every machine.
+
+    ``repeat``: how many earlier sources have a file of that name.
+    """
 
     path: Path
     name: str
     part: PartName
+    repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """What the hashes know it by: no other file of the walk has the same."""
+        return f"{self.name}\0{self.repeat}" if self.repeat else self.name
 
 
 @dataclass
@@ -59,27 +69,38 @@ class Walk:
     excluded: Collection[Path] = ()
 
     def __iter__(self) -> Iterator[TextFile]:
-        for source in self.sources:
-            for file in self._candidates(source):
-                if not _is_binary(file.path):
-                    yield file
+        for _, file in self._all():
+            if not _is_binary(file.path):
+                yield file
 
     def survey(self) -> Survey:
         """Sizes, what was passed over, and a fingerprint, at the cost of a look into each file."""
         found = Survey([(0, 0)] * len(self.sources))
         fingerprint = hashlib.sha256()
-        for place, source in enumerate(self.sources):
-            for file in self._candidates(source):
-                there = file.path.stat()
-                fingerprint.update(f"{file.part}\0{file.name}\0{there.st_size}\0{there.st_mtime_ns}\n".encode())
-                if _is_binary(file.path):
-                    found.skipped += 1
-                    found.skipped_names += [str(file.path)] * (len(found.skipped_names) < 5)
-                else:
-                    files, size = found.sizes[place]
-                    found.sizes[place] = files + 1, size + there.st_size
+        for place, file in self._all():
+            there = file.path.stat()
+            line = f"{file.part}\0{file.name}\0{there.st_size}\0{there.st_mtime_ns}\n"
+            fingerprint.update(line.encode("utf-8", "surrogateescape"))
+            if _is_binary(file.path):
+                found.skipped += 1
+                found.skipped_names += [shown(file.path)] * (len(found.skipped_names) < 5)
+            else:
+                files, size = found.sizes[place]
+                found.sizes[place] = files + 1, size + there.st_size
         found.fingerprint = fingerprint.hexdigest()
         return found
+
+    def _all(self) -> Iterator[tuple[int, TextFile]]:
+        """Every file with its source's place. Only earlier sources count for ``repeat``: new ones move no document."""
+        names, directories = Counter[str](), list[Path]()
+        for place, source in enumerate(self.sources):
+            for file in self._candidates(source):
+                earlier = names[file.name] + sum((directory / file.name).is_file() for directory in directories)
+                yield place, replace(file, repeat=earlier) if earlier else file
+            if source.path.is_dir():
+                directories.append(source.path)
+            else:
+                names[source.path.name] += 1
 
     def _candidates(self, source: Source) -> Iterator[TextFile]:
         path = source.path
@@ -131,6 +152,11 @@ class Survey:
     def bytes(self) -> int:
         """Their size together."""
         return sum(size for _, size in self.sizes)
+
+
+def shown(path: Path | str) -> str:
+    """A path that can be printed and stored whatever its bytes: those that are not UTF-8 as ``\\xe9``."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -152,7 +152,7 @@ def encode(task: list[Block]) -> Encoded:
         if document.opens:
             made.documents[part] += 1
             if part == "val":
-                made.held_out.append(document.file.name)
+                made.held_out.append(str(document.file.path.absolute()) if document.file.repeat else document.file.name)
         if document.closes:
             ids[part] += end
     made.ids = {part: np.concatenate(arrays) for part, arrays in ids.items() if arrays}

@@ -48,7 +48,8 @@ class Split(_Frozen):
     seed: int = Field(description="changes which documents are held out, and the sample that BPE is trained on")
     separator: str | None = Field(description="what stands between documents in a file; null: a file is a document")
     held_out: list[str] | None = Field(
-        description="the files in val.bin, as paths below their source; null: documents are not files, or over 10,000"
+        description="the files in val.bin, as paths below their source, or absolute where an earlier source has one of "
+        "the same name; null: documents are not files, a name is not UTF-8, or over 10,000"
     )
 
 
@@ -107,10 +108,13 @@ def held_out_files(meta: Meta) -> list[Path]:
         raise DataError(
             "the held-out files are not known",
             where=META,
-            why=f"it lists them only where every document is a file, and up to {HELD_OUT_NAMES:,} of them",
+            why=f"it lists them only where every document is a file with a name in UTF-8, and up to {HELD_OUT_NAMES:,} of them",
         )
     roots = [Path(source.path) for source in meta.sources if source.part != "train"]
-    paths = [[root if root.is_file() else root / name for root in roots] for name in meta.split.held_out]
+    paths = [
+        [root / name if root.is_dir() or Path(name).is_absolute() else root for root in roots]
+        for name in meta.split.held_out
+    ]
     return [
         next((path for path in among if path.is_file() and path.name == name.rpartition("/")[2]), among[0])
         for name, among in zip(meta.split.held_out, paths, strict=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ganeum.data.corpus import PREPARING
 from ganeum.data.meta import META, Meta
+from ganeum.data.tokenizer import load_tokenizer
 from ganeum.errors import DataError
 from ganeum.record.files import flush_directory
 from ganeum.record.status import Status
@@ -82,9 +83,10 @@ def refuse_or_reuse(out: Path, fingerprint: str) -> Meta | None:
     """
     meta = Meta.read(out)
     if meta is None:
-        if not (out / "train.bin").exists() or (out / PREPARING).exists():
+        there = [name for name in PRODUCTS if (out / name).exists()]
+        if not there or (out / PREPARING).exists():
             return None
-        raise _occupied(out, "train.bin", "it was not made by `ganeum prepare`: there is no meta.json")
+        raise _occupied(out, there[0], "it was not made by `ganeum prepare`: there is no meta.json")
     if meta.fingerprint == fingerprint:
         sizes = {"train.bin": meta.train, "val.bin": meta.val}
         item = 2 if meta.dtype == "uint16" else 4
@@ -92,9 +94,16 @@ def refuse_or_reuse(out: Path, fingerprint: str) -> Meta | None:
             part is None or ((out / name).is_file() and (out / name).stat().st_size == part.tokens * item)
             for name, part in sizes.items()
         )
-        return meta if complete else None
+        return meta if complete and _has_tokenizer(out, meta) else None
     held = f"{meta.train.tokens:,} tokens ({meta.tokenizer}, vocabulary {meta.vocab_size:,}) of {meta.sources[0].path}"
     raise _occupied(out, META, f"it holds {held}, prepared from other files or with other options")
+
+
+def _has_tokenizer(out: Path, meta: Meta) -> bool:
+    try:
+        return load_tokenizer(out / "tokenizer").vocab_size == meta.vocab_size
+    except DataError:
+        return False
 
 
 def _occupied(out: Path, name: str, why: str) -> DataError:

@@ -21,7 +21,7 @@ from ganeum.data import jobs
 from ganeum.data.blocks import Block, documents, sample_share, tasks
 from ganeum.data.bpe import BPE, refuse_small
 from ganeum.data.corpus import PREPARING
-from ganeum.data.files import Source, Survey, Walk
+from ganeum.data.files import Source, Survey, Walk, shown
 from ganeum.data.gpt2 import gpt2
 from ganeum.data.meta import HELD_OUT_NAMES, META, Meta, Part, Split
 from ganeum.data.meta import Source as MetaSource
@@ -162,10 +162,12 @@ def _fill(
             val_share=what.val_share,
             seed=what.seed,
             separator=what.separator,
-            held_out=held_out if separator is None and len(held_out) <= HELD_OUT_NAMES else None,
+            held_out=held_out
+            if separator is None and len(held_out) <= HELD_OUT_NAMES and all(shown(name) == name for name in held_out)
+            else None,
         ),
         sources=[
-            MetaSource(path=str(source.path.absolute()), part=source.part, files=files, bytes=size)
+            MetaSource(path=shown(source.path.absolute()), part=source.part, files=files, bytes=size)
             for source, (files, size) in zip(what.sources, survey.sizes, strict=True)
         ],
         replaced_bytes=replaced,
