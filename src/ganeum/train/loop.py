@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ganeum.config import Config
+from ganeum.config.schema import Train
 from ganeum.data.batches import Batches
 from ganeum.data.tokenizer import Tokenizer
 from ganeum.errors import RunError
@@ -30,6 +31,7 @@ from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
 from ganeum.train.trackers import Tracker
 
+LEAST_LOSS_SCALE = 2.0**-14  # fp16's smallest normal number: an update below it is noise
 MILESTONE = 1_000  # steps between the lines "[Step 1000] Tokens seen: …"
 STATUS_S = 10.0  # seconds between two notes of the step in status.json
 
@@ -113,6 +115,8 @@ class Loop:
                 "grad_norm": result.grad_norm.item(),
                 "elapsed_s": self._elapsed(),
             }
+            if self.every.precision == "fp16":
+                line |= {"skipped_updates": int(self.step.skipped.item()), "loss_scale": self.step.loss_scale.item()}
             if evaluated:
                 saved |= self._evaluate()
                 line |= {"val_loss": progress.val_loss, "val_bpb": progress.val_bpb}
@@ -211,10 +215,22 @@ class Loop:
         self.step.load_state_dict(saved.state["step"])
         randomness.restore(saved.state["random"])
 
+    def _check_loss_scale(self) -> None:
+        """fp16 halves its loss scale until the gradient fits; where it never does, no update is made any more."""
+        scale = self.step.loss_scale.item()
+        if scale < LEAST_LOSS_SCALE:
+            raise RunError(
+                f"the gradient overflows fp16 at every loss scale: it is {scale:.3g} at step {self.progress.step:,}",
+                where=str(self.directory.metrics_path),
+                why=f"{int(self.step.skipped.item()):,} updates were skipped, and the weights no longer learn",
+                suggestion=_calmer(self.config.train),
+            )
+
     def _check_finite(self) -> None:
         """Waits for the device. The step itself keeps a bad update away from the weights; here the run ends for it."""
         bad = int(self.step.first_bad_step.item())
         if bad < 0:
+            self._check_loss_scale()
             return
         x, y = self.batches.batch(bad - 1)
         path = self.directory.logs_dir / f"bad-batch-{bad:08d}.safetensors"
@@ -228,9 +244,14 @@ class Loop:
                 if kept
                 else "no checkpoint had been written yet"
             ),
-            suggestion=f"train.learning_rate below {self.config.train.learning_rate:g}, a longer train.warmup_iters, "
-            "or train.precision=fp32, under another name",
+            suggestion=_calmer(self.config.train),
         )
+
+
+def _calmer(train: Train) -> str:
+    """What to try where numbers grow out of their range."""
+    wider = "" if train.precision == "fp32" else ", or train.precision=fp32"
+    return f"train.learning_rate below {train.learning_rate:g}, a longer train.warmup_iters{wider}, under another name"
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
