@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DATA = Path("data/pystdlib")
 RESERVED_S = 60.0  # of the time: the start, the evaluation on all held-out text, and the samples
-SAMPLES = 5
+PROMPTS = ("def ", "class ", "import os\n", "    def test_", "if ")
 
 
 def command(
@@ -63,8 +63,8 @@ def command(
 
     _heading(console, 3, "What it has learnt", "on all of the held-out files; none of them was in the training")
     _compare(console, trained)
-    _heading(console, 4, "What it writes", f"the first {SAMPLES} texts, as they came")
-    _write()
+    _heading(console, 4, "What it writes", "the first text for each of five beginnings, as it came")
+    _write(console)
     _heading(console, 5, f"Done in {(time.monotonic() - began) / 60:.1f} minutes", "what lies where, and what next")
     console.print(_NEXT)
 
@@ -142,7 +142,10 @@ def _bits_per_byte(config: Config) -> float:
     return bits
 
 
-def _write() -> None:
+def _write(console: Console) -> None:
     from ganeum.cli.sample import command as sample
 
-    sample("demo", num_samples=SAMPLES, max_new_tokens=160)
+    for prompt in PROMPTS:
+        console.print(f"[dim]--- {prompt!r} ---[/dim]")
+        sample("demo", prompt=prompt, num_samples=1, max_new_tokens=120)
+        console.print()
