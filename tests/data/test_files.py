@@ -101,3 +101,9 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").chmod(0)
     with pytest.raises(DataError, match=r"a\.txt cannot be read"):
         names(Source(tmp_path))
+
+
+def test_a_name_too_long_is_named(tmp_path: Path) -> None:
+    """What the file system refuses is an error with its reason."""
+    with pytest.raises(DataError, match=r"cannot be read[\s\S]*too long"):
+        names(Source(tmp_path / ("x" * 300)))

@@ -193,7 +193,7 @@ def test_strict_refuses_bad_bytes(tmp_path: Path) -> None:
         "  why    invalid continuation byte; --strict refuses what it cannot read exactly\n"
         "  try    convert the file (iconv -f … -t utf-8), or leave --strict out: such bytes become U+FFFD"
     )
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_preparing_again_does_nothing(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_no_text_is_refused(tmp_path: Path) -> None:
         made(tmp_path, tokenizer="bytes", separator="||")
     with pytest.raises(DataError, match=r"no text file is there whose name matches \*\.py; 0|matches \*\.py"):
         made(tmp_path, Source(tmp_path / "in", patterns=("*.py",)), tokenizer="bytes")
-    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_validation_text_is_refused(tmp_path: Path) -> None:
@@ -422,12 +422,55 @@ def test_a_deleted_tokenizer_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """Old Korean archives hold such names: they are read, and shown with their bytes."""
-    directory = os.fsencode(tmp_path / "in") + b"\xb0\xa1"
-    os.mkdir(directory)
+    directory = Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"\xb0\xa1"))
+    directory.mkdir()
     for name, content in ((b"\xb3\xaa.txt", b"text"), (b"b.txt", b"more"), (b"\xb4\xd9.bin", b"\0")):
-        with open(directory + b"/" + name, "wb") as file:
-            file.write(content)
-    result = made(tmp_path, Source(Path(os.fsdecode(directory))), tokenizer="bytes", val_share=0.9)
+        (directory / os.fsdecode(name)).write_bytes(content)
+    result = made(tmp_path, Source(directory), tokenizer="bytes", val_share=0.9)
     assert str(tmp_path / "in") + "\\xb0\\xa1" == result.meta.sources[0].path
     assert (str(tmp_path / "in") + "\\xb0\\xa1/\\xb4\\xd9.bin",) == result.skipped_names
     assert result.meta == open_corpus(tmp_path / "out").meta
+
+
+@pytest.mark.parametrize("out", ["in/a.txt", "in/a.txt/below", "x" * 300])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_out_that_can_be_no_directory(tmp_path: Path, out: str, overwrite: bool) -> None:
+    """A file, something below one, or a name longer than any file system takes: an error, no traceback."""
+    files(tmp_path, a="one")
+    with pytest.raises(DataError, match=r"cannot be (read|filled)[\s\S]*(Not a directory|File exists|too long)"):
+        prepare(
+            Preparation((Source(tmp_path / "in"),), tmp_path / out, tokenizer="bytes", overwrite=overwrite),
+        )
+    assert "one" == (tmp_path / "in" / "a.txt").read_text()
+
+
+def test_what_failed_leaves_no_directory(tmp_path: Path) -> None:
+    """A directory made for data that cannot be had is gone again, with those above it; an older one stays."""
+    files(tmp_path, a=b"\xff")
+    (tmp_path / "old").mkdir()
+    for out in ("new/and/below", "old"):
+        with pytest.raises(DataError, match="not UTF-8"):
+            prepare(Preparation((Source(tmp_path / "in"),), tmp_path / out, tokenizer="bytes", strict=True))
+    assert ["in", "old"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"||"])
+def test_validation_text_that_is_none(tmp_path: Path, content: bytes) -> None:
+    """An empty, binary or document-less --val is an error that names it, not a preparation without val.bin."""
+    files(tmp_path, a="one")
+    (tmp_path / "val.txt").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        made(
+            tmp_path,
+            Source(tmp_path / "in", "train"),
+            Source(tmp_path / "val.txt", "val"),
+            tokenizer="bytes",
+            separator="|",
+        )
+    assert str(error.value) == (
+        "DataError: there is no text to validate on\n"
+        f"  where  {tmp_path}/val.txt\n"
+        "  why    it was named for validation, but is empty or not text\n"
+        "  try    another --val, or none: then --val-share of the documents is held out"
+    )
+    assert not (tmp_path / "out").exists()

@@ -69,6 +69,14 @@ def test_one_document_says_how_to_get_a_validation_part(texts: Path) -> None:
     split = prepare(texts, "paragraphs.txt", "--tokenizer", "bytes", "--split-on", "\\n\\n", "--out", "paragraphs")
     assert "2 documents" in split.splitlines()[0]
     assert "1 documents" in split.splitlines()[1]
+    (texts / "windows.txt").write_bytes(b"one\r\n\r\ntwo")
+    never = prepare(texts, "windows.txt", "--tokenizer", "bytes", "--split-on", "\\n\\n", "--out", "windows")
+    assert never.splitlines()[1:3] == [
+        "val.bin    none: there is one document only: '\\n\\n' occurs nowhere between two "
+        "(in a file from Windows a line ends with '\\r\\n')",
+        "           for a validation loss: --val PATH with other text, or --split-on with another string that divides "
+        "this one",
+    ]
 
 
 def test_json_is_meta_json_and_where_it_lies(texts: Path) -> None:

@@ -181,14 +181,18 @@ def _lines(prepared: Prepared, out: Path, seconds: float) -> list[str]:
                 f"{part.documents:>9,} documents  {part.bytes / part.tokens:.2f} bytes a token"
             )
     if meta.val is None:
+        why, which = "there is one document only, and a document is never divided", "what"
+        if meta.split.val_share == 0:
+            why = "--val-share is 0"
+        elif meta.split.separator:
+            why = f"there is one document only: {meta.split.separator!r} occurs nowhere between two"
+            which = "another string that"
+            if "\n" in meta.split.separator.replace("\r\n", ""):
+                why += " (in a file from Windows a line ends with '\\r\\n')"
         lines += [
-            "val.bin    none: "
-            + (
-                "there is one document only, and a document is never divided"
-                if meta.split.val_share
-                else "--val-share is 0"
-            ),
-            "           for a validation loss: --val PATH with other text, or --split-on with what divides this one",
+            f"val.bin    none: {why}",
+            "           for a validation loss: --val PATH with other text, or --split-on with "
+            f"{which} divides this one",
         ]
     lines.append(f"tokenizer  {meta.tokenizer}, vocabulary {meta.vocab_size:,}, written as {meta.dtype}")
     if meta.replaced_bytes:

@@ -104,6 +104,12 @@ class Walk:
 
     def _candidates(self, source: Source) -> Iterator[TextFile]:
         path = source.path
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # said below
+        except OSError as error:
+            raise _unreadable(path, error) from error
         if path.is_dir():
             yield from self._below(source, path, "", set())
         elif path.is_file():

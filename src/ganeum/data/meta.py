@@ -87,6 +87,13 @@ class Meta(_Frozen):
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise DataError(
+                f"{directory} cannot be read",
+                where=str(path),
+                why=error.strerror,
+                suggestion="a directory that prepared data lies in, or may lie in",
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(key) for key in first["loc"])
@@ -108,7 +115,8 @@ def held_out_files(meta: Meta) -> list[Path]:
         raise DataError(
             "the held-out files are not known",
             where=META,
-            why=f"it lists them only where every document is a file with a name in UTF-8, and up to {HELD_OUT_NAMES:,} of them",
+            why="it lists them only where every document is a file, every name is UTF-8, and up to "
+            f"{HELD_OUT_NAMES:,} of them",
         )
     roots = [Path(source.path) for source in meta.sources if source.part != "train"]
     paths = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ganeum.data.corpus import PREPARING
@@ -22,14 +22,17 @@ PRODUCTS = ("train.bin", "val.bin", "tokenizer", META)  # in the order in which 
 def temporary(out: Path) -> Iterator[Path]:
     """An empty directory inside ``out``, gone afterwards unless its files have only partly taken their places.
 
-    One that a killed process left is removed first.
+    So is ``out`` where it was made for this and nothing came of it. What a killed process left is
+    removed first.
 
     Raises:
         DataError: another process is filling ``out``, it cannot be written, or the disk is full.
     """
     directory = out / PREPARING
     status = directory / "status.json"
+    made: list[Path] = []
     try:
+        made = [path for path in (out, *out.parents) if not path.exists()]
         if (writer := Status.read(status)) and writer.is_alive():
             raise DataError(
                 f"another `ganeum prepare` is filling {out}",
@@ -55,6 +58,10 @@ def temporary(out: Path) -> Iterator[Path]:
             if full
             else "another --out",
         ) from error
+    finally:
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in made:
+                path.rmdir()
 
 
 def take_place(directory: Path, out: Path) -> None:

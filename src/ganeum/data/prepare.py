@@ -95,6 +95,9 @@ def prepare(what: Preparation, progress: Progress = lambda phase, done, total: N
         return Prepared(before, True, tuple(survey.skipped_names))
     if survey.bytes == 0:
         raise _no_text(what, survey)
+    for source, (_, size) in zip(what.sources, survey.sizes, strict=True):
+        if source.part == "val" and size == 0:
+            raise _no_val(str(source.path))
     what = replace(what, workers=min(what.workers, 1 + survey.bytes // _BYTES_WORTH_A_WORKER))
     named = _named(what)
     with temporary(what.out) as directory:
@@ -148,6 +151,8 @@ def _fill(
     if parts["train"].tokens == 0:
         raise _no_text(what, survey)
     val = parts["val"] if parts["val"].tokens else None
+    if val is None and given:
+        raise _no_val(", ".join(str(source.path) for source in what.sources if source.part == "val"))
     if val is None:
         (directory / "val.bin").unlink()
     meta = Meta(
@@ -281,6 +286,15 @@ def _fingerprint(what: Preparation, survey: Survey) -> str:
         files = sorted(path for path in Path(what.tokenizer).iterdir() if path.is_file())
         options += [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps([options, survey.fingerprint]).encode()).hexdigest()
+
+
+def _no_val(paths: str) -> DataError:
+    return DataError(
+        "there is no text to validate on",
+        where=paths,
+        why="it was named for validation, but is empty or not text",
+        suggestion="another --val, or none: then --val-share of the documents is held out",
+    )
 
 
 def _no_text(what: Preparation, survey: Survey) -> DataError:
