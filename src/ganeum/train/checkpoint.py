@@ -3,6 +3,7 @@
 checkpoints/step-00001000/  model.safetensors   the weights, as `models/weights.py` gives them
                             training_state.pt   everything else that going on needs; torch.load(weights_only=True)
                             meta.json           step, versions, size and sha256 of the two others
+checkpoints/damaged-step-…  the last one that was passed over; only one is kept
 checkpoints/latest, best    text files with the name of such a directory (on Windows symbolic links take rights)
 
 A checkpoint grows in `.new-…` and gets its name by one rename, after every byte of it is on the disk. One that goes is
@@ -12,6 +13,7 @@ what hands or disks do to it later, the sums tell.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ def save(
             shutil.rmtree(growing, ignore_errors=True)
             raise
     for old in steps(run)[keep_last:]:
-        if old != best_step:
+        if old not in (step, best_step):
             _remove(run.checkpoint_dir(old))
     return final
 
@@ -123,8 +125,23 @@ def tidy(run: RunDirectory) -> None:
 
 def steps(run: RunDirectory) -> list[int]:
     """The steps that have a checkpoint, newest first."""
-    names = (path.name for path in run.checkpoints_dir.glob("step-*") if path.is_dir())
-    return sorted((int(name.removeprefix("step-")) for name in names), reverse=True)
+    paths = (path for path in run.checkpoints_dir.glob("step-*") if path.is_dir())
+    names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in paths)  # not a copy that somebody made beside it
+    return sorted((int(name[1]) for name in names if name), reverse=True)
+
+
+def set_aside(run: RunDirectory, step: int, say: Callable[[str], None] = print) -> None:
+    """Takes the name from the damaged checkpoints after `step`, which training goes on from; the newest is kept."""
+    passed_over = [later for later in steps(run) if later > step]
+    if not passed_over:
+        return
+    for earlier in run.checkpoints_dir.glob("damaged-step-*"):
+        _remove(earlier)
+    newest, *others = (run.checkpoint_dir(later) for later in passed_over)
+    kept = newest.rename(newest.with_name(f"damaged-{newest.name}"))
+    for other in others:
+        _remove(other)
+    say(f"{newest.name} is kept as {kept.name}, until another one is damaged")
 
 
 def load_latest(run: RunDirectory, say: Callable[[str], None] = print) -> Checkpoint | None:

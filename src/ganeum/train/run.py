@@ -20,6 +20,7 @@ from ganeum.models.weights import load_file_state, load_initial
 from ganeum.plan.closed_form import plan
 from ganeum.plan.render import show
 from ganeum.record import MetricsLog, RunDirectory, Status
+from ganeum.record.directory import free_name
 from ganeum.record.status import State
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import checkpoint, summary, trouble
@@ -64,9 +65,11 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
     if stored is None and not decided.config.train.eval_only:  # what was chosen is on the disk before there is a run
         device = hardware.with_measured_peak(device, decided.config.train.precision)
         files["plan.json"] = _predict(decided, corpus, device, held_bytes)
-    run, resolved, outcome = record.create(config, decided.config, overwrite=overwrite, files=files)
+    run, resolved, outcome = record.create(
+        config, decided.config, overwrite=overwrite, files=files, before_longer=_check_extendable
+    )
     if outcome == "finished":
-        ended: dict[str, Any] = record.read_json(run.summary_path)
+        ended = summary.stored(run)
         print(summary.already(run, ended), file=stream)
         return ended
     try:
@@ -126,6 +129,18 @@ def _held(
         raise shown from error
 
 
+def _check_extendable(run: RunDirectory) -> None:
+    """Before anything is changed: there is a checkpoint to extend the run from, if there ever was one."""
+    status = run.status()
+    if checkpoint.load_latest(run, lambda _: None) is None and status and status.state == "finished" and status.step:
+        raise RunError(
+            f"the run {run.name} cannot be extended: it ended at step {status.step:,}, and its checkpoints are gone",
+            where=str(run.checkpoints_dir),
+            why="it would be trained again from step 0",
+            suggestion=f"name={free_name(run.path)} for a new run, or --overwrite to replace this one",
+        )
+
+
 def _newest(run: RunDirectory) -> int:
     return max(checkpoint.steps(run), default=0)
 
@@ -161,6 +176,7 @@ def _train(
         console = stack.enter_context(Console(run.console_path, Settled.of(config).max_iters, stream))
         saved = checkpoint.load_latest(run, console.say)
         progress = Progress.of(saved.state["progress"]) if saved else Progress()
+        checkpoint.set_aside(run, progress.step, console.say)
         checkpoint.point(run, progress.best_step)
         Status.of_this_process("running", progress.step).write(run.status_path)
         predicted = _describe(run, decided, corpus, device)
@@ -210,16 +226,26 @@ def _train(
 
 def _describe(run: RunDirectory, decided: Resolved, corpus: Corpus, device: hardware.Device) -> dict[str, Any]:
     """plan.json, environment.json and tokenizer/, each once, before step 0; → the plan."""
-    if not run.plan_path.exists():
-        record.write_json(run.plan_path, _predict(decided, corpus, device))  # it was thrown away
+    if (predicted := _stored_plan(run)) is None:
+        predicted = _predict(decided, corpus, device)
+        record.write_json(run.plan_path, predicted)
     if not run.environment_path.exists():
         record.write_json(run.environment_path, hardware.environment(decided.config.seed))
     if corpus.tokenizer is not None and not run.tokenizer_dir.exists():
         growing = run.path / NEW_TOKENIZER
         corpus.tokenizer.save(growing)
         growing.rename(run.tokenizer_dir)
-    stored: dict[str, Any] = record.read_json(run.plan_path)
-    return stored
+    return predicted
+
+
+def _stored_plan(run: RunDirectory) -> dict[str, Any] | None:
+    """plan.json; None where it was thrown away or is damaged."""
+    try:
+        content = record.read_json(run.plan_path)
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(content, dict) and content.keys() >= {"data", "parameters", "device", "flops"}
+    return content if whole else None
 
 
 def _predict(
