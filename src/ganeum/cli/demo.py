@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DATA = Path("data/pystdlib")
 RESERVED_S = 60.0  # of the time: the start, the evaluation on all held-out text, and the samples
-PROMPTS = ("def", "class", "import os\n", "    def", "if __name__")
+PROMPTS = ("def main(", "class Test", "import os\nimport sys\n", "    def __init__(self", "for i in")
 
 
 def command(
