@@ -6,6 +6,7 @@ import shutil
 import sys
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
@@ -59,6 +60,8 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
     corpus = open_corpus(config.data.directory, config.model.block_size)
     device = hardware.detect(config.device)
     held_bytes = psutil.Process().memory_info().rss
+    if overwrite and config.train.init_from is not None:
+        _not_within(config.train.init_from, _name(config))
     stored = None if overwrite else record.existing(_name(config))
     decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
     files = {}
@@ -95,6 +98,18 @@ def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: Tex
     return decided
 
 
+def _not_within(init_from: str, name: str) -> None:
+    """Refuses to throw away the weights that the new run is to start from."""
+    target = (record.results_dir() / name).resolve()
+    for source in (Path(init_from).resolve(), (record.results_dir() / init_from).resolve()):
+        if source == target or target in source.parents:
+            raise RunError(
+                f"--overwrite would throw away {name}, and train.init_from={init_from} is to be read from it",
+                where=str(target),
+                suggestion="another name for the new run: name=…",
+            )
+
+
 def _batches(config: Config, corpus: Corpus) -> Batches:
     return Batches(corpus.train, config.data, config.model.block_size, config.train.batch_size, config.seed)
 
@@ -113,17 +128,20 @@ def _held(
 ) -> dict[str, Any]:
     """With the run held by this process alone: whatever ends it, status.json says so."""
     config = decided.config
+    trained = config.train.eval_only and checkpoint.steps(run)  # then how its training ended stays as it is
     try:
         if config.train.eval_only:
             return _evaluate(run, config, corpus, stream)
         return _train(run, decided, corpus, device, stream)
     except (Interrupted, KeyboardInterrupt):
-        _note(run, "interrupted", _newest(run), None)
+        if not trained:
+            _note(run, "interrupted", _newest(run), None)
         raise
     except BaseException as error:
         shown = trouble.explained(error, run, config)
         text = str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}"
-        _note(run, "failed", _newest(run), text)
+        if not trained:
+            _note(run, "failed", _newest(run), text)
         if shown is error:
             raise
         raise shown from error
