@@ -164,7 +164,9 @@ def after(seconds: float) -> Callable[[int], None]:
 
 
 def has_strace() -> bool:
-    return shutil.which("strace") is not None
+    """Installed, and allowed to trace here."""
+    probe = ["strace", "-o", os.devnull, "true"]
+    return shutil.which("strace") is not None and subprocess.run(probe, capture_output=True).returncode == 0
 
 
 def calls(trace: Path) -> list[Point]:
