@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ganeum.data.files import Source, Walk
+from ganeum.data.prepare import Preparation, prepare
 from ganeum.errors import DataError
 
 
@@ -107,3 +108,13 @@ def test_a_name_too_long_is_named(tmp_path: Path) -> None:
     """What the file system refuses is an error with its reason."""
     with pytest.raises(DataError, match=r"cannot be read[\s\S]*too long"):
         names(Source(tmp_path / ("x" * 300)))
+
+
+def test_prepared_directories_are_no_text(tmp_path: Path) -> None:
+    """What `prepare` wrote is passed over, and its directory named once; another program's meta.json is a file."""
+    write(tmp_path, "a.txt", "other/meta.json")
+    prepare(Preparation((Source(tmp_path / "a.txt"),), tmp_path / "old", tokenizer="bytes"))
+    write(tmp_path, "old/mine.txt")
+    walk = Walk([Source(tmp_path)])
+    assert ["a.txt", "old/mine.txt", "other/meta.json"] == [file.name for file in walk]
+    assert [str(tmp_path / "old")] == walk.survey().prepared

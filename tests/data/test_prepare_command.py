@@ -167,3 +167,13 @@ def test_a_terminal_shows_a_bar_elsewhere_lines(texts: Path) -> None:
         shown = subprocess.run(["script", "-qec", command, "/dev/null"], cwd=texts, capture_output=True, text=True)
         assert "\x1b[" in shown.stdout
         assert "MB/s" in shown.stdout
+
+
+def test_a_vocabulary_that_does_not_come_out_as_asked(texts: Path) -> None:
+    """A size of 0 is refused, not taken for the default; a text too poor for the size asked is said."""
+    assert "a BPE vocabulary of 0 is too small" in refused(texts, "texts", "--vocab-size", "0")
+    lines = prepare(texts, "texts", "--vocab-size", "9000").splitlines()
+    assert re.fullmatch(
+        r"tokenizer  bpe, vocabulary 2\d\d \(not 9,000: no other pair of tokens occurs twice\), written as uint16",
+        lines[2],
+    )

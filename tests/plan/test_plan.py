@@ -151,8 +151,16 @@ def test_missing_data_comes_first() -> None:
         "severity": "error",
         "what": "there is no data in data/book yet",
         "figure": "windows, steps per epoch and repeats are not known; the vocabulary is taken to be GPT-2's 50,257",
-        "try": "prepare it (ganeum prepare, or python data/book/prepare.py), or give its size: --tokens N",
+        "try": "prepare it (ganeum prepare PATH… --out data/book --tokenizer gpt2), or give its size: --tokens N",
     }
+
+
+def test_a_directory_with_a_script_of_its_own(tmp_path: Path) -> None:
+    """Where the data's directory has a prepare.py, that is the way."""
+    (tmp_path / "prepare.py").touch()
+    config = ONE_BOOK.model_copy(update={"data": ONE_BOOK.data.model_copy(update={"directory": str(tmp_path)})})
+    first = plan(config, device=CPU)["warnings"][0]
+    assert first["try"] == f"prepare it (python {tmp_path}/prepare.py), or give its size: --tokens N"
 
 
 def test_a_corpus_too_small() -> None:

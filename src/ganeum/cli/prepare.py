@@ -86,6 +86,7 @@ def command(
     if split_on is not None:
         separator = split_on.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t") or None
     out = out or named_out
+    wanted = vocab_size if vocab_size is not None else 4096 if sources == ["pystdlib"] else 8192
     started = time.perf_counter()
     with _progress() as progress:
         prepared = prepare(
@@ -93,7 +94,7 @@ def command(
                 sources=tuple(chosen),
                 out=out,
                 tokenizer=tokenizer,
-                vocab_size=vocab_size or (4096 if sources == ["pystdlib"] else 8192),
+                vocab_size=wanted,
                 val_share=val_share,
                 separator=separator,
                 seed=seed,
@@ -115,7 +116,7 @@ def command(
             )
         )
     else:
-        print("\n".join(_lines(prepared, out, time.perf_counter() - started)))
+        print("\n".join(_lines(prepared, out, wanted if tokenizer == "bpe" else None, time.perf_counter() - started)))
 
 
 def _sources(
@@ -171,7 +172,7 @@ def _show_text(text: str, directory: Path | None, tokenizer: str, gpt2_vocabular
     print(jsonlib.dumps(asdict(found), ensure_ascii=False, indent=2) if json else "\n".join(found.lines()))
 
 
-def _lines(prepared: Prepared, out: Path, seconds: float) -> list[str]:
+def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) -> list[str]:
     meta = prepared.meta
     lines = []
     for name, part in (("train.bin", meta.train), ("val.bin", meta.val)):
@@ -194,13 +195,18 @@ def _lines(prepared: Prepared, out: Path, seconds: float) -> list[str]:
             "           for a validation loss: --val PATH with other text, or --split-on with "
             f"{which} divides this one",
         ]
-    lines.append(f"tokenizer  {meta.tokenizer}, vocabulary {meta.vocab_size:,}, written as {meta.dtype}")
+    fewer = ""
+    if wanted is not None and meta.vocab_size < wanted:
+        fewer = f" (not {wanted:,}: no other pair of tokens occurs twice)"
+    lines.append(f"tokenizer  {meta.tokenizer}, vocabulary {meta.vocab_size:,}{fewer}, written as {meta.dtype}")
     if meta.replaced_bytes:
         lines.append(f"replaced   bytes that are not UTF-8, by U+FFFD: {meta.replaced_bytes:,} (--strict refuses them)")
     if meta.skipped_files:
         more = meta.skipped_files - len(prepared.skipped_names)
         names = ", ".join(prepared.skipped_names) + (f" and {more:,} more" if more else "")
         lines.append(f"left out   files that are not text: {meta.skipped_files:,} ({names})")
+    if prepared.prepared:
+        lines.append(f"left out   what `ganeum prepare` wrote: {', '.join(prepared.prepared)}")
     if prepared.unchanged:
         lines.append(f"unchanged  {out} was prepared from the same files in the same way; --overwrite prepares it anew")
     else:

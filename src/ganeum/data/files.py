@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from ganeum.data.meta import META, PRODUCTS, Meta
 from ganeum.errors import DataError
 
 _BINARY_PROBE_BYTES = 8192
@@ -58,7 +59,8 @@ class Walk:
     """The files of some sources, in the order of their names; every iteration walks anew and holds none of them.
 
     Hidden files and directories are passed over, unless named by the user, and so is what is not text: files with a
-    zero byte in their first 8 KiB (git's rule). A directory that symbolic links lead to again is entered once.
+    zero byte in their first 8 KiB (git's rule), and what an earlier ``prepare`` wrote. A directory that symbolic links
+    lead to again is entered once.
 
     Args:
         sources: what to read, in this order.
@@ -67,6 +69,7 @@ class Walk:
 
     sources: Sequence[Source]
     excluded: Collection[Path] = ()
+    _prepared: list[Path] = field(default_factory=list, init=False)
 
     def __iter__(self) -> Iterator[TextFile]:
         for _, file in self._all():
@@ -87,6 +90,7 @@ class Walk:
             else:
                 files, size = found.sizes[place]
                 found.sizes[place] = files + 1, size + there.st_size
+        found.prepared = [shown(directory) for directory in self._prepared]
         found.fingerprint = fingerprint.hexdigest()
         return found
 
@@ -131,6 +135,10 @@ class Walk:
                 names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
         except OSError as error:
             raise _unreadable(directory, error) from error
+        if META in names and _is_prepared(directory):
+            names = [name for name in names if name not in PRODUCTS]
+            if (directory / META).resolve() not in self.excluded and directory not in self._prepared:
+                self._prepared.append(directory)
         for name in names:
             path, below = directory / name, prefix + name
             if path.is_dir():
@@ -142,11 +150,13 @@ class Walk:
 
 @dataclass
 class Survey:
-    """What a walk found. ``sizes``: (files, bytes) of each source; ``skipped``: files that are not text."""
+    """What a walk found. ``sizes``: (files, bytes) of each source; ``skipped``: files that are not text; ``prepared``:
+    directories with the files of an earlier preparation, which were passed over."""
 
     sizes: list[tuple[int, int]]
     skipped: int = 0
     skipped_names: list[str] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
     fingerprint: str = ""
 
     @property
@@ -169,6 +179,13 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(
         fnmatch.fnmatchcase(name if "/" in pattern else name.rpartition("/")[2], pattern) for pattern in patterns
     )
+
+
+def _is_prepared(directory: Path) -> bool:
+    try:
+        return Meta.read(directory) is not None
+    except DataError:
+        return False  # another program's meta.json
 
 
 def _is_binary(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ganeum.errors import DataError
 
 META = "meta.json"
+PRODUCTS = ("train.bin", "val.bin", "tokenizer", META)  # in the order in which they take their places
 HELD_OUT_NAMES = 10_000  # files listed; where there are more, none
 
 

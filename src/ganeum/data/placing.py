@@ -9,13 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ganeum.data.corpus import PREPARING
-from ganeum.data.meta import META, Meta
+from ganeum.data.meta import META, PRODUCTS, Meta
 from ganeum.data.tokenizer import load_tokenizer
 from ganeum.errors import DataError
 from ganeum.record.files import flush_directory
 from ganeum.record.status import Status
-
-PRODUCTS = ("train.bin", "val.bin", "tokenizer", META)  # in the order in which they take their places
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from ganeum.data.bpe import BPE, refuse_small
 from ganeum.data.corpus import PREPARING
 from ganeum.data.files import Source, Survey, Walk, shown
 from ganeum.data.gpt2 import gpt2
-from ganeum.data.meta import HELD_OUT_NAMES, META, Meta, Part, Split
+from ganeum.data.meta import HELD_OUT_NAMES, META, PRODUCTS, Meta, Part, Split
 from ganeum.data.meta import Source as MetaSource
-from ganeum.data.placing import PRODUCTS, refuse_or_reuse, take_place, temporary
+from ganeum.data.placing import refuse_or_reuse, take_place, temporary
 from ganeum.data.tokenizer import Bytes, Characters, Tokenizer, load_tokenizer
 from ganeum.data.workers import in_order
 from ganeum.errors import DataError
@@ -72,12 +72,14 @@ class Preparation:
 class Prepared:
     """What came of it. ``unchanged``: the same input had been prepared before, and nothing was done.
 
-    ``skipped_names``: the first five of the files left out because they are not text.
+    ``skipped_names``: the first five of the files left out because they are not text; ``prepared``: directories whose
+    tokens, from an earlier preparation, were left out.
     """
 
     meta: Meta
     unchanged: bool
     skipped_names: tuple[str, ...]
+    prepared: tuple[str, ...]
 
 
 def prepare(what: Preparation, progress: Progress = lambda phase, done, total: None) -> Prepared:
@@ -92,7 +94,7 @@ def prepare(what: Preparation, progress: Progress = lambda phase, done, total: N
     survey = walk.survey()
     fingerprint = _fingerprint(what, survey)
     if not what.overwrite and (before := refuse_or_reuse(what.out, fingerprint)):
-        return Prepared(before, True, tuple(survey.skipped_names))
+        return Prepared(before, True, tuple(survey.skipped_names), tuple(survey.prepared))
     if survey.bytes == 0:
         raise _no_text(what, survey)
     for source, (_, size) in zip(what.sources, survey.sizes, strict=True):
@@ -103,7 +105,7 @@ def prepare(what: Preparation, progress: Progress = lambda phase, done, total: N
     with temporary(what.out) as directory:
         meta = _fill(directory, what, named, walk, survey, fingerprint, progress)
         take_place(directory, what.out)
-    return Prepared(meta, False, tuple(survey.skipped_names))
+    return Prepared(meta, False, tuple(survey.skipped_names), tuple(survey.prepared))
 
 
 def _fill(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from ganeum import units
@@ -62,12 +63,16 @@ def _missing_data(facts: Facts) -> Iterator[Warning]:
     if facts.lengths.tokens is not None:
         return
     directory = facts.config.data.directory
+    script = Path(directory) / "prepare.py"
+    advice = f"python {script}" if script.exists() else f"ganeum prepare PATH… --out {directory}"
+    if not facts.vocab_known and not script.exists():
+        advice += " --tokenizer gpt2"  # the vocabulary assumed here
     yield Warning(
         "error",
         f"there is no data in {directory} yet",
         "windows, steps per epoch and repeats are not known"
         + ("" if facts.vocab_known else f"; the vocabulary is taken to be GPT-2's {facts.config.model.vocab_size:,}"),
-        f"prepare it (ganeum prepare, or python {directory}/prepare.py), or give its size: --tokens N",
+        f"prepare it ({advice}), or give its size: --tokens N",
     )
 
 
