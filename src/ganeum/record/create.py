@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from ganeum.config.checks import LENGTHS
@@ -19,7 +19,12 @@ Outcome = Literal["new", "resume", "finished"]
 
 
 def create(
-    requested: Config, resolved: Config, *, overwrite: bool = False, files: Mapping[str, object] | None = None
+    requested: Config,
+    resolved: Config,
+    *,
+    overwrite: bool = False,
+    files: Mapping[str, object] | None = None,
+    before_longer: Callable[[RunDirectory], None] | None = None,
 ) -> tuple[RunDirectory, Config, Outcome]:
     """The run called `requested.name`, held by this process alone until `release()` or its end.
 
@@ -28,6 +33,7 @@ def create(
         resolved: the same with every `auto` decided; it becomes `config.yaml` if the run is new.
         overwrite: throw away what is there.
         files: JSON by its name, for a new run, on the disk before that is one.
+        before_longer: called before a run gets a larger length; what it raises leaves the run as it was.
 
     Returns:
         The directory; the config to train with (of a run that exists: the stored one, with the new length if that was
@@ -48,10 +54,12 @@ def create(
             return run, resolved, "new"
         stored = load_stored(run.config_path)
         config = _continued(run, requested, resolved, stored)
+        longer = any(_length(config, key) != _length(stored, key) for key in LENGTHS)
+        if longer and before_longer:
+            before_longer(run)
         if (kept := _with_train(config, eval_only=stored.train.eval_only and config.train.eval_only)) != stored:
             write_atomic(run.config_path, to_yaml(kept))
         status = run.status()
-        longer = any(_length(config, key) != _length(stored, key) for key in LENGTHS)
         if status is None or status.state != "finished" or longer or config.train.eval_only:
             return run, config, "resume"
         run.release()
@@ -134,14 +142,16 @@ def _length(config: Config, key: str) -> float | None:
 
 def _continued(run: RunDirectory, requested: Config, resolved: Config, stored: Config) -> Config:
     """The config to go on with, or the error that says what differs."""
-    lengths, problems = _lengths(requested, resolved, stored)
-    problems += _differences(requested, stored)
-    if problems:
+    lengths, shorter = _lengths(requested, resolved, stored)
+    differences = _differences(requested, stored)
+    if problems := shorter + differences:
+        steps = stored.train.max_iters
+        as_it_is = "" if differences or steps is None else f"max_iters={steps}, as it has now; "
         raise RunError(
             f"the run {run.name} exists with another config",
             where=str(run.config_path),
             why="\n".join(problems),
-            suggestion=f"name={free_name(run.path)} for a new run, or --overwrite to replace this one",
+            suggestion=f"{as_it_is}name={free_name(run.path)} for a new run, or --overwrite to replace this one",
         )
     return _with_train(stored, **lengths, eval_only=requested.train.eval_only)
 

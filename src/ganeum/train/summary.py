@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 from ganeum import units
 from ganeum.config import Config
-from ganeum.record import RunDirectory, read_metrics
+from ganeum.record import RunDirectory, read_json, read_metrics
 from ganeum.train.evaluate import Evaluation, ValidationSet
 from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
+
+FIGURES = {"steps", "tokens_seen", "loss", "best_step", "best_val_loss", "best_val_bpb"}  # what a summary must have
 
 
 def going_on(run: RunDirectory, config: Config, predicted: Mapping[str, Any], progress: Progress) -> str:
@@ -82,6 +84,32 @@ def of(
     }
 
 
+def stored(run: RunDirectory) -> dict[str, Any]:
+    """summary.json; where that is damaged or gone, what status.json and the metrics still tell, `ended_by` None."""
+    try:
+        content = read_json(run.summary_path)
+    except (OSError, ValueError):
+        content = None
+    if isinstance(content, dict) and content.keys() >= FIGURES:
+        return content
+    logged, status = list(read_metrics(run.metrics_path)), run.status()
+    best = min(
+        (line for line in logged if line.get("val_loss") is not None), key=lambda line: line["val_loss"], default={}
+    )
+    latest = logged[-1] if logged else {}
+    return {
+        "name": run.name,
+        "ended_by": None,
+        "steps": status.step if status else latest.get("step", 0),
+        "tokens_seen": latest.get("tokens_seen", 0),
+        "elapsed_s": latest.get("elapsed_s"),
+        "loss": latest.get("loss"),
+        "best_step": best.get("step"),
+        "best_val_loss": best.get("val_loss"),
+        "best_val_bpb": best.get("val_bpb"),
+    }
+
+
 def evaluated(
     run: RunDirectory, config: Config, step: int | None, validation: ValidationSet, evaluation: Evaluation
 ) -> dict[str, Any]:
@@ -136,8 +164,11 @@ def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]], sou
 
 def already(run: RunDirectory, ended: Mapping[str, Any]) -> str:
     """The answer to the same command once more."""
+    damaged = (
+        "" if ended.get("ended_by") else "(summary.json is damaged: these are the figures of logs/metrics.jsonl)\n"
+    )
     return (
-        f"{run.name} is finished: {_figures(ended)}\nResults: {run.path}\n"
+        f"{run.name} is finished: {_figures(ended)}\n{damaged}Results: {run.path}\n"
         "A larger length (train.max_iters=…) goes on with it; --overwrite starts it again."
     )
 
