@@ -118,3 +118,9 @@ def test_prepared_directories_are_no_text(tmp_path: Path) -> None:
     walk = Walk([Source(tmp_path)])
     assert ["a.txt", "old/mine.txt", "other/meta.json"] == [file.name for file in walk]
     assert [str(tmp_path / "old")] == walk.survey().prepared
+
+
+def test_utf16_is_called_by_its_name(tmp_path: Path) -> None:
+    """What Windows' editor saves as "Unicode" is left out with the way to read it."""
+    write(tmp_path, "a.txt", content="one".encode("utf-16"))
+    assert [f"{tmp_path}/a.txt (UTF-16: iconv -f utf-16 -t utf-8)"] == Walk([Source(tmp_path)]).survey().skipped_names

@@ -474,3 +474,9 @@ def test_validation_text_that_is_none(tmp_path: Path, content: bytes) -> None:
         "  try    another --val, or none: then --val-share of the documents is held out"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_the_file_least_utf8_is_named(tmp_path: Path) -> None:
+    """A book in CP949 among good ones is the one named, with its share: 4 of 5 bytes."""
+    files(tmp_path, a="좋은 글", b="가나 ".encode("cp949"), c=b"\xff" * 8 + b"a" * 92)
+    assert (tmp_path / "in" / "b.txt", 0.8) == made(tmp_path, tokenizer="bytes").worst

@@ -50,6 +50,7 @@ def test_what_it_prints(texts: Path) -> None:
         "val.bin            2,202 tokens        0.0 MB of text          2 documents  1.00 bytes a token\n"
         "tokenizer  bytes, vocabulary 257, written as uint16\n"
         "replaced   bytes that are not UTF-8, by U+FFFD: 1 (--strict refuses them)\n"
+        "           most in texts/old.txt, 25.0% of it; to convert it: iconv -f … -t utf-8\n"
         "left out   files that are not text: 1 (texts/picture.png)\n"
         "written    data/text, T s, V MB/s\n"
     )

@@ -173,6 +173,8 @@ def _show_text(text: str, directory: Path | None, tokenizer: str, gpt2_vocabular
 
 
 def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) -> list[str]:
+    from ganeum.data.files import iconv, shown
+
     meta = prepared.meta
     lines = []
     for name, part in (("train.bin", meta.train), ("val.bin", meta.val)):
@@ -201,6 +203,9 @@ def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) ->
     lines.append(f"tokenizer  {meta.tokenizer}, vocabulary {meta.vocab_size:,}{fewer}, written as {meta.dtype}")
     if meta.replaced_bytes:
         lines.append(f"replaced   bytes that are not UTF-8, by U+FFFD: {meta.replaced_bytes:,} (--strict refuses them)")
+        if prepared.worst is not None:
+            path, share = prepared.worst
+            lines.append(f"           most in {shown(path)}, {share:.1%} of it; to convert it: {iconv(path)}")
     if meta.skipped_files:
         more = meta.skipped_files - len(prepared.skipped_names)
         names = ", ".join(prepared.skipped_names) + (f" and {more:,} more" if more else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import hashlib
 import os
@@ -86,7 +87,9 @@ class Walk:
             fingerprint.update(line.encode("utf-8", "surrogateescape"))
             if _is_binary(file.path):
                 found.skipped += 1
-                found.skipped_names += [shown(file.path)] * (len(found.skipped_names) < 5)
+                if len(found.skipped_names) < 5:
+                    way = f" (UTF-16: {iconv(file.path)})" if _is_utf16(file.path) else ""
+                    found.skipped_names.append(shown(file.path) + way)
             else:
                 files, size = found.sizes[place]
                 found.sizes[place] = files + 1, size + there.st_size
@@ -188,10 +191,23 @@ def _is_prepared(directory: Path) -> bool:
         return False  # another program's meta.json
 
 
+def iconv(path: Path) -> str:
+    """The command that makes a file UTF-8, with the encoding where the file says it."""
+    return f"iconv -f {'utf-16' if _is_utf16(path) else '…'} -t utf-8"
+
+
+def _is_utf16(path: Path) -> bool:
+    return _head(path).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
 def _is_binary(path: Path) -> bool:
+    return b"\0" in _head(path)
+
+
+def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return b"\0" in file.read(_BINARY_PROBE_BYTES)
+            return file.read(_BINARY_PROBE_BYTES)
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -91,7 +91,7 @@ class Encoded:
     """A task's tokens, and what they stand for."""
 
     read_bytes: int = 0
-    replaced_bytes: int = 0
+    replaced: dict[Path, int] = field(default_factory=dict)  # bytes, by file
     ids: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
     documents: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
@@ -147,7 +147,8 @@ def encode(task: list[Block]) -> Encoded:
         part = _rules.part_of(document)
         text, replaced = _rules.text_of(document)
         ids[part].append(_tokenizer.encode_array(text).astype(_dtype))
-        made.replaced_bytes += replaced
+        if replaced:
+            made.replaced[document.file.path] = made.replaced.get(document.file.path, 0) + replaced
         made.bytes[part] += len(text.encode()) if replaced else len(document.data)
         if document.opens:
             made.documents[part] += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,13 +74,15 @@ class Prepared:
     """What came of it. ``unchanged``: the same input had been prepared before, and nothing was done.
 
     ``skipped_names``: the first five of the files left out because they are not text; ``prepared``: directories whose
-    tokens, from an earlier preparation, were left out.
+    tokens, from an earlier preparation, were left out; ``worst``: the file of which the largest share of bytes is not
+    UTF-8, and that share (known where something was done).
     """
 
     meta: Meta
     unchanged: bool
     skipped_names: tuple[str, ...]
     prepared: tuple[str, ...]
+    worst: tuple[Path, float] | None = None
 
 
 def prepare(what: Preparation, progress: Progress = lambda phase, done, total: None) -> Prepared:
@@ -103,9 +106,9 @@ def prepare(what: Preparation, progress: Progress = lambda phase, done, total: N
     what = replace(what, workers=min(what.workers, 1 + survey.bytes // _BYTES_WORTH_A_WORKER))
     named = _named(what)
     with temporary(what.out) as directory:
-        meta = _fill(directory, what, named, walk, survey, fingerprint, progress)
+        meta, worst = _fill(directory, what, named, walk, survey, fingerprint, progress)
         take_place(directory, what.out)
-    return Prepared(meta, False, tuple(survey.skipped_names), tuple(survey.prepared))
+    return Prepared(meta, False, tuple(survey.skipped_names), tuple(survey.prepared), worst)
 
 
 def _fill(
@@ -116,7 +119,7 @@ def _fill(
     survey: Survey,
     fingerprint: str,
     progress: Progress,
-) -> Meta:
+) -> tuple[Meta, tuple[Path, float] | None]:
     given = any(source.part == "val" for source in what.sources)
     separator = what.separator.encode() if what.separator else None
     rules = jobs.Rules(separator, what.seed, 0.0 if given else what.val_share, what.strict)
@@ -132,7 +135,7 @@ def _fill(
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
 
     writers = {part: _Writer(directory / f"{part}.bin") for part in ("train", "val")}
-    replaced, held_out = 0, list[str]()
+    replaced, held_out = Counter[Path](), list[str]()
     encoded = in_order(
         jobs.encode,
         tasks(walk, separator),
@@ -145,7 +148,7 @@ def _fill(
     for made in encoded:
         for part, writer in writers.items():
             writer.write(made, part)
-        replaced += made.replaced_bytes
+        replaced.update(made.replaced)
         held_out += made.held_out[: HELD_OUT_NAMES + 1 - len(held_out)]
         done += made.read_bytes
         progress("tokens", done, survey.bytes)
@@ -177,12 +180,13 @@ def _fill(
             MetaSource(path=shown(source.path.absolute()), part=source.part, files=files, bytes=size)
             for source, (files, size) in zip(what.sources, survey.sizes, strict=True)
         ],
-        replaced_bytes=replaced,
+        replaced_bytes=replaced.total(),
         skipped_files=survey.skipped,
         fingerprint=fingerprint,
     )
     write_json(directory / META, meta.model_dump())
-    return meta
+    shares = {path: count / max(1, path.stat().st_size) for path, count in replaced.items()}
+    return meta, max(shares.items(), key=lambda item: item[1], default=None)
 
 
 def _counted(
