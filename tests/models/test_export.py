@@ -209,3 +209,9 @@ def test_a_plain_state_dict_is_not_enough(run):
         "  where  a.pth\n"
         "  try    the run or the exported directory that it came from"
     )
+
+
+def test_a_name_that_ends_in_pth_is_a_file(run, tmp_path):
+    """Without --format the name says it."""
+    assert export("a", "out.pth").exit_code == 0
+    assert (tmp_path / "out.pth").is_file()

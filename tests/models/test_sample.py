@@ -187,3 +187,9 @@ def test_a_character_waits_for_its_last_byte():
     writer(0, 0xF0)
     writer(0, None)
     assert out.getvalue() == "é🙂\ufffd\n"
+
+
+def test_seeds_and_temperatures_at_their_ends(run):
+    """A seed that torch cannot take is refused; a temperature of almost 0 is 0."""
+    assert sample("a", "--seed", "99999999999999999999999").exit_code == 2
+    assert sample("a", "--temperature", "1e-300").stdout == sample("a", "--temperature", "0").stdout != ""

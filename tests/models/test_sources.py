@@ -242,3 +242,11 @@ def test_a_changed_byte_in_a_checkpoint_is_named(tmp_path):
         f"  where  {path / 'model.safetensors'}\n"
         "  try    another checkpoint of the run, or a copy of this one"
     )
+
+
+def test_heads_that_do_not_divide_the_weights_width(tmp_path):
+    """config.json says no more than gpt2: its 12 heads are not those of weights 16 wide."""
+    GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=8, vocab_size=70)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(CheckpointError, match="12 heads do not divide the width of 16 that the weights have"):
+        shape_of(tmp_path)

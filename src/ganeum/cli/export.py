@@ -23,12 +23,12 @@ def command(
         Path | None, typer.Argument(help="where to write; without it NAME-hf, NAME.pth or NAME-nanogpt, here")
     ] = None,
     format: Annotated[
-        Format,
+        Format | None,
         typer.Option(
             help="hf: a directory for transformers (safetensors, tokenizer); pth: a plain state dict in one file; "
-            "nanogpt: a directory with ckpt.pt for nanoGPT's sample.py"
+            "nanogpt: a directory with ckpt.pt for nanoGPT's sample.py; without it pth where OUT ends in .pth, else hf"
         ),
-    ] = Format.hf,
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was written as JSON")] = False,
@@ -45,6 +45,7 @@ def command(
     from ganeum.models import export, weights
     from ganeum.models.place import locate
 
+    format = format or (Format.pth if out and out.suffix == ".pth" else Format.hf)
     place = locate(run, checkpoint)
     model = weights.restore(place.weights)
     match format:

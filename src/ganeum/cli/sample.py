@@ -27,7 +27,7 @@ def command(
         float | None,
         typer.Option(min=0.001, max=1.0, help="only among the likeliest that hold this probability together; 1: all"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="the same seed writes the same text")] = 1337,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="the same seed writes the same text")] = 1337,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print the texts as JSON, when all are written")] = False,

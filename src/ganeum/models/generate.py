@@ -10,6 +10,8 @@ from torch import Tensor
 from ganeum.models.gpt import GPT, Cache
 from ganeum.models.kernels import any_kernel
 
+COLDEST = 1e-30  # below it a logit divided by the temperature may be no fp32 number: the likeliest token it is
+
 
 @torch.no_grad()
 @any_kernel()
@@ -82,7 +84,7 @@ def generate(
 
 def choose(logits: Tensor, noise: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
     """(B, V) logits and (B, 1) uniform numbers → (B, 1) tokens, by inverting the distribution function."""
-    if temperature == 0.0:
+    if temperature < COLDEST:
         return logits.argmax(dim=-1, keepdim=True)
     probabilities, tokens = likeliest(logits, temperature, top_k, top_p)
     upto = probabilities.cumsum(dim=-1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ganeum.errors import CheckpointError, RunError
 from ganeum.record import RunDirectory, find
 
+NAME = re.compile("step-[0-9]+")
 TOKENIZER_FILES = ("ganeum.json", "tokenizer.json")
 
 
@@ -71,14 +73,15 @@ def locate(path: str | Path, which: str = "best") -> Place:
 
 
 def _checkpoint(run: RunDirectory, which: str) -> Path:
-    there = sorted(path for path in run.checkpoints_dir.glob("step-*") if path.is_dir())
+    there = sorted(path for path in run.checkpoints_dir.glob("step-*") if NAME.fullmatch(path.name) and path.is_dir())
     if not there:
         raise CheckpointError(
             f"the run {run.name} has no checkpoint yet", where=str(run.checkpoints_dir), suggestion="train it first"
         )
     if (Path(which) / "model.safetensors").is_file():
         return Path(which)
-    if which.isdecimal() and (wanted := run.checkpoint_dir(int(which))) in there:
+    number = which.removeprefix("step-")
+    if number.isdecimal() and (wanted := run.checkpoint_dir(int(number))) in there:
         return wanted
     if which not in ("best", "latest"):
         steps = ", ".join(str(int(path.name.removeprefix("step-"))) for path in there)
@@ -88,6 +91,6 @@ def _checkpoint(run: RunDirectory, which: str) -> Path:
             suggestion=f"best, latest, or one of the steps {steps}",
         )
     for pointer in (run.checkpoints_dir / which, run.checkpoints_dir / "latest"):
-        if pointer.is_file() and (wanted := run.checkpoints_dir / pointer.read_text().strip()) in there:
+        if pointer.is_file() and (wanted := run.checkpoints_dir / pointer.read_text(errors="replace").strip()) in there:
             return wanted
     return there[-1]

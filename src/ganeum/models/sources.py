@@ -98,7 +98,15 @@ def _huggingface(directory: Path) -> Source:
     model = formats.model_of_huggingface(config, str(config_file))
     theirs = _huggingface_tensors(directory)
     state = formats.from_gpt2_names(theirs, transposed=True, tied=model["tie_embeddings"])
-    return Source("Hugging Face directory", directory, state, model | shape.of_state(state))
+    found = model | shape.of_state(state)
+    if found["n_embd"] % found["n_head"]:
+        raise CheckpointError(
+            f"{found['n_head']} heads do not divide the width of {found['n_embd']} that the weights have",
+            where=str(config_file),
+            why="n_head is 12 where it is not said",
+            suggestion="the config.json that belongs to these weights",
+        )
+    return Source("Hugging Face directory", directory, state, found)
 
 
 def _huggingface_tensors(directory: Path) -> dict[str, Tensor]:

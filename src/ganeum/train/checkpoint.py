@@ -125,7 +125,7 @@ def tidy(run: RunDirectory) -> None:
 
 def steps(run: RunDirectory) -> list[int]:
     """The steps that have a checkpoint, newest first."""
-    paths = (path for path in run.checkpoints_dir.glob("step-*") if path.is_dir())
+    paths = (path for path in run.checkpoints_dir.glob("step-*") if path.is_dir() and path.name[5:].isdecimal())
     names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in paths)  # not a copy that somebody made beside it
     return sorted((int(name[1]) for name in names if name), reverse=True)
 
