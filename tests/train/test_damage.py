@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from tiny_corpus import go
 
-from ganeum.errors import CheckpointError, RunError
+from ganeum.cli.plan import command as plan
+from ganeum.config.arguments import split_arguments
+from ganeum.errors import CheckpointError, ConfigError, RunError
+from ganeum.train.trackers import _key
 
 
 def test_a_reader_who_leaves_does_not_end_the_training(yaml: Path) -> None:
@@ -87,3 +90,34 @@ def test_a_shorter_length_than_the_runs_own(yaml: Path) -> None:
     assert error.value.suggestion == (
         "max_iters=4, as it has now; name=tiny-2 for a new run, or --overwrite to replace this one"
     )
+
+
+def test_a_damaged_config_names_the_run(yaml: Path) -> None:
+    """The advice is for a run's own file, not for one that a user writes."""
+    go(yaml, "max_iters=2")
+    path = Path("results/tiny/config.yaml")
+    path.write_text("")
+    with pytest.raises(RunError) as error:
+        go(yaml, "max_iters=2")
+    assert str(error.value) == (
+        "RunError: the config of the run tiny is damaged: the config is empty\n"
+        "  where  results/tiny/config.yaml\n"
+        "  try    restore the file from a copy; or take the run's directory away and train anew"
+    )
+
+
+def test_words_that_are_no_files(here: Path) -> None:
+    """A value longer than any file's name is a value; a plan that has no directory to go to is refused."""
+    assert split_arguments([f"name={'a' * 300}"]) == ([], [f"name={'a' * 300}"])
+    Path("a.yaml").write_text("model: {n_layer: 1}\ntrain: {max_iters: 2}\n")
+    with pytest.raises(ConfigError, match="the plan cannot be written: No such file or directory"):
+        plan(["a.yaml"], tokens=10**6, out=Path("nodir/x.json"))
+
+
+def test_a_key_file_that_is_not_utf_8(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """.env is named."""
+    pytest.importorskip("dotenv")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    Path(".env").write_bytes(b"WANDB_API_KEY=\xff")
+    with pytest.raises(RunError, match="the file with WANDB_API_KEY is not UTF-8"):
+        _key()

@@ -53,7 +53,10 @@ def command(
         vocab_size=size.vocab_size if size else None,
     )
     if out is not None:
-        write_json(out, found)
+        try:
+            write_json(out, found)
+        except OSError as error:
+            raise ConfigError(f"the plan cannot be written: {error.strerror}", where=str(out)) from None
     if as_json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return

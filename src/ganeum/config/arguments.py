@@ -28,7 +28,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--") or word == "--":
-            (overrides if "=" in word and not Path(word).is_file() else alone).append(word)
+            (overrides if "=" in word and not _is_file(word) else alone).append(word)
             continue
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
@@ -43,6 +43,13 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 )
         overrides.append(f"{name}={value}")
     return alone, overrides
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except OSError:  # longer than any name
+        return False
 
 
 def _is_switch(name: str) -> bool:

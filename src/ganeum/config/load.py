@@ -22,7 +22,7 @@ from ganeum.config.keys import Key, keys, matching, sections
 from ganeum.config.names import instead_of
 from ganeum.config.schema import Config
 from ganeum.config.source import Place, Value, read, scalar, shown
-from ganeum.errors import ConfigError, GaneumError, Several
+from ganeum.errors import ConfigError, GaneumError, RunError, Several
 
 Values = dict[str, Value]
 
@@ -62,13 +62,21 @@ def load_stored(path: str | os.PathLike[str]) -> Config:
     """A run's own `config.yaml`, as `record` wrote it: the same reading, without what only a new run must satisfy.
 
     Raises:
-        ConfigError, Several: it was damaged or edited into something that is no config.
+        RunError: it was damaged or edited into something that is no config.
     """
     errors: list[GaneumError] = []
     values: Values = {}
-    for name, value in read(Path(path), errors):
-        _accept(values, name, value, errors)
-    return _config_or_raise(_config(_fit_all(values, errors)), errors)
+    try:
+        for name, value in read(Path(path), errors):
+            _accept(values, name, value, errors)
+        return _config_or_raise(_config(_fit_all(values, errors)), errors)
+    except GaneumError as error:
+        first = error.errors[0] if isinstance(error, Several) else error
+        raise RunError(
+            f"the config of the run {Path(path).resolve().parent.name} is damaged: {first.what}",
+            where=first.where,
+            suggestion="restore the file from a copy; or take the run's directory away and train anew",
+        ) from None
 
 
 def _config(numbers: Mapping[str, object]) -> Config:

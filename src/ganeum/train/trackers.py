@@ -125,4 +125,8 @@ class WeightsAndBiases:
 def _key() -> str | None:
     from dotenv import dotenv_values
 
-    return os.environ.get("WANDB_API_KEY") or dotenv_values(Path.cwd() / ".env").get("WANDB_API_KEY")
+    file = Path.cwd() / ".env"
+    try:
+        return os.environ.get("WANDB_API_KEY") or dotenv_values(file).get("WANDB_API_KEY")
+    except UnicodeDecodeError as error:
+        raise RunError("the file with WANDB_API_KEY is not UTF-8", where=str(file), why=str(error)) from None
