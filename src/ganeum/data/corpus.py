@@ -21,6 +21,7 @@ from ganeum.errors import DataError
 GPT2_VOCAB_SIZE = 50_257
 PREPARING = ".preparing"  # prepare's temporary directory, inside the one it fills
 _SCAN_TOKENS = 16 * 2**20
+_END_BYTES = 2**20
 
 Tokens = npt.NDArray[Any]  # uint16 or uint32, usually a memory map
 
@@ -84,6 +85,22 @@ def open_corpus(directory: str | Path, block_size: int | None = None) -> Corpus:
             _refuse_short(tokens, block_size)
             _refuse_beyond(tokens, vocab_size, assumed=meta is None and not (directory / "meta.pkl").exists())
     return Corpus(train, val, meta, vocab_size, tokenizer)
+
+
+def identity(corpus: Corpus) -> dict[str, str]:
+    """What tells these tokens from others, of each file: its SHA-256, or without ``meta.json`` its size and that of its
+    first and last MiB."""
+    if corpus.meta is not None:
+        parts = {"train": corpus.meta.train, "val": corpus.meta.val}
+        return {name: part.sha256 for name, part in parts.items() if part is not None}
+    files = {"train": corpus.train, "val": corpus.val}
+    return {name: _ends(tokens) for name, tokens in files.items() if tokens is not None}
+
+
+def _ends(tokens: Tokens) -> str:
+    count = _END_BYTES // tokens.dtype.itemsize
+    ends = hashlib.sha256(tokens[:count].tobytes() + tokens[-count:].tobytes())
+    return f"{tokens.nbytes} bytes, {ends.hexdigest()}"
 
 
 def _refuse_absent(directory: Path) -> None:

@@ -14,7 +14,7 @@ import psutil
 from ganeum import hardware, record
 from ganeum.config import Config
 from ganeum.data.batches import Batches
-from ganeum.data.corpus import Corpus, open_corpus
+from ganeum.data.corpus import Corpus, identity, open_corpus
 from ganeum.errors import GaneumError, RunError
 from ganeum.models.kernels import mode_kept
 from ganeum.models.weights import load_file_state, load_initial
@@ -63,6 +63,8 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
     if overwrite and config.train.init_from is not None:
         _not_within(config.train.init_from, _name(config))
     stored = None if overwrite else record.existing(_name(config))
+    if stored is not None:
+        _check_same_data(stored, corpus)
     decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
     files = {}
     if stored is None and not decided.config.train.eval_only:  # what was chosen is on the disk before there is a run
@@ -96,6 +98,24 @@ def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: Tex
     if config.train.init_from is not None:
         load_initial(config.train.init_from, decided.config.model)
     return decided
+
+
+def _check_same_data(stored: Config, corpus: Corpus) -> None:
+    """A run goes on with the tokens that it began with; one that noted none is only asked for its vocabulary."""
+    run, vocab_size = RunDirectory(record.results_dir() / _name(stored)), stored.model.vocab_size
+    noted = ((_stored_plan(run) or {}).get("data") or {}).get("identity")
+    if noted not in (None, identity(corpus)):
+        why = f"the run began with other tokens than {stored.data.directory} holds now"
+    elif isinstance(vocab_size, int) and vocab_size < corpus.vocab_size:
+        why = f"its model knows {vocab_size:,} tokens, and the data has {corpus.vocab_size:,} now"
+    else:
+        return
+    raise RunError(
+        f"the data of {run.name} was replaced since it began",
+        where=stored.data.directory,
+        why=why,
+        suggestion=f"put the data back as it was, or name={free_name(run.path)} for a new run",
+    )
 
 
 def _not_within(init_from: str, name: str) -> None:
@@ -275,7 +295,7 @@ def _predict(
     if pace is not None:
         evaluations_s = pace.evaluations_s(Settled.of(config).max_iters)
         times = {"step_s": pace.step_s, "evaluations_s": evaluations_s}
-    return plan(
+    predicted = plan(
         config,
         device=device,
         tokens=len(corpus.train),
@@ -283,6 +303,8 @@ def _predict(
         held_bytes=held_bytes,
         **times,
     )
+    predicted["data"]["identity"] = identity(corpus)
+    return predicted
 
 
 def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:
