@@ -155,6 +155,8 @@ def test_early_stopping_keeps_the_best(yaml: Path) -> None:
     assert (run.checkpoints_dir / "best").read_text() == f"step-{summary['best_step']:08d}\n"
     assert checkpoint.check(run.checkpoint_dir(summary["best_step"]))
     assert go(yaml, *overrides)[0]["steps"] == summary["steps"]
+    longer, _ = go(yaml, *(text for text in overrides if "max_iters" not in text), "max_iters=80")
+    assert longer["steps"] > summary["steps"], "a raised length goes on"
 
 
 def test_keep_last_bounds_the_disk(yaml: Path) -> None:
@@ -172,6 +174,8 @@ def test_eval_only_evaluates_what_is_there(yaml: Path) -> None:
     assert json.loads(Path("results/tiny/status.json").read_text())["state"] == "finished"
     other, _ = go(yaml, "eval_only=true", "name=other", "init_from=results/tiny/checkpoints/step-00000020")
     assert other["val_loss"] == pytest.approx(trained["val_loss"], abs=1e-9)
+    assert not Path("results/other").exists(), "the name stays free for a training"
+    assert go(yaml, "name=other", "init_from=tiny")[0]["steps"] == 20
 
 
 def test_eval_only_of_nothing_is_refused(yaml: Path) -> None:

@@ -17,7 +17,8 @@ class Progress:
         elapsed_s: seconds of training that are kept: what a killed process did after its last checkpoint is not in it.
         best_val_loss, best_val_bpb, best_step: the lowest validation loss so far and when it was.
         val_loss, val_bpb: the latest evaluation.
-        evaluations_without_gain: for `patience`.
+        evaluations_without_gain: for `patience`; with a new length it begins again.
+        max_iters: the length that it was counted under; 0 in older checkpoints.
         epoch_loss_sum, epoch_steps: of the epoch that is under way (`order: epochs`).
         epoch_started_s: its start, on the clock of `elapsed_s`.
     """
@@ -31,9 +32,15 @@ class Progress:
     val_loss: float | None = None
     val_bpb: float | None = None
     evaluations_without_gain: int = 0
+    max_iters: int = 0
     epoch_loss_sum: float = 0.0
     epoch_steps: int = 0
     epoch_started_s: float = 0.0
+
+    def go_to(self, max_iters: int) -> None:
+        """Sets the length; a raised one gives a run that was out of patience new patience."""
+        if max_iters != self.max_iters:
+            self.max_iters, self.evaluations_without_gain = max_iters, 0
 
     def state(self) -> dict[str, Any]:
         return asdict(self)

@@ -67,7 +67,9 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
         _check_same_data(stored, corpus)
     decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
     files = {}
-    if stored is None and not decided.config.train.eval_only:  # what was chosen is on the disk before there is a run
+    if stored is None and decided.config.train.eval_only:  # then there is no run, and none begins
+        return _evaluate(RunDirectory(record.results_dir() / _name(config)), None, decided.config, corpus, stream)
+    if stored is None:  # what was chosen is on the disk before there is a run
         device = hardware.with_measured_peak(device, decided.config.train.precision)
         files["plan.json"] = _predict(decided, corpus, device, held_bytes)
     run, resolved, outcome = record.create(
@@ -148,19 +150,20 @@ def _held(
 ) -> dict[str, Any]:
     """With the run held by this process alone: whatever ends it, status.json says so."""
     config = decided.config
-    trained = config.train.eval_only and checkpoint.steps(run)  # then how its training ended stays as it is
+    evaluating = config.train.eval_only  # then how its training stands stays as it is
     try:
-        if config.train.eval_only:
-            return _evaluate(run, config, corpus, stream)
+        if evaluating:
+            saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
+            return _evaluate(run, saved, config, corpus, stream)
         return _train(run, decided, corpus, device, stream)
     except (Interrupted, KeyboardInterrupt):
-        if not trained:
+        if not evaluating:
             _note(run, "interrupted", _newest(run), None)
         raise
     except BaseException as error:
         shown = trouble.explained(error, run, config)
         text = str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}"
-        if not trained:
+        if not evaluating:
             _note(run, "failed", _newest(run), text)
         if shown is error:
             raise
@@ -214,6 +217,7 @@ def _train(
         console = stack.enter_context(Console(run.console_path, Settled.of(config).max_iters, stream))
         saved = checkpoint.load_latest(run, console.say)
         progress = Progress.of(saved.state["progress"]) if saved else Progress()
+        progress.go_to(Settled.of(config).max_iters)
         checkpoint.set_aside(run, progress.step, console.say)
         checkpoint.point(run, progress.best_step)
         Status.of_this_process("running", progress.step).write(run.status_path)
@@ -318,9 +322,10 @@ def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:
 
 
 @mode_kept()
-def _evaluate(run: RunDirectory, config: Config, corpus: Corpus, stream: TextIO) -> dict[str, Any]:
-    """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set."""
-    saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
+def _evaluate(
+    run: RunDirectory, saved: Checkpoint | None, config: Config, corpus: Corpus, stream: TextIO
+) -> dict[str, Any]:
+    """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set. Writes nothing."""
     validation = validation_set(corpus, config)
     if validation is None:
         raise RunError("there is nothing to evaluate on: no val.bin", where=config.data.directory)
@@ -328,8 +333,5 @@ def _evaluate(run: RunDirectory, config: Config, corpus: Corpus, stream: TextIO)
         raise RunError(f"{run.name} has no checkpoint to evaluate", where=str(run.checkpoints_dir))
     evaluation = validation.evaluate(_start(config, saved), Settled.of(config).eval_batch_size)
     ended = summary.evaluated(run, config, saved.step if saved else None, validation, evaluation)
-    if saved is None:
-        record.write_json(run.summary_path, ended)
-        Status.of_this_process("finished").write(run.status_path)
     print(summary.in_words(ended), file=stream)
     return ended
