@@ -175,6 +175,12 @@ def layout(readme: str) -> set[str]:
     return paths
 
 
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """pytest takes two test files of one name for the same module and refuses the second."""
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_the_project_speaks_of_itself_alone() -> None:
     """No file names a directory above the repository."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
