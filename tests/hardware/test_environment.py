@@ -64,6 +64,53 @@ def test_no_secret_in_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "lr = 1" in text
 
 
+TOKEN = "AbCdEfGhIjKlMnOpQrStUvWxYz012345"  # of no one's
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'wandb_api_key = "aaaa1111"',
+        "password: hunter2hunter2",
+        '"Authorization": "Basic aaaa1111"',
+        f'login("hf_{TOKEN}")',
+        f'client("sk-proj-{TOKEN}")',
+        f'"ghp_{TOKEN}", "github_pat_{TOKEN}"',
+        "AKIA" + TOKEN[:16].upper(),
+        "xoxb-" + "1234567890-abc",
+        f'headers("Bearer {TOKEN}")',
+        f"curl --api-key {TOKEN}",
+        "https://user:pw@host/x",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{TOKEN}\naaaa1111==\n-----END RSA PRIVATE KEY-----",
+        f"-----BEGIN PRIVATE KEY-----\n{TOKEN}\naaaa1111==",
+    ],
+)
+def test_no_secret_by_its_looks(repository: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """What nobody registered as a secret but looks like one is in no field: diff, command, variables."""
+    monkeypatch.setenv("HF_ENDPOINT", line)
+    monkeypatch.setattr("sys.argv", ["train.py", line])
+    (repository / "train.py").write_text(f"{line}\nlr = 3\n")
+    text = json.dumps(environment(1, repository))
+    for secret in ("aaaa1111", "hunter2", TOKEN, TOKEN[:16].upper(), "1234567890-abc", "user:pw"):
+        assert secret not in text
+    assert "lr = 3" in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ganeum train one.yaml train.tokens=1e9",
+        "tokenizer: gpt2",
+        "--max-new-tokens 50",
+        "git@github.com:a/b",
+        "hf_model",
+    ],
+)
+def test_an_innocent_line_stays(line: str) -> None:
+    """Tokens that are counted, a tokenizer and a repository's address are no secrets."""
+    assert line == without_secrets(line, ())
+
+
 @given(
     value=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=4, max_size=20),
     before=st.text(max_size=10),

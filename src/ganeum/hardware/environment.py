@@ -21,7 +21,18 @@ VARIABLES = re.compile(
     r"(OMP|MKL|CUDA|CUBLAS|NVIDIA|NCCL|TORCH|TORCHINDUCTOR|PYTORCH|GANEUM|HF|LD_PRELOAD|MALLOC)(_|$)"
 )
 SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)S?$", re.IGNORECASE)
-SECRET_ASSIGNED = re.compile(r"[A-Z0-9_]*(KEY|TOKEN|SECRET|PASSWORD)[\"']?\s*[=:]\s*\S")
+_NAMES = "KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS|AUTHORIZATION"
+SECRET_ASSIGNED = re.compile(rf"({_NAMES})[\"']?\s*[=:]\s*\S|--[\w-]*({_NAMES})\s+\S", re.IGNORECASE)
+# What gives a secret away whatever it is called: tokens by how their makers begin them, and a URL's password.
+SECRET_SHAPE = re.compile(
+    r"\bhf_[A-Za-z0-9]{16}|\bsk-[\w-]{20}|\bgh[opsur]_[A-Za-z0-9]{16}|\bgithub_pat_\w{16}|\b(AKIA|ASIA)[0-9A-Z]{16}"
+    r"|\bxox[a-z]-[\w-]{10}|\b[Bb]earer\s+[\w.~+/-]{8}|://[^\s/:@]*:[^\s/@]+@"
+)
+PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY"
+    r"(.*?-----END [A-Z ]*PRIVATE KEY-----|[^\n]*(\n[-+ ]?\s*[A-Za-z0-9+/=]+[ \r]*(?=\n|\Z))*)",
+    re.DOTALL,
+)
 DIFF_LIMIT = 200_000  # characters
 LEFT_OUT = "[a line was left out here: it may hold a secret]"
 
@@ -37,10 +48,13 @@ def secrets(variables: Mapping[str, str], dotenv: Mapping[str, str | None]) -> f
 
 
 def without_secrets(text: str, hidden: Iterable[str]) -> str:
-    """``text`` without the lines that hold one of ``hidden`` or assign to a name in capitals like ``HF_TOKEN``."""
-    values = tuple(hidden)
+    """``text`` without the lines that hold one of ``hidden``, what looks like a secret, or a value for a name like
+    ``HF_TOKEN`` or ``password``; of a private key none is left."""
+    values, text = tuple(hidden), PRIVATE_KEY.sub(LEFT_OUT, text)
     return "\n".join(
-        LEFT_OUT if SECRET_ASSIGNED.search(line) or any(value in line for value in values) else line
+        LEFT_OUT
+        if SECRET_ASSIGNED.search(line) or SECRET_SHAPE.search(line) or any(value in line for value in values)
+        else line
         for line in text.split("\n")
     )
 
@@ -63,7 +77,7 @@ def environment(seed: int | None = None, directory: Path | str = ".") -> dict[st
     variables = {
         name: value
         for name, value in sorted(os.environ.items())
-        if VARIABLES.match(name) and not SECRET_NAME.search(name) and not any(secret in value for secret in hidden)
+        if VARIABLES.match(name) and not SECRET_NAME.search(name) and without_secrets(value, hidden) == value
     }
     return {
         "ganeum": ganeum.__version__,
