@@ -23,6 +23,7 @@ def git(directory: Path, *arguments: str) -> None:
 def repository(tmp_path: Path) -> Path:
     git(tmp_path, "init", "-q")
     (tmp_path / "train.py").write_text("lr = 1\n")
+    (tmp_path / "__init__.py").touch()
     (tmp_path / ".gitignore").write_text(".env\n")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "first")
@@ -33,7 +34,7 @@ def test_what_is_in_it(repository: Path) -> None:
     """Versions, machine, seed, the commit and what was changed since."""
     (repository / "train.py").write_text("lr = 2\n")
     (repository / "new.py").write_text("")
-    found = environment(7, repository)
+    found = environment(7, source=repository)
     assert json.loads(json.dumps(found)) == found
     assert found["seed"] == 7
     assert {"torch", "numpy"} <= set(found["packages"])  # type: ignore[call-overload]
@@ -46,7 +47,35 @@ def test_what_is_in_it(repository: Path) -> None:
 
 def test_outside_a_repository(tmp_path: Path) -> None:
     """Where there is no repository there is no commit, and no error."""
-    assert environment(1, tmp_path)["git"] is None
+    found = environment(1, tmp_path, tmp_path)
+    assert (None, None) == (found["git"], found["git_of_working_directory"])
+
+
+def test_whose_repository(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`git` is that of ganeum's own code, also seen from another repository, which stands beside it; a wheel that was
+    installed into somebody's repository is not that repository's code."""
+    other = tmp_path_factory.mktemp("other")
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "first")
+    (other / "lib").mkdir()
+    (other / "lib/__init__.py").touch()
+    seen = {name: git_of(name) for name in (repository, other)}
+    inside, beside, wheel = (
+        environment(1, here, source)
+        for here, source in ((repository, repository), (other, repository), (other, other / "lib"))
+    )
+    assert (seen[repository], None) == (commit(inside["git"]), commit(inside["git_of_working_directory"]))
+    assert (seen[repository], seen[other]) == (commit(beside["git"]), commit(beside["git_of_working_directory"]))
+    assert (None, seen[other]) == (commit(wheel["git"]), commit(wheel["git_of_working_directory"]))
+
+
+def git_of(directory: Path) -> str:
+    words = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(words, cwd=directory, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(recorded: object) -> object:
+    return recorded["commit"] if isinstance(recorded, dict) else recorded
 
 
 def test_no_secret_in_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +157,7 @@ def test_whatever_the_secret(value: str, before: str, after: str, name: str) -> 
 def test_a_large_diff_is_cut(repository: Path) -> None:
     """A diff has at most 200,000 characters, and says how many are missing."""
     (repository / "train.py").write_text("x = 1\n" * 60_000)
-    code = environment(1, repository)["git"]
+    code = environment(1, repository)["git_of_working_directory"]
     assert isinstance(code, dict)
     assert len(code["diff"]) < DIFF_LIMIT + 100
     assert code["diff"].endswith("more characters]")

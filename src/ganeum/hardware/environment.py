@@ -59,19 +59,22 @@ def without_secrets(text: str, hidden: Iterable[str]) -> str:
     )
 
 
-def environment(seed: int | None = None, directory: Path | str = ".") -> dict[str, object]:
+def environment(seed: int | None = None, directory: Path | str = ".", source: Path | None = None) -> dict[str, object]:
     """The content of ``environment.json``.
 
     Args:
         seed: the run's seed.
-        directory: where to look for a git repository and a ``.env``; the current directory unless given.
+        directory: where to look for a ``.env`` and the user's own repository; the current directory unless given.
+        source: where ganeum's own code lies; where it was imported from unless given.
 
     Returns:
-        ganeum, python, packages {name: version}, git {commit, branch, diff, untracked} or None, os, cpu {name, cores,
-        memory_gib}, gpus [{name, memory_gib, capability}], driver, variables (those that change how torch computes),
-        command, seed.
+        ganeum, python, packages {name: version}, git {commit, branch, diff, untracked} of ganeum's checkout (None where
+        it is installed from a wheel), git_of_working_directory (the same; None where that is no other repository), os,
+        cpu {name, cores, memory_gib}, gpus [{name, memory_gib, capability}], driver, variables (those that change how
+        torch computes), command, seed.
     """
     directory = Path(directory)
+    own, around = _checkout_of(source or Path(ganeum.__file__).parent), _top(directory)
     hidden = secrets(os.environ, dotenv_values(directory / ".env") if (directory / ".env").is_file() else {})
     found = nvml.read()
     variables = {
@@ -83,7 +86,8 @@ def environment(seed: int | None = None, directory: Path | str = ".") -> dict[st
         "ganeum": ganeum.__version__,
         "python": platform.python_version(),
         "packages": {name: found_version for name in PACKAGES if (found_version := _version(name))},
-        "git": git(directory, hidden),
+        "git": git(own, hidden) if own else None,
+        "git_of_working_directory": git(around, hidden) if around and around != own else None,
         "os": platform.platform(),
         "cpu": {
             "name": machine.cpu_name(),
@@ -118,6 +122,17 @@ def git(directory: Path, hidden: Iterable[str]) -> dict[str, object] | None:
         "diff": diff,
         "untracked": [name for name in untracked if name][:100],
     }
+
+
+def _top(directory: Path) -> Path | None:
+    """The root of the repository around a directory."""
+    found = _git(directory, "rev-parse", "--show-toplevel")
+    return Path(found.strip()) if found else None
+
+
+def _checkout_of(package: Path) -> Path | None:
+    """The root of the repository that a package's code is part of; a wheel in a project's ``.venv`` is part of none."""
+    return _top(package) if _git(package, "ls-files", "--error-unmatch", "__init__.py") else None
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
