@@ -144,6 +144,20 @@ def test_a_measured_peak_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert measure_peak("fp32", cpu.name) == 1e30
 
 
+def test_a_slow_format_is_measured_quickly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """fp16 at 0.7 GFLOP/s, as a CPU emulates it, takes less than half a second to measure, and is measured right."""
+    monkeypatch.setenv("GANEUM_CACHE", str(tmp_path))
+    clock = [0.0]
+
+    def emulated(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+        clock[0] += 2 * left.numel() * right.shape[1] / 0.7e9
+
+    monkeypatch.setattr(torch, "mm", emulated)
+    monkeypatch.setattr(peaks.time, "perf_counter", lambda: clock[0])
+    assert measure_peak("fp16", "a CPU") == pytest.approx(0.7e9)
+    assert clock[0] < 0.5
+
+
 def test_a_gpus_peak_is_not_measured() -> None:
     """A GPU keeps the catalogue's peak, or none."""
     gpu = Device("a GPU", "cuda", memory_gib=1, usable_gib=1)
