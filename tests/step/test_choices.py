@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from ganeum.hardware import machine
 from ganeum.step import compile as compilation
 from ganeum.step import precision
 from ganeum.step.allocator import keep_freed_memory
@@ -41,11 +44,34 @@ def test_a_gpu_gets_what_its_tensor_cores_compute(
     [("avx512f avx512_bf16", "bf16"), ("amx_tile amx_bf16 amx_int8", "bf16"), ("avx2 avx512f", "fp32")],
 )
 def test_a_cpu_gets_bf16_only_with_a_unit_for_it(monkeypatch: pytest.MonkeyPatch, flags: str, expected: str) -> None:
-    """Where torch cannot tell, the kernel's flags do."""
-    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, probe, raising=False)
-    monkeypatch.setattr(precision.Path, "read_text", lambda _: f"flags\t\t: fpu {flags}\n")
-    assert precision.choose("auto", "cpu")[0] == expected
+    """The kernel's flags tell, whatever torch says, and a plan's device goes by the same."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: expected == "fp32", raising=False)
+    say(monkeypatch, f"flags\t\t: fpu {flags}\n")
+    assert precision.choose("auto", "cpu")[0] == machine.cpu().fast_precision == expected
+
+
+def say(monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+    """Lets /proc/cpuinfo hold `content`, or not be there."""
+    read = Path.read_text
+
+    def pretended(path: Path, *args: Any, **keys: Any) -> str:
+        if path != Path("/proc/cpuinfo"):
+            return read(path, *args, **keys)
+        if content is None:
+            raise FileNotFoundError(path)
+        return content
+
+    monkeypatch.setattr(Path, "read_text", pretended)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_without_the_kernels_flags_torch_is_asked(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """As on Windows, where /proc/cpuinfo is not: by the run and by the plan alike."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    say(monkeypatch, None)
+    expected = "bf16" if native else "fp32"
+    assert precision.choose("auto", "cpu")[0] == machine.cpu().fast_precision == expected
 
 
 def test_a_configured_precision_is_obeyed() -> None:

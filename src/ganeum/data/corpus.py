@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ganeum.data.meta import META, Meta, Part
 from ganeum.data.nanogpt import read_meta
 from ganeum.data.tokenizer import Tokenizer, load_tokenizer
 from ganeum.errors import DataError
+from ganeum.hardware import cache_directory
 
 GPT2_VOCAB_SIZE = 50_257
 PREPARING = ".preparing"  # prepare's temporary directory, inside the one it fills
@@ -204,7 +204,6 @@ def _mark_of(tokens: Tokens, vocab_size: int) -> tuple[Path | None, str]:
     if name is None:
         return None, ""
     path = Path(name).resolve()
-    cache = Path(os.environ.get("GANEUM_CACHE") or Path.home() / ".cache" / "ganeum")
     there = path.stat()
     state = json.dumps([str(path), there.st_size, there.st_mtime_ns, vocab_size])
-    return cache / "scanned" / hashlib.sha256(str(path).encode()).hexdigest()[:32], state
+    return cache_directory() / "scanned" / hashlib.sha256(str(path).encode()).hexdigest()[:32], state

@@ -8,6 +8,14 @@ from typing import Literal
 Kind = Literal["cpu", "cuda", "mps"]
 
 
+def fast_precision(capability: tuple[int, int] | None, bf16_unit: str | None) -> Literal["bf16", "fp16", "fp32"]:
+    """The format that a device multiplies fastest by hardware of its own: bf16 from Ampere (8.0) on and on a CPU with a
+    bf16 unit, fp16 on Volta and Turing (7.x), else fp32. ``capability``: an NVIDIA GPU's; None of anything else."""
+    if capability is not None:
+        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
+    return "bf16" if bf16_unit else "fp32"
+
+
 @dataclass(frozen=True)
 class Device:
     """One device.
@@ -46,11 +54,8 @@ class Device:
 
     @property
     def fast_precision(self) -> Literal["bf16", "fp16", "fp32"]:
-        """The format that it multiplies fastest by hardware of its own: bf16 from Ampere (8.0) on and on a CPU with a
-        bf16 unit, fp16 on Volta and Turing (7.x), else fp32."""
-        if self.kind == "cuda" and self.capability is not None:
-            return "bf16" if self.capability >= (8, 0) else "fp16" if self.capability >= (7, 0) else "fp32"
-        return "bf16" if self.bf16_unit else "fp32"
+        """What ``train.precision: auto`` becomes on it."""
+        return fast_precision(self.capability, self.bf16_unit)
 
     def peak(self, precision: str) -> float | None:
         """Dense FLOP per second at ``precision``, or None: then MFU is not known and is not shown."""

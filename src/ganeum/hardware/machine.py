@@ -33,11 +33,15 @@ def cpu_name() -> str:
 
 
 def bf16_unit() -> str | None:
-    """The CPU's bf16 multiplier by its name, from Linux's list of flags; None where there is none or no such list."""
+    """The CPU's bf16 multiplier by its name (AMX, AVX512-BF16), or None: Linux's list of flags says it, and torch where
+    there is no such list. It is the one answer that a plan and its run both go by."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
-        return None
+        import torch
+
+        probes = {"amx_bf16": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
+        flags = [flag for flag, probe in probes.items() if getattr(torch.cpu, probe, lambda: False)()]
     return "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Literal
 
 import torch
+
+from ganeum.hardware import machine
+from ganeum.hardware.device import fast_precision
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 COMPUTE_DTYPE = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,16 +29,19 @@ def choose(
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         name = f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})"
-        if major >= 8:
-            return "bf16", f"{name} computes bf16 on its tensor cores, with fp32's range: no loss scaling needed"
-        if major >= 7:
-            return "fp16", f"{name} has tensor cores for fp16 but only emulates bf16; the loss is scaled"
-        return "fp32", f"{name} has no tensor cores"
+        value = fast_precision((major, minor), None)
+        return value, {
+            "bf16": f"{name} computes bf16 on its tensor cores, with fp32's range: no loss scaling needed",
+            "fp16": f"{name} has tensor cores for fp16 but only emulates bf16; the loss is scaled",
+            "fp32": f"{name} has no tensor cores",
+        }[value]
     if device.type == "cpu":
-        unit = _cpu_bf16_unit()
-        if unit:
-            return "bf16", f"this CPU multiplies bf16 natively ({unit}), about twice as fast as fp32"
-        return "fp32", "this CPU has neither AVX512-BF16 nor AMX, and would emulate bf16"
+        unit = machine.bf16_unit()
+        return fast_precision(None, unit), (
+            f"this CPU multiplies bf16 natively ({unit}), about twice as fast as fp32"
+            if unit
+            else "this CPU has neither AVX512-BF16 nor AMX, and would emulate bf16"
+        )
     return "fp32", f"bf16 and fp16 were not measured on {device.type}"
 
 
@@ -52,17 +57,3 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
-
-
-def _cpu_bf16_unit() -> str | None:
-    """The name of the CPU's bf16 matrix unit; torch is asked first, then /proc/cpuinfo (Linux)."""
-    for name, probe in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
-        if getattr(torch.cpu, probe, lambda: False)():
-            return name
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return None
-    if "amx_bf16" in flags:
-        return "AMX"
-    return "AVX512-BF16" if "avx512_bf16" in flags else None
