@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +30,20 @@ def test_a_reader_who_leaves_does_not_end_the_training(yaml: Path) -> None:
     assert (process.returncode, said) == (0, "")
     assert json.loads(Path("results/tiny/status.json").read_text())["state"] == "finished"
     assert "Training Finished!" in Path("results/tiny/logs/console.log").read_text(encoding="utf-8")
+
+
+def test_a_file_system_that_cannot_flush_directories(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EINVAL for a directory, as some network file systems answer: the run trains, with its checkpoints."""
+    fsync = os.fsync
+
+    def refusing(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    go(yaml)
+    assert Path("results/tiny/checkpoints/latest").read_text() == "step-00000020\n"
 
 
 DAMAGE = ["", "\x00{", "[]", "null", '{"a": 1}']

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import ganeum
 from ganeum.errors import CheckpointError
-from ganeum.record import RunDirectory, read_json, write_atomic, write_json
+from ganeum.record import RunDirectory, flush_directory, read_json, write_atomic, write_json
 from ganeum.train import disk
 
 MODEL, STATE, META = "model.safetensors", "training_state.pt", "meta.json"
@@ -71,7 +71,7 @@ def save(
             if final.exists():  # a damaged one, passed over at the start
                 _remove(final)
             growing.rename(final)
-            disk.fsync(run.checkpoints_dir)
+            flush_directory(run.checkpoints_dir)
             point(run, best_step)
         except BaseException:
             shutil.rmtree(growing, ignore_errors=True)
@@ -97,7 +97,7 @@ def _write(directory: Path, step: int, weights: Mapping[str, Tensor], state: Map
     files = {name: {"bytes": (directory / name).stat().st_size, "sha256": sums[name]} for name in (MODEL, STATE)}
     versions = {"ganeum_version": ganeum.__version__, "torch_version": torch.__version__}
     write_json(directory / META, {"step": step, "files": files, **versions})
-    disk.fsync(directory)
+    flush_directory(directory)
 
 
 def point(run: RunDirectory, best_step: int | None) -> None:

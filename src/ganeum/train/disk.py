@@ -107,11 +107,6 @@ def hash_file(path: Path) -> str:
 
 
 def fsync(path: Path) -> None:
-    """A file's or a directory's content reaches the disk (a directory's: its names; Windows knows no such thing)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """A file's content reaches the disk (a directory's names: `record.flush_directory`)."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
