@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ganeum.config import reference
 from ganeum.config.arguments import split_arguments
-from ganeum.config.batch import accumulation_steps, divisors, largest_fitting
+from ganeum.config.batch import accumulation_steps, divisors
 from ganeum.config.checks import name_error
 from ganeum.config.keys import keys, matching, sections
 from ganeum.config.names import ELSEWHERE, instead_of
@@ -19,13 +19,12 @@ from ganeum.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 
 
-@given(st.integers(1, 5_000), st.integers(1, 5_000))
-def test_a_batch_is_divided_without_a_remainder(batch_size: int, limit: int) -> None:
-    """The largest micro-batch that fits divides the batch, fits, and is the largest that does both."""
-    micro = largest_fitting(batch_size, limit)
-    assert accumulation_steps(batch_size, micro) * micro == batch_size
-    assert micro <= limit
-    assert not [d for d in range(micro + 1, min(limit, batch_size) + 1) if batch_size % d == 0]
+@given(st.integers(1, 5_000))
+def test_a_batch_is_divided_without_a_remainder(batch_size: int) -> None:
+    """Every divisor is found, in rising order, and each makes whole accumulation steps."""
+    found = divisors(batch_size)
+    assert found == [d for d in range(1, batch_size + 1) if batch_size % d == 0]
+    assert all(accumulation_steps(batch_size, micro) * micro == batch_size for micro in found)
 
 
 def test_divisors_of_480() -> None:

@@ -13,11 +13,6 @@ def test_document_000_has_254_steps_an_epoch() -> None:
     assert (32_622, 254) == (book.count, book.steps_per_epoch(128))
 
 
-def test_document_000_sees_each_token_about_160_times() -> None:
-    """20 epochs of 254 steps of 128 windows of 32 tokens are 20,807,680 tokens: each of the 130,520 some 159 times."""
-    assert round(Windows(130_520, 32, 4).repeats_per_token(20 * 254 * 128), 3) == round(20_807_680 / 130_520, 3)
-
-
 @given(n=st.integers(0, 500), block=st.integers(1, 40), stride=st.integers(1, 50))
 def test_windows_are_those_of_the_plain_loop(n: int, block: int, stride: int) -> None:
     """The windows are those of `for i in range(0, len(ids) - max_length, stride)`, and each ends inside the tokens."""

@@ -12,9 +12,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from ganeum.config.schema import Model
 from ganeum.errors import CheckpointError
+from ganeum.models import sources
 from ganeum.models.build import build
 from ganeum.models.formats import nanogpt_checkpoint
-from ganeum.models.weights import load_file_state, load_initial, shape_of, to_file_state
+from ganeum.models.weights import load_file_state, load_initial, to_file_state
 
 NANO = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "vocab_size": 70, "activation": "gelu"}
 
@@ -39,7 +40,7 @@ def test_a_checkpoint_directory(tmp_path):
     model = run_with_checkpoint(tmp_path / "a", tiny(n_head=4, qkv_bias=True))
     path = tmp_path / "a/checkpoints/step-00000010"
     assert torch.equal(started_from(path, tiny(n_head=4, qkv_bias=True)), logits(model))
-    assert shape_of(path) == tiny(n_head=4, qkv_bias=True).model_dump(exclude={"style", "dropout"})
+    assert sources.read(path).model == tiny(n_head=4, qkv_bias=True).model_dump(exclude={"style", "dropout"})
 
 
 def test_a_run_gives_its_best_checkpoint(tmp_path):
@@ -72,7 +73,7 @@ def test_a_hugging_face_directory(tmp_path, form, tied):
         torch.testing.assert_close(
             started_from(tmp_path, config), theirs(torch.arange(8)[None]).logits, rtol=1e-5, atol=1e-6
         )
-    assert shape_of(tmp_path) == config.model_dump(exclude={"style", "dropout"})
+    assert sources.read(tmp_path).model == config.model_dump(exclude={"style", "dropout"})
 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
@@ -86,7 +87,7 @@ def test_a_nanogpt_checkpoint(tmp_path, prefix):
     torch.save(checkpoint, tmp_path / "ckpt.pt")
     for path in (tmp_path, tmp_path / "ckpt.pt"):
         assert torch.equal(started_from(path, Model(**NANO)), logits(padded)[..., :70])
-    assert shape_of(tmp_path) == {**Model(**NANO).model_dump(exclude={"style", "dropout"}), "vocab_size": 128}
+    assert sources.read(tmp_path).model == {**Model(**NANO).model_dump(exclude={"style", "dropout"}), "vocab_size": 128}
 
 
 def test_a_plain_state_dict(tmp_path):
@@ -249,4 +250,4 @@ def test_heads_that_do_not_divide_the_weights_width(tmp_path):
     GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=16, n_positions=8, vocab_size=70)).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(CheckpointError, match="12 heads do not divide the width of 16 that the weights have"):
-        shape_of(tmp_path)
+        sources.read(tmp_path)

@@ -11,11 +11,6 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def largest_fitting(batch_size: int, limit: int) -> int:
-    """The largest micro-batch of at most `limit` sequences that divides `batch_size`: 480, 7 → 6."""
-    return max(d for d in divisors(batch_size) if d <= max(limit, 1))
-
-
 def accumulation_steps(batch_size: int, micro_batch_size: int, *, where: str | None = None) -> int:
     """The micro-batches in one optimizer step: 480, 6 → 80.
 

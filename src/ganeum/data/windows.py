@@ -50,10 +50,6 @@ class Windows:
         """Full batches in one pass; the windows left over (another choice each epoch) wait for a later one."""
         return self.count // batch_size
 
-    def repeats_per_token(self, windows_seen: float) -> float:
-        """How often a token is seen on average, as an input, in that many windows."""
-        return windows_seen * self.block_size / self.n_tokens
-
 
 @dataclass(frozen=True)
 class Offsets:

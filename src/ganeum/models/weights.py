@@ -106,11 +106,6 @@ def restore(path: str | Path) -> GPT:
     return model.eval()
 
 
-def shape_of(path: str | Path) -> dict[str, Any]:
-    """The keys of `model` that weights have, as far as their file tells them: what to type to continue with them."""
-    return sources.read(path).model
-
-
 def _bridge(source: sources.Source, model: Model) -> tuple[dict[str, Tensor], dict[str, tuple[Any, Any]]]:
     """Brings weights of the same size into the form of `model`, changing nothing of what they compute; says which keys
     forbid that."""

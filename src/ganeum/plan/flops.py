@@ -39,7 +39,7 @@ def count(model: Model, parameters: Parameters) -> Flops:
     - attention: a query of C numbers meets T keys (``2 T C``) and the T weights meet T values (``2 T C``):
       ``4 · T · C`` a layer. This is the whole T × T square although a causal token sees (T + 1) / 2 keys on average:
       the field's MFU is counted so, and only figures counted alike compare. A kernel that skips the masked half does
-      less; ``causal_attention_per_token`` says how much.
+      about half as much.
 
     Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all.
     """
@@ -52,8 +52,3 @@ def count(model: Model, parameters: Parameters) -> Flops:
         recomputed_per_token=0,
         per_token=3 * forward,
     )
-
-
-def causal_attention_per_token(model: Model) -> int:
-    """Forward attention FLOPs per token when the masked half is never computed: (T + 1) / 2 keys instead of T."""
-    return model.n_layer * 2 * (model.block_size + 1) * model.n_embd
