@@ -11,6 +11,7 @@ set -u
 cd "$(dirname "$0")/.."
 nanogpt=${1:-}
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+case $python in [!/]*/*) python=$PWD/$python ;; esac # the demo runs in another directory
 out=benchmarks/results/gpu
 mkdir -p "$out"
 rm -f "$out"/*
@@ -56,6 +57,9 @@ else
     size="--device cpu --n-layer 2 --n-head 4 --n-embd 128 --block-size 128 --micro-batch 4"
     size+=" --rounds 1 --warmup 1 --steps 3"
 fi
+here=$(mktemp -d) # the whole journey, `train` and `sample` in it
+check demo 180 env -C "$here" GANEUM_RESULTS="$here/results" "$python" -m ganeum demo --minutes 1.5
+rm -rf "$here"
 if [ -n "$nanogpt" ]; then
     check throughput 240 "$python" benchmarks/throughput.py --nanogpt "$nanogpt" $size --out "$out/throughput.json"
 else
