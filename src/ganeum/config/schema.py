@@ -26,16 +26,34 @@ class Section(BaseModel):
 class Model(Section):
     """The network."""
 
-    style: Literal["gpt2"] = Field("gpt2", description="the family: gpt2 (learned positions, LayerNorm, GELU)")
+    style: Literal["gpt2", "modern"] = Field(
+        "gpt2",
+        description="gpt2: learned positions, LayerNorm, GELU; "
+        "modern: rotary positions, RMSNorm, SwiGLU, normed queries and keys (Qwen3's layout)",
+    )
     n_layer: PositiveInt = Field(6, description="blocks")
-    n_head: PositiveInt = Field(6, description="attention heads; n_embd must be a multiple of it")
+    n_head: PositiveInt = Field(6, description="attention heads")
+    n_kv_head: PositiveInt | None = Field(
+        None, description="heads of keys and values, each shared by n_head / n_kv_head queries (modern); null: n_head"
+    )
+    head_dim: PositiveInt | None = Field(None, description="width of a head (modern); null: n_embd / n_head")
     n_embd: PositiveInt = Field(384, description="width of the residual stream")
+    intermediate_size: PositiveInt | None = Field(
+        None,
+        description="width inside the MLP; null: 4 n_embd (gpt2), 8/3 n_embd up to the next multiple of 64 (modern)",
+    )
     block_size: PositiveInt = Field(256, description="context length, tokens")
     dropout: BelowOne = Field(0.0, description="share of activations dropped while training")
-    bias: bool = Field(False, description="biases in linear layers and LayerNorms (GPT-2 has them)")
-    qkv_bias: bool | None = Field(None, description="biases in the query, key and value projection; null: as `bias`")
+    bias: bool = Field(False, description="biases in linear layers and LayerNorms (gpt2; GPT-2 has them)")
+    qkv_bias: bool | None = Field(
+        None, description="biases in the query, key and value projection (gpt2); null: as `bias`"
+    )
     activation: Literal["gelu_tanh", "gelu"] = Field(
-        "gelu_tanh", description="gelu_tanh: GPT-2's approximation; gelu: the exact one (nanoGPT's)"
+        "gelu_tanh", description="gelu_tanh: GPT-2's approximation; gelu: the exact one, nanoGPT's (gpt2)"
+    )
+    rope_theta: PositiveFloat = Field(10_000.0, description="base of the rotary positions' wavelengths (modern)")
+    norm_eps: PositiveFloat | None = Field(
+        None, description="added to the variance in every norm; null: 1e-5 (gpt2), 1e-6 (modern)"
     )
     tie_embeddings: bool = Field(True, description="the output layer shares the token embedding's weights")
     vocab_size: PositiveInt | Auto = Field("auto", description="tokens there are; auto: from the data's meta.json")
@@ -53,6 +71,17 @@ class Data(Section):
     )
 
 
+class Lora(Section):
+    """Low-rank adapters: only they are trained, the weights under them stay as they are."""
+
+    rank: PositiveInt | None = Field(None, description="rank of the adapters; null: every weight is trained")
+    alpha: PositiveFloat = Field(16.0, description="the adapters' outputs are multiplied by alpha / rank")
+    dropout: BelowOne = Field(0.0, description="share of the adapters' inputs dropped while training")
+    targets: Literal["all", "attention"] = Field(
+        "all", description="linear layers that get one: all in the blocks, or those of attention"
+    )
+
+
 class Train(Section):
     """The training."""
 
@@ -66,8 +95,17 @@ class Train(Section):
     hours: PositiveFloat | None = Field(
         None, description="length in hours; turned into steps once, by a short measurement at the start"
     )
-    optimizer: Literal["adamw"] = Field("adamw", description="AdamW, fused where torch has it")
+    optimizer: Literal["adamw", "muon", "adamw8bit", "adafactor", "sgd"] = Field(
+        "adamw",
+        description="adamw: fused where torch has it; muon: for the blocks' matrices, AdamW for the rest; "
+        "adamw8bit: its state in 8 bits",
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="the peak learning rate")
+    parametrization: Literal["standard", "mup"] = Field(
+        "standard",
+        description="standard: learning_rate for every weight; mup: it is that of a model 256 wide and 4 deep, and is "
+        "scaled, with the initialisation, weight by weight to this width and depth",
+    )
     min_learning_rate: NotNegative | Auto = Field("auto", description="where the schedule ends; auto: a tenth of it")
     schedule: Literal["cosine", "wsd", "constant"] = Field(
         "cosine", description="shape after the warm-up; wsd: constant, then linear decay over decay_share"
@@ -79,6 +117,7 @@ class Train(Section):
     weight_decay: float = Field(0.1, ge=0.0, description="on matrices and embeddings; never on biases and norms")
     beta1: BelowOne = Field(0.9, description="AdamW's decay of the gradient's mean")
     beta2: BelowOne = Field(0.95, description="AdamW's decay of the gradient's square")
+    momentum: BelowOne = Field(0.95, description="Muon's and SGD's decay of the gradient's mean")
     grad_clip: float = Field(1.0, ge=0.0, description="largest norm of the gradient; 0: never clipped")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the device computes it, else fp16 on a GPU, else fp32"
@@ -87,10 +126,20 @@ class Train(Section):
     loss_chunk: PositiveInt | Auto = Field(
         "auto", description="rows (tokens) whose logits exist at one time; auto picks by the device"
     )
+    activation_checkpointing: Literal["none", "selective", "whole"] = Field(
+        "none", description="what is computed again in the backward pass: nothing, the MLPs, or whole blocks"
+    )
+    weights: Literal["fp32", "bf16"] = Field(
+        "fp32", description="what weights and gradients are kept in; bf16: half the memory, rounded stochastically"
+    )
+    optimizer_offload: bool = Field(False, description="the optimizer's state lies in the CPU's memory")
+    expandable_segments: bool | Auto = Field(
+        "auto", description="CUDA's allocator grows its blocks, so that fewer holes are left; auto: on Linux"
+    )
     eval_interval: PositiveInt | Auto = Field("auto", description="steps between evaluations; auto: a tenth of all")
     eval_tokens: PositiveInt | Literal["all"] = Field(65_536, description="size of the fixed validation set, tokens")
     eval_batch_size: PositiveInt | Auto = Field(
-        "auto", description="sequences at once in evaluation; auto: as training"
+        "auto", description="sequences at once in evaluation; auto: what fits without a backward pass"
     )
     eval_only: bool = Field(False, description="evaluate once and stop; nothing is trained")
     patience: PositiveInt | None = Field(
@@ -103,6 +152,7 @@ class Train(Section):
     init_from: str | None = Field(
         None, description="weights to start from: a run, a checkpoint, an exported directory or a nanoGPT ckpt.pt"
     )
+    lora: Lora = Field(default_factory=Lora, description="low-rank adapters in place of all weights")
 
 
 class Sample(Section):
@@ -127,14 +177,32 @@ class Wandb(Section):
     mode: Literal["online", "offline"] = Field("online", description="offline: written to disk, `wandb sync` sends it")
 
 
+class Mlflow(Section):
+    """MLflow; its server's password comes from the environment, as MLflow reads it."""
+
+    experiment: str | None = Field(None, description="the experiment; null: MLflow is not used")
+    tracking_uri: str | None = Field(None, description="the server or directory; null: as MLFLOW_TRACKING_URI says")
+
+
+class Trackio(Section):
+    """trackio, a local tracker with Hugging Face's names."""
+
+    project: str | None = Field(None, description="the project; null: trackio is not used")
+
+
 class Log(Section):
     """What is written down while training."""
 
     interval: PositiveInt | Auto = Field(
         "auto", description="steps between logged steps; auto: 10, fewer in short runs"
     )
+    system_interval_s: NotNegative = Field(
+        1.0, description="seconds between two looks at the GPU for logs/system.jsonl; 0: never"
+    )
     tensorboard: bool = Field(True, description="TensorBoard's files under logs/")
     wandb: Wandb = Field(default_factory=Wandb, description="Weights & Biases")
+    mlflow: Mlflow = Field(default_factory=Mlflow, description="MLflow")
+    trackio: Trackio = Field(default_factory=Trackio, description="trackio")
 
 
 class Config(Section):
