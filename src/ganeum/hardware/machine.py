@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from ganeum.errors import DeviceError
-from ganeum.hardware import catalogue, nvml, peaks
+from ganeum.hardware import catalogue, limits, nvml, peaks
 from ganeum.hardware.device import Device
 from ganeum.hardware.nvml import GIB, NvidiaGpu
 
@@ -51,7 +51,7 @@ def cores() -> int:
 
 
 def memory_gib() -> tuple[float, float]:
-    """(all, free) memory for this process: the machine's, or what its container is limited to."""
+    """(all, free) memory for this process: the machine's, or what its container or its shell (ulimit) limits it to."""
     memory = psutil.virtual_memory()
     total, free = float(memory.total), float(memory.available)
     group = Path("/sys/fs/cgroup")
@@ -65,6 +65,8 @@ def memory_gib() -> tuple[float, float]:
             continue
         if limit < total:
             total, free = limit, min(free, limit - used)
+    for limit, used in limits.memory():
+        total, free = min(total, limit), max(0.0, min(free, limit - used))
     return total / GIB, free / GIB
 
 
