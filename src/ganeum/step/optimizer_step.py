@@ -17,6 +17,7 @@ from ganeum.config.schema import Train
 from ganeum.models.gpt import GPT
 from ganeum.step import precision as precisions
 from ganeum.step.loss import linear_cross_entropy, token_nats
+from ganeum.step.optimizers import Optimizer
 from ganeum.step.timings import Timings
 
 FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2_000  # torch.amp.GradScaler's own
@@ -57,8 +58,8 @@ class OptimizerStep:
         self.dtype = precisions.COMPUTE_DTYPE[precision]
         self.loss_chunk = loss_chunk or default_loss_chunk(self.device)
         self.hidden = torch.compile(model.hidden) if compiled else model.hidden
-        self.optimizer = adamw(model, train)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer = Optimizer(model, train, self.device, self.dtype)
+        self.parameters = self.optimizer.parameters
         self.loss_scale = torch.tensor(FIRST_SCALE if precision == "fp16" else 1.0, device=self.device)
         self.good_steps = torch.tensor(0, device=self.device)  # updates in a row since the loss scale last changed
         self.skipped = torch.tensor(0, device=self.device)
@@ -82,8 +83,6 @@ class OptimizerStep:
             timings: filled with the seconds of each part; makes the device wait, so only for logged steps.
         """
         timings = timings or Timings()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         total = torch.zeros((), device=self.device)
         sequences = tokens = 0
         micro_batches = iter(micro_batches)
@@ -102,7 +101,7 @@ class OptimizerStep:
         assert sequences == self.train.batch_size, f"{sequences} sequences in a batch of {self.train.batch_size}"
         with timings.part("optimizer"):
             total /= self.loss_scale
-            norm = self._update(step, total)
+            norm = self._update(step, learning_rate, total)
         return StepResult(total, norm, tokens)
 
     @torch.no_grad()
@@ -151,17 +150,15 @@ class OptimizerStep:
         )
 
     @torch.no_grad()
-    def _update(self, step: int, loss: Tensor) -> Tensor:
-        """Clip, update, forget the gradients; returns the norm before clipping. fused AdamW divides the gradients by
-        ``grad_scale`` and does nothing where ``found_inf`` is 1: loss scale, clipping and skipping cost no pass."""
+    def _update(self, step: int, learning_rate: float, loss: Tensor) -> Tensor:
+        """Clip, update, forget the gradients; returns the norm before clipping. Loss scale and clipping are one
+        divisor, which the optimizer applies as it reads the gradients: they cost no pass of their own."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients) / self.loss_scale
         bad = ~torch.isfinite(norm)
         clip = (norm / self.train.grad_clip).clamp_min(1.0) if self.train.grad_clip else torch.ones_like(norm)
-        self.optimizer.grad_scale = self.loss_scale * clip  # type: ignore[attr-defined]
-        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(learning_rate, self.loss_scale * clip, bad)
+        self.optimizer.zero_grad()
         self._remember(step, bad, loss)
         return norm
 
@@ -177,17 +174,6 @@ class OptimizerStep:
             self.loss_scale.mul_(torch.where(bad, 0.5, torch.where(grow, 2.0, 1.0)))
             self.good_steps.masked_fill_(grow, 0)
         self.first_bad_step.copy_(torch.where(broken & (self.first_bad_step < 0), step + 1, self.first_bad_step))
-
-
-def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay on matrices and embeddings (two dimensions), not on biases and norms, as GPT-3 did
-    (Brown et al. 2020, appendix B)."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
 
 
 def default_loss_chunk(device: torch.device) -> int:

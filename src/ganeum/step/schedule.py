@@ -8,9 +8,11 @@ from ganeum.config.schema import Train
 
 
 def warmup_iters(train: Train, total: int) -> int:
-    """Steps of warm-up; ``auto``: 2 % of all, at least 10 and at most 2,000, and never more than half of them."""
-    if train.warmup_iters != "auto":
-        return train.warmup_iters
+    """Steps of warm-up; ``auto``: 2 % of all, at least 10 and at most 2,000, and never more than half of them. A share
+    of all steps is rounded up, as Hugging Face's ``warmup_ratio`` is."""
+    given = train.warmup_iters
+    if given != "auto":
+        return given if isinstance(given, int) else math.ceil(given * total)
     return min(max(total // 50, 10), 2_000, total // 2)
 
 
