@@ -205,7 +205,7 @@ def test_a_plain_state_dict_is_not_enough(run):
     with pytest.raises(CheckpointError) as error:
         restore("a.pth")
     assert str(error.value) == (
-        "CheckpointError: a state dict does not tell the model's n_head and activation\n"
+        "CheckpointError: a state dict does not tell the model's n_head, norm_eps, activation\n"
         "  where  a.pth\n"
         "  try    the run or the exported directory that it came from"
     )

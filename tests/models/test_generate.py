@@ -9,6 +9,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from ganeum.config.schema import Model
 from ganeum.models.build import build
+from ganeum.models.cache import Cache
 from ganeum.models.formats import from_gpt2_names
 from ganeum.models.generate import choose, generate, likeliest
 from ganeum.models.weights import load_file_state
@@ -47,8 +48,6 @@ def test_greedy_tokens_are_those_of_transformers(prompt):
 
 def test_the_cache_changes_nothing():
     """Reading token by token with the cache gives the logits of reading all at once."""
-    from ganeum.models.gpt import Cache
-
     ours, _ = pair()
     ours.eval()
     tokens, cache = torch.randint(50, (3, 32)), Cache(ours.config)

@@ -15,6 +15,7 @@ from ganeum.errors import CheckpointError
 from ganeum.models import sources
 from ganeum.models.build import build
 from ganeum.models.formats import nanogpt_checkpoint
+from ganeum.models.shape import of_config
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
 
 NANO = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "vocab_size": 70, "activation": "gelu"}
@@ -40,7 +41,7 @@ def test_a_checkpoint_directory(tmp_path):
     model = run_with_checkpoint(tmp_path / "a", tiny(n_head=4, qkv_bias=True))
     path = tmp_path / "a/checkpoints/step-00000010"
     assert torch.equal(started_from(path, tiny(n_head=4, qkv_bias=True)), logits(model))
-    assert sources.read(path).model == tiny(n_head=4, qkv_bias=True).model_dump(exclude={"style", "dropout"})
+    assert sources.read(path).model == of_config(tiny(n_head=4, qkv_bias=True))
 
 
 def test_a_run_gives_its_best_checkpoint(tmp_path):
@@ -73,7 +74,7 @@ def test_a_hugging_face_directory(tmp_path, form, tied):
         torch.testing.assert_close(
             started_from(tmp_path, config), theirs(torch.arange(8)[None]).logits, rtol=1e-5, atol=1e-6
         )
-    assert sources.read(tmp_path).model == config.model_dump(exclude={"style", "dropout"})
+    assert sources.read(tmp_path).model == of_config(config)
 
 
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
@@ -87,7 +88,7 @@ def test_a_nanogpt_checkpoint(tmp_path, prefix):
     torch.save(checkpoint, tmp_path / "ckpt.pt")
     for path in (tmp_path, tmp_path / "ckpt.pt"):
         assert torch.equal(started_from(path, Model(**NANO)), logits(padded)[..., :70])
-    assert sources.read(tmp_path).model == {**Model(**NANO).model_dump(exclude={"style", "dropout"}), "vocab_size": 128}
+    assert sources.read(tmp_path).model == of_config(padded.config)
 
 
 def test_a_plain_state_dict(tmp_path):

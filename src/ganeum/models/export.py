@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ganeum.errors import RunError
-from ganeum.models import formats
+from ganeum.models import formats, qwen3
 from ganeum.models.gpt import GPT
 from ganeum.models.weights import to_file_state
 from ganeum.record import flush_directory
@@ -35,8 +35,8 @@ def export_huggingface(
 ) -> Path:
     """A directory that transformers' AutoModelForCausalLM loads, and `ganeum sample` and `init_from`.
 
-    config.json, generation_config.json, model.safetensors. Biases that the model does not have are written as zeros,
-    which GPT-2's architecture always has: the logits are the same.
+    config.json, generation_config.json, model.safetensors: a GPT-2 or, in the modern style, a Qwen3. Biases that the
+    model does not have are written as zeros, which GPT-2's architecture always has: the logits are the same.
 
     Args:
         out: the directory to make.
@@ -49,12 +49,16 @@ def export_huggingface(
     with _growing(out, overwrite, directory=True) as growing:
         if write_tokenizer:
             write_tokenizer(growing)
-        state = formats.with_all_biases(to_file_state(model))
-        state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-        save_file(
-            formats.to_gpt2_names(state, transposed=True), growing / "model.safetensors", metadata={"format": "pt"}
-        )
-        _write_json(growing / "config.json", formats.huggingface_config(model.config, end_of_text))
+        state = {name: tensor.cpu() for name, tensor in to_file_state(model).items()}
+        if model.config.style == "modern":
+            theirs = qwen3.to_names(state, model.config)
+            config = qwen3.huggingface_config(model.config, end_of_text)
+        else:
+            theirs = formats.to_gpt2_names(formats.with_all_biases(state), transposed=True)
+            config = formats.huggingface_config(model.config, end_of_text)
+        theirs = {name: tensor.contiguous() for name, tensor in theirs.items()}
+        save_file(theirs, growing / "model.safetensors", metadata={"format": "pt"})
+        _write_json(growing / "config.json", config)
         shutil.copymode(growing / "config.json", growing / "model.safetensors")  # made for its owner alone
         _write_json(
             growing / "generation_config.json",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganeum.config import sizes
 from ganeum.config.schema import Model
 from ganeum.errors import CheckpointError
 from ganeum.models import shape
@@ -104,7 +105,8 @@ def huggingface_config(model: Model, end_of_text: int | None) -> dict[str, Any]:
         "n_positions": model.block_size,
         "vocab_size": model.vocab_size,
         "activation_function": "gelu_new" if model.activation == "gelu_tanh" else "gelu",
-        "layer_norm_epsilon": 1e-5,
+        "n_inner": sizes.intermediate_size(model),
+        "layer_norm_epsilon": sizes.norm_eps(model),
         "attn_pdrop": model.dropout,
         "embd_pdrop": model.dropout,
         "resid_pdrop": model.dropout,
@@ -116,17 +118,11 @@ def huggingface_config(model: Model, end_of_text: int | None) -> dict[str, Any]:
 
 
 def model_of_huggingface(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """config.json → the keys of `model` it fixes.
+    """config.json with `model_type` gpt2 → the keys of `model` it fixes.
 
     Raises:
-        CheckpointError: another architecture than GPT-2, or a variant of it that our GPT does not compute.
+        CheckpointError: a variant of GPT-2 that our GPT does not compute.
     """
-    if config.get("model_type") != "gpt2":
-        raise CheckpointError(
-            f"the model is a {config.get('model_type', 'model of no named type')}, not a gpt2",
-            where=where,
-            why="only GPT-2's own architecture is read",
-        )
     layers, heads, width = (config.get(key, usual) for key, usual in (("n_layer", 12), ("n_head", 12), ("n_embd", 768)))
     if not all(isinstance(number, int) and number > 0 for number in (layers, heads, width)) or width % heads:
         raise CheckpointError(
@@ -135,8 +131,6 @@ def model_of_huggingface(config: Mapping[str, Any], where: str) -> dict[str, Any
             why="these are whole numbers, and the heads divide the width",
         )
     same = {
-        "n_inner": (None, 4 * width),
-        "layer_norm_epsilon": (1e-5,),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
@@ -153,6 +147,8 @@ def model_of_huggingface(config: Mapping[str, Any], where: str) -> dict[str, Any
         "n_layer": layers,
         "n_head": heads,
         "n_embd": width,
+        "intermediate_size": config.get("n_inner") or 4 * width,
+        "norm_eps": config.get("layer_norm_epsilon", 1e-5),
         "activation": ACTIVATIONS[config.get("activation_function", "gelu_new")],
         "tie_embeddings": config.get("tie_word_embeddings", True),
     }
@@ -164,8 +160,17 @@ def nanogpt_checkpoint(state: Mapping[str, Tensor], model: Model, step: int) -> 
     Raises:
         CheckpointError: nanoGPT's model cannot compute this one.
     """
-    wanted = {"tie_embeddings": True, "activation": "gelu"}
-    wrong = {key: value for key, value in wanted.items() if getattr(model, key) != value}
+    wanted = {
+        "style": "gpt2",
+        "tie_embeddings": True,
+        "activation": "gelu",
+        "intermediate_size": 4 * model.n_embd,
+        "norm_eps": 1e-5,
+    }
+    ours = sizes.resolved(model)
+    wrong = {key: value for key, value in wanted.items() if getattr(ours, key) != value}
+    if "style" in wrong:  # the other keys then mean nothing to nanoGPT
+        wrong = {"style": "gpt2"}
     if wrong:
         raise CheckpointError(
             "nanoGPT cannot compute this model: "

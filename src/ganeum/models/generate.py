@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ganeum.models.gpt import GPT, Cache
+from ganeum.models.cache import Cache
+from ganeum.models.gpt import GPT
 from ganeum.models.kernels import any_kernel
 
 COLDEST = 1e-30  # below it a logit divided by the temperature may be no fp32 number: the likeliest token it is

@@ -1,6 +1,10 @@
-"""The GPT: a decoder-only transformer to read in one sitting (GPT-2's: learned positions, pre-LayerNorm, GELU).
+"""The GPT: a decoder-only transformer to read in one sitting, in two styles.
 
-Shapes: B = sequences, T = tokens in each, C = n_embd, H = n_head, D = C / H = head_dim,
+- ``gpt2``: learned positions, LayerNorm, an MLP with GELU, biases if wanted. GPT-2's and nanoGPT's.
+- ``modern``: rotary positions, RMSNorm, SwiGLU, normed queries and keys, groups of heads that share keys and values, no
+  biases. Qwen3's (arXiv 2505.09388, section 2).
+
+Shapes: B = sequences, T = tokens in each, C = n_embd, H = n_head, K = n_kv_head, D = head_dim, I = intermediate_size,
 V = vocab_size, P = padded_vocab_size (V rounded up to a multiple of 64, which matrix units like).
 """
 
@@ -12,8 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganeum.config import sizes
 from ganeum.config.schema import Model
+from ganeum.models import attention
+from ganeum.models.cache import Cache
 from ganeum.models.cpu_attention import LONGEST, causal_attention
+from ganeum.models.rotary import Rotary, Rotation, rotate
 
 VOCAB_MULTIPLE = 64
 
@@ -24,72 +32,97 @@ def padded_vocab_size(vocab_size: int) -> int:
 
 
 class LayerNorm(nn.Module):
-    def __init__(self, width: int, bias: bool) -> None:
+    def __init__(self, width: int, bias: bool, eps: float) -> None:
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=1e-5)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-class Cache:
-    """Keys and values of the tokens already read, one pair a block, so that generation reads each token once."""
+class RMSNorm(nn.Module):
+    """LayerNorm without the mean: x / √(mean x²) (Zhang and Sennrich 2019, arXiv 1910.07467)."""
 
-    def __init__(self, config: Model) -> None:
-        self.room = config.block_size  # tokens it can hold; a longer text is begun again (see generate.py)
-        self.keys: list[Tensor | None] = [None] * config.n_layer  # each (B, H, room, D), made at the first token
-        self.values: list[Tensor | None] = [None] * config.n_layer
-        self.length = 0  # tokens in it; the model moves it on after its last block
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds a block's new (B, H, T, D) and returns views on all there is: (B, H, length + T, D)."""
-        B, H, T, D = k.shape
-        keys, values = self.keys[layer], self.values[layer]
-        if keys is None or values is None:
-            keys, values = k.new_empty(B, H, self.room, D), v.new_empty(B, H, self.room, D)
-            self.keys[layer], self.values[layer] = keys, values
-        end = self.length + T
-        keys[:, :, self.length : end], values[:, :, self.length : end] = k, v
-        return keys[:, :, :end], values[:, :, :end]
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def norm(config: Model) -> LayerNorm | RMSNorm:
+    """The norm of the residual stream."""
+    eps = sizes.norm_eps(config)
+    return RMSNorm(config.n_embd, eps) if config.style == "modern" else LayerNorm(config.n_embd, config.bias, eps)
 
 
 class Attention(nn.Module):
-    """Each token looks at itself and at those before it."""
+    """Each token looks at itself and at those before it. K heads of keys and values serve H heads of queries."""
 
     def __init__(self, config: Model, layer: int) -> None:
         super().__init__()
-        self.layer, self.n_head, self.dropout = layer, config.n_head, config.dropout
-        qkv_bias = config.bias if config.qkv_bias is None else config.qkv_bias
-        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd, bias=qkv_bias)
-        self.out = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.layer, self.dropout = layer, config.dropout
+        self.n_head, self.n_kv_head, self.head_dim = config.n_head, sizes.n_kv_head(config), sizes.head_dim(config)
+        self.qkv = nn.Linear(config.n_embd, sum(sizes.qkv_widths(config)), bias=sizes.qkv_bias(config))
+        self.out = nn.Linear(self.n_head * self.head_dim, config.n_embd, bias=config.bias)
+        modern, eps = config.style == "modern", sizes.norm_eps(config)
+        self.q_norm = RMSNorm(self.head_dim, eps) if modern else None
+        self.k_norm = RMSNorm(self.head_dim, eps) if modern else None
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        B, T, C = x.shape
-        if cache is None and x.device.type == "cpu" and T <= LONGEST and not (self.training and self.dropout):
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: Cache | None) -> Tensor:
+        B, T, _ = x.shape
+        if (
+            rotation is None
+            and cache is None
+            and x.device.type == "cpu"
+            and T <= LONGEST
+            and not (self.training and self.dropout)
+        ):
             return self.out(causal_attention(self.qkv(x), self.n_head))  # 2.5 times as fast as SDPA there, in bf16
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        q, k, v = (
+            self.qkv(x)
+            .view(B, T, self.n_head + 2 * self.n_kv_head, self.head_dim)
+            .split((self.n_head, self.n_kv_head, self.n_kv_head), dim=2)
+        )  # (B, T, H, D), (B, T, K, D), (B, T, K, D)
+        if rotation is not None:
+            # In fp32 and rounded once: these passes cost memory traffic, no matrix work.
+            q = rotate(self.q_norm(q.float()), rotation).to(v.dtype)
+            k = rotate(self.k_norm(k.float()), rotation).to(v.dtype)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        # With a cache, one new token may see everything; several new tokens are only ever the first ones.
-        causal = cache is None or k.size(2) == T
-        y = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=causal and T > 1
-        )
-        return self.out(y.transpose(1, 2).reshape(B, T, C))
+        y = attention.causal(q, k, v, dropout=self.dropout if self.training else 0.0)  # (B, H, T, D)
+        return self.out(y.transpose(1, 2).reshape(B, T, self.n_head * self.head_dim))
 
 
 class MLP(nn.Module):
-    """Four times as wide inside."""
+    """Wide inside, with GELU between: down(gelu(up(x)))."""
 
     def __init__(self, config: Model) -> None:
         super().__init__()
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
-        self.up = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.down = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.up = nn.Linear(config.n_embd, sizes.intermediate_size(config), bias=config.bias)
+        self.down = nn.Linear(sizes.intermediate_size(config), config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate=self.approximate))
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))  # (B, T, I) inside
+
+
+class SwiGLU(nn.Module):
+    """An MLP whose inside is gated: down(silu(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.n_embd, sizes.intermediate_size(config), bias=False)
+        self.up = nn.Linear(config.n_embd, sizes.intermediate_size(config), bias=False)
+        self.down = nn.Linear(sizes.intermediate_size(config), config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # (B, T, I) inside
 
 
 class Block(nn.Module):
@@ -97,15 +130,18 @@ class Block(nn.Module):
 
     def __init__(self, config: Model, layer: int) -> None:
         super().__init__()
-        self.norm_1 = LayerNorm(config.n_embd, config.bias)
+        self.norm_1 = norm(config)
         self.attention = Attention(config, layer)
-        self.norm_2 = LayerNorm(config.n_embd, config.bias)
-        self.mlp = MLP(config)
+        self.norm_2 = norm(config)
+        self.mlp = SwiGLU(config) if config.style == "modern" else MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), cache))
-        return x + self.dropout(self.mlp(self.norm_2(x)))
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: Cache | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), rotation, cache))
+        return x + self.dropout(self.feed_forward(x))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm_2(x))  # apart, because activation checkpointing may compute just this again
 
 
 class GPT(nn.Module):
@@ -114,14 +150,17 @@ class GPT(nn.Module):
     def __init__(self, config: Model) -> None:
         super().__init__()
         assert isinstance(config.vocab_size, int), "vocab_size is resolved before a model is built"
-        assert config.n_embd % config.n_head == 0, "n_embd must be a multiple of n_head"
+        assert config.head_dim or config.n_embd % config.n_head == 0, "n_embd must be a multiple of n_head"
+        assert config.n_head % sizes.n_kv_head(config) == 0, "n_head must be a multiple of n_kv_head"
+        modern = config.style == "modern"
         self.config = config
         self.vocab_size = config.vocab_size
         self.token_embedding = nn.Embedding(padded_vocab_size(config.vocab_size), config.n_embd)
-        self.position_embedding = nn.Embedding(config.block_size, config.n_embd)
+        self.position_embedding = None if modern else nn.Embedding(config.block_size, config.n_embd)
+        self.rotary = Rotary(config.block_size, sizes.head_dim(config), config.rope_theta) if modern else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
-        self.norm = LayerNorm(config.n_embd, config.bias)
+        self.norm = norm(config)
         self.head = nn.Linear(config.n_embd, padded_vocab_size(config.vocab_size), bias=False)
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
@@ -145,12 +184,16 @@ class GPT(nn.Module):
         """(B, T) token ids → (B, T, C), the residual stream after the last norm; the head is applied by the caller,
         because training does it in chunks and generation only at the last position."""
         start = 0 if cache is None else cache.length
-        positions = torch.arange(start, start + tokens.size(1), device=tokens.device)  # (T,)
-        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
+        end = start + tokens.size(1)
+        x = self.token_embedding(tokens)  # (B, T, C)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(torch.arange(start, end, device=tokens.device))
+        x = self.dropout(x)
+        rotation = None if self.rotary is None else self.rotary(start, end)
         for block in self.blocks:
-            x = block(x, cache)
+            x = block(x, rotation, cache)
         if cache is not None:
-            cache.length += tokens.size(1)
+            cache.length = end
         return self.norm(x)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ganeum.config import sizes
 from ganeum.config.schema import Model
 from ganeum.plan.parameters import Parameters
 
@@ -34,16 +35,17 @@ def count(model: Model, parameters: Parameters) -> Flops:
     Source: PaLM (Chowdhery et al. 2022, arXiv 2204.02311), appendix B. Forward, per token:
 
     - matrices: each weight is multiplied once and its product added once, ``2 · matmul``. Embeddings are looked up and
-      cost nothing; the output layer is a matrix and counts, tied or not. Norms, GELU and softmax are left out:
-      thousands of operations a token against hundreds of millions.
-    - attention: a query of C numbers meets T keys (``2 T C``) and the T weights meet T values (``2 T C``):
-      ``4 · T · C`` a layer. This is the whole T × T square although a causal token sees (T + 1) / 2 keys on average:
-      the field's MFU is counted so, and only figures counted alike compare. A kernel that skips the masked half does
-      about half as much.
+      cost nothing; the output layer is a matrix and counts, tied or not. Norms, activations, rotations and softmax are
+      left out: thousands of operations a token against hundreds of millions.
+    - attention: a token's queries, A = n_head · head_dim numbers, meet T keys (``2 T A``) and the T weights meet T
+      values (``2 T A``): ``4 · T · A`` a layer, however many heads share keys and values. This is the whole T × T
+      square although a causal token sees (T + 1) / 2 keys on average: the field's MFU is counted so, and only figures
+      counted alike compare. A kernel that skips the masked half does about half as much.
 
     Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all.
     """
-    attention = model.n_layer * 4 * model.block_size * model.n_embd
+    queries, _, _ = sizes.qkv_widths(model)
+    attention = model.n_layer * 4 * model.block_size * queries
     forward = 2 * parameters.matmul + attention
     return Flops(
         matmul_per_token=2 * parameters.matmul,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ganeum.config import sizes
 from ganeum.config.schema import Model
 
 
@@ -29,32 +30,42 @@ class Parameters:
     matmul: int
 
 
-def block_matrices(model: Model) -> dict[str, int]:
-    """Component → weights of the matrices in one block: ``(in, out)`` of each linear layer multiplied out."""
-    C = model.n_embd
-    return {"attention.qkv": C * 3 * C, "attention.out": C * C, "mlp.up": C * 4 * C, "mlp.down": 4 * C * C}
+def block_matrices(model: Model) -> dict[str, tuple[int, int]]:
+    """The matrices of one block by their names in the model: ``(in, out)`` of each linear layer."""
+    C, inside = model.n_embd, sizes.intermediate_size(model)
+    qkv = sizes.qkv_widths(model)
+    gate = {"mlp.gate": (C, inside)} if model.style == "modern" else {}
+    return {
+        "attention.qkv": (C, sum(qkv)),
+        "attention.out": (qkv[0], C),
+        **gate,
+        "mlp.up": (C, inside),
+        "mlp.down": (inside, C),
+    }
 
 
 def count(model: Model, vocab_size: int) -> Parameters:
-    """The parameters of ``model`` with ``vocab_size`` tokens, in the ``gpt2`` style.
+    """The parameters of ``model`` with ``vocab_size`` tokens.
 
     >>> gpt2_small = Model(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
     >>> count(gpt2_small, 50_257).total
     124439808
     """
-    C, layers = model.n_embd, model.n_layer
-    qkv_bias = model.bias if model.qkv_bias is None else model.qkv_bias
-    matrices = block_matrices(model)
-    attention = matrices["attention.qkv"] + matrices["attention.out"] + 3 * C * qkv_bias + C * model.bias
-    mlp = matrices["mlp.up"] + matrices["mlp.down"] + 5 * C * model.bias
+    C, layers, modern = model.n_embd, model.n_layer, model.style == "modern"
+    matrices = {name: before * after for name, (before, after) in block_matrices(model).items()}
+    attention = matrices["attention.qkv"] + matrices["attention.out"]
+    attention += sum(sizes.qkv_widths(model)) * sizes.qkv_bias(model) + C * model.bias
+    mlp = sum(matrices.values()) - matrices["attention.qkv"] - matrices["attention.out"]
+    mlp += (sizes.intermediate_size(model) + C) * model.bias
     norm = C + C * model.bias
+    in_heads = 2 * sizes.head_dim(model) if modern else 0  # a norm of queries and one of keys, each for all heads
     head = vocab_size * C
     by_component = {
         "token_embedding": vocab_size * C,
-        "position_embedding": model.block_size * C,
+        "position_embedding": 0 if modern else model.block_size * C,
         "attention": layers * attention,
         "mlp": layers * mlp,
-        "norms": (2 * layers + 1) * norm,
+        "norms": (2 * layers + 1) * norm + layers * in_heads,
         "head": 0 if model.tie_embeddings else head,
     }
     total = sum(by_component.values())
