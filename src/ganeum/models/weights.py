@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ganeum.config.schema import Model
 from ganeum.errors import CheckpointError
-from ganeum.models import shape, sources
+from ganeum.models import adapters, shape, sources
 from ganeum.models.build import build
 from ganeum.models.gpt import GPT
 
@@ -28,7 +28,7 @@ def to_file_state(model: GPT) -> dict[str, Tensor]:
     tied = "head.weight" if model.config.tie_embeddings else None
     return {
         name: tensor[: model.vocab_size] if name in PADDED else tensor
-        for name, tensor in _uncompiled(model).state_dict().items()
+        for name, tensor in adapters.state(_uncompiled(model)).items()
         if name != tied
     }
 
@@ -61,7 +61,7 @@ def load_file_state(model: GPT, state: Mapping[str, Tensor], *, where: str | Non
         )
     for name, tensor in own.items():
         tensor.copy_(state[name])
-    for name, tensor in _uncompiled(model).state_dict().items():
+    for name, tensor in adapters.state(_uncompiled(model)).items():
         if name in PADDED:
             tensor[model.vocab_size :] = 0.0
 
@@ -94,10 +94,10 @@ def restore(path: str | Path) -> GPT:
         RunError: no such run.
     """
     source = sources.read(path)
-    unknown = [key for key in shape.KEYS if key not in source.model]
+    unknown = [key for key in shape.KEYS[source.model["style"]] if key not in source.model]
     if unknown:
         raise CheckpointError(
-            f"a {source.kind} does not tell the model's {' and '.join(unknown)}",
+            f"a {source.kind} does not tell the model's {', '.join(unknown)}",
             where=str(source.path),
             suggestion="the run or the exported directory that it came from",
         )

@@ -27,8 +27,8 @@ def linear_cross_entropy(
     """``scale · Σ −log softmax(hidden · weightᵀ)[target]`` in nats, with gradients for ``hidden`` and ``weight``.
 
     Both gradients are computed in the forward pass, chunk by chunk while its logits are there, so nothing is
-    recomputed; backward only multiplies them by the incoming gradient. ``scale`` is 1 / tokens of the batch, times the
-    loss scale in fp16.
+    recomputed; backward only multiplies them, in place, by the incoming gradient. That of a frozen ``weight`` is not
+    computed. ``scale`` is 1 / tokens of the batch, times the loss scale in fp16.
 
     Args:
         hidden: (N, C), fp32 or half.
@@ -97,7 +97,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         w = weight.to(dtype)
         total = hidden.new_zeros((), dtype=_sum_dtype(hidden))
         d_hidden = torch.empty_like(hidden)
-        d_weight = torch.zeros_like(weight)
+        # Summed in fp32 also for weights in bf16, whose 8 bits would lose the later chunks.
+        d_weight = torch.zeros_like(weight, dtype=total.dtype) if ctx.needs_input_grad[1] else None
         for rows in _chunks(len(hidden), chunk):
             h, t = hidden[rows].to(dtype), targets[rows]
             nats, p = _softmax(h, w, t, vocab_size)
@@ -106,11 +107,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
             share = (t >= 0)[:, None] * scale  # (rows, 1); 0 for an ignored row
             with torch.autocast(h.device.type, enabled=False):
                 d_hidden[rows] = (d @ w) * share
-                d_weight += d.T @ (h * share).to(dtype)  # each chunk's product is rounded to dtype, their sum is not
-        ctx.save_for_backward(d_hidden, d_weight)
+                if d_weight is not None:
+                    d_weight += d.T @ (h * share).to(
+                        dtype
+                    )  # each chunk's product is rounded to dtype, their sum is not
+        ctx.save_for_backward(d_hidden, None if d_weight is None else d_weight.to(weight.dtype))
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grads[0].to(d_hidden.dtype), d_weight * grads[0].to(d_weight.dtype), *([None] * 5)
+        # In place, because a second table of the vocabulary's size would be a step's fullest moment.
+        d_hidden, d_weight = (None if d is None else d.mul_(grads[0].to(d.dtype)) for d in ctx.saved_tensors)
+        return d_hidden, d_weight, *([None] * 5)

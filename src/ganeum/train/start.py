@@ -7,8 +7,9 @@ import os
 import torch
 
 from ganeum.config import Config
+from ganeum.models import adapters, checkpointing
 from ganeum.models.build import build
-from ganeum.step import allocator, precision
+from ganeum.step import allocator, parametrization, precision, rounding
 from ganeum.step.loss import linear_cross_entropy
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import randomness
@@ -26,9 +27,17 @@ def start(config: Config) -> OptimizerStep:
     assert train.loss_chunk != "auto", "resolved before"
     if device.type == "cpu":
         allocator.keep_freed_memory()
+    if device.type == "cuda":
+        allocator.expand_segments(train.expandable_segments is True)  # auto: a run older than the key
     randomness.seed_all(config.seed)
+    model = build(config.model).to(device)
+    parametrization.initialise(model, config.model, train)
+    if train.weights == "bf16":
+        rounding.to_bf16(model)
+    adapters.attach(model, train.lora)
+    checkpointing.apply(model.blocks, train.activation_checkpointing)
     step = OptimizerStep(
-        build(config.model).to(device),
+        model,
         train,
         device,
         precision=train.precision,
