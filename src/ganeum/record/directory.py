@@ -28,6 +28,7 @@ class RunDirectory:
         self.tokenizer_dir = path / "tokenizer"
         self.logs_dir = path / "logs"
         self.metrics_path = self.logs_dir / "metrics.jsonl"
+        self.system_path = self.logs_dir / "system.jsonl"
         self.console_path = self.logs_dir / "console.log"
         self.checkpoints_dir = path / "checkpoints"
         self.samples_dir = path / "samples"

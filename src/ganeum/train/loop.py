@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,13 +22,13 @@ from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.step.schedule import learning_rate
 from ganeum.train import checkpoint, randomness, samples
+from ganeum.train.callbacks import Callbacks, Training
 from ganeum.train.console import Console
 from ganeum.train.evaluate import ValidationSet
 from ganeum.train.interrupt import Interrupt, Interrupted
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
-from ganeum.train.trackers import Tracker
 
 LEAST_LOSS_SCALE = 2.0**-14  # fp16's smallest normal number: an update below it is noise
 MILESTONE = 1_000  # steps between the lines "[Step 1000] Tokens seen: …"
@@ -51,15 +50,15 @@ class Loop:
     metrics: MetricsLog
     meter: Meter
     console: Console
-    trackers: list[Tracker]
+    callbacks: Callbacks
     progress: Progress
 
-    def run(self) -> Literal["max_iters", "patience"]:
+    def run(self, plan: Mapping[str, Any]) -> Literal["max_iters", "patience", "callback"]:
         """Trains to the end → what ended it.
 
         Raises:
             Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
-            RunError: the loss is not finite any more, or the disk is full.
+            RunError: the loss is not finite any more, the disk is full, or a callback failed.
         """
         progress, device = self.progress, self.step.device
         self._epoch_loss = torch.tensor(progress.epoch_loss_sum, device=device, dtype=_sum_dtype(device))
@@ -70,14 +69,23 @@ class Loop:
         self._noted = time.monotonic()
         self.model.train()
         with Interrupt() as interrupt:
+            self.callbacks.start(
+                Training(
+                    self.directory, self.config, plan, self.model, progress.step, total, elapsed_s=progress.elapsed_s
+                )
+            )
             while progress.step < total:
                 if self._out_of_patience():
                     self._keep()
                     return "patience"
+                if self._callbacks_want_the_end():
+                    return "callback"
                 self._advance(total)
                 if interrupt.requested is not None:
                     self._keep()
                     raise Interrupted(interrupt.requested, progress.step)
+            if self.callbacks.failed is not None:
+                raise self.callbacks.failed
         return "max_iters"
 
     # ------------------------------------------------------------------------------------------------- one step
@@ -102,6 +110,7 @@ class Loop:
         progress.tokens_seen += result.tokens
         self.meter.count(result.tokens)
         self.console.tick(n)
+        self.callbacks.tell("on_step", n)
 
         if logged or saved:  # only here the device is waited for
             self._check_finite()
@@ -129,7 +138,8 @@ class Loop:
             self._end_epoch()
         if self.tokenizer is not None and every.sample_interval and n % every.sample_interval == 0:
             with self.meter.paused():
-                samples.write(self.directory, n, self.model, self.tokenizer, self.config)
+                sample = samples.write(self.directory, n, self.model, self.tokenizer, self.config)
+            self.callbacks.tell("on_sample", n, sample)
         if saved:
             self._save()
 
@@ -143,8 +153,10 @@ class Loop:
     def _log(self, line: dict[str, Any], total: int) -> None:
         self.metrics.write(line)
         numbers = {key: value for key, value in line.items() if value is not None and key != "step"}
-        for tracker in self.trackers:
-            tracker.log(line["step"], numbers)
+        if "val_loss" in numbers:
+            scores = {key: value for key, value in numbers.items() if key in ("val_loss", "val_bpb")}
+            self.callbacks.tell("on_evaluation", line["step"], scores)
+        self.callbacks.tell("on_log", line["step"], numbers)
         first, since = self._first
         done = line["step"] - first
         # The first step of a process (compilation, first touches) says nothing about the others.
@@ -182,6 +194,7 @@ class Loop:
             f" ➤ Epoch Time: {elapsed - progress.epoch_started_s:.2f} sec\n"
             f" ➤ Total Time Elapsed: {elapsed:.2f} sec\n"
         )
+        progress.past_epochs_loss_sum += self._epoch_loss.item()
         self._epoch_loss.zero_()
         progress.epoch_steps, progress.epoch_started_s = 0, elapsed
 
@@ -190,18 +203,29 @@ class Loop:
 
     # ------------------------------------------------------------------------------- keeping, and not keeping
 
+    def _callbacks_want_the_end(self) -> bool:
+        """Whether one asked for it; raises what one failed with. Either way there is a checkpoint of this step."""
+        callbacks = self.callbacks
+        if (callbacks.failed or callbacks.stopped) and self.progress.step:
+            self._keep()
+        if callbacks.failed is not None:
+            raise callbacks.failed
+        if callbacks.stopped is not None:
+            self.console.say(f"Stopped at step {self.progress.step:,} by {callbacks.stopped}")
+        return callbacks.stopped is not None
+
     def _keep(self) -> None:
         """A checkpoint of where it stands, unless there is one."""
         if self.progress.step not in checkpoint.steps(self.directory):
             self._check_finite()
             self._save()
 
-    def _save(self) -> Path:
+    def _save(self) -> None:
         progress = self.progress
         progress.epoch_loss_sum, progress.elapsed_s = self._epoch_loss.item(), self._elapsed()
         with self.meter.paused():
             self.metrics.flush()  # what the checkpoint stands for is on the disk before it
-            return checkpoint.save(
+            path = checkpoint.save(
                 self.directory,
                 progress.step,
                 to_file_state(self.model),
@@ -209,6 +233,7 @@ class Loop:
                 keep_last=self.config.train.keep_last,
                 best_step=progress.best_step,
             )
+        self.callbacks.tell("on_checkpoint", progress.step, path)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Optimizer and random states of a checkpoint; weights and `progress` are there already."""

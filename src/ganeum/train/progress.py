@@ -21,6 +21,7 @@ class Progress:
         max_iters: the length that it was counted under; 0 in older checkpoints.
         epoch_loss_sum, epoch_steps: of the epoch that is under way (`order: epochs`).
         epoch_started_s: its start, on the clock of `elapsed_s`.
+        past_epochs_loss_sum: of the epochs before it.
     """
 
     step: int = 0
@@ -36,6 +37,7 @@ class Progress:
     epoch_loss_sum: float = 0.0
     epoch_steps: int = 0
     epoch_started_s: float = 0.0
+    past_epochs_loss_sum: float = 0.0
 
     def go_to(self, max_iters: int) -> None:
         """Sets the length; a raised one gives a run that was out of patience new patience."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from ganeum.record.directory import free_name
 from ganeum.record.status import State
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import checkpoint, summary, trouble
+from ganeum.train.callbacks import Callback, Callbacks
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
 from ganeum.train.evaluate import validation_set
@@ -37,18 +39,26 @@ from ganeum.train.resolve import Resolved, lengthened, resolve
 from ganeum.train.settled import Settled
 from ganeum.train.start import start
 from ganeum.train.trackers import check_trackers, trackers
+from ganeum.train.watch import gpu_watch
 
 NEW_TOKENIZER = ".new-tokenizer"
 
 
 @terminable()
-def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    *,
+    overwrite: bool = False,
+    stream: TextIO | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Trains, goes on with, extends, or evaluates (`eval_only`) the run that `config` describes → its summary.
 
     Args:
         config: as loaded, with a name; every `auto` in it is decided here, once.
         overwrite: throw an existing run of that name away first.
         stream: where the reader looks; default standard output.
+        callbacks: a user's own; they hear of a training, not of `eval_only` and not of a run that is finished.
 
     Raises:
         GaneumError: anything the user can act on; nothing half-written is left.
@@ -80,7 +90,7 @@ def train(config: Config, *, overwrite: bool = False, stream: TextIO | None = No
         print(summary.already(run, ended), file=stream)
         return ended
     try:
-        return _held(run, replace(decided, config=resolved), corpus, device, stream)
+        return _held(run, replace(decided, config=resolved), corpus, device, stream, callbacks)
     finally:
         run.release()
 
@@ -147,6 +157,7 @@ def _held(
     corpus: Corpus,
     device: hardware.Device,
     stream: TextIO,
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     """With the run held by this process alone: whatever ends it, status.json says so."""
     config = decided.config
@@ -155,7 +166,7 @@ def _held(
         if evaluating:
             saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
             return _evaluate(run, saved, config, corpus, stream)
-        return _train(run, decided, corpus, device, stream)
+        return _train(run, decided, corpus, device, stream, callbacks)
     except (Interrupted, KeyboardInterrupt):
         if not evaluating:
             _note(run, "interrupted", _newest(run), None)
@@ -208,6 +219,7 @@ def _train(
     corpus: Corpus,
     device: hardware.Device,
     stream: TextIO,
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     _tidy(run)
     config = decided.config
@@ -233,9 +245,8 @@ def _train(
 
         step = _start(config, saved)
         batches = _batches(config, corpus)
-        watching = trackers(run, config, progress.step)
-        for tracker in watching:
-            stack.callback(tracker.close)
+        watch = gpu_watch(config.device, config.log.system_interval_s, console.say)
+        told = Callbacks([*([watch] if watch else []), *trackers(config, console.say), *callbacks])
         loop = Loop(
             config=config,
             directory=run,
@@ -248,18 +259,21 @@ def _train(
             metrics=stack.enter_context(MetricsLog(run.metrics_path, progress.step)),
             meter=Meter(step.device, predicted["flops"]["per_token"], device.peak(config.train.precision)),
             console=console,
-            trackers=watching,
+            callbacks=told,
             progress=progress,
         )
         if saved:
             loop.restore(saved)
             del saved
         try:
-            ended_by = loop.run()
-        except Interrupted as stop:
-            console.say(f"{run.name} stopped at step {stop.step:,}; the same command goes on from there")
+            ended_by = loop.run(predicted)
+        except BaseException as stop:
+            if isinstance(stop, Interrupted):
+                console.say(f"{run.name} stopped at step {stop.step:,}; the same command goes on from there")
+            told.abandon()
             raise
         ended = summary.of(run, config, progress, predicted, ended_by)
+        told.end(ended)
         record.write_json(run.summary_path, ended)
         Status.of_this_process("finished", progress.step).write(run.status_path)
         console.say(summary.closing(run, ended))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ganeum import units
 from ganeum.config import Config
 from ganeum.record import RunDirectory, read_json, read_metrics
+from ganeum.train import hugging_face, throttling
 from ganeum.train.evaluate import Evaluation, ValidationSet
 from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
@@ -39,7 +40,7 @@ def of(
     config: Config,
     progress: Progress,
     predicted: Mapping[str, Any],
-    ended_by: Literal["max_iters", "patience"],
+    ended_by: Literal["max_iters", "patience", "callback"],
 ) -> dict[str, Any]:
     """summary.json's content; the hours planned are those of as many steps as were taken."""
     logged = list(read_metrics(run.metrics_path))
@@ -77,6 +78,7 @@ def of(
         "best_step": progress.best_step,
         "best_val_loss": progress.best_val_loss,
         "best_val_bpb": progress.best_val_bpb,
+        **hugging_face.ended(config, progress, predicted),
         "time_planned_from": time.get("source"),
         "planned_and_measured": {
             name: {"planned": planned, "measured": figure} for name, (planned, figure) in measured.items()
@@ -139,6 +141,8 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
     if ended["ended_by"] == "patience":
         lines.append("Stopped early: the validation loss did not get better any more (train.patience).")
     lines += _planned_and_measured(ended["planned_and_measured"], ended["time_planned_from"])
+    if "gpu" in ended and (slowed := throttling.in_words(ended["gpu"])):
+        lines.append(slowed)
     return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
 
 
