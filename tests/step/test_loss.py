@@ -112,3 +112,26 @@ def test_the_logits_of_the_whole_batch_never_exist_in_fp32(dtype: torch.dtype) -
         linear_cross_entropy(hidden, weight, targets, vocab_size=1_000, chunk=32, dtype=dtype).backward()
         token_nats(hidden, weight, targets, vocab_size=1_000, chunk=32, dtype=dtype)
     assert seen.elements == 32 * 1_024
+
+
+def test_a_frozen_weight_gets_no_gradient() -> None:
+    """With the output layer frozen, as under adapters, none of its size is made, and hidden's gradient is the same."""
+    hidden, weight, targets = problem(64, 48, 300, 20)
+    half = {
+        "vocab_size": 300,
+        "chunk": 8,
+        "dtype": torch.bfloat16,
+    }  # so that every fp32 tensor is a gradient or a chunk
+    (expected,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, **half), hidden)
+    with Largest() as seen:
+        linear_cross_entropy(hidden, weight.detach(), targets, **half).backward()
+    torch.testing.assert_close(hidden.grad, expected, rtol=0, atol=0)
+    assert seen.elements == 64 * 48
+
+
+def test_the_gradient_of_a_weight_in_bf16_is_summed_in_fp32() -> None:
+    """300 chunks of one row that each add the same: in bf16 the sum would stay at 256 of these."""
+    hidden, weight = torch.ones(300, 1), torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    linear_cross_entropy(hidden, weight, torch.zeros(300, dtype=torch.int64), vocab_size=2, chunk=1).backward()
+    assert weight.grad is not None
+    assert weight.grad.flatten().tolist() == [-150.0, 150.0]

@@ -27,7 +27,7 @@ def linear_cross_entropy(
     """``scale · Σ −log softmax(hidden · weightᵀ)[target]`` in nats, with gradients for ``hidden`` and ``weight``.
 
     Both gradients are computed in the forward pass, chunk by chunk while its logits are there, so nothing is
-    recomputed; backward only multiplies them, in place, by the incoming gradient. That of a frozen ``weight`` is not
+    recomputed; backward only multiplies them by the incoming gradient. That of a frozen ``weight`` is not
     computed. ``scale`` is 1 / tokens of the batch, times the loss scale in fp16.
 
     Args:
@@ -116,6 +116,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        # In place, because a second table of the vocabulary's size would be a step's fullest moment.
-        d_hidden, d_weight = (None if d is None else d.mul_(grads[0].to(d.dtype)) for d in ctx.saved_tensors)
+        # In place unless they are needed once more: a second table of the vocabulary's size, while every activation is
+        # still there, would be a step's fullest moment.
+        multiply = torch.mul if torch._C._autograd._get_current_graph_task_keep_graph() else Tensor.mul_
+        d_hidden, d_weight = (None if d is None else multiply(d, grads[0].to(d.dtype)) for d in ctx.saved_tensors)
         return d_hidden, d_weight, *([None] * 5)
