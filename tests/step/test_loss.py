@@ -117,14 +117,12 @@ def test_the_logits_of_the_whole_batch_never_exist_in_fp32(dtype: torch.dtype) -
 def test_a_frozen_weight_gets_no_gradient() -> None:
     """With the output layer frozen, as under adapters, none of its size is made, and hidden's gradient is the same."""
     hidden, weight, targets = problem(64, 48, 300, 20)
-    half = {
-        "vocab_size": 300,
-        "chunk": 8,
-        "dtype": torch.bfloat16,
-    }  # so that every fp32 tensor is a gradient or a chunk
+    # In bf16, so that every tensor in fp32 is a gradient or a chunk.
+    half: dict[str, Any] = {"vocab_size": 300, "chunk": 8, "dtype": torch.bfloat16}
     (expected,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, **half), hidden)
+    frozen = weight.detach()
     with Largest() as seen:
-        linear_cross_entropy(hidden, weight.detach(), targets, **half).backward()
+        linear_cross_entropy(hidden, frozen, targets, **half).backward()
     torch.testing.assert_close(hidden.grad, expected, rtol=0, atol=0)
     assert seen.elements == 64 * 48
 
