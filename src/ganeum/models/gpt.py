@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ganeum.config import sizes
 from ganeum.config.schema import Model
-from ganeum.models import attention
+from ganeum.models.attention import causal
 from ganeum.models.cache import Cache
 from ganeum.models.cpu_attention import LONGEST, causal_attention
 from ganeum.models.rotary import Rotary, Rotation, rotate
@@ -69,34 +69,28 @@ class Attention(nn.Module):
         self.n_head, self.n_kv_head, self.head_dim = config.n_head, sizes.n_kv_head(config), sizes.head_dim(config)
         self.qkv = nn.Linear(config.n_embd, sum(sizes.qkv_widths(config)), bias=sizes.qkv_bias(config))
         self.out = nn.Linear(self.n_head * self.head_dim, config.n_embd, bias=config.bias)
-        modern, eps = config.style == "modern", sizes.norm_eps(config)
-        self.q_norm = RMSNorm(self.head_dim, eps) if modern else None
-        self.k_norm = RMSNorm(self.head_dim, eps) if modern else None
+        self.modern = config.style == "modern"
+        if self.modern:
+            self.q_norm = RMSNorm(self.head_dim, sizes.norm_eps(config))
+            self.k_norm = RMSNorm(self.head_dim, sizes.norm_eps(config))
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: Cache | None) -> Tensor:
         B, T, _ = x.shape
-        if (
-            rotation is None
-            and cache is None
-            and x.device.type == "cpu"
-            and T <= LONGEST
-            and not (self.training and self.dropout)
-        ):
-            return self.out(causal_attention(self.qkv(x), self.n_head))  # 2.5 times as fast as SDPA there, in bf16
-        q, k, v = (
-            self.qkv(x)
-            .view(B, T, self.n_head + 2 * self.n_kv_head, self.head_dim)
-            .split((self.n_head, self.n_kv_head, self.n_kv_head), dim=2)
-        )  # (B, T, H, D), (B, T, K, D), (B, T, K, D)
-        if rotation is not None:
-            # In fp32 and rounded once: these passes cost memory traffic, no matrix work.
+        H, K, D = self.n_head, self.n_kv_head, self.head_dim
+        qkv = self.qkv(x).view(B, T, H + 2 * K, D)
+        dropout = self.dropout if self.training else 0.0
+        if x.device.type == "cpu" and T <= LONGEST and cache is None and not dropout:
+            norms = (self.q_norm.weight, self.k_norm.weight, self.q_norm.eps) if self.modern else None
+            return self.out(causal_attention(qkv, H, norms, rotation))  # 2.5 times as fast as torch's, in bf16
+        q, k, v = qkv.split((H, K, K), dim=2)  # (B, T, H, D), (B, T, K, D), (B, T, K, D)
+        if self.modern:  # in fp32, and rounded once
             q = rotate(self.q_norm(q.float()), rotation).to(v.dtype)
             k = rotate(self.k_norm(k.float()), rotation).to(v.dtype)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, T, D), (B, K, T, D), (B, K, T, D)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)
-        y = attention.causal(q, k, v, dropout=self.dropout if self.training else 0.0)  # (B, H, T, D)
-        return self.out(y.transpose(1, 2).reshape(B, T, self.n_head * self.head_dim))
+        y = causal(q, k, v, dropout=dropout)  # (B, H, T, D)
+        return self.out(y.transpose(1, 2).reshape(B, T, H * D))
 
 
 class MLP(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ganeum.config import load_stored
 from ganeum.errors import CheckpointError
-from ganeum.models import formats, shape
+from ganeum.models import adapters, formats, qwen3, shape
 from ganeum.models.place import locate
 from ganeum.record import read_json
 
@@ -31,7 +31,7 @@ class Source:
     Attributes:
         kind: what it is, for messages: "checkpoint", "Hugging Face directory", "nanoGPT checkpoint", "state dict".
         path: the file or directory they were read from.
-        model: keys of the config's `model`; n_head and activation are missing where nothing tells them.
+        model: keys of the config's `model`; some are missing where nothing tells them (see `shape.of_state`).
     """
 
     kind: str
@@ -47,7 +47,7 @@ def read(path: str | Path) -> Source:
     |---|---|
     | a run's name or directory | its best checkpoint, or the latest where none was best |
     | checkpoints/step-…/ | model.safetensors, with the run's config.yaml for what tensors do not tell |
-    | config.json and weights | a Hugging Face GPT-2: model.safetensors, sharded or not, or pytorch_model.bin |
+    | config.json and weights | a GPT-2 or Qwen3 of Hugging Face: model.safetensors, sharded or not, pytorch_model.bin |
     | ckpt.pt, or a directory with it | nanoGPT |
     | *.pth, *.safetensors | a plain state dict: our own names (`ganeum export --format pth`) |
 
@@ -63,11 +63,13 @@ def read(path: str | Path) -> Source:
 
 def _own(directory: Path) -> Source:
     _check_sum(directory)
-    state = _safetensors(directory / "model.safetensors")
+    config_file = directory.resolve().parent.parent / "config.yaml"
+    config = load_stored(config_file) if config_file.is_file() else None
+    tensors = _safetensors(directory / "model.safetensors")
+    state = adapters.merged(tensors, config.train.lora if config else None, where=str(directory))
     model = shape.of_state(state)
-    config = directory.resolve().parent.parent / "config.yaml"
-    if config.is_file():
-        model = shape.of_config(load_stored(config).model) | model
+    if config is not None:
+        model = shape.of_config(config.model) | model
     return Source("checkpoint", directory, state, model)
 
 
@@ -95,11 +97,22 @@ def _check_sum(directory: Path) -> None:
 def _huggingface(directory: Path) -> Source:
     config_file = directory / "config.json"
     config = _json(config_file)
-    model = formats.model_of_huggingface(config, str(config_file))
-    theirs = _huggingface_tensors(directory)
-    state = formats.from_gpt2_names(theirs, transposed=True, tied=model["tie_embeddings"])
+    match kind := config.get("model_type", "model of no named type"):
+        case "gpt2":
+            model = formats.model_of_huggingface(config, str(config_file))
+            tensors = _huggingface_tensors(directory)
+            state = formats.from_gpt2_names(tensors, transposed=True, tied=model["tie_embeddings"])
+        case "qwen3":
+            model = qwen3.model_of_huggingface(config, str(config_file))
+            state = qwen3.from_names(_huggingface_tensors(directory), tied=model["tie_embeddings"])
+        case _:
+            raise CheckpointError(
+                f"the model is a {kind}, not a gpt2 or a qwen3",
+                where=str(config_file),
+                why="only these two architectures are read",
+            )
     found = model | shape.of_state(state)
-    if found["n_embd"] % found["n_head"]:
+    if kind == "gpt2" and found["n_embd"] % found["n_head"]:
         raise CheckpointError(
             f"{found['n_head']} heads do not divide the width of {found['n_embd']} that the weights have",
             where=str(config_file),
@@ -155,7 +168,8 @@ def _file(path: Path) -> Source:
     if isinstance(content, Mapping) and isinstance(content.get("model_args"), Mapping):
         args = content["model_args"]
         state = formats.from_gpt2_names(_tensors(content.get("model"), path), transposed=False, tied=True)
-        known = {"n_head": args["n_head"], "activation": "gelu"} if "n_head" in args else {"activation": "gelu"}
+        known = {"activation": "gelu", "norm_eps": 1e-5}
+        known |= {"n_head": args["n_head"]} if "n_head" in args else {}
         return Source("nanoGPT checkpoint", path, state, known | shape.of_state(state))
     return _plain(_tensors(content, path), path)
 

@@ -1,0 +1,52 @@
+"""RMSNorm and rotation of queries and keys on a CPU, written out: one sequence at a time, so that it stays in the cache.
+
+With autograd's own operators these are some thirty passes over memory, forward and backward, which together cost more
+than the attention itself. For a head x of D numbers, with c and s the cosine and sine of its place:
+
+    n = x / √(mean x² + eps)        m = w · n        y = (m₁ c − m₂ s, m₂ c + m₁ s)        m₁, m₂: its halves
+
+Shapes: B = sequences, T = tokens in each, H = heads of queries and keys, D = head_dim.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def forward(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, T, H, D) → the same normed and turned, in its dtype, and 1 / √(mean x² + eps): (B, T, H, 1).
+
+    Args:
+        weight: (H, D), each head's own.
+        cos, sin: (T, D / 2).
+    """
+    y, roots = x.new_empty(x.shape), weight.new_empty(*x.shape[:-1], 1)
+    for one, root, turned in zip(x, roots, y, strict=True):
+        n = one.to(weight.dtype)  # (T, H, D)
+        root.copy_(torch.linalg.vector_norm(n, dim=-1, keepdim=True)).square_().div_(x.size(-1)).add_(eps).rsqrt_()
+        turned.copy_(_turned(n * root * weight, cos, sin))
+    return y, roots
+
+
+def backward(d: Tensor, x: Tensor, weight: Tensor, roots: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns ``d`` in place from the gradient of the result into that of ``x``, and returns that of ``weight``."""
+    d_weight = torch.zeros_like(weight)
+    for one, root, d_one in zip(x, roots, d, strict=True):
+        n = one.to(weight.dtype).mul_(root)  # (T, H, D)
+        d_m = _turned(d_one.to(weight.dtype), cos, -sin)  # backwards
+        product = d_m * n
+        d_weight += product.sum(dim=0)
+        # d n = w · d m, and n's length is fixed, so that what lies along n is taken away: d x = (d n − n · mean(n · d n)) r.
+        along = (product * weight).mean(dim=-1, keepdim=True)
+        d_one.copy_(d_m.mul_(weight).addcmul_(n, along, value=-1.0).mul_(root))
+    return d_weight
+
+
+def _turned(m: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    (a, b), c, s = m.chunk(2, dim=-1), cos[:, None, :], sin[:, None, :]
+    y = torch.empty_like(m)
+    ya, yb = y.chunk(2, dim=-1)
+    torch.mul(a, c, out=ya).addcmul_(b, s, value=-1.0)
+    torch.mul(b, c, out=yb).addcmul_(a, s)
+    return y
