@@ -16,15 +16,15 @@ FILES = {
 ConfigError: there is no key train.batchsize
   where  a.yaml, line 2
   try    train.batch_size""",
-    "learning_rate: 3\n" + OVER: """\
-ConfigError: there is no key learning_rate
+    "grad_clip: 3\n" + OVER: """\
+ConfigError: there is no key grad_clip
   where  a.yaml, line 1
-  try    train.learning_rate""",
+  try    train.grad_clip""",
     OVER + "zzz: 1\n": """\
 ConfigError: there is no key zzz
   where  a.yaml, line 2""",
-    # nanoGPT's names and Hugging Face's: what ours are called
-    "eval_iters: 200\nmin_lr: 1e-4\ndataset: x\ntrain:\n  max_iters: 3\n  warmup_ratio: 0.1\n": """\
+    # nanoGPT's names: what ours are called
+    "eval_iters: 200\nmin_lr: 1e-4\ndataset: x\ntrain:\n  max_iters: 3\n  dtype: float16\n": """\
 ConfigError: there is no key eval_iters
   where  a.yaml, line 1
   try    train.eval_tokens, which counts tokens: eval_iters × batch_size × block_size
@@ -37,9 +37,9 @@ ConfigError: there is no key dataset
   where  a.yaml, line 3
   try    data.directory
 
-ConfigError: there is no key train.warmup_ratio
+ConfigError: there is no key train.dtype
   where  a.yaml, line 6
-  try    train.warmup_iters, which counts steps""",
+  try    train.precision""",
     # values of the wrong kind, all at once, in the order of the file
     """\
 model:
@@ -147,10 +147,10 @@ ConfigError: seed stands twice, first in line 3
   where  a.yaml, line 4
   why    only one of the two values could count
   try    remove one of them""",
-    "train.seed: 3\ntrain:\n  max_iters: 3\n  max_iters: 4\ntrain.max_iters: 5\n": """\
-ConfigError: there is no key train.seed
+    "train.name: x\ntrain:\n  max_iters: 3\n  max_iters: 4\ntrain.max_iters: 5\n": """\
+ConfigError: there is no key train.name
   where  a.yaml, line 1
-  try    seed
+  try    name
 
 ConfigError: train.max_iters stands twice, first in line 3
   where  a.yaml, line 4
@@ -224,9 +224,9 @@ OVERRIDES = {
 ConfigError: interval could be sample.interval or log.interval
   where  the command line: interval=3
   try    sample.interval=3 or log.interval=3""",
-    "max_steps=3": """\
-ConfigError: there is no key max_steps
-  where  the command line: max_steps=3
+    "num_steps=3": """\
+ConfigError: there is no key num_steps
+  where  the command line: num_steps=3
   try    train.max_iters=3""",
     "oops": """\
 ConfigError: an override must read key=value

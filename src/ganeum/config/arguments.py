@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ganeum.config.huggingface import SWITCHES
 from ganeum.config.keys import keys, matching
 from ganeum.config.source import TRUTHS
 from ganeum.errors import ConfigError
@@ -54,4 +55,4 @@ def _is_file(word: str) -> bool:
 
 def _is_switch(name: str) -> bool:
     found = matching(name)
-    return len(found) == 1 and "boolean" in keys()[found[0]].takes
+    return name in SWITCHES or (len(found) == 1 and "boolean" in keys()[found[0]].takes)

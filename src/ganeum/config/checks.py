@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 
 from ganeum.config.batch import accumulation_steps, divisors
+from ganeum.config.keys import value_of
 from ganeum.config.schema import Config
-from ganeum.config.source import Place
+from ganeum.config.source import Place, joined
 from ganeum.errors import ConfigError
 
+# Keys that only the other style knows, with the value that says nothing.
+UNKNOWN_TO: dict[str, dict[str, object]] = {
+    "gpt2": {"model.n_kv_head": None, "model.head_dim": None, "model.rope_theta": 10_000.0},
+    "modern": {"model.bias": False, "model.qkv_bias": None, "model.activation": "gelu_tanh"},
+}
 LENGTHS = ("train.max_iters", "train.epochs", "train.tokens", "train.hours")
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
@@ -40,21 +45,13 @@ def contradictions(
     `where`: the config's file, for what is missing altogether."""
 
     def at(*keys: str) -> str:
-        return _joined([places[key] for key in keys if key in places]) or where
+        return joined([places[key] for key in keys if key in places]) or where
 
     def right(*keys: str) -> bool:
         return settled.issuperset(keys)
 
-    model, train = config.model, config.train
-    if right("model.n_embd", "model.n_head") and model.n_embd % model.n_head:
-        near = _nearest(model.n_head, divisors(model.n_embd))
-        up = -(-model.n_embd // model.n_head) * model.n_head
-        yield ConfigError(
-            f"model.n_embd must be a multiple of model.n_head, but {model.n_embd} is not a multiple of {model.n_head}",
-            where=at("model.n_embd", "model.n_head"),
-            why="each head takes an equal share of the width",
-            suggestion=f"model.n_head: {' or '.join(map(str, near))}, or model.n_embd: {up}",
-        )
+    train = config.train
+    yield from _shape(config, at, right)
     micro = train.micro_batch_size
     if right("train.batch_size", "train.micro_batch_size") and micro != "auto":
         try:
@@ -83,6 +80,65 @@ def contradictions(
             why="the schedule goes down from the one to the other",
             suggestion="train.min_learning_rate: auto",
         )
+    if right("train.lora.rank", "train.init_from") and train.lora.rank is not None and train.init_from is None:
+        yield ConfigError(
+            "train.lora.rank is set, and train.init_from is not",
+            where=at("train.lora.rank"),
+            why="only the adapters are trained, and under them lie random weights: nothing useful can be learnt",
+            suggestion="train.init_from: a run, a checkpoint or an exported directory; or train.lora.rank: null",
+        )
+
+
+def _shape(config: Config, at: Callable[..., str], right: Callable[..., bool]) -> Iterator[ConfigError]:
+    """What the network's widths and heads must satisfy, and what its style does not know."""
+    model = config.model
+    if right("model.n_embd", "model.n_head", "model.head_dim") and model.head_dim is None:
+        if model.n_embd % model.n_head:
+            near = _nearest(model.n_head, divisors(model.n_embd))
+            up = -(-model.n_embd // model.n_head) * model.n_head
+            yield ConfigError(
+                f"model.n_embd must be a multiple of model.n_head, but {model.n_embd} is not a multiple of "
+                f"{model.n_head}",
+                where=at("model.n_embd", "model.n_head"),
+                why="each head takes an equal share of the width",
+                suggestion=f"model.n_head: {' or '.join(map(str, near))}, or model.n_embd: {up}",
+            )
+        elif right("model.style") and model.style == "modern" and model.n_embd // model.n_head % 2:
+            yield ConfigError(
+                f"a head must have an even width, but model.n_embd / model.n_head is {model.n_embd // model.n_head}",
+                where=at("model.n_embd", "model.n_head"),
+                why="rotary positions turn its numbers pair by pair",
+                suggestion=f"model.head_dim: {model.n_embd // model.n_head + 1}",
+            )
+    if right("model.style", "model.head_dim") and model.style == "modern" and (model.head_dim or 0) % 2:
+        assert model.head_dim is not None
+        yield ConfigError(
+            f"model.head_dim must be even, but it is {model.head_dim}",
+            where=at("model.head_dim"),
+            why="rotary positions turn its numbers pair by pair",
+            suggestion=f"model.head_dim: {model.head_dim + 1}",
+        )
+    shared = model.n_kv_head
+    if right("model.n_head", "model.n_kv_head") and shared is not None and model.n_head % shared:
+        near = _nearest(shared, divisors(model.n_head))
+        yield ConfigError(
+            f"model.n_head must be a multiple of model.n_kv_head, but {model.n_head} is not a multiple of {shared}",
+            where=at("model.n_head", "model.n_kv_head"),
+            why="each head of keys and values serves as many queries as the others",
+            suggestion=f"model.n_kv_head: {' or '.join(map(str, near))}",
+        )
+    if not right("model.style"):
+        return
+    other = "modern" if model.style == "gpt2" else "gpt2"
+    for key, silent in UNKNOWN_TO[model.style].items():
+        value = value_of(config, key)
+        if right(key) and value != silent and value is not False:
+            yield ConfigError(
+                f"{key} is nothing that the {model.style} style has",
+                where=at(key, "model.style"),
+                why=f"it belongs to model.style: {other}",
+                suggestion=f"model.style: {other}, or the config without {key}",
+            )
 
 
 def _length(config: Config, places: Mapping[str, Place], settled: frozenset[str], where: str) -> Iterator[ConfigError]:
@@ -92,7 +148,7 @@ def _length(config: Config, places: Mapping[str, Place], settled: frozenset[str]
     if len(given) > 1:
         yield ConfigError(
             f"the training has {len(given)} lengths: {', '.join(given)}",
-            where=_joined([places[key] for key in given if key in places]) or where,
+            where=joined([places[key] for key in given if key in places]) or where,
             why="only one of them can say when it ends",
             suggestion=f"keep {given[0]} and remove the other" + ("s" if len(given) > 2 else ""),
         )
@@ -111,20 +167,3 @@ def no_length(config: Config, *, where: str) -> Iterator[ConfigError]:
 
 def _nearest(number: int, candidates: list[int]) -> list[int]:
     return [c for c in candidates if c < number][-1:] + [c for c in candidates if c > number][:1]
-
-
-def _joined(places: list[Place]) -> str:
-    """`a.yaml, lines 3 and 9`, one line of text for each file."""
-    lines: dict[Path, list[int]] = {}
-    texts: list[str] = []
-    for place in places:
-        if place.file is not None and place.line is not None:
-            lines.setdefault(place.file, []).append(place.line)
-    for file, numbers in lines.items():
-        numbers = sorted(set(numbers))
-        first = str(Place(file, numbers[0]))
-        if len(numbers) > 1:
-            first = str(Place(file)) + ", lines " + ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
-        texts.append(first)
-    texts.extend(dict.fromkeys(str(place) for place in places if place.file is None))
-    return "\n".join(texts)

@@ -2,7 +2,8 @@
 
 The order, later wins: the schema's defaults, the `base:` file (and its own base before it), the file, the overrides.
 Two keys are not passed on like the rest: `name` belongs to one file, and of the lengths (max_iters, epochs, tokens,
-hours) the last file or command line that says one replaces what the layers below it said.
+hours) the last file or command line that says one replaces what the layers below it said. Hugging Face's names are
+turned into ours layer by layer, so that what counts is where a thing was said, not in whose words.
 """
 
 from __future__ import annotations
@@ -11,41 +12,55 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ganeum.config.checks import LENGTHS, contradictions, name_error, no_length
+from ganeum.config.huggingface import TABLE, known
 from ganeum.config.keys import Key, keys, matching, sections
 from ganeum.config.names import instead_of
 from ganeum.config.schema import Config
-from ganeum.config.source import Place, Value, read, scalar, shown
+from ganeum.config.source import THEIRS, Place, Value, read, scalar, shown
+from ganeum.config.translate import Translator
 from ganeum.errors import ConfigError, GaneumError, RunError, Several
 
 Values = dict[str, Value]
 
 
-def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    section: str | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Config:
     """The config in `path` with `overrides` (`train.max_iters=10`; `max_iters=10` where only one key is called so).
 
-    `auto` stays `auto`; `name` becomes the file's stem unless given.
+    `auto` stays `auto`; `name` becomes the file's stem unless given, with `-section` where one is chosen.
+
+    Args:
+        path: the YAML file.
+        overrides: keys to set on it.
+        section: a key at the top of the file below which the config stands.
+        say: called once with what Hugging Face's names came to, if there are any.
 
     Raises:
         ConfigError, Several: everything that is wrong, with file and line.
     """
     errors: list[GaneumError] = []
-    file = Path(path)
-    values = _file(file, errors, ())
-    _lay(values, _overrides(overrides, errors), errors)
+    file, theirs = Path(path), Translator()
+    values = _file(file, theirs, errors, (), section=section)
+    _lay(values, _overrides(overrides, errors), theirs, errors)
     numbers = _fit_all(values, errors)
     if numbers.get("name") is None:
-        numbers["name"] = file.stem
-        if problem := name_error(file.stem):
+        numbers["name"] = name = file.stem + (f"-{section}" if section else "")
+        if problem := name_error(name):
             errors.append(
                 ConfigError(
-                    f"the run would be called {file.stem!r} after its file, but {problem}",
+                    f"the run would be called {name!r} after its file, but {problem}",
                     where=shown(file),
                     suggestion="name: a_name_of_letters_and_digits",
                 )
@@ -55,6 +70,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     errors.extend(contradictions(config, places, settled=_settled(values, numbers), where=shown(file)))
     if not errors:  # a length may be what was misspelt above
         errors.extend(no_length(config, where=shown(file)))
+    if not errors and say is not None and (notice := theirs.notice(values)):
+        say(notice)
     return _config_or_raise(config, errors)
 
 
@@ -103,7 +120,15 @@ def _reading_order(error: GaneumError) -> tuple[str, int]:
     return file, int(found.group()) if (found := re.search("[0-9]+", line)) else 0
 
 
-def _file(path: Path, errors: list[GaneumError], below: tuple[Path, ...], where: str | None = None) -> Values:
+def _file(
+    path: Path,
+    theirs: Translator,
+    errors: list[GaneumError],
+    below: tuple[Path, ...],
+    *,
+    where: str | None = None,
+    section: str | None = None,
+) -> Values:
     """The file over its base. `below`: the files that led here, so that a circle is seen."""
     if path.is_dir() or not path.exists():
         raise _missing(path, where)
@@ -113,16 +138,17 @@ def _file(path: Path, errors: list[GaneumError], below: tuple[Path, ...], where:
             where=where,
             suggestion="take one of the `base:` lines out",
         )
-    own = dict(read(path, errors))
+    own = dict(read(path, errors, section))
     base = own.pop("base", None)
     values: Values = {}
     if base is not None and base.value is not None:
         if isinstance(base.value, str):
-            values = _file(path.parent / base.value, errors, (*below, path), where=str(base.place))
+            values = _file(path.parent / base.value, theirs, errors, (*below, path), where=str(base.place))
         else:
             errors.append(ConfigError(f"base must be a path, but it is {_shown(base)}", where=str(base.place)))
     values.pop("name", None)
-    _lay(values, own, errors)
+    theirs.forget_names()
+    _lay(values, own, theirs, errors)
     return values
 
 
@@ -136,21 +162,48 @@ def _missing(path: Path, where: str | None) -> ConfigError:
     return ConfigError(what, where=where, suggestion=" or ".join(shown(file) for file in near) or None)
 
 
-def _lay(values: Values, layer: Mapping[str, Value], errors: list[GaneumError]) -> None:
+def _lay(values: Values, layer: Mapping[str, Value], theirs: Translator, errors: list[GaneumError]) -> None:
     """Put a layer over what is there; a layer that says a length takes the others away first."""
     fresh: Values = {}
+    foreign: Values = {}
     for name, value in layer.items():
-        _accept(fresh, name, value, errors)
+        if (other := known(name, value)) is None:
+            _accept(fresh, name, value, errors)
+        elif other in foreign:
+            errors.append(_twice(name, value, foreign[other]))
+        else:
+            foreign[other] = value
+    fresh = theirs.turn(foreign, fresh, errors) | fresh
     if any(fresh[key].value is not None for key in LENGTHS if key in fresh):
         for key in LENGTHS:
             values.pop(key, None)
     values.update(fresh)
 
 
+def _twice(name: str, value: Value, before: Value) -> ConfigError:
+    return ConfigError(
+        f"{name} stands twice, first in {before.place}",
+        where=str(value.place),
+        why="only one of the two values could count",
+        suggestion="remove one of them",
+    )
+
+
 def _accept(values: Values, name: str, value: Value, errors: list[GaneumError]) -> None:
     """Take a value whose key exists; say what is wrong with the others."""
     if name in keys():
         values[name] = value
+    elif name in THEIRS:
+        if value.value is not None:
+            errors.append(ConfigError(f"{name} holds keys, so it cannot be {_shown(value)}", where=str(value.place)))
+    elif isinstance(value.value, dict) and _is_config(value.value):
+        errors.append(
+            ConfigError(
+                f"{name} is a section of this file, and none is chosen",
+                where=str(value.place),
+                suggestion=f"--config-section {name}",
+            )
+        )
     elif name in sections():
         if value.value is not None:  # a section without keys says nothing, and may stand there
             inside = next(key for key in keys() if key.startswith(name + "."))
@@ -170,12 +223,22 @@ def _accept(values: Values, name: str, value: Value, errors: list[GaneumError]) 
         errors.append(ConfigError(f"there is no key {name}", where=str(value.place), suggestion=better))
 
 
+def _is_config(content: Mapping[str, object]) -> bool:
+    """Whether the keys of a mapping are those of a config: then it is one of several in its file."""
+    return any(name in THEIRS or name in sections() or name in keys() or name in TABLE for name in content)
+
+
 def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
     values: Values = {}
     for argument in overrides:
         name, equals, text = argument.partition("=")
         name, place = name.strip(), Place(argument=argument)
+        value = _argument(text, place)
         found = matching(name)
+        if len(found) != 1 and known(name, value):
+            found = [name]
+        elif len(found) == 1 and (other := known(found[0], value)):  # activation_checkpointing=true
+            found = [other]
         if not equals or not name:
             errors.append(
                 ConfigError("an override must read key=value", where=str(place), suggestion="train.max_iters=10")
@@ -193,7 +256,7 @@ def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
                 ConfigError("base belongs into the file", where=str(place), why="it says what the file inherits from")
             )
         else:
-            values[found[0] if found else name] = _argument(text, place)
+            values[found[0] if found else name] = value
     return values
 
 

@@ -14,7 +14,7 @@ from ganeum.config.keys import Key, keys, sections
 
 BASE = Path("configs/base.yaml")
 PAGE = Path("docs/config.md")
-COLUMN = 32  # of base.yaml, where the comments begin
+COLUMN = 36  # of base.yaml, where the comments begin
 
 
 def base_yaml() -> str:

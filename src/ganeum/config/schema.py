@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=0)]
+Between = Annotated[float, Field(gt=0.0, lt=1.0)]  # a share of all steps, where else steps are counted
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -103,15 +104,17 @@ class Train(Section):
     learning_rate: PositiveFloat = Field(1e-3, description="the peak learning rate")
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
-        description="standard: learning_rate for every weight; mup: it is that of a model 256 wide and 4 deep, and is "
-        "scaled, with the initialisation, weight by weight to this width and depth",
+        description="standard: learning_rate for every weight; mup: it is that of a model 256 wide and 4 deep with 16,384 "
+        "tokens in a batch, and is scaled, with the initialisation, weight by weight to this width, depth and batch",
     )
     min_learning_rate: NotNegative | Auto = Field("auto", description="where the schedule ends; auto: a tenth of it")
     schedule: Literal["cosine", "wsd", "constant"] = Field(
         "cosine", description="shape after the warm-up; wsd: constant, then linear decay over decay_share"
     )
-    warmup_iters: Count | Auto = Field(
-        "auto", description="steps of linear warm-up; auto: 2 % of all, at least 10 and at most 2,000"
+    warmup_iters: Count | Between | Auto = Field(
+        "auto",
+        description="steps of linear warm-up, or below 1 their share of all; auto: 2 % of all, at least 10 and at most "
+        "2,000",
     )
     decay_share: Share = Field(0.2, description="share of all steps in which wsd decays")
     weight_decay: float = Field(0.1, ge=0.0, description="on matrices and embeddings; never on biases and norms")
@@ -136,7 +139,9 @@ class Train(Section):
     expandable_segments: bool | Auto = Field(
         "auto", description="CUDA's allocator grows its blocks, so that fewer holes are left; auto: on Linux"
     )
-    eval_interval: PositiveInt | Auto = Field("auto", description="steps between evaluations; auto: a tenth of all")
+    eval_interval: PositiveInt | Between | Auto = Field(
+        "auto", description="steps between evaluations, or below 1 a share of all; auto: a tenth of all"
+    )
     eval_tokens: PositiveInt | Literal["all"] = Field(65_536, description="size of the fixed validation set, tokens")
     eval_batch_size: PositiveInt | Auto = Field(
         "auto", description="sequences at once in evaluation; auto: what fits without a backward pass"
@@ -145,8 +150,8 @@ class Train(Section):
     patience: PositiveInt | None = Field(
         None, description="early stopping: evaluations without a better validation loss; null: never"
     )
-    checkpoint_interval: PositiveInt | Auto = Field(
-        "auto", description="steps between checkpoints; auto: with every evaluation"
+    checkpoint_interval: PositiveInt | Between | Auto = Field(
+        "auto", description="steps between checkpoints, or below 1 a share of all; auto: with every evaluation"
     )
     keep_last: PositiveInt = Field(2, description="checkpoints kept; the best one is kept besides")
     init_from: str | None = Field(
@@ -193,8 +198,8 @@ class Trackio(Section):
 class Log(Section):
     """What is written down while training."""
 
-    interval: PositiveInt | Auto = Field(
-        "auto", description="steps between logged steps; auto: 10, fewer in short runs"
+    interval: PositiveInt | Between | Auto = Field(
+        "auto", description="steps between logged steps, or below 1 a share of all; auto: 10, fewer in short runs"
     )
     system_interval_s: NotNegative = Field(
         1.0, description="seconds between two looks at the GPU for logs/system.jsonl; 0: never"

@@ -6,9 +6,10 @@ PyYAML's reading differs from what people mean in a few places, so scalars are r
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ NUMBER = re.compile(
 )
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NULLS = ("", "~", "null", "Null", "NULL")
+# Sections that are not ours, read key by key all the same: scripts around Hugging Face's Trainer have them.
+THEIRS = frozenset({"training", "inference"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Value:
-    """One value as it was written. `plain` is False in quotes; `value` is a list or dict if it is no single value."""
+    """One value as it was written. `plain` is False in quotes; `value` is a list or dict if it is no single value,
+    and `text` is empty then."""
 
     value: object
     text: str
@@ -91,12 +95,35 @@ def scalar(text: str, plain: bool = True) -> object:
     return text
 
 
-def read(path: Path, errors: list[GaneumError]) -> list[tuple[str, Value]]:
+def joined(places: Iterable[Place]) -> str:
+    """`a.yaml, lines 3 and 9`, one line of text for each file."""
+    lines: dict[Path, list[int]] = {}
+    texts: list[str] = []
+    for place in (places := list(places)):
+        if place.file is not None and place.line is not None:
+            lines.setdefault(place.file, []).append(place.line)
+    for file, numbers in lines.items():
+        numbers = sorted(set(numbers))
+        first = str(Place(file, numbers[0]))
+        if len(numbers) > 1:
+            first = str(Place(file)) + ", lines " + ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+        texts.append(first)
+    texts.extend(dict.fromkeys(str(place) for place in places if place.file is None))
+    return "\n".join(texts)
+
+
+def read(path: Path, errors: list[GaneumError], section: str | None = None) -> list[tuple[str, Value]]:
     """The file's keys, dotted, in its order: `[("train.batch_size", Value(64, …)), …]`; a section that is empty is
     left out, and a mapping below a key that is no section stays one value (the caller knows the sections).
 
+    Args:
+        path: the file.
+        errors: what is wrong with single keys is added here.
+        section: only what stands below this key at the top of the file, as if it were a file of its own, with the
+            file's `base:` where the section has none.
+
     Raises:
-        ConfigError: the file cannot be read as YAML at all. What is wrong with single keys goes to `errors`.
+        ConfigError: the file cannot be read as YAML at all, or has no such section.
     """
     node = _compose(path)
     if node is None:
@@ -107,7 +134,27 @@ def read(path: Path, errors: list[GaneumError]) -> list[tuple[str, Value]]:
             where=str(_place(path, node)),
             suggestion="model:\n  n_layer: 6",
         )
-    return list(_entries(path, node, "", {}, errors))
+    if section is None:
+        return list(_entries(path, node, "", {}, errors))
+    tops = {key.value: value for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+    chosen = tops.get(section)
+    if not isinstance(chosen, yaml.MappingNode):
+        raise _no_section(path, section, tops)
+    found = list(_entries(path, chosen, "", {}, errors))
+    if "base" in tops and "base" not in dict(found):
+        found += [entry for entry in _entries(path, node, "", {}, []) if entry[0] == "base"]
+    return found
+
+
+def _no_section(path: Path, section: str, tops: Mapping[str, yaml.Node]) -> ConfigError:
+    there = [name for name, node in tops.items() if isinstance(node, yaml.MappingNode) and name not in sections()]
+    near = difflib.get_close_matches(section, there, n=1, cutoff=0.5) or there[:1]
+    return ConfigError(
+        f"there is no section {section}",
+        where=shown(path),
+        why=f"its sections are {', '.join(there)}" if there else "it has no sections: it is one config",
+        suggestion=f"--config-section {near[0]}" if near else "the file without --config-section",
+    )
 
 
 def _compose(path: Path) -> yaml.Node | None:
@@ -184,10 +231,28 @@ def _entries(
             )
             continue
         first[key] = place.line or 0
-        if isinstance(node, yaml.MappingNode) and key in sections():
+        if isinstance(node, yaml.MappingNode) and (key in sections() or key in THEIRS):
             yield from _entries(path, node, key + ".", first, errors)
         elif isinstance(node, yaml.ScalarNode):
             plain = node.style is None and node.tag in ("tag:yaml.org,2002:str", "!")
             yield key, Value(scalar(node.value, plain), node.value, plain, place)
         else:
-            yield key, Value({} if isinstance(node, yaml.MappingNode) else [], "", True, place)
+            yield key, Value(_content(node, {}), "", True, place)
+
+
+def _content(node: yaml.Node, made: dict[int, object]) -> object:
+    """A list or a mapping as Python has them. `made`: what an anchor stands for, so that an alias is no second copy
+    and may even lie within what it names."""
+    if isinstance(node, yaml.ScalarNode):
+        return scalar(node.value, node.style is None)
+    if id(node) in made:
+        return made[id(node)]
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, object] = {}
+        made[id(node)] = mapping
+        mapping.update((str(key.value), _content(value, made)) for key, value in node.value)
+        return mapping
+    items: list[object] = []
+    made[id(node)] = items
+    items.extend(_content(item, made) for item in node.value)
+    return items

@@ -7,6 +7,20 @@ import yaml
 from ganeum.config.schema import Config
 
 
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer; text with a character that is not printed stands in double quotes, where it is escaped.
+
+    Elsewhere YAML takes some of them (U+0085, U+2028) for the end of a line, and a reader folds them into spaces.
+    """
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
 def to_yaml(config: Config) -> str:
     """Every key with its value, in the schema's order; `load_stored` reads it back equal."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=10_000)
+    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)

@@ -161,12 +161,14 @@ def _with_train(config: Config, **changes: object) -> Config:
 
 
 def _differences(requested: Config, stored: Config) -> list[str]:
-    """One sentence for each key that was asked for with another value; `auto` agrees with whatever was decided."""
+    """One sentence for each key that was asked for with another value; `auto`, or a share of all steps where steps are
+    counted, agrees with whatever was decided."""
 
     def unequal() -> Iterator[tuple[str, object, object]]:
         for key, spec in keys().items():
             asked, there = value_of(requested, key), value_of(stored, key)
-            if asked != there and not asked == spec.default == "auto":
+            share = isinstance(asked, float) and isinstance(there, int) and "integer" in spec.takes
+            if asked != there and not share and not asked == spec.default == "auto":
                 yield key, asked, there
 
     free = {"name", "train.eval_only", *LENGTHS}
