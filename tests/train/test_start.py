@@ -10,15 +10,16 @@ import torch
 from tiny_corpus import go
 
 from ganeum.config import Config, load
+from ganeum.config.change import change
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train import randomness, resolve
+from ganeum.train import randomness
 from ganeum.train.start import make_deterministic, start
 
 
 @pytest.fixture
 def settled(yaml: Path) -> Config:
     config = load(yaml)
-    return resolve.replace(resolve.replace(config, "model.vocab_size", 257), "train.loss_chunk", 64)
+    return change(config, {"model.vocab_size": 257, "train.loss_chunk": 64})
 
 
 @pytest.fixture(autouse=True)
@@ -71,14 +72,14 @@ def test_every_random_state_comes_back() -> None:
 
 def test_a_run_leaves_torch_as_strict_as_it_was(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training, evaluating and measuring take strict mode for themselves, not for what the process does next."""
-    from ganeum.train import pace, run
+    from ganeum.train import pace, run, trial
 
     def strict(config: Config) -> OptimizerStep:
         step = start(config)
         assert make_deterministic(step)
         return step
 
-    for module in (run, pace):
+    for module in (run, trial):
         monkeypatch.setattr(module, "start", strict)
     monkeypatch.setattr(pace, "MEASURE_S", 0.0)
     for overrides in (["hours=0.0001"], ["hours=0.0001", "eval_only=true"]):

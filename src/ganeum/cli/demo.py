@@ -122,12 +122,12 @@ def _compare(console: Console, config: Config) -> None:
 def _bits_per_byte(config: Config) -> float:
     """Of the best checkpoint, on every window of val.bin."""
     from ganeum import hardware
+    from ganeum.config.change import change
     from ganeum.data.corpus import open_corpus
     from ganeum.models.place import locate
     from ganeum.models.weights import restore
     from ganeum.step.optimizer_step import OptimizerStep
     from ganeum.train.evaluate import validation_set
-    from ganeum.train.resolve import replace
 
     precision, batch_size = config.train.precision, config.train.eval_batch_size
     assert precision != "auto", "every key of a run that exists is resolved"
@@ -135,7 +135,7 @@ def _bits_per_byte(config: Config) -> float:
     device = hardware.detect(config.device).torch_name
     model = restore(locate("demo", "best").weights).to(device)
     step = OptimizerStep(model, config.train, device, precision=precision)
-    validation = validation_set(open_corpus(DATA), replace(config, "train.eval_tokens", "all"))
+    validation = validation_set(open_corpus(DATA), change(config, {"train.eval_tokens": "all"}))
     assert validation is not None, "the demo's text has a held-out part"
     bits = validation.evaluate(step, batch_size).val_bpb
     assert bits is not None, "its tokenizer lies beside it"

@@ -48,8 +48,8 @@ def oom_kills(counter: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Threads:
-    """How many threads there may be and are: of this user (`ulimit -u`), of this cgroup, of the machine. None: no limit,
-    or not known. Root is not held to the user's limit."""
+    """How many threads there may be and are: of this user (`ulimit -u`; root is not held to it), of this cgroup, of the
+    machine. None: no limit, or not known."""
 
     user_limit: int | None
     user_now: int

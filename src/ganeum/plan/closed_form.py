@@ -134,8 +134,13 @@ def plan(
 def _memory(config: Config, device: Device, micro_batch_size: int, held_bytes: int | None) -> dict[str, Any]:
     """``tensors`` at a step's fullest moment, and ``peak_allocated`` where a run measures just that: a GPU's allocator
     counts tensors, a CPU's process also holds what it held before; MPS tells no peak."""
-    tensors = micro_batch.needed_bytes(config, device, micro_batch_size) / units.GIB
-    found: dict[str, Any] = {"tensors": tensors, "source": "estimated"}
+    needed = micro_batch.needed(config, device, micro_batch_size)
+    tensors = needed.total / units.GIB
+    found: dict[str, Any] = {
+        "tensors": tensors,
+        "by_component": {name: part / units.GIB for name, part in needed.parts.items()},
+        "source": "estimated",
+    }
     if device.kind == "cuda":
         found["peak_allocated"] = tensors
     elif device.kind == "cpu" and held_bytes is not None:

@@ -1,11 +1,13 @@
-"""A first estimate of a run's memory in closed form, good enough to choose a micro-batch by."""
+"""A first estimate of a run's memory in closed form, good enough to choose a micro-batch and a lever by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from ganeum.config.schema import Model
+from ganeum.config import sizes
+from ganeum.config.schema import Config, Model, Train
 from ganeum.hardware.device import Kind
+from ganeum.plan import parameters
 from ganeum.plan.parameters import Parameters
 
 # Numbers of the model and the step, which cannot be imported without torch; tests hold them together.
@@ -16,66 +18,155 @@ LOSS_CHUNK = {"cpu": 512, "cuda": 2048, "mps": 2048}  # what `train.loss_chunk: 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the fullest moment of a step, at the end of the last micro-batch's forward pass.
+    """Bytes at the fullest moment, part by part.
 
     Attributes:
-        states: weights, gradients and AdamW's two moments in fp32, and autocast's copies of the matrices.
-        loss: one chunk of logits on its way to a gradient, and the output layer's own gradient.
-        activations: what the backward pass needs of a micro-batch.
+        weights: all of them, and autocast's copies of the matrices.
+        gradients: of those that are trained.
+        optimizer: its state, as far as it lies on the device.
+        activations: what the backward pass needs of a micro-batch, and what is computed again for it.
+        loss: a chunk of logits on its way to a gradient, and the output layer's own gradient.
     """
 
-    states: float
-    loss: float
+    weights: float
+    gradients: float
+    optimizer: float
     activations: float
+    loss: float
 
     @property
     def total(self) -> float:
-        return self.states + self.loss + self.activations
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Name → bytes."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def estimate(
-    model: Model,
-    vocab_size: int,
-    parameters: Parameters,
-    *,
-    kind: Kind,
-    micro_batch_size: int,
-    precision: str,
-    loss_chunk: int,
-) -> Memory:
-    """The memory of a training step with AdamW on a device of this ``kind``.
+def training(config: Config, *, kind: Kind, micro_batch_size: int, precision: str, loss_chunk: int) -> Memory:
+    """A training step's memory on a device of this ``kind``, at the end of the last micro-batch's forward pass.
 
-    States: 4 + 4 + 8 bytes a parameter (weight, gradient, two moments), and 2 more for each matrix weight under
-    autocast. Activations: those of the layers (:func:`layer_bytes`), and around them the hidden state, its gradient
-    and two more of that width. The loss holds a chunk's logits as product, log-probabilities and gradient, 16 bytes
-    an entry in all, and the output layer's gradient until backward adds it.
+    Weights and gradients take 4 bytes each, or 2 with ``train.weights: bf16``; under autocast another 2 for each matrix
+    weight. The optimizer's state: :func:`state_bytes`. Activations: those of the layers (:func:`layer_bytes`), and
+    around them the hidden state, its gradient and two more of that width. The loss holds a chunk's logits as product,
+    log-probabilities and gradient, 16 bytes an entry in all, and the output layer's gradient until backward adds it.
 
     This counts tensors; allocators, kernels' own buffers and the framework come on top.
     """
-    C, half = model.n_embd, precision in ("bf16", "fp16")
-    padded = -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    model, train = config.model, config.train
+    counted, half = _counted(model), precision in ("bf16", "fp16")
+    wide = 4.0 if train.weights == "fp32" else 2.0
     tokens = micro_batch_size * model.block_size
+    layers = model.n_layer * kept_bytes(model, train, kind=kind, half=half)
+    layers += recomputed_bytes(model, train, kind=kind, half=half)  # of one layer at a time
     return Memory(
-        states=16.0 * parameters.total + (2.0 * parameters.matmul if half else 0.0),
-        loss=16.0 * min(loss_chunk, tokens) * padded + 4.0 * padded * C,
-        activations=float(tokens * (model.n_layer * layer_bytes(model, kind=kind, half=half) + 16 * C)),
+        weights=_weight_bytes(counted, train, half),
+        gradients=wide * counted.trainable,
+        optimizer=0.0 if train.optimizer_offload and kind == "cuda" else state_bytes(model, train, counted),
+        activations=tokens * (layers + 16.0 * model.n_embd),
+        loss=16.0 * min(loss_chunk, tokens) * _padded(model) + wide * _padded(model) * model.n_embd,
     )
 
 
-def layer_bytes(model: Model, *, kind: Kind, half: bool) -> float:
+def evaluation(config: Config, *, kind: Kind, eval_batch_size: int, precision: str, loss_chunk: int) -> Memory:
+    """An evaluation's memory between two steps: the optimizer's state is there, gradients are not, and a layer's
+    numbers are gone when the next one's come. Logits never exist for more than a chunk, 12 bytes an entry."""
+    model, train, half = config.model, config.train, precision in ("bf16", "fp16")
+    counted, tokens = _counted(model), eval_batch_size * config.model.block_size
+    return Memory(
+        weights=_weight_bytes(counted, train, half),
+        gradients=0.0,
+        optimizer=0.0 if train.optimizer_offload and kind == "cuda" else state_bytes(model, train, counted),
+        activations=tokens * (layer_bytes(model, kind=kind, half=half, dropout=False) + 12.0 * model.n_embd),
+        loss=12.0 * min(loss_chunk, tokens) * _padded(model),
+    )
+
+
+def state_bytes(model: Model, train: Train, counted: Parameters) -> float:
+    """The optimizer's state, for the weights that are trained.
+
+    AdamW keeps two moments (Loshchilov and Hutter 2019, arXiv 1711.05101), in 8 bits each with a scale for every 256
+    (Dettmers et al. 2022, arXiv 2110.02861); Muon one for the blocks' matrices, and AdamW's two for the rest; SGD one
+    where it has momentum; Adafactor a sum for each row and column (Shazeer and Stern 2018, arXiv 1804.04235), which
+    is next to nothing.
+    """
+    every = counted.trainable
+    if train.optimizer == "adamw":
+        return 8.0 * every
+    if train.optimizer == "adamw8bit":
+        return (2.0 + 8 / 256) * every
+    if train.optimizer == "muon":
+        matrices = min(
+            every, model.n_layer * sum(rows * columns for rows, columns in parameters.block_matrices(model).values())
+        )
+        return 4.0 * matrices + 8.0 * (every - matrices)
+    if train.optimizer == "sgd":
+        return 4.0 * every if train.momentum else 0.0
+    return 0.0
+
+
+def kept_bytes(model: Model, train: Train, *, kind: Kind, half: bool) -> float:
+    """Bytes that one layer keeps of one token for the backward pass, under ``train.activation_checkpointing``."""
+    whole = layer_bytes(model, kind=kind, half=half)
+    if train.activation_checkpointing == "whole":
+        return 4.0 * model.n_embd
+    return whole if train.activation_checkpointing == "none" else whole - _mlp_half_bytes(model, half=half)
+
+
+def recomputed_bytes(model: Model, train: Train, *, kind: Kind, half: bool) -> float:
+    """Bytes that are there again of one token while one layer's backward pass is under way."""
+    if train.activation_checkpointing == "whole":
+        return layer_bytes(model, kind=kind, half=half)
+    return _mlp_half_bytes(model, half=half) if train.activation_checkpointing == "selective" else 0.0
+
+
+def layer_bytes(model: Model, *, kind: Kind, half: bool, dropout: bool = True) -> float:
     """Bytes that one layer keeps of one token for the backward pass; ``half``: under autocast to bf16 or fp16.
 
-    In numbers of n_embd: what goes into each norm (2), and what each product and GELU keep of their input: into qkv
-    (1), q k v (3), into the attention's output layer (1), into the MLP (1), into GELU (4) and out of it (4). In fp32
-    that is 16 · 4 bytes; under autocast the norms' inputs stay fp32 and the other 14 are half as wide. Each norm keeps
-    a mean and a deviation. Fused attention keeps next to nothing of its T × T weights, but a CPU's own attention keeps
-    the lower half of them, block by block, and with dropout it falls back on plain products that keep them three times
-    in fp32. A GPU's dropout masks are bytes, a CPU's are as wide as what they mask.
+    Each norm keeps its input in fp32, a product and an activation function theirs in the format of the products.
+    In numbers of n_embd, for ``gpt2``: what goes into each norm (2), into qkv (1), q k v (3), into the attention's
+    output layer (1), into the MLP (1), into GELU (4) and out of it (4): 64 n_embd bytes in fp32, 36 under autocast.
+    ``modern`` keeps queries and keys twice more, turned, and under autocast in fp32 before; inside the MLP four
+    numbers for two (into SiLU, out of it, what that is multiplied with, the product); and on a CPU, where RMSNorm is
+    made of single operations, what each norm gives before its weight.
+
+    Fused attention keeps next to nothing of its T × T weights, but a CPU's own attention (``gpt2``) keeps the lower
+    half of them, block by block, and with dropout it falls back on plain products that keep them three times in fp32.
+    A GPU's dropout masks are bytes, a CPU's are as wide as what they mask.
     """
-    C, T, H = model.n_embd, model.block_size, model.n_head
-    kept = (36 if half else 64) * C + 16
-    if model.dropout:
+    C, T, H, wide = model.n_embd, model.block_size, model.n_head, 2 if half else 4
+    queries, keys, values = sizes.qkv_widths(model)
+    kept = 8 * C + 8 + wide * (C + queries + keys + values + queries) + _mlp_half_bytes(model, half=half)
+    if model.style == "modern":
+        kept += (wide + 4 * half) * (queries + keys)
+        if kind == "cpu":
+            kept += 8 * C + 4 * (queries + keys)
+    if model.dropout and dropout:
         return kept + 2 * C if kind != "cpu" else kept + (10 if half else 8) * C + 12 * H * T
-    if kind == "cpu" and T <= CPU_KEEPS_WEIGHTS:
-        return kept + (2 if half else 4) * H * min(T, (T + CPU_BLOCK) / 2)
+    if kind == "cpu" and model.style == "gpt2" and T <= CPU_KEEPS_WEIGHTS:
+        return kept + wide * H * min(T, (T + CPU_BLOCK) / 2)
     return kept
+
+
+def _mlp_half_bytes(model: Model, *, half: bool) -> float:
+    """The part of :func:`layer_bytes` that ``selective`` checkpointing computes again: the MLP, from its norm on.
+    Under autocast gate and up keep a copy each of what goes into them."""
+    inside, wide = sizes.intermediate_size(model), 2 if half else 4
+    if model.style == "modern":
+        return wide * ((1 + half) * model.n_embd + 4 * inside) + 8
+    return wide * (model.n_embd + 2 * inside) + 8
+
+
+def _counted(model: Model) -> Parameters:
+    assert isinstance(model.vocab_size, int), "vocab_size is resolved before memory is estimated"
+    return parameters.count(model, model.vocab_size)
+
+
+def _weight_bytes(counted: Parameters, train: Train, half: bool) -> float:
+    return 2.0 * counted.total if train.weights == "bf16" else 4.0 * counted.total + 2.0 * half * counted.matmul
+
+
+def _padded(model: Model) -> int:
+    assert isinstance(model.vocab_size, int)
+    return -(-model.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE

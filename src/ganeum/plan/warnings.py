@@ -15,7 +15,8 @@ from ganeum.hardware.device import Device
 from ganeum.plan.flops import Flops
 from ganeum.plan.flops import count as count_flops
 from ganeum.plan.lengths import Lengths
-from ganeum.plan.micro_batch import needed_bytes
+from ganeum.plan.levers import needs, table, that_fit
+from ganeum.plan.micro_batch import SHARE, needed
 from ganeum.plan.parameters import Parameters
 
 GOOD_REPEATS, USELESS_REPEATS = 4, 16
@@ -97,18 +98,20 @@ def _too_little_data(facts: Facts) -> Iterator[Warning]:
 
 
 def _does_not_fit(facts: Facts) -> Iterator[Warning]:
-    size = facts.config.train.micro_batch_size
+    size, device = facts.config.train.micro_batch_size, facts.device
     assert isinstance(size, int)
-    needed, usable = needed_bytes(facts.config, facts.device, size), facts.device.usable_gib * units.GIB
-    if needed > usable:
-        smaller = "a smaller model or model.block_size" if size == 1 else "train.micro_batch_size=auto"
-        yield Warning(
-            "warning",
-            f"it may not fit into the memory of {facts.device.name}",
-            f"about {units.gib(needed)} with {size} of {facts.config.train.batch_size} sequences at once; "
-            f"{units.gib(usable)} are usable",
-            smaller,
-        )
+    memory, usable = needed(facts.config, device, size), device.usable_gib * units.GIB
+    if memory.total <= usable:
+        return
+    yield Warning(
+        "warning",
+        f"it may not fit into the memory of {device.name}",
+        f"about {units.gib(memory.total)} with {size} of {facts.config.train.batch_size} sequences at once "
+        f"({needs(memory)}); {units.gib(usable)} are usable",
+        "train.micro_batch_size=auto"
+        if size > 1
+        else table(that_fit(facts.config, device, SHARE * usable)) or "a far smaller model",
+    )
 
 
 def _overlap(facts: Facts) -> Iterator[Warning]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from ganeum.config import Config
 from ganeum.config.schema import Train
@@ -29,6 +29,7 @@ from ganeum.train.interrupt import Interrupt, Interrupted
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
+from ganeum.train.within_memory import WithinMemory
 
 LEAST_LOSS_SCALE = 2.0**-14  # fp16's smallest normal number: an update below it is noise
 MILESTONE = 1_000  # steps between the lines "[Step 1000] Tokens seen: …"
@@ -52,6 +53,7 @@ class Loop:
     console: Console
     callbacks: Callbacks
     progress: Progress
+    within: WithinMemory
 
     def run(self, plan: Mapping[str, Any]) -> Literal["max_iters", "patience", "callback"]:
         """Trains to the end → what ended it.
@@ -98,11 +100,8 @@ class Loop:
         saved = n % every.checkpoint_interval == 0 or n == total
         rate = learning_rate(progress.step, self.config.train, total)
 
-        result = self.step(
-            self._micro_batches(progress.step),
-            step=progress.step,
-            learning_rate=rate,
-            timings=self.meter.timings(logged),
+        result = self.within.update(
+            lambda: self.batches.batch(n - 1), learning_rate=rate, timings=self.meter.timings(logged)
         )
         self._epoch_loss += result.loss
         progress.epoch_steps += 1
@@ -126,6 +125,9 @@ class Loop:
             }
             if self.every.precision == "fp16":
                 line |= {"skipped_updates": int(self.step.skipped.item()), "loss_scale": self.step.loss_scale.item()}
+            if progress.out_of_memory:
+                sizes = self.within.micro_batch_size, self.within.eval_batch_size
+                line |= {"micro_batch_size": sizes[0], "eval_batch_size": sizes[1]}
             if evaluated:
                 saved |= self._evaluate()
                 line |= {"val_loss": progress.val_loss, "val_bpb": progress.val_bpb}
@@ -138,15 +140,12 @@ class Loop:
             self._end_epoch()
         if self.tokenizer is not None and every.sample_interval and n % every.sample_interval == 0:
             with self.meter.paused():
-                sample = samples.write(self.directory, n, self.model, self.tokenizer, self.config)
-            self.callbacks.tell("on_sample", n, sample)
+                write = partial(samples.write, self.directory, n, self.model, self.tokenizer, self.config)
+                sample = self.within.sample(write)
+            if sample is not None:
+                self.callbacks.tell("on_sample", n, sample)
         if saved:
             self._save()
-
-    def _micro_batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        x, y = self.batches.batch(step)  # each (batch_size, T)
-        size = self.every.micro_batch_size
-        yield from zip(x.split(size), y.split(size), strict=True)
 
     # --------------------------------------------------------------------------------------------- what is due
 
@@ -171,7 +170,7 @@ class Loop:
         assert self.validation is not None
         progress = self.progress
         with self.meter.paused():
-            evaluation = self.validation.evaluate(self.step, self.every.eval_batch_size)
+            evaluation = self.within.evaluate(self.validation)
         progress.val_loss, progress.val_bpb = evaluation.val_loss, evaluation.val_bpb
         better = evaluation.val_loss < progress.best_val_loss
         if better:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -22,6 +22,8 @@ class Progress:
         epoch_loss_sum, epoch_steps: of the epoch that is under way (`order: epochs`).
         epoch_started_s: its start, on the clock of `elapsed_s`.
         past_epochs_loss_sum: of the epochs before it.
+        out_of_memory: each time that memory ran out: the step under way, the key that was lowered, its value before and
+            after, and what was said.
     """
 
     step: int = 0
@@ -38,11 +40,16 @@ class Progress:
     epoch_steps: int = 0
     epoch_started_s: float = 0.0
     past_epochs_loss_sum: float = 0.0
+    out_of_memory: list[dict[str, Any]] = field(default_factory=list)
 
     def go_to(self, max_iters: int) -> None:
         """Sets the length; a raised one gives a run that was out of patience new patience."""
         if max_iters != self.max_iters:
             self.max_iters, self.evaluations_without_gain = max_iters, 0
+
+    def size(self, key: str, configured: int) -> int:
+        """`train.micro_batch_size` or its like as it is by now: as configured, or lower since memory ran out."""
+        return next((event["after"] for event in reversed(self.out_of_memory) if event["key"] == key), configured)
 
     def state(self) -> dict[str, Any]:
         return asdict(self)

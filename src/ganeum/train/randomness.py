@@ -43,3 +43,20 @@ def restore(saved: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(saved["cuda"])
     if "mps" in saved and torch.backends.mps.is_available():
         torch.mps.set_rng_state(saved["mps"])
+
+
+def of_device(device: torch.device) -> torch.Tensor:
+    """The state of the one generator that a step draws from (dropout); a copy of a few kB at most, without waiting."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
+
+
+def restore_device(device: torch.device, saved: torch.Tensor) -> None:
+    """Puts back what `of_device` gave."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(saved, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(saved)
+    else:
+        torch.set_rng_state(saved)

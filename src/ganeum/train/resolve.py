@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 
+from ganeum import units
 from ganeum.config import Config
+from ganeum.config.batch import divisors
+from ganeum.config.change import change
+from ganeum.config.keys import value_of
 from ganeum.data.corpus import Corpus
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import micro_batch
 from ganeum.plan.lengths import lengths
 from ganeum.step import precision, schedule
+from ganeum.step.allocator import choose_expandable_segments
 from ganeum.step.compile import choose as choose_compile
 from ganeum.step.optimizer_step import default_loss_chunk
-from ganeum.train import pace, trouble
+from ganeum.train import pace, trial, trouble
+from ganeum.train.out_of_memory import Full
 from ganeum.train.pace import Pace
 
+T = TypeVar("T")
+SURE = 0.25  # of what is usable: a CPU's estimate was never off by more than a factor of 2 (docs/plan.md)
 LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
 
@@ -38,24 +47,16 @@ class Choices:
 
     config: Config
     reasons: list[dict[str, Any]]
+    device: Device
     pace: Pace | None = None
+    too_many: dict[str, list[int]] = field(default_factory=dict)  # sizes that ran out of memory, of the keys to choose
 
     def set(self, key: str, value: Any, reason: str) -> None:
         """`train.compile`, False, why. Values that the user gave are set without being listed."""
-        self.config = replace(self.config, key, value)
+        self.config = change(self.config, {key: value})
+        self.reasons = [one for one in self.reasons if one["key"] != key]
         if reason != AS_CONFIGURED:
             self.reasons.append({"key": key, "value": value, "reason": reason})
-
-
-def replace(config: Config, key: str, value: Any) -> Config:
-    """`config` with one dotted key changed, checked again."""
-    tree = config.model_dump()
-    *sections, name = key.split(".")
-    place = tree
-    for section in sections:
-        place = place[section]
-    place[name] = value
-    return Config.model_validate(tree)
 
 
 def resolve(config: Config, corpus: Corpus, device: Device) -> Resolved:
@@ -63,11 +64,12 @@ def resolve(config: Config, corpus: Corpus, device: Device) -> Resolved:
 
     The order matters: what a later choice rests on is settled before it. The length takes a short measurement.
     """
-    choices = Choices(config, [])
+    choices = Choices(config, [], device)
     _device(choices, device)
     _data(choices, corpus)
     _step(choices, device)
     _length(choices, corpus, device)
+    _proof(choices, corpus)
     _intervals(choices, corpus)
     return Resolved(choices.config, choices.reasons, choices.pace)
 
@@ -84,7 +86,7 @@ def lengthened(stored: Config, requested: Config, corpus: Corpus) -> Resolved:
     steps = config.train.max_iters or lengths(config, len(corpus.train)).steps
     if config.train.hours is not None and stored.train.hours is not None and stored.train.max_iters is not None:
         steps = round(stored.train.max_iters * config.train.hours / stored.train.hours)
-    return Resolved(replace(config, "train.max_iters", steps), [], None)
+    return Resolved(change(config, {"train.max_iters": steps}), [], None)
 
 
 def _device(choices: Choices, device: Device) -> None:
@@ -115,11 +117,16 @@ def _step(choices: Choices, device: Device) -> None:
     where = torch.device(choices.config.device)
     choices.set("train.precision", *precision.choose(train.precision, where))
     if train.micro_batch_size == "auto":
+        choices.too_many["train.micro_batch_size"] = []
         choices.set("train.micro_batch_size", *micro_batch.choose(choices.config, device))
+    if train.eval_batch_size == "auto":
+        choices.too_many["train.eval_batch_size"] = []
+        choices.set("train.eval_batch_size", *micro_batch.choose_for_evaluation(choices.config, device))
     if train.loss_chunk == "auto":
         rows = default_loss_chunk(where)
         why = "stay in a CPU's cache" if device.kind == "cpu" else "fill a GPU"
         choices.set("train.loss_chunk", rows, f"the logits of {rows:,} tokens {why}")
+    choices.set("train.expandable_segments", *choose_expandable_segments(train.expandable_segments, where))
 
 
 def _length(choices: Choices, corpus: Corpus, device: Device) -> None:
@@ -139,27 +146,54 @@ def _length(choices: Choices, corpus: Corpus, device: Device) -> None:
             choices.set("train.max_iters", found.steps, why)
         _compile(choices, found.steps, pace.estimate(choices.config, device))
         if found.steps > pace.WORTH and not choices.config.train.compile:  # compiling twice costs too much
-            choices.pace = _measure(choices.config, corpus, found.steps)
+            choices.pace = _measure(choices, corpus, found.steps)
 
 
 def _hours(choices: Choices, hours: float, corpus: Corpus) -> None:
     """Measured as it is; and once more compiled, if compiling is what pays within that many steps."""
     wanted = choices.config.train.compile
-    speed = _measure(replace(choices.config, "train.compile", wanted is True), corpus)
+    speed = _measure(choices, corpus, **{"train.compile": wanted is True})
     _compile(choices, speed.steps_in(hours), speed.step_s)
     if wanted == "auto" and choices.config.train.compile:
-        speed = _measure(choices.config, corpus)
+        speed = _measure(choices, corpus)
     choices.pace = speed
     choices.set("train.max_iters", speed.steps_in(hours), speed.reason(hours))
 
 
-def _measure(config: Config, corpus: Corpus, steps: int | None = None) -> Pace:
-    try:
-        return pace.measure(config, corpus, steps=steps)
-    except (RuntimeError, MemoryError) as error:
-        if (full := trouble.out_of_memory(error, config)) is None:
-            raise
-        raise full from error
+def _measure(choices: Choices, corpus: Corpus, steps: int | None = None, **settings: Any) -> Pace:
+    return _fitting(choices, lambda config: pace.measure(change(config, settings), corpus, steps=steps))
+
+
+def _proof(choices: Choices, corpus: Corpus) -> None:
+    """Sizes that were chosen by an estimate are tried, unless the pace was measured with them, or memory abounds."""
+    size, device = choices.config.train.micro_batch_size, choices.device
+    if choices.pace is not None or "train.micro_batch_size" not in choices.too_many or choices.config.train.eval_only:
+        return
+    assert size != "auto", "resolved before"
+    needed = micro_batch.needed(choices.config, device, size).total
+    if device.kind == "cpu" and needed < SURE * device.usable_gib * units.GIB:
+        return
+    _fitting(choices, lambda config: trial.fits(config, corpus))
+
+
+def _fitting(choices: Choices, work: Callable[[Config], T | Full]) -> T:
+    """What `work` makes of the config; where memory runs out in it, of the next smaller size that is ours to choose."""
+    while isinstance(result := work(choices.config), Full):
+        _smaller(choices, result)
+    return result
+
+
+def _smaller(choices: Choices, full: Full) -> None:
+    train = choices.config.train
+    key = {"step": "train.micro_batch_size", "evaluation": "train.eval_batch_size"}.get(full.part, "")
+    size = train.micro_batch_size if full.part == "step" else train.eval_batch_size
+    if key not in choices.too_many or size == 1:
+        raise trouble.too_large(full, choices.config, choices.device)
+    assert size != "auto", "resolved before"
+    choices.too_many[key].append(size)
+    fewer = [n for n in divisors(train.batch_size) if n < size][-1] if full.part == "step" else size // 2
+    tried = " and ".join(f"{n:,}" for n in choices.too_many[key])
+    choices.set(key, fewer, f"tried before the start: {tried} at once ran out of memory ({full.said})")
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
@@ -170,10 +204,17 @@ def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
 
 def _intervals(choices: Choices, corpus: Corpus) -> None:
     """What is a share of the whole length, or goes with something that is."""
+    steps = choices.config.train.max_iters or 1
+    for key in ("train.eval_interval", "train.checkpoint_interval", "log.interval"):
+        if isinstance(share := value_of(choices.config, key), float):
+            choices.set(key, max(1, round(share * steps)), f"a share of {share:.3g} of {steps:,} steps")
     train = choices.config.train
-    steps = train.max_iters or 1
     if train.warmup_iters == "auto":
         choices.set("train.warmup_iters", schedule.warmup_iters(train, steps), f"2 % of {steps:,} steps, 10 to 2,000")
+    elif isinstance(share := train.warmup_iters, float):
+        choices.set(
+            "train.warmup_iters", schedule.warmup_iters(train, steps), f"a share of {share:.3g} of {steps:,} steps"
+        )
     elif train.warmup_iters > steps and not train.eval_only:  # known only now, where the length is not in steps
         why = f"a tenth of {steps:,} steps: with {train.warmup_iters:,} the learning rate would never reach its peak"
         choices.set("train.warmup_iters", max(1, steps // 10), why)
@@ -181,8 +222,6 @@ def _intervals(choices: Choices, corpus: Corpus) -> None:
         choices.set("train.min_learning_rate", schedule.min_learning_rate(train), "a tenth of the learning rate")
     if train.eval_interval == "auto":
         choices.set("train.eval_interval", max(1, steps // 10), f"a tenth of {steps:,} steps")
-    if train.eval_batch_size == "auto":
-        choices.set("train.eval_batch_size", choices.config.train.micro_batch_size, "as training")
     if train.checkpoint_interval == "auto":
         choices.set("train.checkpoint_interval", choices.config.train.eval_interval, "with every evaluation")
     if choices.config.sample.interval == "auto":

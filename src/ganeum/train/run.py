@@ -17,8 +17,9 @@ from ganeum.config import Config
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus, identity, open_corpus
 from ganeum.errors import GaneumError, RunError
+from ganeum.models import adapters
 from ganeum.models.kernels import mode_kept
-from ganeum.models.weights import load_file_state, load_initial
+from ganeum.models.weights import load_file_state, load_initial, to_file_state
 from ganeum.plan.closed_form import plan
 from ganeum.plan.render import show
 from ganeum.record import MetricsLog, RunDirectory, Status
@@ -40,6 +41,7 @@ from ganeum.train.settled import Settled
 from ganeum.train.start import start
 from ganeum.train.trackers import check_trackers, trackers
 from ganeum.train.watch import gpu_watch
+from ganeum.train.within_memory import WithinMemory
 
 NEW_TOKENIZER = ".new-tokenizer"
 
@@ -78,7 +80,9 @@ def train(
     decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
     files = {}
     if stored is None and decided.config.train.eval_only:  # then there is no run, and none begins
-        return _evaluate(RunDirectory(record.results_dir() / _name(config)), None, decided.config, corpus, stream)
+        return _evaluate(
+            RunDirectory(record.results_dir() / _name(config)), None, decided.config, corpus, device, stream
+        )
     if stored is None:  # what was chosen is on the disk before there is a run
         device = hardware.with_measured_peak(device, decided.config.train.precision)
         files["plan.json"] = _predict(decided, corpus, device, held_bytes)
@@ -165,14 +169,14 @@ def _held(
     try:
         if evaluating:
             saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
-            return _evaluate(run, saved, config, corpus, stream)
+            return _evaluate(run, saved, config, corpus, device, stream)
         return _train(run, decided, corpus, device, stream, callbacks)
     except (Interrupted, KeyboardInterrupt):
         if not evaluating:
             _note(run, "interrupted", _newest(run), None)
         raise
     except BaseException as error:
-        shown = trouble.explained(error, run, config)
+        shown = trouble.explained(error, run, config, device)
         text = str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}"
         if not evaluating:
             _note(run, "failed", _newest(run), text)
@@ -261,6 +265,7 @@ def _train(
             console=console,
             callbacks=told,
             progress=progress,
+            within=WithinMemory(config, step, progress, run, device, console.say),
         )
         if saved:
             loop.restore(saved)
@@ -331,13 +336,19 @@ def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:
     if saved is not None:
         load_file_state(step.model, saved.weights, where=str(saved.path))
     elif init_from is not None:
-        load_file_state(step.model, load_initial(init_from, config.model), where=init_from)
+        fresh = adapters.of(to_file_state(step.model))
+        load_file_state(step.model, load_initial(init_from, config.model) | fresh, where=init_from)
     return step
 
 
 @mode_kept()
 def _evaluate(
-    run: RunDirectory, saved: Checkpoint | None, config: Config, corpus: Corpus, stream: TextIO
+    run: RunDirectory,
+    saved: Checkpoint | None,
+    config: Config,
+    corpus: Corpus,
+    device: hardware.Device,
+    stream: TextIO,
 ) -> dict[str, Any]:
     """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set. Writes nothing."""
     validation = validation_set(corpus, config)
@@ -345,7 +356,8 @@ def _evaluate(
         raise RunError("there is nothing to evaluate on: no val.bin", where=config.data.directory)
     if saved is None and config.train.init_from is None:
         raise RunError(f"{run.name} has no checkpoint to evaluate", where=str(run.checkpoints_dir))
-    evaluation = validation.evaluate(_start(config, saved), Settled.of(config).eval_batch_size)
+    within = WithinMemory(config, _start(config, saved), Progress(), run, device, lambda text: print(text, file=stream))
+    evaluation = within.evaluate(validation)
     ended = summary.evaluated(run, config, saved.step if saved else None, validation, evaluation)
     print(summary.in_words(ended), file=stream)
     return ended

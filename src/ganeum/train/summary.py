@@ -20,7 +20,8 @@ FIGURES = {"steps", "tokens_seen", "loss", "best_step", "best_val_loss", "best_v
 def going_on(run: RunDirectory, config: Config, predicted: Mapping[str, Any], progress: Progress) -> str:
     """What is trained, on what, for how long, and from which step on; a new run shows its whole plan instead."""
     train, settled = config.train, Settled.of(config)
-    accumulated = train.batch_size // settled.micro_batch_size
+    at_once = progress.size("train.micro_batch_size", settled.micro_batch_size)
+    accumulated = train.batch_size // at_once
     tokens, seen = predicted["data"]["tokens"], settled.max_iters * train.batch_size * config.model.block_size
     return "\n".join(
         [
@@ -28,7 +29,7 @@ def going_on(run: RunDirectory, config: Config, predicted: Mapping[str, Any], pr
             f"{units.count(predicted['parameters']['total'])} parameters, {train.precision}"
             f"{', compiled' if train.compile else ''} on {predicted['device']['name']}",
             f"{settled.max_iters:,} steps of {train.batch_size} × {config.model.block_size} tokens "
-            f"({accumulated} × {settled.micro_batch_size} at once), {units.count(seen)} in all: "
+            f"({accumulated} × {at_once} at once), {units.count(seen)} in all: "
             f"each of the {units.count(tokens)} tokens there are is seen {seen / tokens:.2g} times",
             f"going on from step {progress.step:,}",
         ]
@@ -79,6 +80,7 @@ def of(
         "best_val_loss": progress.best_val_loss,
         "best_val_bpb": progress.best_val_bpb,
         **hugging_face.ended(config, progress, predicted),
+        "out_of_memory": progress.out_of_memory,
         "time_planned_from": time.get("source"),
         "planned_and_measured": {
             name: {"planned": planned, "measured": figure} for name, (planned, figure) in measured.items()
@@ -140,10 +142,16 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
     lines = ["", "Training Finished!", f"Total Training Time: {ended['elapsed_s']:.2f} sec", "", _figures(ended)]
     if ended["ended_by"] == "patience":
         lines.append("Stopped early: the validation loss did not get better any more (train.patience).")
+    if ended["out_of_memory"]:
+        lines += ["Memory ran out:", *map(_lowered, ended["out_of_memory"])]
     lines += _planned_and_measured(ended["planned_and_measured"], ended["time_planned_from"])
     if "gpu" in ended and (slowed := throttling.in_words(ended["gpu"])):
         lines.append(slowed)
     return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
+
+
+def _lowered(event: Mapping[str, Any]) -> str:
+    return f"  at step {event['step']:,}: {event['key']} {event['before']} → {event['after']}"
 
 
 def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]], source: str | None) -> list[str]:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import re
 
-import torch
-
+from ganeum import units
 from ganeum.config import Config
+from ganeum.config.batch import divisors
 from ganeum.errors import GaneumError, RunError
+from ganeum.hardware import Device, limits
+from ganeum.plan import micro_batch
+from ganeum.plan.levers import needs, table, that_fit
 from ganeum.record import RunDirectory
-from ganeum.train import checkpoint, disk
+from ganeum.train import checkpoint, disk, out_of_memory
+from ganeum.train.out_of_memory import Full
+
+# Python's words, Java's and those of the libraries that compute with several threads.
+NO_THREAD = ("can't start new thread", "unable to create new native thread", "Resource temporarily unavailable")
 
 
-def explained(error: BaseException, run: RunDirectory, config: Config) -> BaseException:
+def explained(error: BaseException, run: RunDirectory, config: Config, device: Device) -> BaseException:
     """What ended a run, in other words where these help; else itself."""
     if isinstance(error, GaneumError):
         return error
@@ -22,21 +29,66 @@ def explained(error: BaseException, run: RunDirectory, config: Config) -> BaseEx
         if not newest:
             return disk.full(run.path, None, "no checkpoint had been written yet")
         return disk.full(run.path, checkpoint.size_on_disk(run.checkpoint_dir(newest[0])), "no checkpoint was lost")
-    return out_of_memory(error, config, " under another name") or _refused(error, run) or error
+    if out_of_memory.is_it(error):
+        return too_large(out_of_memory.Full(out_of_memory.said(error), "start"), config, device, run)
+    return no_thread(error) or _refused(error, run) or error
 
 
-def out_of_memory(error: BaseException, config: Config, how: str = "") -> RunError | None:
-    """For a device whose memory is full, or a CPU that got no more; `how`: what smaller sizes take besides."""
-    full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-    size = config.train.micro_batch_size
-    if not full or size == "auto":
-        return None
-    smaller = f"train.micro_batch_size={size // 2}{how} (the batch it learns with stays {config.train.batch_size})"
+def too_large(full: Full, config: Config, device: Device, run: RunDirectory | None = None) -> RunError:
+    """The error for memory that ran out where fewer sequences at once do not help, or are not ours to choose.
+
+    Args:
+        config: as it was tried; with a micro-batch of several sequences, a smaller one is what to type.
+        device: as it was looked at before there was a model.
+        run: where there is one, it goes on from its last checkpoint, and other settings need another name.
+    """
+    how = " under another name" if run else ""
+    size, length = config.train.micro_batch_size, config.model.block_size
+    if full.part == "step" and isinstance(size, int) and size > 1:
+        return RunError(
+            f"the device's memory is full with a micro-batch of {size} sequences of {length} tokens",
+            where=config.device,
+            why=full.said,
+            suggestion=f"train.micro_batch_size={smaller(config.train.batch_size, size)}{how} "
+            f"(the batch it learns with stays {config.train.batch_size})",
+        )
+    if full.part == "evaluation":
+        size = config.train.eval_batch_size
+        return RunError(
+            f"the device's memory is full in an evaluation of {size} sequences of {length} tokens at once",
+            where=config.device,
+            why=full.said,
+            suggestion=f"train.eval_batch_size=auto{how}",
+        )
+    needed = micro_batch.needed(config, device, 1)
+    most = min(micro_batch.SHARE * device.usable_gib * units.GIB, micro_batch.SHARE * needed.total)
+    levers = that_fit(config, device, most)
+    if full.part in ("start", "update"):
+        what = {"start": "the model does not fit", "update": "the model's update does not fit"}[full.part]
+    else:
+        what = f"one sequence of {length:,} tokens does not fit"
     return RunError(
-        f"the device's memory is full with a micro-batch of {size} sequences of {config.model.block_size} tokens",
-        where=config.device,
-        why=(str(error).splitlines() or ["no more could be allocated"])[0],
-        suggestion=smaller if size > 1 else f"a smaller model or model.block_size{how}",
+        f"{what} into the memory of {device.name}",
+        where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
+        why=f"about {units.gib(needed.total)} are needed: {needs(needed)}\n{full.said}",
+        suggestion=(table(levers) + (f"\neach{how}" if run else "")) if levers else f"a far smaller model{how}",
+    )
+
+
+def smaller(batch_size: int, size: int) -> int:
+    """The next divisor of the batch that is at most half of ``size``: 64, 16 → 8."""
+    return max(divisor for divisor in divisors(batch_size) if 2 * divisor <= size)
+
+
+def no_thread(error: BaseException) -> RunError | None:
+    """For a system that starts no more threads, with its limits as they are now."""
+    if not any(text in str(error) for text in NO_THREAD):
+        return None
+    return RunError(
+        "the system let this process start no more threads",
+        why=f"{error}\n{limits.threads()}",
+        suggestion="OMP_NUM_THREADS=1 before the command, which starts fewer; or end other programs of yours, "
+        "or raise the limit (`ulimit -u`, a container's pids limit)",
     )
 
 

@@ -1,0 +1,151 @@
+"""What would make a run fit that does not: each lever by what one types, what is then needed, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ganeum import units
+from ganeum.config.change import change
+from ganeum.config.schema import Config
+from ganeum.hardware.device import Device
+from ganeum.plan import micro_batch
+from ganeum.plan.memory import LOSS_CHUNK, Memory
+
+SMALL_CHUNK = 128  # rows: a CPU's cores and a GPU's still have something to multiply
+SHORTEST, RANK = 64, 16  # tokens of context; of LoRA's adapters
+
+
+@dataclass(frozen=True)
+class Lever:
+    """``settings``: dotted keys and their values; ``cost``: in words; ``bytes``: needed then, one sequence at once."""
+
+    settings: Mapping[str, Any]
+    cost: str
+    bytes: float
+
+    def __str__(self) -> str:
+        """As one types it: ``train.optimizer=muon train.loss_chunk=128``."""
+        return " ".join(f"{key}={_typed(value)}" for key, value in self.settings.items())
+
+
+def that_fit(config: Config, device: Device, most_bytes: float) -> list[Lever]:
+    """Levers with which one sequence at once needs at most ``most_bytes``, by the estimate; the cheapest first.
+
+    First those that leave model and text as they are, each alone; where none of them is enough, as few of them as are
+    together; then a shorter context, LoRA where there are weights to start from, and at last a smaller model.
+
+    Args:
+        config: with ``model.vocab_size`` resolved.
+    """
+
+    def weighed(settings: Mapping[str, Any], cost: str) -> Lever:
+        return Lever(settings, cost, _bytes(config, device, settings))
+
+    keeping = [weighed({key: value}, cost) for key, value, cost in _keeping(config, device)]
+    fitting = [lever for lever in keeping if lever.bytes <= most_bytes]
+    if not fitting:
+        together = _together(config, device, keeping, most_bytes)
+        fitting = [together] if together else []
+    for kind in (_shorter, _lora, _smaller):
+        found = next((w for w in (weighed(*way) for way in kind(config)) if w.bytes <= most_bytes), None)
+        fitting += [found] if found else []
+    return fitting
+
+
+def table(levers: list[Lever]) -> str:
+    """A line for each: what to type, GiB, what it costs."""
+    wide = max((len(str(lever)) for lever in levers), default=0)
+    return "\n".join(f"{lever!s:<{wide}}  {units.gib(lever.bytes)}: {lever.cost}" for lever in levers)
+
+
+def needs(memory: Memory) -> str:
+    """``weights 0.50, gradients 0.50, …`` in GiB, what there is of it."""
+    return ", ".join(
+        f"{name} {part / units.GIB:.2f}" for name, part in memory.parts.items() if part / units.GIB >= 0.005
+    )
+
+
+def _keeping(config: Config, device: Device) -> Iterator[tuple[str, Any, str]]:
+    """Key, value and cost of each lever that leaves model and text as they are, as far as it is not pulled yet."""
+    train = config.train
+    if (LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk) > SMALL_CHUNK:
+        yield "train.loss_chunk", SMALL_CHUNK, "the same result, a little slower"
+    if train.activation_checkpointing == "none":
+        yield "train.activation_checkpointing", "selective", "the same result; the MLPs are computed twice"
+    if train.activation_checkpointing != "whole":
+        yield "train.activation_checkpointing", "whole", "the same result; a third more arithmetic"
+    if train.optimizer_offload is False and device.kind == "cuda":
+        yield (
+            "train.optimizer_offload",
+            True,
+            "the same result; the state lies in the CPU's memory, and each update waits for it",
+        )
+    if train.optimizer == "adamw":
+        yield "train.optimizer", "adamw8bit", "AdamW with its state in 8 bits"
+        yield "train.optimizer", "muon", "half of AdamW's state for the matrices"
+    if train.weights == "fp32":
+        yield "train.weights", "bf16", "weights and gradients in 16 bits, rounded stochastically"
+    if train.optimizer in ("adamw", "adamw8bit", "muon"):
+        yield "train.optimizer", "adafactor", "next to no state; another optimizer wants another learning rate"
+
+
+def _together(config: Config, device: Device, levers: list[Lever], most_bytes: float) -> Lever | None:
+    """As few of them as are enough, the cheapest; of two values of a key, the one that needs less. None: too few."""
+    best: dict[str, Lever] = {}
+    for lever in levers:
+        (key,) = lever.settings
+        if key not in best or lever.bytes < best[key].bytes:
+            best[key] = lever
+
+    def settings(keys: Mapping[str, Lever]) -> dict[str, Any]:
+        return {key: value for lever in keys.values() for key, value in lever.settings.items()}
+
+    if _bytes(config, device, settings(best)) > most_bytes:
+        return None
+    for key in reversed(list(best)):  # the dearest go first, where it fits without them
+        without = {name: lever for name, lever in best.items() if name != key}
+        if _bytes(config, device, settings(without)) <= most_bytes:
+            best = without
+    cost = "together; " + "; ".join(lever.cost for lever in best.values())
+    return Lever(settings(best), cost, _bytes(config, device, settings(best)))
+
+
+def _shorter(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
+    length = config.model.block_size // 2
+    while length >= SHORTEST:
+        yield {"model.block_size": length}, "a shorter context"
+        length //= 2
+
+
+def _lora(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
+    if config.train.init_from is not None and config.train.lora.rank is None:
+        yield {"train.lora.rank": RANK}, f"only adapters are trained, on the weights of {config.train.init_from}"
+
+
+def _smaller(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
+    """Fewer layers, then half the width, and so on; a head keeps its width."""
+    layers, width, heads = config.model.n_layer, config.model.n_embd, config.model.n_head
+    while True:
+        for fewer in range(layers * 3 // 4, 0, -max(1, layers // 4)):
+            settings: dict[str, Any] = {"model.n_layer": fewer}
+            if width != config.model.n_embd:
+                settings |= {"model.n_embd": width, "model.n_head": heads}
+            yield settings, "a smaller model"
+        if width % 2 or heads % 2 or config.model.head_dim or config.model.n_kv_head or config.model.intermediate_size:
+            return
+        width, heads = width // 2, heads // 2
+
+
+def _bytes(config: Config, device: Device, settings: Mapping[str, Any]) -> float:
+    try:
+        return micro_batch.needed(change(config, settings), device, 1).total
+    except ValidationError:  # keys that the schema does not let stand together
+        return float("inf")
+
+
+def _typed(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

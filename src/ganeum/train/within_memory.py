@@ -1,0 +1,129 @@
+"""Steps, evaluations and samples at sizes that fit: where memory runs out in the middle of a run, it goes on at less.
+
+The batch that the model learns with stays, and so do the number of steps, the learning rate and the order of the data:
+the micro-batch is halved and there are twice as many. What a failed attempt had summed up is thrown away, and dropout
+begins the step again from the random state that it had. So from that step on it is, bit for bit, the run that would
+have been started at the smaller size from there; a checkpoint remembers the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ganeum.config import Config
+from ganeum.config.change import change
+from ganeum.hardware import Device
+from ganeum.record import RunDirectory
+from ganeum.step.optimizer_step import OptimizerStep, StepResult
+from ganeum.step.timings import Timings
+from ganeum.train import randomness, trouble
+from ganeum.train.evaluate import Evaluation, ValidationSet
+from ganeum.train.out_of_memory import Full, Part, attempt
+from ganeum.train.progress import Progress
+from ganeum.train.settled import Settled
+
+T = TypeVar("T")
+MICRO, EVALUATION = "train.micro_batch_size", "train.eval_batch_size"
+
+
+@dataclass
+class WithinMemory:
+    """Runs what needs the device's memory, and lowers the sizes in ``progress`` when it must.
+
+    ``device``: as it was looked at before there was a model; ``say``: takes a line for the reader.
+    """
+
+    config: Config
+    step: OptimizerStep
+    progress: Progress
+    run: RunDirectory
+    device: Device
+    say: Callable[[str], None]
+
+    @property
+    def micro_batch_size(self) -> int:
+        return self.progress.size(MICRO, Settled.of(self.config).micro_batch_size)
+
+    @property
+    def eval_batch_size(self) -> int:
+        return self.progress.size(EVALUATION, Settled.of(self.config).eval_batch_size)
+
+    def update(
+        self, batch: Callable[[], tuple[Tensor, Tensor]], *, learning_rate: float, timings: Timings | None = None
+    ) -> StepResult:
+        """The step after ``progress.step``, on tokens and targets (batch_size, T).
+
+        Raises:
+            RunError: one sequence at once does not fit, or memory ran out while the weights were being written.
+        """
+        step, before = self.step, randomness.of_device(self.step.device)
+        part: Part = "step"
+
+        def micro_batches() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal part
+            part, size = "step", self.micro_batch_size
+            x, y = batch()
+            yield from zip(x.split(size), y.split(size), strict=True)
+            part = "update"  # one more is asked for, so the last backward pass is over
+
+        def attempted() -> StepResult:
+            return step(micro_batches(), step=self.progress.step, learning_rate=learning_rate, timings=timings)
+
+        while isinstance(result := attempt(attempted, lambda: part), Full):
+            step.model.zero_grad(set_to_none=True)
+            size = self.micro_batch_size
+            if part == "update" or size == 1:
+                raise self._too_large(result)
+            less, batch_size = trouble.smaller(self.config.train.batch_size, size), self.config.train.batch_size
+            self._lower(MICRO, self.progress.step + 1, size, less, result)
+            self.say(
+                f"Out of memory at step {self.progress.step + 1:,} ({result.said}). From here on {less} sequences at "
+                f"once instead of {size}, {batch_size // less} times a step instead of {batch_size // size}: the batch "
+                f"stays {batch_size}, and steps, learning rate and order of the data stay as they were."
+            )
+            randomness.restore_device(step.device, before)
+        return result
+
+    def evaluate(self, validation: ValidationSet) -> Evaluation:
+        """On the model as it stands; in halves where memory runs out.
+
+        Raises:
+            RunError: one sequence at once does not fit.
+        """
+        while isinstance(
+            result := attempt(lambda: validation.evaluate(self.step, self.eval_batch_size), lambda: "evaluation"), Full
+        ):
+            size = self.eval_batch_size
+            if size == 1:
+                raise self._too_large(result)
+            self._lower(EVALUATION, self.progress.step, size, size // 2, result)
+            self.say(
+                f"Out of memory in the evaluation at step {self.progress.step:,} ({result.said}). From here on "
+                f"{size // 2} sequences at once are evaluated instead of {size}; training stays as it is."
+            )
+        return result
+
+    def sample(self, write: Callable[[], T]) -> T | None:
+        """What ``write`` returns, or None where there is no memory for it: a text less is no reason to stop."""
+        result = attempt(write, lambda: "sample")
+        if isinstance(result, Full):
+            self.step.model.train()  # it was in the middle of generating
+            self.say(f"No sample at step {self.progress.step:,}: out of memory ({result.said}).")
+            return None
+        return result
+
+    def _lower(self, key: str, step: int, before: int, after: int, full: Full) -> None:
+        self.progress.out_of_memory.append(
+            {"step": step, "key": key, "before": before, "after": after, "said": full.said}
+        )
+        if self.config.train.compile:
+            torch.compiler.reset()  # else it would compile for sizes in general, and a resumed run for this one alone
+
+    def _too_large(self, full: Full) -> Exception:
+        sizes = {MICRO: self.micro_batch_size, EVALUATION: self.eval_batch_size}
+        return trouble.too_large(full, change(self.config, sizes), self.device, self.run)
