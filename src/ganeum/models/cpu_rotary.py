@@ -3,7 +3,7 @@
 With autograd's own operators these are some thirty passes over memory, forward and backward, which together cost more
 than the attention itself. For a head x of D numbers, with c and s the cosine and sine of its place:
 
-    n = x / √(mean x² + eps)        m = w · n        y = (m₁ c − m₂ s, m₂ c + m₁ s)        m₁, m₂: its halves
+    m = w · x / √(mean x² + eps)        y = (m₁ c − m₂ s, m₂ c + m₁ s)        m₁, m₂: the halves of m
 
 Shapes: B = sequences, T = tokens in each, H = heads of queries and keys, D = head_dim.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from ganeum.models.cpu_norm import gradients, root_of
 
 
 def forward(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,7 +26,7 @@ def forward(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> 
     y, roots = x.new_empty(x.shape), weight.new_empty(*x.shape[:-1], 1)
     for one, root, turned in zip(x, roots, y, strict=True):
         n = one.to(weight.dtype)  # (T, H, D)
-        root.copy_(torch.linalg.vector_norm(n, dim=-1, keepdim=True)).square_().div_(x.size(-1)).add_(eps).rsqrt_()
+        root.copy_(root_of(n, eps))
         turned.copy_(_turned(n * root * weight, cos, sin))
     return y, roots
 
@@ -35,11 +37,9 @@ def backward(d: Tensor, x: Tensor, weight: Tensor, roots: Tensor, cos: Tensor, s
     for one, root, d_one in zip(x, roots, d, strict=True):
         n = one.to(weight.dtype).mul_(root)  # (T, H, D)
         d_m = _turned(d_one.to(weight.dtype), cos, -sin)  # backwards
-        product = d_m * n
-        d_weight += product.sum(dim=0)
-        # d n = w · d m, and n's length is fixed, so that what lies along n is taken away: d x = (d n − n · mean(n · d n)) r.
-        along = (product * weight).mean(dim=-1, keepdim=True)
-        d_one.copy_(d_m.mul_(weight).addcmul_(n, along, value=-1.0).mul_(root))
+        d_x, of_places = gradients(d_m, n, weight, root)
+        d_one.copy_(d_x)
+        d_weight += of_places.sum(dim=0)
     return d_weight
 
 

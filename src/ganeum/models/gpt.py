@@ -21,6 +21,7 @@ from ganeum.config.schema import Model
 from ganeum.models.attention import causal
 from ganeum.models.cache import Cache
 from ganeum.models.cpu_attention import LONGEST, causal_attention
+from ganeum.models.cpu_norm import rms_norm
 from ganeum.models.rotary import Rotary, Rotation, rotate
 
 VOCAB_MULTIPLE = 64
@@ -51,6 +52,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
