@@ -1,0 +1,157 @@
+"""ganeum as a library: what docs/library.md shows runs, importing it costs nothing, and it works beside notebooks."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_corpus import go, metrics
+
+from ganeum import load_config, load_run, plan, train
+from ganeum.errors import CheckpointError, ConfigError, DeviceError, RunError
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+
+
+def test_the_pages_examples_run(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every Python block of docs/library.md, in its order: a plan, a training, its figures, its text."""
+    names: dict[str, object] = {}
+    for block in re.findall("```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)
+    shown = capsys.readouterr().out.splitlines()
+    # 257 tokens x 32, 32 positions x 32, two blocks of 12 x 32^2 + 2 norms x 32, the last norm
+    assert str(257 * 32 + 32 * 32 + 2 * (12 * 32**2 + 2 * 32) + 32) == shown[0]
+    assert load_run("tiny").summary["steps"] == 30  # type: ignore[index]
+    assert any(line.startswith("the cat") for line in shown)
+    assert names["losses"] == [line["loss"] for line in metrics("tiny")]
+    assert load_run("small").config.model.n_layer == 1
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    """Neither torch nor pydantic, until something is asked for; a plan needs no torch either."""
+    code = (
+        "import sys, ganeum\n"
+        "assert not {'torch', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "from ganeum import train, plan, load_run\n"
+        "plan({'train': {'max_iters': 10}}, gpu='RTX 4090')\n"
+        "assert 'torch' not in sys.modules\n"
+        "import ganeum.train.run, ganeum.plan.closed_form\n"
+        "assert callable(ganeum.train) and callable(ganeum.plan)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_types_are_shipped() -> None:
+    """py.typed lies in the package, and `train` is a function for a type checker."""
+    import ganeum
+
+    assert (Path(ganeum.__file__).parent / "py.typed").exists()
+
+
+def test_everything_that_a_run_left(yaml: Path) -> None:
+    """Config, plan, metrics, samples, model, tokenizer and text of a finished run."""
+    summary, _ = go(yaml)
+    run = load_run("tiny")
+    assert (run.name, run.state, run.path) == ("tiny", "finished", Path("results/tiny").absolute())
+    assert run.summary == json.loads(json.dumps(summary))
+    assert run.config.train.eval_batch_size != "auto"
+    assert run.plan is not None
+    assert run.plan["data"]["steps"] == 20
+    assert list(run.metrics) == metrics("tiny")
+    assert [line.get("val_loss") for line in metrics("tiny")] == run.metrics.column("val_loss")
+    assert [10, 20] == list(run.samples)
+    assert run.system == []
+    model, tokenizer = run.model("latest", device="cpu"), run.tokenizer()
+    assert not model.training
+    assert tokenizer.decode(tokenizer.encode("a dog")) == "a dog"
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer.encode("a dog")]))
+    assert logits.shape == (1, 5, 257)
+    texts = run.generate("a dog", num_samples=2, max_new_tokens=8)
+    assert texts == run.generate("a dog", num_samples=2, max_new_tokens=8)
+    assert all(text.startswith("a dog") for text in texts)
+    assert texts != run.generate("a dog", num_samples=2, max_new_tokens=8, seed=1)
+
+
+def test_a_config_comes_as_a_file_a_dictionary_or_itself(yaml: Path, data: Path) -> None:
+    """All three are the same run; overrides work on each."""
+    loaded = load_config(yaml, ["max_iters=8", "sample.interval=0"])
+    as_dictionary = {
+        "base": Path("tiny.yaml"),
+        "train": {"max_iters": 8},
+        "sample": {"interval": 0},
+        "name": "other",
+    }
+    first = train(loaded, stream=StringIO())
+    second = train(as_dictionary, stream=StringIO())
+    third = train(load_run("tiny").config, "name=third", stream=StringIO())
+    assert first.run.metrics.column("loss") == second.run.metrics.column("loss") == third.run.metrics.column("loss")
+    assert (8, 8) == (first.summary["steps"], third.summary["steps"])
+
+
+def test_a_dictionary_is_checked_like_a_file(yaml: Path) -> None:
+    """Its errors name the keys, all at once, and no file that the user never wrote."""
+    with pytest.raises(ConfigError) as error:
+        train({"name": "x", "base": "tiny.yaml", "train": {"batch_sise": 8}})
+    assert str(error.value) == (
+        "ConfigError: there is no key train.batch_sise\n"
+        "  where  the config given as a dictionary\n"
+        "  try    train.batch_size"
+    )
+    with pytest.raises(ConfigError) as error:
+        train({"base": "tiny.yaml"})
+    assert str(error.value) == (
+        "ConfigError: a run needs a name, and no file is there to give it one\n"
+        "  where  the config given as a dictionary\n"
+        '  try    "name": "my_run"'
+    )
+    with pytest.raises(ConfigError, match="a config holds numbers, text, true, false and null, but this is"):
+        plan({"seed": object()})
+
+
+def test_a_card_that_is_none_or_several() -> None:
+    """The names that could be meant are suggested."""
+    with pytest.raises(DeviceError) as error:
+        plan({"train": {"max_iters": 10}}, gpu="RTX 3080")
+    assert str(error.value) == (
+        "DeviceError: RTX 3080 could be more than one card\n"
+        "  where  gpu\n"
+        "  try    GeForce RTX 3080 10GB or GeForce RTX 3080 12GB"
+    )
+    with pytest.raises(DeviceError, match="no GPU called RTX 4099 is known"):
+        plan({"train": {"max_iters": 10}}, gpu="RTX 4099")
+    assert plan({"train": {"max_iters": 10}}, gpu="V100 PCIe 32GB")["device"]["memory_gib"] == 32
+
+
+def test_a_run_that_is_not_there_or_has_no_tokenizer(yaml: Path) -> None:
+    """Said in full."""
+    with pytest.raises(RunError, match="there is no run tinny"):
+        load_run("tinny")
+    go(yaml, "max_iters=4", "sample.interval=0")
+    run = load_run("tiny")
+    (run.path / "tokenizer").rename(run.path / "away")
+    with pytest.raises(CheckpointError) as error:
+        run.tokenizer()
+    assert str(error.value) == (
+        "CheckpointError: the run tiny has no tokenizer, so nothing can be read or written with it\n"
+        f"  where  {run.path / 'tokenizer'}\n"
+        "  why    its data came as tokens, without one"
+    )
+
+
+def test_it_trains_in_another_thread(yaml: Path) -> None:
+    """Where Python hears no signals none are asked for, and what is shown goes to the stream that was given."""
+    stream, results = StringIO(), []
+    thread = threading.Thread(target=lambda: results.append(train(yaml, "max_iters=4", stream=stream)))
+    thread.start()
+    thread.join()
+    assert results[0].summary["steps"] == 4
+    assert "Training Finished!" in stream.getvalue()
