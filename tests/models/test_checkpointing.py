@@ -14,6 +14,7 @@ from ganeum.config.schema import Model, Train
 from ganeum.models import checkpointing
 from ganeum.models.checkpointing import Mode
 from ganeum.models.gpt import GPT
+from ganeum.plan import flops, parameters
 from ganeum.step.optimizer_step import OptimizerStep
 
 B, T, C, LAYERS = 4, 16, 32, 2
@@ -62,6 +63,18 @@ def products(model: GPT) -> int:
 
 
 ATTENTION = 4 * T * C  # the whole square, which both kernels compute at 16 tokens
+
+
+@pytest.mark.parametrize("style", ["gpt2", "modern"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("mode", ["selective", "whole"])
+def test_the_plan_says_what_is_computed_again(mode: Mode, dropout: float, style: str) -> None:
+    """flops.recomputed_per_token, which arithmetic alone gives, is what torch counts."""
+    model = gpt(mode, dropout=dropout, style=style)
+    extra = products(model) - products(gpt("none", dropout=dropout, style=style))
+    counted = parameters.count(model.config, 70)
+    planned = flops.count(model.config, counted, Train(activation_checkpointing=mode)).recomputed_per_token
+    assert planned == extra / (B * T)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import contextlib
 import io
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +50,8 @@ def attach(model: nn.Module, lora: Lora) -> None:
             why="adapters sit on linear layers other than the output layer",
             suggestion="train.lora.targets: all" if lora.targets != "all" else None,
         )
-    inject_adapter_in_model(
-        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=layers), model
-    )
+    settings: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    inject_adapter_in_model(LoraConfig(**settings, target_modules=layers), model)
 
 
 def targets(model: nn.Module, which: Literal["all", "attention"]) -> list[str]:

@@ -50,8 +50,8 @@ def plan(
     model, train = settled.model, settled.train
     assert isinstance(model.vocab_size, int)
     assert isinstance(train.micro_batch_size, int)
-    counted = parameters.count(model, model.vocab_size)
-    work = flops.count(model, counted)
+    counted = parameters.count(model, model.vocab_size, train.lora)
+    work = flops.count(model, counted, train)
     length = lengths(settled, tokens, step_s=step_s)
     precision = device.fast_precision if train.precision == "auto" else train.precision
     peak, total = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ganeum.config import sizes
-from ganeum.config.schema import Model
-from ganeum.plan.parameters import Parameters
+from ganeum.config.schema import Model, Train
+from ganeum.plan.parameters import Parameters, block_matrices
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Flops:
     per_token: int
 
 
-def count(model: Model, parameters: Parameters) -> Flops:
+def count(model: Model, parameters: Parameters, train: Train | None = None) -> Flops:
     """FLOPs per token of training, as the field counts them.
 
     Source: PaLM (Chowdhery et al. 2022, arXiv 2204.02311), appendix B. Forward, per token:
@@ -42,7 +42,10 @@ def count(model: Model, parameters: Parameters) -> Flops:
       square although a causal token sees (T + 1) / 2 keys on average: the field's MFU is counted so, and only figures
       counted alike compare. A kernel that skips the masked half does about half as much.
 
-    Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all.
+    Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all;
+    once for a matrix that is frozen.
+
+    ``train`` tells what is recomputed (models/checkpointing.py): it is stopped as soon as backward has what it needs.
     """
     queries, _, _ = sizes.qkv_widths(model)
     attention = model.n_layer * 4 * model.block_size * queries
@@ -51,6 +54,21 @@ def count(model: Model, parameters: Parameters) -> Flops:
         matmul_per_token=2 * parameters.matmul,
         attention_per_token=attention,
         forward_per_token=forward,
-        recomputed_per_token=0,
-        per_token=3 * forward,
+        recomputed_per_token=_recomputed(model, train) if train else 0,
+        per_token=3 * forward - 2 * parameters.frozen,
     )
+
+
+def _recomputed(model: Model, train: Train) -> int:
+    """Per token in all layers: of the MLP half, or of the whole block. Nobody needs what ``mlp.down`` gives once more,
+    but a dropout of the block behind it and an adapter on it do. The adapters' own products are left out."""
+    mode, again = train.activation_checkpointing, block_matrices(model)
+    if mode == "none":
+        return 0
+    adapted = train.lora.rank is not None and train.lora.targets == "all"
+    if not adapted and not (mode == "whole" and model.dropout):
+        del again["mlp.down"]
+    attention = 4 * model.block_size * sizes.qkv_widths(model)[0]
+    if mode == "selective":
+        again, attention = {name: size for name, size in again.items() if name.startswith("mlp")}, 0
+    return model.n_layer * (2 * sum(before * after for before, after in again.values()) + attention)

@@ -55,7 +55,7 @@ def training(config: Config, *, kind: Kind, micro_batch_size: int, precision: st
     This counts tensors; allocators, kernels' own buffers and the framework come on top.
     """
     model, train = config.model, config.train
-    counted, half = _counted(model), precision in ("bf16", "fp16")
+    counted, half = _counted(model, train), precision in ("bf16", "fp16")
     wide = 4.0 if train.weights == "fp32" else 2.0
     tokens = micro_batch_size * model.block_size
     layers = model.n_layer * kept_bytes(model, train, kind=kind, half=half)
@@ -73,7 +73,7 @@ def evaluation(config: Config, *, kind: Kind, eval_batch_size: int, precision: s
     """An evaluation's memory between two steps: the optimizer's state is there, gradients are not, and a layer's
     numbers are gone when the next one's come. Logits never exist for more than a chunk, 12 bytes an entry."""
     model, train, half = config.model, config.train, precision in ("bf16", "fp16")
-    counted, tokens = _counted(model), eval_batch_size * config.model.block_size
+    counted, tokens = _counted(model, train), eval_batch_size * config.model.block_size
     return Memory(
         weights=_weight_bytes(counted, train, half),
         gradients=0.0,
@@ -158,9 +158,9 @@ def _mlp_half_bytes(model: Model, *, half: bool) -> float:
     return wide * (model.n_embd + 2 * inside) + 8
 
 
-def _counted(model: Model) -> Parameters:
+def _counted(model: Model, train: Train) -> Parameters:
     assert isinstance(model.vocab_size, int), "vocab_size is resolved before memory is estimated"
-    return parameters.count(model, model.vocab_size)
+    return parameters.count(model, model.vocab_size, train.lora)
 
 
 def _weight_bytes(counted: Parameters, train: Train, half: bool) -> float:
