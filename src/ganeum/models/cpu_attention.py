@@ -71,7 +71,7 @@ class _CausalAttention(torch.autograd.Function):
         G = n_head // K
         q, k, v = qkv.new_empty(B, K, T, G, D), qkv.new_empty(B, K, T, 1, D), qkv.new_empty(B, K, T, 1, D)
         turned, roots = qkv[:, :, : n_head + K], None
-        if weight is not None:
+        if weight is not None and cos is not None and sin is not None:
             turned, roots = cpu_rotary.forward(turned, weight, eps, cos, sin)  # in fp32 inside
         q.copy_(_by_head(turned[:, :, :n_head], G)).mul_(D**-0.5)  # scaling a strided view is slower than both
         k.copy_(_by_head(turned[:, :, n_head:], 1))

@@ -1,4 +1,4 @@
-"""RMSNorm and rotation of queries and keys on a CPU, written out: one sequence at a time, so that it stays in the cache.
+"""RMSNorm and rotation of queries and keys on a CPU, written out: one sequence at a time, which stays in the cache.
 
 With autograd's own operators these are some thirty passes over memory, forward and backward, which together cost more
 than the attention itself. For a head x of D numbers, with c and s the cosine and sine of its place:
@@ -35,7 +35,7 @@ def backward(d: Tensor, x: Tensor, weight: Tensor, roots: Tensor, cos: Tensor, s
     """Turns ``d`` in place from the gradient of the result into that of ``x``, and returns that of ``weight``."""
     d_weight = torch.zeros_like(weight)
     for one, root, d_one in zip(x, roots, d, strict=True):
-        n = one.to(weight.dtype).mul_(root)  # (T, H, D)
+        n = one * root  # (T, H, D)
         d_m = _turned(d_one.to(weight.dtype), cos, -sin)  # backwards
         d_x, of_places = gradients(d_m, n, weight, root)
         d_one.copy_(d_x)

@@ -126,9 +126,9 @@ def model_of_huggingface(config: Mapping[str, Any], where: str) -> dict[str, Any
             where=where,
             why="computed are rotary positions without scaling, full attention in every layer, SiLU, and no biases",
         )
-    theta = (config.get("rope_parameters") or config).get("rope_theta")  # transformers 5, or 4
-    told = {**{key: config.get(key) for key in KEYS}, "rms_norm_eps": config.get("rms_norm_eps"), "rope_theta": theta}
-    if missing := [key for key, value in told.items() if not isinstance(value, (int, float)) or value <= 0]:
+    told = {**config, **(config.get("rope_parameters") or {})}  # transformers 4 has rope_theta beside the other keys
+    wanted = (*KEYS, "rms_norm_eps", "rope_theta")
+    if missing := [key for key in wanted if not isinstance(told.get(key), (int, float)) or told[key] <= 0]:
         raise CheckpointError(
             f"config.json does not tell the model's {', '.join(missing)}", where=where, why="a Qwen3 has them all"
         )
@@ -152,7 +152,7 @@ def _variants(config: Mapping[str, Any]) -> Iterator[str]:
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             yield f"{key} is of the type {kind!r}"
-        if others := sorted(rope.keys() - {"rope_type", "type", "rope_theta"}):
+        elif others := sorted(rope.keys() - {"rope_type", "type", "rope_theta"}):
             yield f"{key} has {', '.join(others)}"
     if others := sorted({kind for kind in config.get("layer_types") or () if kind != "full_attention"}):
         yield f"layer_types has {', '.join(map(repr, others))}"

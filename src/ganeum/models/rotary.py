@@ -20,10 +20,14 @@ class Rotary(nn.Module):
     places only to 8 bits.
     """
 
+    cos: Tensor  # (block_size, D / 2), as sin
+    sin: Tensor
+
     def __init__(self, block_size: int, head_dim: int, theta: float) -> None:
         super().__init__()
         self.shape, self.theta = (block_size, head_dim), theta
-        self.cos, self.sin = nn.Buffer(torch.empty(0), persistent=False), nn.Buffer(torch.empty(0), persistent=False)
+        self.register_buffer("cos", torch.empty(0), persistent=False)
+        self.register_buffer("sin", torch.empty(0), persistent=False)
         self._fill()
 
     def _fill(self) -> None:
@@ -33,7 +37,7 @@ class Rotary(nn.Module):
         self.cos, self.sin = angles.cos().to(self.cos.device), angles.sin().to(self.sin.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rotary:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         self._fill()
         return self
 

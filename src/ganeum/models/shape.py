@@ -19,8 +19,10 @@ KEYS = {
     "modern": (*BOTH, "vocab_size", "n_kv_head", "head_dim", "rope_theta"),
 }
 # Those of them that must be equal; a difference in another can be bridged, or is named when the weights are read.
-EQUAL = ("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "intermediate_size", "activation")
-EQUAL += ("rope_theta", "norm_eps")
+EQUAL = (
+    *("n_layer", "n_head", "n_kv_head", "head_dim", "n_embd", "intermediate_size"),
+    *("activation", "rope_theta", "norm_eps"),
+)
 
 
 def of_state(state: Mapping[str, Tensor]) -> dict[str, Any]:
