@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ganeum.data import known
 from ganeum.data.files import Walk
 from ganeum.data.known import pystdlib
+from ganeum.errors import DataError
 
 COMMIT = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
 BASE = "/datasets/roneneldan/TinyStories/resolve/main/"
@@ -167,3 +169,43 @@ def test_the_standard_library_is_python_without_installed_packages() -> None:
     assert {"json/decoder.py", "subprocess.py", "typing.py"} <= set(files)
     assert all(name.endswith(".py") and "-packages" not in name and "__pycache__" not in name for name in files)
     assert all(file.path.is_relative_to(sysconfig.get_path("stdlib")) for file in Walk(pystdlib()))
+
+
+THEIRS = """
+with open("input.txt") as f: data = f.read()
+stoi = {ch: i for i, ch in enumerate(sorted(list(set(data))))}
+n = len(data)
+for name, part in (("train", data[:int(n*0.9)]), ("val", data[int(n*0.9):])):
+    np.array([stoi[c] for c in part], dtype=np.uint16).tofile(f"{name}.bin")
+"""
+
+
+def test_shakespeare_is_byte_for_byte_nanogpts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids and the split of nanoGPT's data/shakespeare_char/prepare.py, whose steps are THEIRS, on another text."""
+    text = "".join(chr(32 + (i * i + i // 7) % 90) for i in range(10_007)) + "\n가늠é"
+    (tmp_path / "input.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    exec(THEIRS, {"np": np})
+    done = ganeum(tmp_path, "shakespeare_char", "--input", "input.txt", "--out", "ours")
+    assert done.returncode == 0, done.stderr
+    for name in ("train.bin", "val.bin"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "ours" / name).read_bytes()
+    again = ganeum(tmp_path, "shakespeare_char", "--input", "input.txt", "--out", "ours")
+    assert "unchanged  ours" in again.stdout
+
+
+def test_shakespeare_that_cannot_be_had_or_is_another_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network, or a proxy's page in its place: one error, with the way to do without."""
+    page = tmp_path / "page"
+    page.write_text("<html>please log in</html>")
+    for address, why in (
+        ((tmp_path / "none").as_uri(), "URLError: "),
+        (page.as_uri(), "ValueError: what came, 26 bytes, is another text than nanoGPT's 1,115,394"),
+    ):
+        monkeypatch.setattr(known, "SHAKESPEARE", address)
+        with pytest.raises(DataError) as error:
+            known.shakespeare_char()
+        assert str(error.value).startswith(
+            f"DataError: Shakespeare cannot be fetched\n  where  {address}\n  why    {why}"
+        )
+        assert "--input FILE with that text" in str(error.value)

@@ -129,7 +129,7 @@ def test_inspect_needs_no_preparation(texts: Path) -> None:
         (["pystdlib", "x.txt"], "DataError: pystdlib cannot be mixed with other text\n"
          "  why    its documents and its split are its own\n"
          "  try    ganeum prepare pystdlib alone; a directory of that name is ./pystdlib\n"),
-        (["x.txt", "--source", "y"], "DataError: --source belongs to tinystories\n"
+        (["x.txt", "--source", "y"], "DataError: --source belongs to tinystories and shakespeare_char\n"
          "  try    name other text directly: ganeum prepare PATH…\n"),
         (["--inspect", "x"], "DataError: a bpe tokenizer needs a corpus to come from\n"
          "  try    --out with a prepared directory, or --tokenizer gpt2, bytes or a directory that holds one\n"),
@@ -142,7 +142,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: list[str], messa
     assert message == refused(tmp_path, *arguments).replace(str(tmp_path), "DIR")
 
 
-@pytest.mark.parametrize("name", ["tinystories", "pystdlib", "text"])
+@pytest.mark.parametrize("name", ["tinystories", "pystdlib", "text", "shakespeare_char"])
 def test_doors_work_from_anywhere(tmp_path: Path, name: str) -> None:
     """data/*/prepare.py run from the root and from inside its folder fills the folder that it lies in."""
     door = tmp_path / "data" / name / "prepare.py"
@@ -150,7 +150,7 @@ def test_doors_work_from_anywhere(tmp_path: Path, name: str) -> None:
     shutil.copy(ROOT / "data" / name / "prepare.py", door)
     text = tmp_path / "some text.txt"
     text.write_text("a story<|endoftext|>another story")
-    arguments = {"tinystories": ["--source", str(text)], "text": [str(text)], "pystdlib": ["--workers", "1"]}[name]
+    arguments = {"text": [str(text)], "pystdlib": ["--workers", "1"]}.get(name, ["--source", str(text)])
     for directory, script in ((tmp_path, str(door.relative_to(tmp_path))), (door.parent, "prepare.py")):
         done = run(directory, script, *arguments, "--tokenizer", "bytes")
         assert done.returncode == 0, done.stderr

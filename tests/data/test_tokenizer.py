@@ -131,8 +131,8 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
         ("ganeum.json", '{"kind": "characters"}'),
         ("ganeum.json", "[]"),
         ("tokenizer.json", "{}"),
-        ("tokenizer.json", '{"added_tokens": [], "model": {"type": "WordPiece", "vocab": {}}, "pre_tokenizer": null, '
-         '"normalizer": null}'),
+        ("tokenizer.json", '{"added_tokens": [{"id": 0, "content": "<|endoftext|>", "special": true}], '
+         '"model": {"type": "Magic"}}'),
     ],
 )  # fmt: skip
 def test_a_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: str) -> None:

@@ -25,14 +25,22 @@ _LINE_EVERY_S = 5.0  # where there is no terminal to draw a bar on
 def command(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE…", help="tinystories, pystdlib, or text files and directories of them"),
+        typer.Argument(
+            metavar="SOURCE…",
+            help="tinystories, pystdlib, shakespeare_char, or files and directories: text, .jsonl, .json, .csv, .tsv, "
+            ".parquet, .arrow, each also as .gz, .zst, .bz2 or .xz",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="directory to fill; default: data/tinystories, data/pystdlib or data/text")
+        Path | None, typer.Option(help="directory to fill; default: data/text, or data/ and the name")
     ] = None,
     tokenizer: Annotated[
-        str, typer.Option(help="bpe (trained on this text), gpt2, bytes, characters, or a directory that holds one")
-    ] = "bpe",
+        str | None,
+        typer.Option(
+            help="bpe (trained on this text), gpt2, bytes, characters, or where one lies: a directory, a "
+            "tokenizer.json, a SentencePiece .model; default: bpe, for shakespeare_char characters"
+        ),
+    ] = None,
     vocab_size: Annotated[
         int | None, typer.Option(help="ids wanted of a BPE trained here; default: 8192, for pystdlib 4096")
     ] = None,
@@ -43,13 +51,37 @@ def command(
         float, typer.Option(min=0.0, max=0.9, help="share of the documents held out where --val names none")
     ] = 0.05,
     split_on: Annotated[
-        str | None, typer.Option(help="what stands between documents in a file (\\n is a line break); default: nothing")
+        str | None,
+        typer.Option(help="what stands between documents in a text file (\\n is a line break); default: nothing"),
+    ] = None,
+    column: Annotated[str, typer.Option(help="that holds the text of a row (JSON lines, tables, datasets)")] = "text",
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option("--skip-bad-rows", help="leave broken rows out and count them; default: the first is an error"),
+    ] = False,
+    as_text: Annotated[
+        bool, typer.Option("--as-text", help="files that hold rows are text as they stand, one document each")
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:CONFIG]", help="rows of a Hugging Face dataset, or of a directory that holds one"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="of --dataset: what is trained on")] = "train",
+    val_split: Annotated[
+        str | None, typer.Option(help="of --dataset: what is validated on; default: --val-share of --split")
     ] = None,
     pattern: Annotated[
         list[str] | None, typer.Option(help="only files in directories whose name matches, such as '*.py'; repeatable")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="tinystories from this file or directory instead of the Hugging Face hub")
+        Path | None,
+        typer.Option(
+            "--source", "--input", help="tinystories or shakespeare_char from this file, not from the network"
+        ),
+    ] = None,
+    end_of_text: Annotated[
+        str | None,
+        typer.Option(help="token that ends a document, where the tokenizer's files name none ('': nothing does)"),
     ] = None,
     gpt2_vocabulary: Annotated[
         Path | None,
@@ -69,20 +101,32 @@ def command(
     """Text → tokens: train.bin, val.bin, meta.json and tokenizer/.
 
     A document is a file, or what stands between two --split-on strings; each ends with an end-of-text token, and is
-    either trained on or held out, never divided. The same text, options and seed give the same bytes.
+    either trained on or held out, never divided. A row of JSON lines, a table or a dataset is a document too. The same
+    text, options and seed give the same bytes.
     """
     from ganeum.data.prepare import Preparation, prepare
 
-    if not sources:
+    if sources == ["shakespeare_char"]:
+        tokenizer, end_of_text = tokenizer or "characters", "" if end_of_text is None else end_of_text
+    tokenizer = tokenizer or "bpe"
+    if not sources and dataset is None:
         if inspect is None:
             raise DataError(
                 "there is nothing to prepare",
                 why="no SOURCE was named",
                 suggestion="ganeum prepare tinystories, ganeum prepare pystdlib, or ganeum prepare PATH…",
             )
-        _show_text(inspect, out, tokenizer, gpt2_vocabulary, json)
+        _show_text(inspect, out, tokenizer, gpt2_vocabulary, end_of_text, json)
         return
-    chosen, named_out, separator = _sources(sources, source, tuple(pattern or ()), tuple(val or ()))
+    if val_split is not None and dataset is None:
+        raise DataError("--val-split belongs to --dataset", suggestion="--val PATH for other text")
+    chosen, named_out, separator = _sources(sources or [], source, tuple(pattern or ()), tuple(val or ()))
+    if dataset is not None:
+        from ganeum.data.hub import dataset as opened
+
+        held_out = any(one.part == "val" for one in chosen) or val_split is not None
+        chosen = [opened(dataset, split, "train" if held_out else "split"), *chosen]
+        chosen += [opened(dataset, val_split, "val")] if val_split is not None else []
     if split_on is not None:
         separator = split_on.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t") or None
     out = out or named_out
@@ -102,11 +146,15 @@ def command(
                 strict=strict,
                 overwrite=overwrite,
                 gpt2_vocabulary=gpt2_vocabulary,
+                column=column,
+                skip_bad_rows=skip_bad_rows,
+                as_text=as_text,
+                end_of_text=end_of_text,
             ),
             progress,
         )
     if inspect is not None:
-        _show_text(inspect, out, tokenizer, gpt2_vocabulary, json)
+        _show_text(inspect, out, tokenizer, gpt2_vocabulary, end_of_text, json)
     elif json:
         print(
             jsonlib.dumps(
@@ -124,20 +172,25 @@ def _sources(
 ) -> tuple[list[Source], Path, str | None]:
     """What to read, the directory it goes to unless another is named, and the separator it comes with."""
     from ganeum.data.files import Source
-    from ganeum.data.known import TINYSTORIES_SEPARATOR, pystdlib, tinystories
+    from ganeum.data.known import TINYSTORIES_SEPARATOR, pystdlib, shakespeare_char, tinystories
 
-    known = [name for name in names if name in ("tinystories", "pystdlib")]
+    known = [name for name in names if name in ("tinystories", "pystdlib", "shakespeare_char")]
     if known and len(names) > 1:
         raise DataError(
             f"{known[0]} cannot be mixed with other text",
             why="its documents and its split are its own",
             suggestion=f"ganeum prepare {known[0]} alone; a directory of that name is ./{known[0]}",
         )
-    if local is not None and known != ["tinystories"]:
-        raise DataError("--source belongs to tinystories", suggestion="name other text directly: ganeum prepare PATH…")
+    if local is not None and known not in (["tinystories"], ["shakespeare_char"]):
+        raise DataError(
+            "--source belongs to tinystories and shakespeare_char",
+            suggestion="name other text directly: ganeum prepare PATH…",
+        )
     separator: str | None = None
     if known == ["tinystories"]:
         chosen, out, separator = tinystories(local), Path("data/tinystories"), TINYSTORIES_SEPARATOR
+    elif known == ["shakespeare_char"]:
+        chosen, out = shakespeare_char(local), Path("data/shakespeare_char")
     elif known:
         chosen, out = pystdlib(), Path("data/pystdlib")
     else:
@@ -148,7 +201,14 @@ def _sources(
     return chosen, out, separator
 
 
-def _show_text(text: str, directory: Path | None, tokenizer: str, gpt2_vocabulary: Path | None, json: bool) -> None:
+def _show_text(
+    text: str,
+    directory: Path | None,
+    tokenizer: str,
+    gpt2_vocabulary: Path | None,
+    end_of_text: str | None,
+    json: bool,
+) -> None:
     from dataclasses import asdict
 
     from ganeum.data.corpus import open_corpus
@@ -161,9 +221,9 @@ def _show_text(text: str, directory: Path | None, tokenizer: str, gpt2_vocabular
         if corpus.tokenizer is None:
             raise DataError("nothing says what these tokens stand for", where=str(directory))
         found = inspect(text, corpus.tokenizer, corpus)
-    elif tokenizer in ("gpt2", "bytes") or Path(tokenizer).is_dir():
+    elif tokenizer in ("gpt2", "bytes") or Path(tokenizer).exists():
         chosen = gpt2(gpt2_vocabulary) if tokenizer == "gpt2" else Bytes()
-        found = inspect(text, chosen if tokenizer in ("gpt2", "bytes") else load_tokenizer(tokenizer))
+        found = inspect(text, chosen if tokenizer in ("gpt2", "bytes") else load_tokenizer(tokenizer, end_of_text))
     else:
         raise DataError(
             f"a {tokenizer} tokenizer needs a corpus to come from",
@@ -206,6 +266,10 @@ def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) ->
         if prepared.worst is not None:
             path, share = prepared.worst
             lines.append(f"           most in {shown(path)}, {share:.1%} of it; to convert it: {iconv(path)}")
+    if meta.rows_without_text or meta.bad_rows:
+        lines.append(
+            f"left out   of {meta.rows:,} rows: {meta.rows_without_text:,} without text, {meta.bad_rows:,} broken"
+        )
     if meta.skipped_files:
         more = meta.skipped_files - len(prepared.skipped_names)
         names = ", ".join(prepared.skipped_names) + (f" and {more:,} more" if more else "")
@@ -215,7 +279,7 @@ def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) ->
     if prepared.unchanged:
         lines.append(f"unchanged  {out} was prepared from the same files in the same way; --overwrite prepares it anew")
     else:
-        read = sum(source.bytes for source in meta.sources)
+        read = meta.train.bytes + (meta.val.bytes if meta.val else 0)
         lines.append(f"written    {out}, {seconds:.1f} s, {read / 1e6 / seconds:.1f} MB/s")
     return lines
 

@@ -2,20 +2,23 @@
 
 A block holds whole documents, or a part of one that is larger than a block. Such a document is cut only in front of
 white space that follows something else: no word of GPT-2's pattern reaches across that place, and both sides
-are whole UTF-8, so the tokens of the parts are the tokens of the whole (tests/data/test_blocks.py).
+are whole UTF-8, so the tokens of the parts are the tokens of the whole (tests/data/test_blocks.py). Rows are never cut.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganeum.data.files import TextFile
-from ganeum.errors import DataError
+from ganeum.data.forms import opened
+from ganeum.data.rows import TEXT_COLUMN, Column, line_text, texts
 
 BLOCK_BYTES = 2**20
+LONGEST_UNCUT = 2**23  # of a document for a tokenizer whose tokens may hang on where it is cut
 _LONGEST_WORD_BLOCKS = 4  # without white space for longer than this, a document is cut anywhere between characters
 _BOM = b"\xef\xbb\xbf"
 # One whole character that is certainly not white space (those of Unicode begin with C2, E1, E2 or E3 80), then some.
@@ -36,6 +39,9 @@ class Block:
         document: number, in the file, of the first document here.
         piece: number, in the file, of this block.
         opens, closes: the first document begins here; the last one ends here.
+        ends: where each row's text ends in ``data``, for rows that were read already; else None.
+        bad: broken rows left out of them.
+        read: bytes of the file, as it lies on the disk, that reading this block went through.
     """
 
     file: TextFile
@@ -45,6 +51,24 @@ class Block:
     piece: int
     opens: bool
     closes: bool
+    ends: tuple[int, ...] | None = None
+    bad: int = 0
+    read: int = 0
+
+
+@dataclass
+class Tally:
+    """Rows that were seen, and of them those that have no text, and those that were broken and left out."""
+
+    rows: int = 0
+    without_text: int = 0
+    bad: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Count another's as well."""
+        self.rows += other.rows
+        self.without_text += other.without_text
+        self.bad += other.bad
 
 
 @dataclass(frozen=True)
@@ -59,12 +83,28 @@ class Document:
     closes: bool
 
 
-def tasks(files: Iterable[TextFile], separator: bytes | None, size: int = BLOCK_BYTES) -> Iterator[list[Block]]:
-    """Blocks in order, gathered until they make about ``size`` bytes together."""
+def tasks(
+    files: Iterable[TextFile],
+    separator: bytes | None,
+    size: int = BLOCK_BYTES,
+    column: Column = TEXT_COLUMN,
+    uncut: int = 0,
+) -> Iterator[list[Block]]:
+    """Blocks in order, gathered until they make about ``size`` bytes together.
+
+    Documents of up to ``uncut`` bytes are never cut, whatever the size of a block.
+    """
     gathered: list[Block] = []
     held = 0
     for file in files:
-        for block in _blocks(file, separator, size):
+        match file.form:
+            case "text":
+                blocks = _blocks(file, separator, size, uncut)
+            case "lines":
+                blocks = _blocks(file, b"\n", size, sys.maxsize)
+            case _:
+                blocks = _row_blocks(file, size, column)
+        for block in blocks:
             gathered.append(block)
             held += len(block.data)
             if held >= size:
@@ -74,31 +114,49 @@ def tasks(files: Iterable[TextFile], separator: bytes | None, size: int = BLOCK_
         yield gathered
 
 
-def _blocks(file: TextFile, separator: bytes | None, size: int) -> Iterator[Block]:
+def _blocks(file: TextFile, separator: bytes | None, size: int, uncut: int) -> Iterator[Block]:
     reserve = len(separator) if separator else 1  # a separator may begin in this read and end in the next
-    buffer, offset, number, opens, piece = b"", 0, 0, True, 0
-    try:
-        with file.path.open("rb") as stream:
-            while read := stream.read(size):
-                if not buffer and offset == 0 and read.startswith(_BOM):
-                    read, offset = read[len(_BOM) :], len(_BOM)
-                buffer += read
-                if len(buffer) < size:
-                    continue
-                if separator and (end := buffer.rfind(separator)) >= 0:
-                    yield Block(file, buffer[:end], offset, number, piece, opens, True)
-                    number += buffer.count(separator, 0, end) + 1
-                    opens, after = True, end + len(separator)
-                elif (end := _cut(buffer, len(buffer) - reserve, size)) > 0:
-                    yield Block(file, buffer[:end], offset, number, piece, opens, False)
-                    opens, after = False, end
-                else:
-                    continue
-                buffer, offset, piece = buffer[after:], offset + after, piece + 1
-    except OSError as error:
-        raise DataError(f"{file.path} cannot be read", where=str(file.path.absolute()), why=error.strerror) from error
+    buffer, offset, number, opens, piece, told = b"", 0, 0, True, 0, 0
+    with opened(file.path) as (stream, raw):
+        while read := stream.read(size):
+            if not buffer and offset == 0 and read.startswith(_BOM):
+                read, offset = read[len(_BOM) :], len(_BOM)
+            buffer += read
+            if len(buffer) < size:
+                continue
+            told, before = raw.tell(), told
+            if separator and (end := buffer.rfind(separator)) >= 0:
+                yield Block(file, buffer[:end], offset, number, piece, opens, True, read=told - before)
+                number += buffer.count(separator, 0, end) + 1
+                opens, after = True, end + len(separator)
+            elif len(buffer) > uncut and (end := _cut(buffer, len(buffer) - reserve, size)) > 0:
+                yield Block(file, buffer[:end], offset, number, piece, opens, False, read=told - before)
+                opens, after = False, end
+            else:
+                told = before
+                continue
+            buffer, offset, piece = buffer[after:], offset + after, piece + 1
+        rest = raw.tell() - told
     if buffer or not opens:
-        yield Block(file, buffer, offset, number, piece, opens, True)
+        yield Block(file, buffer, offset, number, piece, opens, True, read=rest)
+
+
+def _row_blocks(file: TextFile, size: int, column: Column) -> Iterator[Block]:
+    # workers know the file by its name; what is open stays here
+    block = Block(replace(file, dataset=None), b"", 0, 0, 0, True, True, ends=())
+    with texts(file, column) as (rows, place):
+        gathered, ends, bad, number, told = bytearray(), list[int](), 0, 0, 0
+        for text in rows:
+            gathered += text or b""
+            ends.append(len(gathered))
+            bad += text is None
+            if len(gathered) >= size:
+                told, before = max(told, place()), told
+                yield replace(block, data=bytes(gathered), ends=tuple(ends), bad=bad, read=told - before)
+                number += len(ends)
+                block = replace(block, document=number, piece=block.piece + 1)
+                gathered, ends, bad = bytearray(), [], 0
+        yield replace(block, data=bytes(gathered), ends=tuple(ends), bad=bad, read=max(0, place() - told))
 
 
 def _cut(buffer: bytes, limit: int, size: int) -> int:
@@ -112,11 +170,50 @@ def _cut(buffer: bytes, limit: int, size: int) -> int:
     return limit
 
 
-def documents(block: Block, separator: bytes | None) -> Iterator[Document]:
-    """The documents of a block, those without a byte left out.
+def documents(
+    block: Block, separator: bytes | None, column: Column = TEXT_COLUMN, tally: Tally | None = None
+) -> Iterator[Document]:
+    """The documents of a block, those without a byte left out; rows are counted into ``tally``.
 
     With a separator the line breaks around it belong to neither side: TinyStories sets it on a line of its own.
     """
+    match block.file.form:
+        case "text":
+            yield from _between(block, separator)
+        case "lines":
+            yield from _of_lines(block, column, tally or Tally())
+        case _:
+            yield from _of_rows(block, tally or Tally())
+
+
+def _of_lines(block: Block, column: Column, tally: Tally) -> Iterator[Document]:
+    offset = block.offset
+    for number, line in enumerate(block.data.split(b"\n"), block.document):
+        if line.strip():
+            tally.rows += 1
+            text = line_text(line, column, block.file.path, number + 1)
+            tally.bad += text is None
+            tally.without_text += text == b""
+            if text:
+                yield Document(block.file, number, text, offset, True, True)
+        offset += len(line) + 1
+
+
+def _of_rows(block: Block, tally: Tally) -> Iterator[Document]:
+    assert block.ends is not None
+    tally.rows += len(block.ends)
+    tally.bad += block.bad
+    tally.without_text -= block.bad
+    start = 0
+    for number, end in enumerate(block.ends, block.document):
+        if start == end:
+            tally.without_text += 1
+        else:
+            yield Document(block.file, number, block.data[start:end], 0, True, True)
+        start = end
+
+
+def _between(block: Block, separator: bytes | None) -> Iterator[Document]:
     parts = block.data.split(separator) if separator else [block.data]
     offset = block.offset
     for place, part in enumerate(parts):

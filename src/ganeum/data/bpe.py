@@ -13,9 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ganeum.data.tokenizer import END_OF_TEXT, Ids, Tokenizer
+from ganeum.data.words import Words
 from ganeum.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,10 +53,11 @@ class BPE(Tokenizer):
             raise ValueError("ids are missing")
         ends = [id for id, text in specials.items() if text == END_OF_TEXT]
         super().__init__([tokens[id] for id in range(len(tokens))], ends[0] if ends else None)
-        self._encoding = tiktoken.Encoding(kind, pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
+        encoding = tiktoken.Encoding(kind, pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
+        self._words = Words(encoding.encode_ordinary)
 
     def encode_array(self, text: str) -> Ids:
-        return np.array(self._encoding.encode_ordinary(text), np.uint32)
+        return self._words.encode(text)
 
     def settings(self) -> dict[str, object]:
         return {}

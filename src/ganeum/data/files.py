@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ganeum.data import saved
+from ganeum.data.forms import Form, form_of, head
 from ganeum.data.meta import META, PRODUCTS, Meta
 from ganeum.errors import DataError
 
@@ -29,25 +31,30 @@ class Source:
         patterns: shell patterns, of which a file's name (or its path below ``path``, for a pattern with ``/``) must
             match one; empty: any file.
         without: names of directories that are not entered.
+        dataset: a ``datasets.Dataset`` that is read instead; ``path`` is then only its name.
     """
 
     path: Path
     part: PartName = "split"
     patterns: tuple[str, ...] = ()
     without: frozenset[str] = frozenset()
+    dataset: Any = None
 
 
 @dataclass(frozen=True)
 class TextFile:
     """A file to read: ``name`` is its path below its source, with ``/``, the same on every machine.
 
-    ``repeat``: how many earlier sources have a file of that name.
+    ``repeat``: how many earlier sources have a file of that name. ``form``: how its documents are found. ``dataset``:
+    what is read instead of a file.
     """
 
     path: Path
     name: str
     part: PartName
     repeat: int = 0
+    form: Form = "text"
+    dataset: Any = None
 
     @property
     def key(self) -> str:
@@ -61,20 +68,24 @@ class Walk:
 
     Hidden files and directories are passed over, unless named by the user, and so is what is not text: files with a
     zero byte in their first 8 KiB (git's rule), and what an earlier ``prepare`` wrote. A directory that symbolic links
-    lead to again is entered once.
+    lead to again is entered once, and of one that ``datasets`` saved only its rows are read.
 
     Args:
         sources: what to read, in this order.
         excluded: resolved paths that are passed over: what ``prepare`` itself writes.
+        column: that holds the text of a row.
+        as_text: every file is text as it stands, also one that holds rows.
     """
 
     sources: Sequence[Source]
     excluded: Collection[Path] = ()
+    column: str = "text"
+    as_text: bool = False
     _prepared: list[Path] = field(default_factory=list, init=False)
 
     def __iter__(self) -> Iterator[TextFile]:
         for _, file in self._all():
-            if not _is_binary(file.path):
+            if not _is_binary(file):
                 yield file
 
     def survey(self) -> Survey:
@@ -82,17 +93,17 @@ class Walk:
         found = Survey([(0, 0)] * len(self.sources))
         fingerprint = hashlib.sha256()
         for place, file in self._all():
-            there = file.path.stat()
-            line = f"{file.part}\0{file.name}\0{there.st_size}\0{there.st_mtime_ns}\n"
+            size, version = _size_and_version(file)
+            line = f"{file.part}\0{file.name}\0{size}\0{version}\n"
             fingerprint.update(line.encode("utf-8", "surrogateescape"))
-            if _is_binary(file.path):
+            if _is_binary(file):
                 found.skipped += 1
                 if len(found.skipped_names) < 5:
                     way = f" (UTF-16: {iconv(file.path)})" if _is_utf16(file.path) else ""
                     found.skipped_names.append(shown(file.path) + way)
             else:
-                files, size = found.sizes[place]
-                found.sizes[place] = files + 1, size + there.st_size
+                files, before = found.sizes[place]
+                found.sizes[place] = files + 1, before + size
         found.prepared = [shown(directory) for directory in self._prepared]
         found.fingerprint = fingerprint.hexdigest()
         return found
@@ -111,6 +122,9 @@ class Walk:
 
     def _candidates(self, source: Source) -> Iterator[TextFile]:
         path = source.path
+        if source.dataset is not None:
+            yield TextFile(path, str(path), source.part, form="dataset", dataset=source.dataset)
+            return
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -120,7 +134,7 @@ class Walk:
         if path.is_dir():
             yield from self._below(source, path, "", set())
         elif path.is_file():
-            yield TextFile(path, path.name, source.part)
+            yield self._file(path, path.name, source)
         else:
             raise DataError(
                 f"{path} is neither a file nor a directory" if path.exists() else f"{path} does not exist",
@@ -136,6 +150,8 @@ class Walk:
         try:
             with os.scandir(directory) as entries:
                 names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+            if not self.as_text:
+                names = saved.only_rows(directory, names)
         except OSError as error:
             raise _unreadable(directory, error) from error
         if META in names and _is_prepared(directory):
@@ -148,7 +164,10 @@ class Walk:
                 if name not in source.without and path.resolve() not in self.excluded:
                     yield from self._below(source, path, below + "/", entered)
             elif path.is_file() and _matches(below, source.patterns) and path.resolve() not in self.excluded:
-                yield TextFile(path, below, source.part)
+                yield self._file(path, below, source)
+
+    def _file(self, path: Path, name: str, source: Source) -> TextFile:
+        return TextFile(path, name, source.part, form="text" if self.as_text else form_of(path, self.column))
 
 
 @dataclass
@@ -197,19 +216,18 @@ def iconv(path: Path) -> str:
 
 
 def _is_utf16(path: Path) -> bool:
-    return _head(path).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return head(path, 2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
-def _is_binary(path: Path) -> bool:
-    return b"\0" in _head(path)
+def _is_binary(file: TextFile) -> bool:
+    return file.form not in ("columns", "dataset") and b"\0" in head(file.path, _BINARY_PROBE_BYTES)
 
 
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_BINARY_PROBE_BYTES)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def _size_and_version(file: TextFile) -> tuple[int, object]:
+    if file.dataset is not None:
+        return file.dataset.data.nbytes, file.dataset._fingerprint
+    there = file.path.stat()
+    return there.st_size, there.st_mtime_ns
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ganeum.data.blocks import Block, Document, documents, held_out_share
+from ganeum.data.blocks import Block, Document, Tally, documents, held_out_share
+from ganeum.data.rows import TEXT_COLUMN, Column
 from ganeum.data.tokenizer import Tokenizer, load_tokenizer
 from ganeum.errors import DataError
 
@@ -23,12 +25,19 @@ class Rules:
         separator: what stands between documents in a file; None: a file is a document.
         seed, threshold: a document is held out whose hash lies below the threshold (sources that say so aside).
         strict: bytes that are not UTF-8 are an error, not replaced.
+        column: where the text of a row is.
     """
 
     separator: bytes | None
     seed: int
     threshold: float
     strict: bool
+    column: Column = TEXT_COLUMN
+
+    def documents(self, task: list[Block], tally: Tally | None = None) -> Iterator[Document]:
+        """The documents, or parts of one, that a task holds; rows are counted into ``tally``."""
+        for block in task:
+            yield from documents(block, self.separator, self.column, tally)
 
     def part_of(self, document: Document) -> Literal["train", "val"]:
         """Where the document belongs."""
@@ -66,9 +75,10 @@ class _Replacing:
 
 def _not_utf8(document: Document, error: UnicodeDecodeError) -> DataError:
     place = document.offset + error.start
+    row = document.file.form != "text"
     return DataError(
-        f"byte {place:,} is not UTF-8: 0x{document.data[error.start]:02x}",
-        where=f"{document.file.path}, offset {place}",
+        f"byte {error.start if row else place:,} is not UTF-8: 0x{document.data[error.start]:02x}",
+        where=f"{document.file.path}, {f'text of row {document.number + 1}' if row else f'offset {place}'}",
         why=f"{error.reason}; --strict refuses what it cannot read exactly",
         suggestion="convert the file (iconv -f … -t utf-8), or leave --strict out: such bytes become U+FFFD",
     )
@@ -76,9 +86,13 @@ def _not_utf8(document: Document, error: UnicodeDecodeError) -> DataError:
 
 @dataclass
 class Counted:
-    """What is in a task. Hashes are of the documents that the hash divides: (smallest, largest), None without any."""
+    """What is in a task. Hashes are of the documents that the hash divides: (smallest, largest), None without any.
+
+    ``text_bytes``: after decompression.
+    """
 
     read_bytes: int = 0
+    text_bytes: int = 0
     documents: int = 0
     undecided: int = 0
     held_out: int = 0
@@ -91,6 +105,7 @@ class Encoded:
     """A task's tokens, and what they stand for."""
 
     read_bytes: int = 0
+    tally: Tally = field(default_factory=Tally)
     replaced: dict[Path, int] = field(default_factory=dict)  # bytes, by file
     ids: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=lambda: {"train": 0, "val": 0})
@@ -112,9 +127,9 @@ def start_counting(rules: Rules, characters: bool) -> None:
 
 def count(task: list[Block]) -> Counted:
     """What is in a task; with ``strict`` also the place where bytes that are not UTF-8 are found."""
-    found = Counted(read_bytes=sum(len(block.data) for block in task))
+    found = Counted(sum(block.read for block in task), sum(len(block.data) for block in task))
     seen: set[str] = set()
-    for document in (document for block in task for document in documents(block, _rules.separator)):
+    for document in _rules.documents(task):
         if _characters or _rules.strict:
             text, _ = _rules.text_of(document)
             if _characters:
@@ -140,10 +155,10 @@ def start_encoding(rules: Rules, tokenizer: Path, dtype: npt.DTypeLike) -> None:
 
 def encode(task: list[Block]) -> Encoded:
     """A task's tokens by part, each document followed by the end-of-text token where the tokenizer has one."""
-    made = Encoded(read_bytes=sum(len(block.data) for block in task))
+    made = Encoded(read_bytes=sum(block.read for block in task))
     ids: dict[str, list[npt.NDArray[Any]]] = {"train": [], "val": []}
     end = [] if _tokenizer.end_of_text is None else [np.array([_tokenizer.end_of_text], _dtype)]
-    for document in (document for block in task for document in documents(block, _rules.separator)):
+    for document in _rules.documents(task, made.tally):
         part = _rules.part_of(document)
         text, replaced = _rules.text_of(document)
         ids[part].append(_tokenizer.encode_array(text).astype(_dtype))

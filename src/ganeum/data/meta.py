@@ -58,7 +58,9 @@ class Meta(_Frozen):
     """The whole file."""
 
     ganeum_version: str = Field(description="that wrote it")
-    tokenizer: Literal["bpe", "gpt2", "bytes", "characters"] = Field(description="the kind; it lies in tokenizer/")
+    tokenizer: Literal["bpe", "gpt2", "bytes", "characters", "huggingface", "sentencepiece"] = Field(
+        description="the kind; it lies in tokenizer/"
+    )
     vocab_size: int = Field(gt=0, description="every id is below it")
     dtype: Literal["uint16", "uint32"] = Field(description="of the .bin files, in this machine's (little-endian) order")
     train: Part = Field(description="train.bin")
@@ -67,6 +69,9 @@ class Meta(_Frozen):
     sources: list[Source] = Field(description="where the text came from")
     replaced_bytes: int = Field(description="bytes that were not UTF-8, replaced by U+FFFD")
     skipped_files: int = Field(description="files left out because they are not text")
+    rows: int = Field(0, ge=0, description="rows read of JSON lines, tables and the like; each with text is a document")
+    rows_without_text: int = Field(0, ge=0, description="of them left out because their text is empty or null")
+    bad_rows: int = Field(0, ge=0, description="of them left out because they are broken (--skip-bad-rows)")
     fingerprint: str = Field(
         description="of the files' names, sizes and times, and of the options; equal: nothing to do"
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 import ganeum
 from ganeum.data import jobs
-from ganeum.data.blocks import Block, documents, sample_share, tasks
+from ganeum.data.blocks import LONGEST_UNCUT, Block, Tally, sample_share, tasks
 from ganeum.data.bpe import BPE, refuse_small
 from ganeum.data.corpus import PREPARING
 from ganeum.data.files import Source, Survey, Walk, shown
@@ -27,6 +27,7 @@ from ganeum.data.gpt2 import gpt2
 from ganeum.data.meta import HELD_OUT_NAMES, META, PRODUCTS, Meta, Part, Split
 from ganeum.data.meta import Source as MetaSource
 from ganeum.data.placing import refuse_or_reuse, take_place, temporary
+from ganeum.data.rows import Column
 from ganeum.data.tokenizer import Bytes, Characters, Tokenizer, load_tokenizer
 from ganeum.data.workers import in_order
 from ganeum.errors import DataError
@@ -45,7 +46,7 @@ class Preparation:
     Attributes:
         sources: what to read, in this order.
         out: the directory to fill.
-        tokenizer: bpe, gpt2, bytes, characters, or a directory that holds one.
+        tokenizer: bpe, gpt2, bytes, characters, or a place that ``load_tokenizer`` reads.
         vocab_size: ids wanted of a BPE trained here.
         val_share: share of the documents held out, where no source is validation text.
         separator: what stands between documents in a file; None: a file is a document.
@@ -53,6 +54,11 @@ class Preparation:
         workers: processes; the result does not depend on it.
         strict: bytes that are not UTF-8 are refused instead of replaced.
         overwrite: prepare again, and over another preparation's files.
+        column: that holds the text of rows.
+        skip_bad_rows: broken rows are left out and counted, not an error.
+        as_text: files that hold rows are text as they stand.
+        end_of_text: the token that ends a text, where a tokenizer's own files do not say it; empty: none (characters
+            have none then either).
         gpt2_vocabulary: a file or directory with GPT-2's vocabulary; None: where ``tiktoken`` keeps or finds it.
     """
 
@@ -67,6 +73,10 @@ class Preparation:
     strict: bool = False
     overwrite: bool = False
     gpt2_vocabulary: Path | None = None
+    column: str = "text"
+    skip_bad_rows: bool = False
+    as_text: bool = False
+    end_of_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,9 @@ def prepare(what: Preparation, progress: Progress = lambda phase, done, total: N
     Raises:
         DataError: no text, text that cannot be read, other data in the way, a vocabulary that cannot be had.
     """
-    walk = Walk(what.sources, {(what.out / name).resolve() for name in (*PRODUCTS, PREPARING)})
+    walk = Walk(
+        what.sources, {(what.out / name).resolve() for name in (*PRODUCTS, PREPARING)}, what.column, what.as_text
+    )
     survey = walk.survey()
     fingerprint = _fingerprint(what, survey)
     if not what.overwrite and (before := refuse_or_reuse(what.out, fingerprint)):
@@ -122,23 +134,24 @@ def _fill(
 ) -> tuple[Meta, tuple[Path, float] | None]:
     given = any(source.part == "val" for source in what.sources)
     separator = what.separator.encode() if what.separator else None
-    rules = jobs.Rules(separator, what.seed, 0.0 if given else what.val_share, what.strict)
-    rules, rule, characters = _counted(what, walk, survey, rules, progress)
+    column = Column(what.column, what.skip_bad_rows)
+    rules = jobs.Rules(separator, what.seed, 0.0 if given else what.val_share, what.strict, column)
+    rules, rule, characters, text_bytes = _counted(what, walk, survey, rules, progress)
     tokenizer: Tokenizer
     if named is not None:
         tokenizer = named
     elif what.tokenizer == "characters":
-        tokenizer = Characters(characters)
+        tokenizer = Characters(characters, end_of_text=what.end_of_text != "")
     else:
-        tokenizer = BPE.train(_sample(walk, survey, rules, progress), what.vocab_size)
+        tokenizer = BPE.train(_sample(walk, survey, rules, text_bytes, progress), what.vocab_size)
     tokenizer.save(directory / "tokenizer")
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
 
     writers = {part: _Writer(directory / f"{part}.bin") for part in ("train", "val")}
-    replaced, held_out = Counter[Path](), list[str]()
+    replaced, held_out, tally = Counter[Path](), list[str](), Tally()
     encoded = in_order(
         jobs.encode,
-        tasks(walk, separator),
+        tasks(walk, separator, column=column, uncut=0 if tokenizer.cuts else LONGEST_UNCUT),
         what.workers,
         initialize=jobs.start_encoding,
         arguments=(rules, directory / "tokenizer", np.dtype(dtype).newbyteorder("<")),
@@ -149,6 +162,7 @@ def _fill(
         for part, writer in writers.items():
             writer.write(made, part)
         replaced.update(made.replaced)
+        tally.add(made.tally)
         held_out += made.held_out[: HELD_OUT_NAMES + 1 - len(held_out)]
         done += made.read_bytes
         progress("tokens", done, survey.bytes)
@@ -160,6 +174,7 @@ def _fill(
         raise _no_val(", ".join(str(source.path) for source in what.sources if source.part == "val"))
     if val is None:
         (directory / "val.bin").unlink()
+    names_known = separator is None and not tally.rows and len(held_out) <= HELD_OUT_NAMES
     meta = Meta(
         ganeum_version=ganeum.__version__,
         tokenizer=tokenizer.kind,
@@ -172,16 +187,22 @@ def _fill(
             val_share=what.val_share,
             seed=what.seed,
             separator=what.separator,
-            held_out=held_out
-            if separator is None and len(held_out) <= HELD_OUT_NAMES and all(shown(name) == name for name in held_out)
-            else None,
+            held_out=held_out if names_known and all(shown(name) == name for name in held_out) else None,
         ),
         sources=[
-            MetaSource(path=shown(source.path.absolute()), part=source.part, files=files, bytes=size)
+            MetaSource(
+                path=shown(source.path if source.dataset else source.path.absolute()),
+                part=source.part,
+                files=files,
+                bytes=size,
+            )
             for source, (files, size) in zip(what.sources, survey.sizes, strict=True)
         ],
         replaced_bytes=replaced.total(),
         skipped_files=survey.skipped,
+        rows=tally.rows,
+        rows_without_text=tally.without_text,
+        bad_rows=tally.bad,
         fingerprint=fingerprint,
     )
     write_json(directory / META, meta.model_dump())
@@ -191,36 +212,49 @@ def _fill(
 
 def _counted(
     what: Preparation, walk: Walk, survey: Survey, rules: jobs.Rules, progress: Progress
-) -> tuple[jobs.Rules, Literal["hash", "given", "none"], str]:
-    """The rules with a threshold that leaves a document on either side, the rule's name, the characters there are."""
-    found, characters, done = jobs.Counted(), set[str](), 0
+) -> tuple[jobs.Rules, Literal["hash", "given", "none"], str, int]:
+    """The rules with a threshold that leaves a document on either side, the rule's name, the characters there are, and
+    about how many bytes of text.
+
+    Where nothing hangs on every document, reading ends as soon as either side has one.
+    """
+    found, characters = jobs.Counted(), set[str]()
     low, high = 1.0, 0.0
+    all_matter = what.strict or what.tokenizer == "characters"
+    given = any(source.part == "val" for source in what.sources)
     for one in in_order(
         jobs.count,
-        tasks(walk, rules.separator),
-        what.workers if what.strict or what.tokenizer == "characters" else 1,  # without decoding it is only reading
+        tasks(walk, rules.separator, column=rules.column),
+        what.workers if all_matter else 1,  # without decoding it is only reading
         initialize=jobs.start_counting,
         arguments=(rules, what.tokenizer == "characters"),
     ):
         found.documents += one.documents
         found.undecided += one.undecided
         found.held_out += one.held_out
+        found.text_bytes += one.text_bytes
         low, high = min(low, (one.hashes or (low, high))[0]), max(high, (one.hashes or (low, high))[1])
         characters |= one.characters
-        done += one.read_bytes
-        progress("reading", done, survey.bytes)
+        found.read_bytes += one.read_bytes
+        progress("reading", found.read_bytes, survey.bytes)
+        either_side = 0 < found.held_out < found.undecided or what.val_share == 0 or given
+        if found.documents and either_side and not all_matter:
+            progress("reading", survey.bytes, survey.bytes)
+            break
     if found.documents == 0:
         raise _no_text(what, survey)
+    text_bytes = max(1, found.text_bytes * survey.bytes // max(1, found.read_bytes))
     sorted_characters = "".join(sorted(characters))
-    if any(source.part == "val" for source in what.sources):
-        return rules, "given", sorted_characters
-    if found.undecided < 2 or what.val_share == 0:
-        return replace(rules, threshold=0.0), "none", sorted_characters
-    if found.held_out == 0:
+    rule: Literal["hash", "given", "none"] = "hash"
+    if given:
+        rule = "given"
+    elif found.undecided < 2 or what.val_share == 0:
+        rules, rule = replace(rules, threshold=0.0), "none"
+    elif found.held_out == 0:
         rules = replace(rules, threshold=float(np.nextafter(low, 1.0)))
     elif found.held_out == found.undecided:
         rules = replace(rules, threshold=high)
-    return rules, "hash", sorted_characters
+    return rules, rule, sorted_characters, text_bytes
 
 
 def _named(what: Preparation) -> Tokenizer | None:
@@ -235,29 +269,29 @@ def _named(what: Preparation) -> Tokenizer | None:
             return None
         case "characters":
             return None
-        case directory if Path(directory).is_dir():
-            return load_tokenizer(directory)
+        case place if Path(place).exists():
+            return load_tokenizer(place, what.end_of_text)
         case name:
             raise DataError(
                 f"there is no tokenizer {name!r}",
-                why="it is neither bpe, gpt2, bytes or characters nor a directory that holds one",
+                why="it is neither bpe, gpt2, bytes or characters nor a place where one lies",
                 suggestion="--tokenizer bpe, say",
             )
 
 
-def _sample(walk: Walk, survey: Survey, rules: jobs.Rules, progress: Progress) -> Iterator[str]:
+def _sample(walk: Walk, survey: Survey, rules: jobs.Rules, text_bytes: int, progress: Progress) -> Iterator[str]:
     """About ``SAMPLE_BYTES`` of training text, chosen block by block by a hash; never held-out text."""
-    share = SAMPLE_BYTES / survey.bytes
+    share = SAMPLE_BYTES / text_bytes
     done = 0
 
     def chosen(block: Block) -> bool:
         return share >= 1.0 or sample_share(rules.seed, block) < share
 
-    for task in tasks(walk, rules.separator):
-        for document in (document for block in task if chosen(block) for document in documents(block, rules.separator)):
+    for task in tasks(walk, rules.separator, column=rules.column):
+        for document in rules.documents([block for block in task if chosen(block)]):
             if rules.part_of(document) == "train":
                 yield rules.text_of(document)[0]
-        done += sum(len(block.data) for block in task)
+        done += sum(block.read for block in task)
         progress("vocabulary", done, survey.bytes)
 
 
@@ -286,10 +320,11 @@ class _Writer:
 
 def _fingerprint(what: Preparation, survey: Survey) -> str:
     options = [ganeum.__version__, what.tokenizer, what.val_share, what.separator, what.seed, what.strict]
+    options += [what.column, what.skip_bad_rows, what.as_text, what.end_of_text]
     if what.tokenizer == "bpe":
         options.append(what.vocab_size)
-    elif Path(what.tokenizer).is_dir():
-        files = sorted(path for path in Path(what.tokenizer).iterdir() if path.is_file())
+    elif (place := Path(what.tokenizer)).exists():
+        files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else [place]
         options += [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return hashlib.sha256(json.dumps([options, survey.fingerprint]).encode()).hexdigest()
 

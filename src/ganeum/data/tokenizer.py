@@ -14,25 +14,30 @@ from ganeum.errors import DataError
 
 Ids = npt.NDArray[np.uint32]
 END_OF_TEXT = "<|endoftext|>"
-_KIND_FILE = "ganeum.json"  # {"kind": …} and what that kind needs; BPE keeps its vocabulary beside it
+_KIND_FILE = "ganeum.json"  # {"kind": …} and what that kind needs; vocabularies lie beside it
+_MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")  # as SentencePiece's users name theirs
 
 
 class Tokenizer(ABC):
     """What turns text into ids below ``vocab_size`` and back.
 
-    The promise every kind keeps, for any text that is valid Unicode: ``decode(encode(text)) == text``, and the byte
+    The promise our own kinds keep, for any text that is valid Unicode: ``decode(encode(text)) == text``, and the byte
     lengths of its ids add up to ``len(text.encode())``. Text that looks like the end-of-text token is only text.
+    huggingface and sentencepiece promise the same of the text as they normalise it.
 
     Attributes:
-        kind: bpe, gpt2, bytes or characters.
+        kind: bpe, gpt2, bytes, characters, huggingface or sentencepiece.
+        cuts: a text cut in front of white space that follows something else has the same tokens.
         token_bytes: the bytes of UTF-8 that each id stands for; a special token stands for none.
         end_of_text: the id that ends a document; None where the vocabulary has none (nanoGPT's characters).
+        end_text: how that token is written.
     """
 
     kind: str
+    cuts = True
 
-    def __init__(self, token_bytes: Sequence[bytes], end_of_text: int | None) -> None:
-        self.token_bytes, self.end_of_text = tuple(token_bytes), end_of_text
+    def __init__(self, token_bytes: Sequence[bytes], end_of_text: int | None, end_text: str = END_OF_TEXT) -> None:
+        self.token_bytes, self.end_of_text, self.end_text = tuple(token_bytes), end_of_text, end_text
 
     @property
     def vocab_size(self) -> int:
@@ -57,7 +62,7 @@ class Tokenizer(ABC):
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``: U+FFFD where they end inside a character, ``<|endoftext|>`` for the special token.
+        """The text of ``ids``: U+FFFD where they end inside a character, ``end_text`` for the token that ends one.
 
         Raises:
             DataError: an id beyond the vocabulary.
@@ -66,7 +71,7 @@ class Tokenizer(ABC):
         for id in ids:
             if not 0 <= id < self.vocab_size:
                 raise DataError(f"token {id} is beyond the vocabulary of {self.vocab_size:,} ({self.kind})")
-            parts.append(END_OF_TEXT.encode() if id == self.end_of_text else self.token_bytes[id])
+            parts.append(self.end_text.encode() if id == self.end_of_text else self.token_bytes[id])
         return b"".join(parts).decode("utf-8", "replace")
 
     def byte_lengths(self) -> npt.NDArray[np.int32]:
@@ -135,18 +140,32 @@ def _code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def load_tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer that ``save`` wrote, or Hugging Face's ``tokenizers`` (a byte-level BPE with GPT-2's split).
+def load_tokenizer(place: str | Path, end_of_text: str | None = None) -> Tokenizer:
+    """The tokenizer that ``save`` wrote, or another library's.
+
+    Args:
+        place: a directory; or a ``tokenizer.json`` of Hugging Face's, or a ``.model`` of SentencePiece's.
+        end_of_text: the token that ends a text, where neither ``save`` nor the library's files say it; empty: none.
 
     Raises:
         DataError: nothing is there, it is damaged, or of a kind that ganeum does not know.
+        MissingExtra: SentencePiece is needed and not installed.
     """
     from ganeum.data.bpe import BPE
+    from ganeum.data.huggingface import HuggingFace, read_huggingface
+    from ganeum.data.pieces import MODEL, SentencePiece
 
-    directory = Path(directory)
+    directory = Path(place)
     try:
+        if directory.is_file():
+            if directory.suffix == ".model":
+                return SentencePiece(directory.read_bytes(), end_of_text)
+            return read_huggingface(directory, end_of_text)
         if not (directory / _KIND_FILE).exists():
-            return BPE.load(directory / "tokenizer.json", kind="bpe")
+            models = [directory / name for name in _MODELS if (directory / name).is_file()]
+            if models and not (directory / "tokenizer.json").is_file():
+                return SentencePiece(models[0].read_bytes(), end_of_text)
+            return read_huggingface(directory / "tokenizer.json", end_of_text)
         settings = json.loads((directory / _KIND_FILE).read_bytes())
         match settings.get("kind"):
             case "bytes":
@@ -155,11 +174,16 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
                 return Characters(str(settings["characters"]), end_of_text=bool(settings["end_of_text"]))
             case "bpe" | "gpt2" as kind:
                 return BPE.load(directory / "tokenizer.json", kind=kind)
+            case "huggingface":
+                description = (directory / "tokenizer.json").read_text(encoding="utf-8")
+                return HuggingFace(description, str(settings["end_of_text"]))
+            case "sentencepiece":
+                return SentencePiece((directory / MODEL).read_bytes(), str(settings["end_of_text"]))
             case kind:
                 raise DataError(
                     f"a tokenizer of kind {kind!r} is not known here",
                     where=str(directory / _KIND_FILE),
-                    why="there are bpe, gpt2, bytes and characters",
+                    why="there are bpe, gpt2, bytes, characters, huggingface and sentencepiece",
                     suggestion="prepare the data again: ganeum prepare …",
                 )
     except FileNotFoundError as error:

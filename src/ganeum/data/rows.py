@@ -1,0 +1,225 @@
+"""Rows as documents: the text column of JSON lines, JSON lists, CSV, TSV, Parquet, Arrow and opened datasets.
+
+JSON lines are cut into blocks like text and parsed by the workers. The others, of which nobody can tell where a row
+begins without reading all before it, are read here row by row, and travel to the workers as the text of their rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ganeum.data.files import TextFile
+from ganeum.data.forms import bare_name, opened
+from ganeum.errors import DataError, MissingExtra
+
+_LONGEST_ROW = 2**27  # bytes; a quote or bracket that is never closed must not gather the rest of the file
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where the text of a row is.
+
+    Attributes:
+        name: of the column.
+        skip_bad: rows that are broken are left out and counted, not an error.
+    """
+
+    name: str = "text"
+    skip_bad: bool = False
+
+    def text(self, row: object, path: Path, place: str) -> bytes | None:
+        """UTF-8 of the row's text, empty for null; what is not Unicode as the bytes it was. None: broken, left out.
+
+        Raises:
+            DataError: broken, and ``skip_bad`` is not set.
+        """
+        if not isinstance(row, dict):
+            return self.bad(path, place, f"it is {_kind(row)}, not an object with a column {self.name!r}")
+        if self.name not in row:
+            return self.bad(path, place, f"it has no column {self.name!r}, but {_listed(list(row))}", column=True)
+        return self.value(row[self.name], path, place)
+
+    def value(self, value: object, path: Path, place: str) -> bytes | None:
+        """The same of what stands in the column."""
+        if value is None:
+            return b""
+        if not isinstance(value, str):
+            return self.bad(path, place, f"its column {self.name!r} is {_kind(value)}, not text", column=True)
+        return utf8(value)
+
+    def bad(self, path: Path, place: str, why: str, *, column: bool = False) -> bytes | None:
+        """None for a broken row; raises DataError unless such rows are left out."""
+        if self.skip_bad:
+            return None
+        raise DataError(
+            f"{place} cannot be read as a row",
+            where=f"{path}, {place}",
+            why=why,
+            suggestion=("--column NAME, " if column else "")
+            + "--skip-bad-rows (they are left out and counted), or --as-text (the file as it stands is one text)",
+        )
+
+    def refuse_absent(self, path: Path, columns: Sequence[str]) -> None:
+        """Raises DataError where a file's columns lack the one that is wanted."""
+        if self.name not in columns:
+            raise DataError(
+                f"{path} has no column {self.name!r}",
+                where=str(path.absolute()),
+                why=f"it has {_listed(columns)}",
+                suggestion=f"--column {columns[0]}, say" if columns else "a file with a header line",
+            )
+
+
+TEXT_COLUMN = Column()
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8 of a text; bytes that were not UTF-8 come out as they went in, and halves of surrogate pairs as three."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, from an escape in JSON
+        return text.encode("utf-8", "surrogatepass")
+
+
+def line_text(line: bytes, column: Column, path: Path, number: int) -> bytes | None:
+    """The text of one JSON line, as ``Column.text`` gives it."""
+    try:
+        row = json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        return column.bad(path, f"line {number}", f"it is not JSON: {error}")
+    return column.text(row, path, f"line {number}")
+
+
+@contextmanager
+def texts(file: TextFile, column: Column) -> Iterator[tuple[Iterator[bytes | None], Callable[[], int]]]:
+    """The text of every row, None for a broken one; and what tells how many bytes of the file have been read.
+
+    Raises:
+        DataError: the column is not there, or a row is broken.
+        MissingExtra: Parquet or Arrow without pyarrow.
+    """
+    if file.form == "dataset":
+        column.refuse_absent(file.path, file.dataset.column_names)
+        only = file.dataset.select_columns([column.name]).with_format("arrow")
+        yield _of_batches(only.iter(_ROWS_AT_ONCE), file, column), partial(int, file.dataset.data.nbytes)
+        return
+    with opened(file.path) as (stream, raw):
+        if file.form == "columns":
+            yield _of_batches(_batches(file.path, stream, column), file, column), raw.tell
+        else:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            yield (_table if file.form == "table" else _list)(text, file.path, column), raw.tell
+
+
+def _table(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes | None]:
+    csv.field_size_limit(_LONGEST_ROW)
+    tab = Path(bare_name(path)).suffix.lower() == ".tsv"
+    reader = csv.reader(text, delimiter="\t" if tab else ",", strict=True)
+    header = next(reader, [])
+    if not header:
+        return
+    column.refuse_absent(path, header)
+    place = header.index(column.name)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield column.bad(path, f"line {line}", str(error))
+            continue
+        if row is None:
+            return
+        if not row:
+            continue  # a blank line
+        if len(row) > place:
+            yield utf8(row[place])
+        else:
+            yield column.bad(
+                path, f"line {line}", f"it has {len(row)} fields, and {column.name!r} is number {place + 1}"
+            )
+
+
+def _list(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes | None]:
+    decode, buffer, at, number = json.JSONDecoder().raw_decode, text.read(2**16), 0, 0
+    at = len(buffer) - len(buffer.lstrip()) + 1  # behind the bracket
+    while True:
+        rest = buffer[at:].lstrip(" \t\r\n,")
+        try:
+            if rest.startswith("]"):
+                return
+            row, end = decode(rest)
+        except ValueError as error:
+            more = text.read(max(2**16, len(rest)))
+            if not more or len(rest) > _LONGEST_ROW:
+                raise DataError(
+                    f"element {number + 1} of the list cannot be read",
+                    where=f"{path}, element {number + 1}",
+                    why=f"it is not JSON: {error}" if more else f"the file ends inside the list: {error}",
+                    suggestion="mend the file, or --as-text (the file as it stands is one text)",
+                ) from error
+            buffer, at = rest + more, 0
+            continue
+        number += 1
+        yield column.text(row, path, f"element {number}")
+        buffer, at = rest, end
+
+
+def _batches(path: Path, stream: BinaryIO, column: Column) -> Iterator[Any]:
+    """Arrow's batches of the one column."""
+    if find_spec("pyarrow") is None:
+        raise MissingExtra(
+            f"{path} needs the package pyarrow, which is not installed", suggestion='pip install "ganeum[parquet]"'
+        )
+    import pyarrow as pa
+    from pyarrow import ipc, parquet
+
+    if Path(bare_name(path)).suffix.lower() == ".parquet":
+        table = parquet.ParquetFile(stream)
+        column.refuse_absent(path, table.schema_arrow.names)
+        yield from table.iter_batches(_ROWS_AT_ONCE, columns=[column.name])
+        return
+    try:
+        batches = reader = ipc.open_stream(stream)
+    except pa.ArrowInvalid:  # the other of Arrow's two formats
+        stream.seek(0)
+        reader = ipc.open_file(stream)
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+    column.refuse_absent(path, reader.schema.names)
+    for batch in batches:
+        yield batch.select([column.name])
+
+
+def _of_batches(batches: Iterator[Any], file: TextFile, column: Column) -> Iterator[bytes | None]:
+    number = 0
+    try:
+        for batch in batches:
+            for value in batch.column(0).to_pylist():
+                number += 1
+                yield column.value(value, file.path, f"row {number}")
+    except ValueError as error:  # pyarrow's errors are
+        raise DataError(
+            f"{file.path} cannot be read",
+            where=f"{file.path}, behind row {number}",
+            why=" ".join(str(error).split()),
+            suggestion="fetch or write the file again",
+        ) from error
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return "null" if value is None else names.get(type(value), f"of type {type(value).__name__}")
+
+
+def _listed(columns: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, columns[:20])) + (", …" if len(columns) > 20 else "")
+    return f"the columns {shown}" if columns else "no columns"
