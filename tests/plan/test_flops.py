@@ -26,16 +26,26 @@ def test_document_000s_step() -> None:
     assert found.recomputed_per_token == 0
 
 
+SHAPES = {
+    "gpt2": {"bias": True},
+    "gpt2, narrow MLP": {"intermediate_size": 24},
+    "modern": {"style": "modern"},
+    "modern, shared keys, wide heads": {"style": "modern", "n_head": 4, "n_kv_head": 2, "head_dim": 24},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("vocab_size", [128, 100])
-def test_torch_counts_the_same(tied: bool, vocab_size: int) -> None:
+def test_torch_counts_the_same(tied: bool, vocab_size: int, shape: str) -> None:
     """FlopCounterMode sees exactly the closed form's work, forward and backward, and that of the padding's rows.
 
     Attention is run as plain products here, in one block of queries: torch's counter adds to fused kernels the scores
     that their backward pass computes again, and blocks of queries leave out most of the masked half. The first block's
     input needs a gradient (the embeddings learn), so no product is left out.
     """
-    model = Model(n_layer=2, n_head=2, n_embd=32, block_size=16, bias=True, tie_embeddings=tied, vocab_size=vocab_size)
+    size = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16} | SHAPES[shape]
+    model = Model(**size, tie_embeddings=tied, vocab_size=vocab_size)
     B, T = 3, model.block_size
     tokens, targets = torch.randint(0, vocab_size, (B, T)), torch.randint(0, vocab_size, (B, T))
     built = GPT(model)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ganeum.config.schema import Model
 from ganeum.models.gpt import GPT
@@ -40,6 +42,46 @@ def test_published_counts(expected: int, model: Model) -> None:
     assert expected == parameters.count(model, GPT2).total
 
 
+def qwen3(**keys: int | bool) -> tuple[Model, Qwen3Config]:
+    """One model in our words and in transformers'; `keys`: of transformers, as on the hub."""
+    theirs = Qwen3Config(head_dim=128, num_key_value_heads=8, vocab_size=151_936, **keys)
+    ours = Model(
+        style="modern",
+        n_layer=theirs.num_hidden_layers,
+        n_head=theirs.num_attention_heads,
+        n_kv_head=8,
+        head_dim=128,
+        n_embd=theirs.hidden_size,
+        intermediate_size=theirs.intermediate_size,
+        tie_embeddings=theirs.tie_word_embeddings,
+    )
+    return ours, theirs
+
+
+QWEN3 = {
+    "0.6B": (28, 16, 1024, 3072, True),
+    "1.7B": (28, 16, 2048, 6144, True),
+    "4B": (36, 32, 2560, 9728, True),
+    "8B": (36, 32, 4096, 12_288, False),
+}
+
+
+@pytest.mark.parametrize("name", QWEN3)
+def test_qwen3s_counts(name: str) -> None:
+    """The models of the hub have the parameters that transformers counts in them (0.6B: 596,049,920)."""
+    keys = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size", "tie_word_embeddings")
+    ours, theirs = qwen3(**dict(zip(keys, QWEN3[name], strict=True)))
+    with torch.device("meta"):
+        model = Qwen3ForCausalLM(theirs)
+    model.tie_weights()
+    expected = sum(p.numel() for p in model.parameters())
+    counted = parameters.count(ours, 151_936)
+    assert expected == counted.total
+    if name == "0.6B":  # its model card: "0.6B", "Number of Paramaters (Non-Embedding): 0.44B"
+        assert counted.total == 596_049_920
+        assert counted.non_embedding == pytest.approx(0.44e9, rel=0.01)
+
+
 models = st.builds(
     lambda n_head, head_dim, **rest: Model(n_head=n_head, n_embd=n_head * head_dim, **rest),
     n_head=st.integers(1, 4),
@@ -50,11 +92,25 @@ models = st.builds(
     qkv_bias=st.sampled_from([None, True, False]),
     tie_embeddings=st.booleans(),
     vocab_size=st.integers(1, 200),
+    intermediate_size=st.none() | st.integers(1, 50),
+)
+modern = st.builds(
+    lambda n_kv_head, groups, half, **rest: Model(
+        style="modern", n_head=n_kv_head * groups, n_kv_head=n_kv_head, head_dim=2 * half, **rest
+    ),
+    n_kv_head=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    half=st.integers(1, 4),
+    n_embd=st.integers(1, 20),
+    n_layer=st.integers(1, 3),
+    tie_embeddings=st.booleans(),
+    vocab_size=st.integers(1, 200),
+    intermediate_size=st.none() | st.integers(1, 50),
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(models)
+@given(models | modern)
 def test_counts_are_those_of_the_built_model(model: Model) -> None:
     """Whatever the config, the closed form is what torch counts, less the rows that pad the vocabulary."""
     assert isinstance(model.vocab_size, int)
@@ -68,3 +124,12 @@ def test_counts_are_those_of_the_built_model(model: Model) -> None:
     assert blocks == counted.non_embedding
     assert matrices + model.vocab_size * model.n_embd == counted.matmul
     assert counted.total == sum(counted.by_component.values())
+
+
+@settings(max_examples=30, deadline=None)
+@given(models | modern)
+def test_matrices_are_those_of_a_block(model: Model) -> None:
+    """`block_matrices` has the name and the (in, out) of every linear layer in a block."""
+    linear = {name: part for name, part in GPT(model).blocks[0].named_modules() if isinstance(part, torch.nn.Linear)}
+    expected = {name: (part.in_features, part.out_features) for name, part in linear.items()}
+    assert expected == parameters.block_matrices(model)
