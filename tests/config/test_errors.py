@@ -141,6 +141,41 @@ ConfigError: train.min_learning_rate is 0.001, above train.learning_rate, 0.0001
   where  a.yaml, lines 3 and 4
   why    the schedule goes down from the one to the other
   try    train.min_learning_rate: auto""",
+    "train: {max_iters: 3}\nmodel:\n  n_head: 6\n  n_kv_head: 4\n  style: modern\n  head_dim: 7\n  bias: true\n": """\
+ConfigError: model.n_head must be a multiple of model.n_kv_head, but 6 is not a multiple of 4
+  where  a.yaml, lines 3 and 4
+  why    each head of keys and values serves as many queries as the others
+  try    model.n_kv_head: 3 or 6
+
+ConfigError: the modern style has no model.bias
+  where  a.yaml, lines 5 and 7
+  why    it belongs to model.style: gpt2
+  try    model.style: gpt2, or the config without model.bias
+
+ConfigError: model.head_dim must be even, but it is 7
+  where  a.yaml, line 6
+  why    rotary positions turn its numbers pair by pair
+  try    model.head_dim: 8""",
+    "train: {max_iters: 3}\nmodel: {style: modern, n_embd: 18}\n": """\
+ConfigError: a head must have an even width, but model.n_embd / model.n_head is 3
+  where  a.yaml, line 2
+  why    rotary positions turn its numbers pair by pair
+  try    model.head_dim: 4""",
+    "train: {max_iters: 3}\nmodel:\n  n_kv_head: 2\n  rope_theta: 1e6\n": """\
+ConfigError: the gpt2 style has no model.n_kv_head
+  where  a.yaml, line 3
+  why    it belongs to model.style: modern
+  try    model.style: modern, or the config without model.n_kv_head
+
+ConfigError: the gpt2 style has no model.rope_theta
+  where  a.yaml, line 4
+  why    it belongs to model.style: modern
+  try    model.style: modern, or the config without model.rope_theta""",
+    "train:\n  max_iters: 3\n  lora:\n    rank: 8\n": """\
+ConfigError: train.lora.rank is set, and train.init_from is not
+  where  a.yaml, line 4
+  why    only the adapters are trained, and under them lie random weights: nothing useful can be learnt
+  try    train.init_from: a run, a checkpoint or an exported directory; or train.lora.rank: null""",
     # what is no YAML, or no config
     "train:\n  max_iters: 3\nseed: 1\nseed: 2\n": """\
 ConfigError: seed stands twice, first in line 3
@@ -324,6 +359,12 @@ def test_a_file_whose_own_name_is_no_directory_needs_another() -> None:
         "  where  con.yaml\n  try    name: a_name_of_letters_and_digits"
     )
     assert "fine" == load("con.yaml", ["name=fine"]).name
+
+
+def test_widths_are_free_where_the_head_s_own_is_given() -> None:
+    """With head_dim, n_embd need be no multiple of n_head; a value that says nothing is no contradiction."""
+    Path("a.yaml").write_text("train: {max_iters: 3}\nmodel: {style: modern, n_embd: 100, n_head: 6, head_dim: 16}")
+    assert 100 == load("a.yaml", ["qkv_bias=false"]).model.n_embd
 
 
 def test_a_stored_config_may_hold_a_length_and_its_steps() -> None:

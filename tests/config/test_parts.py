@@ -143,8 +143,13 @@ def test_every_key_and_section_has_its_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "text"), [(reference.BASE, reference.base_yaml()), (reference.PAGE, reference.page())]
+    ("path", "text"),
+    [
+        (reference.BASE, reference.base_yaml()),
+        (reference.PAGE, reference.page()),
+        (reference.NAMES, reference.names_page()),
+    ],
 )
 def test_the_written_pages_are_up_to_date(path: Path, text: str) -> None:
-    """configs/base.yaml and docs/config.md are the schema; `python -m ganeum.config.reference` writes them."""
+    """What lies in configs/ and docs/ is what `python -m ganeum.config.reference` writes."""
     assert text == (ROOT / path).read_text(encoding="utf-8")

@@ -16,6 +16,10 @@ def command(
         list[str],
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="a YAML file and keys to set on it", show_default=False),
     ],
+    section: Annotated[
+        str | None,
+        typer.Option("--config-section", metavar="NAME", help="the one config to take of a file that holds several"),
+    ] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="tokens in the data, where it is not prepared yet")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="derive every figure, with the numbers put in")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON, as in plan.json")] = False,
@@ -28,6 +32,7 @@ def command(
     that is not prepared, say how large it will be with --tokens.
     """
     import json
+    import sys
 
     from ganeum.config import load
     from ganeum.config.arguments import split_arguments
@@ -44,7 +49,7 @@ def command(
             where=" ".join(["ganeum plan", *files]),
             suggestion="ganeum plan configs/demo.yaml",
         )
-    config = load(files[0], overrides)
+    config = load(files[0], overrides, section=section, say=lambda text: print(text + "\n", file=sys.stderr))
     size = size_of(config.data.directory)
     found = plan(
         config,

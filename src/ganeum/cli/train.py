@@ -21,6 +21,10 @@ def command(
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="a YAML file and keys to set on it", show_default=False),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="the YAML file, where it does not come first")] = None,
+    section: Annotated[
+        str | None,
+        typer.Option("--config-section", metavar="NAME", help="the one config to take of a file that holds several"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away a run of that name first")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the summary as JSON, the rest on standard error")
@@ -30,7 +34,8 @@ def command(
 
     The same command again goes on with a run that was interrupted, by whatever, from its last checkpoint, and ends
     with the same weights as one that was not; it says so where the run is finished. A larger length extends it.
-    Keys are set as `max_iters=100`, `--max_iters=100` or `--max_iters 100`.
+    Keys are set as `max_iters=100`, `--max_iters=100` or `--max_iters 100`. Hugging Face's names are understood
+    (docs/huggingface.md).
 
     Ctrl-C finishes the step and writes a checkpoint (exit status 130; 143 for SIGTERM); a second one stops at once.
     """
@@ -48,8 +53,10 @@ def command(
             where=" ".join(["ganeum train", *files]),
             suggestion="ganeum train configs/demo.yaml, or `ganeum queue` for several",
         )
+    stream = sys.stderr if as_json else sys.stdout
+    asked = load(files[0], overrides, section=section, say=lambda text: print(text + "\n", file=stream))
     try:
-        summary = train(load(files[0], overrides), overwrite=overwrite, stream=sys.stderr if as_json else sys.stdout)
+        summary = train(asked, overwrite=overwrite, stream=stream)
     except Interrupted as stop:
         raise typer.Exit(stop.exit_status) from None
     if as_json:

@@ -134,7 +134,7 @@ def _shape(config: Config, at: Callable[..., str], right: Callable[..., bool]) -
         value = value_of(config, key)
         if right(key) and value != silent and value is not False:
             yield ConfigError(
-                f"{key} is nothing that the {model.style} style has",
+                f"the {model.style} style has no {key}",
                 where=at(key, "model.style"),
                 why=f"it belongs to model.style: {other}",
                 suggestion=f"model.style: {other}, or the config without {key}",

@@ -56,7 +56,7 @@ def deepspeed(given: Given) -> Meaning:
         raise refusal(
             given,
             "deepspeed",
-            what=f"deepspeed: {', '.join(unknown)} has no meaning here",
+            what=f"deepspeed: {', '.join(unknown)} {'has' if len(unknown) == 1 else 'have'} no meaning here",
             why="of its parts the optimizer's offload, bf16, fp16 and gradient_clipping are understood",
             suggestion="train.activation_checkpointing, if that is what it was for"
             if "activation_checkpointing" in unknown
@@ -95,7 +95,8 @@ def _read(value: Value) -> Mapping[str, Any]:
 
 def _zero(given: Given, content: object) -> list[Setting]:
     options = content if isinstance(content, dict) else {}
-    device = {part: (options.get(part) or {}).get("device") for part in ("offload_optimizer", "offload_param")}
+    offloads = {part: options.get(part) for part in ("offload_optimizer", "offload_param")}
+    device = {part: one.get("device") if isinstance(one, dict) else None for part, one in offloads.items()}
     if device["offload_param"] not in (None, "none"):
         raise refusal(
             given,
@@ -112,8 +113,8 @@ def _zero(given: Given, content: object) -> list[Setting]:
             why="the optimizer's state lies on the device or in the CPU's memory",
             suggestion='"offload_optimizer": {"device": "cpu"}',
         )
-    offloads = device["offload_optimizer"] == "cpu" or options.get("cpu_offload") is True
-    return [Setting("train.optimizer_offload", True)] if offloads else []
+    offloaded = device["offload_optimizer"] == "cpu" or options.get("cpu_offload") is True
+    return [Setting("train.optimizer_offload", True)] if offloaded else []
 
 
 def _check_batch(given: Given, part: str, content: object) -> None:

@@ -226,6 +226,13 @@ NEEDLESS = {
     "device: auto takes it": ("use_mps_device",),
     "generation has no part in training": (
         "inference.batch_size",
+        "inference.do_sample",
+        "inference.early_stopping",
+        "inference.length_penalty",
+        "inference.max_length",
+        "inference.no_repeat_ngram_size",
+        "inference.num_beams",
+        "inference.repetition_penalty",
         "generation_config",
         "generation_max_length",
         "generation_num_beams",
@@ -239,6 +246,14 @@ NEEDLESS = {
         "model.summary_proj_to_labels",
         "model.summary_type",
         "model.summary_use_proj",
+    ),
+    "it is about what a program gets back": (
+        "model.id2label",
+        "model.label2id",
+        "model.output_attentions",
+        "model.output_hidden_states",
+        "model.problem_type",
+        "model.return_dict",
     ),
     "only use_sliding_window reads it, which is refused here": ("model.max_window_layers", "model.sliding_window"),
 }
@@ -272,8 +287,8 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "overwrite_output_dir": (OFF, "nothing is overwritten by a config: `--overwrite` on the command line does it"),
     "resume_from_checkpoint": (
         (None, True),
-        "the same command always goes on with its run; train.init_from starts a new one from a checkpoint's weights, "
-        "and --overwrite begins again",
+        "the same command always goes on with its run; train.init_from starts from a checkpoint's weights, "
+        "--overwrite anew",
     ),
     "ignore_data_skip": (OFF, "a run always goes on in the data where it was"),
     "train_sampling_strategy": ((None, "random", "group_by_length"), "windows are always shuffled: data.order"),
@@ -303,6 +318,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "model.scale_attn_weights": ((None, True), "attention is always scaled by the root of its width"),
     "model.scale_attn_by_inverse_layer_idx": ((None, False), "attention is scaled by the root of its width alone"),
     "model.reorder_and_upcast_attn": ((None, False), "attention computes in train.precision"),
+    "model.chunk_size_feed_forward": (OFF, "train.loss_chunk and a smaller train.micro_batch_size save that memory"),
     "model.add_cross_attention": ((None, False), "there is no encoder to attend to"),
     "model.is_encoder_decoder": ((None, False), "models here are decoders"),
 }

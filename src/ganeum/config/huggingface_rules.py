@@ -6,6 +6,7 @@ Each takes all of Hugging Face's names that are known so far, and says what they
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -53,9 +54,10 @@ PROJECT = "huggingface"  # what the Trainer calls it unless told
 
 
 def refusal(given: Given, *names: str, why: str, suggestion: str | None = None, what: str | None = None) -> ConfigError:
-    """The error that these names mean nothing here, as they were written."""
+    """The error that these names mean nothing here, as they were written; or `what` instead of that."""
+    verb = "has" if len(names) == 1 else "have"
     return ConfigError(
-        what or f"{written(given, *names)} has no meaning here",
+        what or f"{written(given, *names)} {verb} no meaning here",
         where=joined(given[name].place for name in names),
         why=why,
         suggestion=suggestion,
@@ -63,8 +65,15 @@ def refusal(given: Given, *names: str, why: str, suggestion: str | None = None, 
 
 
 def written(given: Given, *names: str) -> str:
-    """`fp16: true, bf16: true`, as the user wrote it."""
-    return ", ".join(f"{name}: {given[name].text or given[name].value}" for name in names)
+    """`fp16: true, bf16: true`, as the user wrote it; of a mapping its name, and nothing that is secret."""
+
+    def one(name: str) -> str:
+        value = given[name]
+        if isinstance(value.value, dict):
+            return name
+        return f"{name}: " + ("…" if name.endswith("hub_token") else value.text or str(value.value))
+
+    return ", ".join(map(one, names))
 
 
 def first(given: Given, *names: str) -> str | None:
@@ -77,7 +86,7 @@ def number(given: Given, *names: str) -> float | None:
     if (name := first(given, *names)) is None:
         return None
     value = given[name].value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise refusal(given, name, what=f"{name} must be a number, but it is {given[name].text!r}", why="")
     return value
 
@@ -253,8 +262,8 @@ def schedule(given: Given) -> Meaning:
 
 def _lowest(given: Given, options: dict[str, Any]) -> Setting:
     """Where the schedule ends: 0, or as the options say. What it understands of them is taken out."""
-    value = float(options.pop("min_lr", 0.0) or 0.0)
-    share = next((float(options.pop(name)) for name in ("min_lr_rate", "min_lr_ratio") if options.get(name)), 0.0)
+    value, *shares = (_option(given, options, name) or 0.0 for name in ("min_lr", "min_lr_rate", "min_lr_ratio"))
+    share = max(shares)
     if share:
         if (peak := number(given, "learning_rate")) is None:
             raise refusal(
@@ -270,7 +279,7 @@ def _lowest(given: Given, options: dict[str, Any]) -> Setting:
 
 def _decay(given: Given, options: dict[str, Any]) -> list[Setting]:
     """num_decay_steps as a share of max_steps."""
-    if (decay := options.pop("num_decay_steps", None)) is None:
+    if (decay := _option(given, options, "num_decay_steps")) is None:
         return []
     steps = number(given, "max_steps")
     if not steps or steps <= 0:
@@ -281,7 +290,16 @@ def _decay(given: Given, options: dict[str, Any]) -> list[Setting]:
             why="the decay is a share of all steps here",
             suggestion="train.decay_share",
         )
-    return [Setting("train.decay_share", float(decay) / steps)]
+    return [Setting("train.decay_share", decay / steps)]
+
+
+def _option(given: Given, options: dict[str, Any], name: str) -> float | None:
+    """A number out of lr_scheduler_kwargs, taken out of it; None if it is not there."""
+    value = options.pop(name, None)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        what = f"lr_scheduler_kwargs: {name} must be a number, but it is {value!r}"
+        raise refusal(given, "lr_scheduler_kwargs", what=what, why="")
+    return value
 
 
 def logging(given: Given) -> Meaning:

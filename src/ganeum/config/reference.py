@@ -1,19 +1,23 @@
-"""Writes what the schema says into `configs/base.yaml` and `docs/config.md`: `python -m ganeum.config.reference`.
+"""Writes `configs/base.yaml`, `docs/config.md` and `docs/huggingface.md`: `python -m ganeum.config.reference`.
 
-A test compares the files with what is written here, so they cannot lag behind.
+The first two from the schema, the last from the table of names. A test compares the files with what is written here,
+so they cannot lag behind.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
+from ganeum.config.huggingface import TABLE, Name
 from ganeum.config.keys import Key, keys, sections
 
 BASE = Path("configs/base.yaml")
 PAGE = Path("docs/config.md")
+NAMES = Path("docs/huggingface.md")
 COLUMN = 36  # of base.yaml, where the comments begin
 
 
@@ -57,6 +61,49 @@ def page() -> str:
     return HEAD + "\n".join(rows).lstrip("\n") + "\n"
 
 
+def names_page() -> str:
+    """The page of Hugging Face's names: turned, not needed, refused."""
+    tables = {
+        "{turned}": _turned(""),
+        "{model}": _turned("model.") + "\n\n" + _reasons("model.", lambda one: True),
+        "{inference}": _turned("inference.") + "\n\n" + _reasons("inference.", lambda one: True),
+        "{needless}": _reasons("", lambda one: one.neutral is None),
+        "{refused}": _reasons("", lambda one: one.neutral is not None),
+    }
+    text = NAMES_PAGE
+    for place, table in tables.items():
+        text = text.replace(place, table)
+    return text
+
+
+def _within(section: str) -> dict[str, Name]:
+    """The names of a section without it: `""`, `model.` or `inference.`."""
+    return {
+        name.removeprefix(section): one
+        for name, one in sorted(TABLE.items())
+        if name.startswith(section) and (section or "." not in name)
+    }
+
+
+def _turned(section: str) -> str:
+    rows = ["| name | here | |", "|---|---|---|"]
+    for name, one in _within(section).items():
+        if one.ours:
+            ours = ", ".join(f"`{key}`" if key in keys() else key for key in one.ours.split(", "))
+            rows.append(f"| `{name}` | {ours} | {one.note} |")
+    return "\n".join(rows)
+
+
+def _reasons(section: str, wanted: Callable[[Name], bool]) -> str:
+    """The names that set nothing, by the reason; what may stand there all the same, where not everything may."""
+    rows: dict[str, list[str]] = {}
+    for name, one in _within(section).items():
+        if not one.ours and wanted(one):
+            rows.setdefault(one.note, []).append(f"`{name}`")
+    lines = ["| names | because |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {', '.join(names)} | {note} |" for note, names in rows.items())])
+
+
 def _sentence(key: Key) -> str:
     unsaid = [word for word in key.words if word not in key.description and word != "auto"]
     return key.description + (f" ({key.kind})" if unsaid else "")
@@ -90,8 +137,10 @@ train:
   unsets a key.
 - **`auto`** is decided once, when the run is made. `config.yaml` in the run's directory says what it became, and
   `plan.json` why.
-- **Mistakes** are reported all at once with file and line: unknown keys with the nearest one, names from nanoGPT and
-  Hugging Face with ours, values of the wrong kind, values that contradict each other.
+- **Hugging Face's names** (`per_device_train_batch_size`, `fp16`, `save_steps`, …) are turned into these:
+  [huggingface](huggingface.md). `--config-section NAME` takes one config of a file that holds several.
+- **Mistakes** are reported all at once with file and line: unknown keys with the nearest one, names from nanoGPT with
+  ours, values of the wrong kind, values that contradict each other.
 
 `train.batch_size` is the batch that the model learns with, sequences per optimizer step. `train.micro_batch_size` of
 them are computed at one time, and how often gradients are accumulated follows from the two. `step` counts completed
@@ -102,8 +151,80 @@ This page is written from `src/ganeum/config/schema.py` by `python -m ganeum.con
 """
 
 
+NAMES_PAGE = """\
+# Hugging Face's names
+
+A config may be written in the names of `TrainingArguments` and of a model's `config.json`: they become ganeum's, once,
+and `config.yaml` in the run's directory holds ganeum's alone. Nothing is ignored: a name is turned, or it makes no
+difference here and the reason is said, or it is refused with the reason.
+
+```yaml
+# config.yaml
+small:
+  base: configs/base.yaml     # what the section does not say: the model, the data
+  training:
+    per_device_train_batch_size: 4
+    gradient_accumulation_steps: 2
+    fp16: true
+    lr_scheduler_type: linear
+    dataloader_num_workers: 4
+  inference:
+    batch_size: 8
+```
+
+`ganeum train config.yaml --config-section small --max_steps 10` begins with
+
+```text
+Hugging Face's names in this config mean:
+  per_device_train_batch_size: 4, gradient_accumulation_steps: 2 → train.batch_size: 8, train.micro_batch_size: 4
+  fp16: true → train.precision: fp16
+  lr_scheduler_type: linear → train.schedule: wsd, train.decay_share: 1, train.min_learning_rate: 0
+  max_steps: 10 → train.max_iters: 10
+  dataloader_num_workers: 4 (no workers are needed: a batch is read from memory-mapped files)
+  inference.batch_size: 8 (generation has no part in training)
+```
+
+- **Where**: at the top of a file, below `training:` or `train:`, and on the command line (`max_steps=10`,
+  `--max_steps 10`, `--fp16`); a model's below `model:`. `--config-section NAME` takes one section of a file that holds
+  several, and the run is called `FILE-NAME`.
+- **Who wins**: the command line over the file, the file over its `base:`, in whosever names. One thing said twice in
+  one file, in two ways, is an error that names both lines.
+- **What is not said** has ganeum's default, not Hugging Face's (learning rate 5e-5 with linear decay, no warm-up, no
+  weight decay, β₂ 0.999, 3 epochs): [config](config.md) lists them.
+- **A length** must be said: `max_steps` or `num_train_epochs`.
+
+This page is written from `src/ganeum/config/huggingface.py` by `python -m ganeum.config.reference`.
+
+## Turned into ours
+
+{turned}
+
+## A model's, below `model:`
+
+Of those that set nothing, some are refused if they ask for something else than what the reason says.
+
+{model}
+
+## Below `inference:`
+
+{inference}
+
+## Not needed
+
+Taken with any value, and named when a run starts.
+
+{needless}
+
+## Refused
+
+With any value but the one that says what is so here anyway.
+
+{refused}
+"""
+
+
 def main() -> None:
-    for path, text in ((BASE, base_yaml()), (PAGE, page())):
+    for path, text in ((BASE, base_yaml()), (PAGE, page()), (NAMES, names_page())):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(path)

@@ -31,7 +31,7 @@ class Translator:
     """All of their names so far, from every layer: a name meets those of the layers below it."""
 
     given: dict[str, Value] = field(default_factory=dict)
-    turned: dict[Rule | str, Turned] = field(default_factory=dict)  # by where they met, or the one name
+    turned: list[Turned] = field(default_factory=list)
     aside: dict[str, Value] = field(default_factory=dict)  # what sets nothing
 
     def forget_names(self) -> None:
@@ -54,10 +54,10 @@ class Translator:
                 self.given.pop(name, None)
         self.given.update(layer)
         found = list(self._meetings(layer, errors))
+        self.turned += found
         values: dict[str, Value] = {}
         said_by: dict[str, Turned] = {}
         for one in found:
-            self.turned[TABLE[one.names[0]].rule or one.names[0]] = one
             for key, value in one.settings.items():
                 before = values.get(key) or ours.get(key)
                 if before is not None and before.value != value.value:
@@ -115,7 +115,7 @@ class Translator:
         """What became of all of their names, for people; None if there are none. `values`: what our keys ended as, so
         that nothing is said of what another layer replaced."""
         lines: list[str] = []
-        for one in self.turned.values():
+        for one in self.turned:
             every = {**one.settings, **one.implied}
             kept = {key: value for key, value in every.items() if values.get(key) is value}
             same = [key.rpartition(".")[2] for key in kept] == [name.rpartition(".")[2] for name in one.names]
