@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import re
 import signal
 from io import StringIO
 from pathlib import Path
@@ -170,3 +171,12 @@ def test_the_example_in_the_docstring_runs(yaml: Path) -> None:
     assert doctest.DocTestRunner().run(example, clear_globs=False) == (0, 1)
     ended = train(yaml, callbacks=[example.globs["StopAt"](99.0)], stream=StringIO()).summary
     assert ("callback", 5) == (ended["ended_by"], ended["steps"])
+
+
+def test_the_example_in_the_docs_runs(yaml: Path) -> None:
+    """The Python of docs/training.md, as it stands."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    for block in re.findall("```python\n(.*?)```", page, re.DOTALL):
+        exec(block, {})
+    ended = json.loads(Path("results/tiny/summary.json").read_text())
+    assert ("callback", True) == (ended["ended_by"], ended["val_loss"] <= 4.0)

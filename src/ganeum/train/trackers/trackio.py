@@ -17,10 +17,10 @@ class Trackio(Tracker):
     """One run of trackio's before and after a resume: logs/trackio.json says that it was begun."""
 
     def open(self, training: Training) -> None:
-        trackio: Any = import_module("trackio")
+        self._trackio: Any = import_module("trackio")
         kept, project = training.run.logs_dir / "trackio.json", training.config.log.trackio.project
         with redirect_stdout(StringIO()):  # it greets on standard output, which may be the summary's
-            self._run = trackio.init(
+            self._run = self._trackio.init(
                 project=project,
                 name=training.run.name,
                 resume="allow" if kept.exists() else "never",
@@ -36,4 +36,4 @@ class Trackio(Tracker):
 
     def finish(self, *, well: bool) -> None:
         with redirect_stdout(StringIO()):
-            self._run.finish()
+            self._trackio.finish()
