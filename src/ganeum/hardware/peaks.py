@@ -112,8 +112,14 @@ def _remember(known: dict[str, dict[str, float]]) -> None:
 
 
 def with_measured_peak(device: Device, precision: str) -> Device:
-    """``device`` with its peak at ``precision`` measured, if it is a CPU; a GPU's peak is the catalogue's."""
+    """``device`` with its peak at ``precision`` measured, if it is a CPU with the memory for it; a GPU's peak is the
+    catalogue's."""
     if device.kind != "cpu":
         return device
-    known = device.peak_flops_per_second | {precision: measure_peak(precision, device.name)}
+    try:
+        known = device.peak_flops_per_second | {precision: measure_peak(precision, device.name)}
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        return device
     return replace(device, peak_flops_per_second=known, source="matrix products measured on this machine")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,28 +33,35 @@ class Lever:
         return " ".join(f"{key}={_typed(value)}" for key, value in self.settings.items())
 
 
-def that_fit(config: Config, device: Device, most_bytes: float) -> list[Lever]:
-    """Levers with which one sequence at once needs at most ``most_bytes``, by the estimate; the cheapest first.
+def that_fit(config: Config, device: Device, fits: Callable[[Lever], bool]) -> list[Lever]:
+    """Levers with which one sequence at once fits; the cheapest first.
 
-    First those that leave model and text as they are, each alone; where none of them is enough, as few of them as are
-    together; then a shorter context, LoRA where there are weights to start from, and at last a smaller model.
+    First those that leave model and text as they are, each alone, three at most; where none of them is enough, as few
+    of them as are together; then a shorter context, LoRA where there are weights to start from, and at last a smaller
+    model.
 
     Args:
         config: with ``model.vocab_size`` resolved.
+        fits: decides for one lever: :func:`by_estimate`, or a trial.
     """
+    now = _bytes(config, device, {})
 
     def weighed(settings: Mapping[str, Any], cost: str) -> Lever:
         return Lever(settings, cost, _bytes(config, device, settings))
 
     keeping = [weighed({key: value}, cost) for key, value, cost in _keeping(config, device)]
-    fitting = [lever for lever in keeping if lever.bytes <= most_bytes]
-    if not fitting:
-        together = _together(config, device, keeping, most_bytes)
-        fitting = [together] if together else []
+    keeping = [lever for lever in keeping if lever.bytes < now]
+    fitting = list(islice(filter(fits, keeping), 3))
+    if not fitting and (together := _together(keeping, weighed, fits)):
+        fitting = [together]
     for kind in (_shorter, _lora, _smaller):
-        found = next((w for w in (weighed(*way) for way in kind(config)) if w.bytes <= most_bytes), None)
-        fitting += [found] if found else []
+        fitting += islice((lever for way in kind(config) if fits(lever := weighed(*way))), 1)
     return fitting
+
+
+def by_estimate(most_bytes: float) -> Callable[[Lever], bool]:
+    """For :func:`that_fit`: what is needed is at most so much."""
+    return lambda lever: lever.bytes <= most_bytes
 
 
 def table(levers: list[Lever]) -> str:
@@ -93,7 +101,9 @@ def _keeping(config: Config, device: Device) -> Iterator[tuple[str, Any, str]]:
         yield "train.optimizer", "adafactor", "next to no state; another optimizer wants another learning rate"
 
 
-def _together(config: Config, device: Device, levers: list[Lever], most_bytes: float) -> Lever | None:
+def _together(
+    levers: list[Lever], weighed: Callable[[Mapping[str, Any], str], Lever], fits: Callable[[Lever], bool]
+) -> Lever | None:
     """As few of them as are enough, the cheapest; of two values of a key, the one that needs less. None: too few."""
     best: dict[str, Lever] = {}
     for lever in levers:
@@ -101,17 +111,17 @@ def _together(config: Config, device: Device, levers: list[Lever], most_bytes: f
         if key not in best or lever.bytes < best[key].bytes:
             best[key] = lever
 
-    def settings(keys: Mapping[str, Lever]) -> dict[str, Any]:
-        return {key: value for lever in keys.values() for key, value in lever.settings.items()}
+    def joined(chosen: list[Lever]) -> Lever:
+        settings = {key: value for lever in chosen for key, value in lever.settings.items()}
+        return weighed(settings, "together: " + "; ".join(lever.cost for lever in chosen))
 
-    if _bytes(config, device, settings(best)) > most_bytes:
+    if len(best) < 2 or not fits(joined(list(best.values()))):
         return None
     for key in reversed(list(best)):  # the dearest go first, where it fits without them
-        without = {name: lever for name, lever in best.items() if name != key}
-        if _bytes(config, device, settings(without)) <= most_bytes:
-            best = without
-    cost = "together; " + "; ".join(lever.cost for lever in best.values())
-    return Lever(settings(best), cost, _bytes(config, device, settings(best)))
+        without = [lever for name, lever in best.items() if name != key]
+        if len(without) > 1 and fits(joined(without)):
+            del best[key]
+    return joined(list(best.values()))
 
 
 def _shorter(config: Config) -> Iterator[tuple[dict[str, Any], str]]:

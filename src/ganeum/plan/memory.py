@@ -13,6 +13,8 @@ from ganeum.plan.parameters import Parameters
 # Numbers of the model and the step, which cannot be imported without torch; tests hold them together.
 VOCAB_MULTIPLE = 64  # models/gpt.py
 CPU_KEEPS_WEIGHTS, CPU_BLOCK = 1024, 64  # models/cpu_attention.py: up to this context, in blocks of so many queries
+PIECE, STACK = 1 << 22, 1 << 24  # step/optimizers.py
+FRAMEWORK = {"cpu": 120.0 * 2**20, "cuda": 0.0, "mps": 0.0}  # docs/plan.md: steps of four models on a CPU
 LOSS_CHUNK = {"cpu": 512, "cuda": 2048, "mps": 2048}  # what `train.loss_chunk: auto` becomes (step/optimizer_step.py)
 
 
@@ -26,6 +28,8 @@ class Memory:
         optimizer: its state, as far as it lies on the device.
         activations: what the backward pass needs of a micro-batch, and what is computed again for it.
         loss: a chunk of logits on its way to a gradient, and the output layer's own gradient.
+        update: what the optimizer computes on the way, when activations and loss are gone.
+        framework: what torch, its kernels and threads take beside all tensors of ours, on a CPU.
     """
 
     weights: float
@@ -33,6 +37,8 @@ class Memory:
     optimizer: float
     activations: float
     loss: float
+    update: float
+    framework: float
 
     @property
     def total(self) -> float:
@@ -40,8 +46,9 @@ class Memory:
 
     @property
     def parts(self) -> dict[str, float]:
-        """Name → bytes."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Name → bytes, of what is there at the fullest moment: activations and loss, or the update."""
+        absent = ("update",) if self.activations + self.loss >= self.update else ("activations", "loss")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in absent}
 
 
 def training(config: Config, *, kind: Kind, micro_batch_size: int, precision: str, loss_chunk: int) -> Memory:
@@ -66,6 +73,8 @@ def training(config: Config, *, kind: Kind, micro_batch_size: int, precision: st
         optimizer=0.0 if train.optimizer_offload and kind == "cuda" else state_bytes(model, train, counted),
         activations=tokens * (layers + 16.0 * model.n_embd),
         loss=16.0 * min(loss_chunk, tokens) * _padded(model) + wide * _padded(model) * model.n_embd,
+        update=update_bytes(model, train, kind),
+        framework=FRAMEWORK[kind],
     )
 
 
@@ -80,6 +89,8 @@ def evaluation(config: Config, *, kind: Kind, eval_batch_size: int, precision: s
         optimizer=0.0 if train.optimizer_offload and kind == "cuda" else state_bytes(model, train, counted),
         activations=tokens * (layer_bytes(model, kind=kind, half=half, dropout=False) + 12.0 * model.n_embd),
         loss=12.0 * min(loss_chunk, tokens) * _padded(model),
+        update=0.0,
+        framework=FRAMEWORK[kind],
     )
 
 
@@ -104,6 +115,24 @@ def state_bytes(model: Model, train: Train, counted: Parameters) -> float:
     if train.optimizer == "sgd":
         return 4.0 * every if train.momentum else 0.0
     return 0.0
+
+
+def update_bytes(model: Model, train: Train, kind: Kind) -> float:
+    """What an update needs beside weights, gradients and state: nothing with torch's fused AdamW; else about eight
+    numbers in fp32 for each weight of the piece that is under way (step/optimizers.py): a part of one weight, Muon's
+    stack of matrices, Adafactor's whole weight."""
+    matrices = [rows * columns for rows, columns in parameters.block_matrices(model).values()]
+    embedding = _padded(model) * model.n_embd
+    largest = min(PIECE, max(*matrices, embedding))
+    if train.optimizer == "adamw" and train.weights == "fp32" and not (train.optimizer_offload and kind == "cuda"):
+        return 0.0
+    if train.lora.rank is not None:
+        return 0.0
+    if train.optimizer == "muon":
+        largest = max(largest if train.weights == "bf16" else 0, min(STACK, model.n_layer * max(matrices)))
+    elif train.optimizer == "adafactor":
+        largest = max(*matrices, embedding)
+    return 8 * 4.0 * largest
 
 
 def kept_bytes(model: Model, train: Train, *, kind: Kind, half: bool) -> float:

@@ -57,7 +57,8 @@ def choose_for_evaluation(config: Config, device: Device) -> tuple[int, str]:
     while 2 * doubled * block_size <= most and fits(needed_to_evaluate(config, device, 2 * doubled), device):
         doubled *= 2
     if doubled == size:
-        return size, "as training"
+        busy = 2 * size * block_size > most
+        return size, "as training: more " + ("bring no speed" if busy else "would not fit")
     room = f"about {_gib(needed_to_evaluate(config, device, doubled))} of {_usable(device)} usable"
     return doubled, f"{doubled // size} times the micro-batch, without a backward pass: {room}"
 

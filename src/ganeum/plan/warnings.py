@@ -15,7 +15,7 @@ from ganeum.hardware.device import Device
 from ganeum.plan.flops import Flops
 from ganeum.plan.flops import count as count_flops
 from ganeum.plan.lengths import Lengths
-from ganeum.plan.levers import needs, table, that_fit
+from ganeum.plan.levers import by_estimate, needs, table, that_fit
 from ganeum.plan.micro_batch import SHARE, needed
 from ganeum.plan.parameters import Parameters
 
@@ -110,7 +110,7 @@ def _does_not_fit(facts: Facts) -> Iterator[Warning]:
         f"({needs(memory)}); {units.gib(usable)} are usable",
         "train.micro_batch_size=auto"
         if size > 1
-        else table(that_fit(facts.config, device, SHARE * usable)) or "a far smaller model",
+        else table(that_fit(facts.config, device, by_estimate(SHARE * usable))) or "a far smaller model",
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
+
+from ganeum import units
 
 T = TypeVar("T")
 Part = Literal["start", "step", "update", "evaluation", "sample"]
@@ -42,9 +45,13 @@ def is_it(error: BaseException) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """The first line of it: the rest is advice that is not ours, or a stack."""
+    """How much was asked for, where the error tells; else its first line. Its advice is not ours, and often long."""
     line = (str(error).splitlines() or [""])[0]
-    return line.partition("DefaultCPUAllocator: ")[2] or line or "no more could be allocated"
+    if asked := re.search(r"tried to allocate (\d+) bytes", line):  # torch's CPU allocator
+        return f"{units.size(int(asked[1]))} more were refused"
+    if asked := re.search(r"Tried to allocate ([\d.]+ \w+)", line):  # CUDA's
+        return f"{asked[1]} more were refused"
+    return line or "no more could be allocated"
 
 
 def attempt(work: Callable[[], T], part: Callable[[], Part]) -> T | Full:

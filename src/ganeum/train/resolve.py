@@ -161,7 +161,7 @@ def _hours(choices: Choices, hours: float, corpus: Corpus) -> None:
 
 
 def _measure(choices: Choices, corpus: Corpus, steps: int | None = None, **settings: Any) -> Pace:
-    return _fitting(choices, lambda config: pace.measure(change(config, settings), corpus, steps=steps))
+    return _fitting(choices, corpus, lambda config: pace.measure(change(config, settings), corpus, steps=steps))
 
 
 def _proof(choices: Choices, corpus: Corpus) -> None:
@@ -173,22 +173,27 @@ def _proof(choices: Choices, corpus: Corpus) -> None:
     needed = micro_batch.needed(choices.config, device, size).total
     if device.kind == "cpu" and needed < SURE * device.usable_gib * units.GIB:
         return
-    _fitting(choices, lambda config: trial.fits(config, corpus))
+    _fitting(choices, corpus, lambda config: trial.fits(config, corpus))
 
 
-def _fitting(choices: Choices, work: Callable[[Config], T | Full]) -> T:
+def _fitting(choices: Choices, corpus: Corpus, work: Callable[[Config], T | Full]) -> T:
     """What `work` makes of the config; where memory runs out in it, of the next smaller size that is ours to choose."""
     while isinstance(result := work(choices.config), Full):
-        _smaller(choices, result)
+        _smaller(choices, corpus, result)
     return result
 
 
-def _smaller(choices: Choices, full: Full) -> None:
+def _smaller(choices: Choices, corpus: Corpus, full: Full) -> None:
     train = choices.config.train
     key = {"step": "train.micro_batch_size", "evaluation": "train.eval_batch_size"}.get(full.part, "")
     size = train.micro_batch_size if full.part == "step" else train.eval_batch_size
     if key not in choices.too_many or size == 1:
-        raise trouble.too_large(full, choices.config, choices.device)
+        raise trouble.too_large(
+            full,
+            choices.config,
+            choices.device,
+            proven=lambda config: trial.fits(change(config, {"train.micro_batch_size": 1}), corpus) is None,
+        )
     assert size != "auto", "resolved before"
     choices.too_many[key].append(size)
     fewer = [n for n in divisors(train.batch_size) if n < size][-1] if full.part == "step" else size // 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 from ganeum import units
 from ganeum.config import Config
 from ganeum.config.batch import divisors
+from ganeum.config.change import change
 from ganeum.errors import GaneumError, RunError
 from ganeum.hardware import Device, limits
 from ganeum.plan import micro_batch
-from ganeum.plan.levers import needs, table, that_fit
+from ganeum.plan.levers import by_estimate, needs, table, that_fit
 from ganeum.record import RunDirectory
 from ganeum.train import checkpoint, disk, out_of_memory
 from ganeum.train.out_of_memory import Full
@@ -34,13 +36,20 @@ def explained(error: BaseException, run: RunDirectory, config: Config, device: D
     return no_thread(error) or _refused(error, run) or error
 
 
-def too_large(full: Full, config: Config, device: Device, run: RunDirectory | None = None) -> RunError:
+def too_large(
+    full: Full,
+    config: Config,
+    device: Device,
+    run: RunDirectory | None = None,
+    proven: Callable[[Config], bool] | None = None,
+) -> RunError:
     """The error for memory that ran out where fewer sequences at once do not help, or are not ours to choose.
 
     Args:
         config: as it was tried; with a micro-batch of several sequences, a smaller one is what to type.
         device: as it was looked at before there was a model.
         run: where there is one, it goes on from its last checkpoint, and other settings need another name.
+        proven: tries a config; it then decides about the levers, and not the estimate.
     """
     how = " under another name" if run else ""
     size, length = config.train.micro_batch_size, config.model.block_size
@@ -61,8 +70,9 @@ def too_large(full: Full, config: Config, device: Device, run: RunDirectory | No
             suggestion=f"train.eval_batch_size=auto{how}",
         )
     needed = micro_batch.needed(config, device, 1)
-    most = min(micro_batch.SHARE * device.usable_gib * units.GIB, micro_batch.SHARE * needed.total)
-    levers = that_fit(config, device, most)
+    most = micro_batch.SHARE * min(device.usable_gib * units.GIB, needed.total)
+    fits = by_estimate(most) if proven is None else lambda lever: proven(change(config, lever.settings))
+    levers = that_fit(config, device, fits)
     if full.part in ("start", "update"):
         what = {"start": "the model does not fit", "update": "the model's update does not fit"}[full.part]
     else:
@@ -70,8 +80,8 @@ def too_large(full: Full, config: Config, device: Device, run: RunDirectory | No
     return RunError(
         f"{what} into the memory of {device.name}",
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
-        why=f"about {units.gib(needed.total)} are needed: {needs(needed)}\n{full.said}",
-        suggestion=(table(levers) + (f"\neach{how}" if run else "")) if levers else f"a far smaller model{how}",
+        why=f"about {units.gib(needed.total)} are needed by the estimate: {needs(needed)}\n{full.said}",
+        suggestion=table(levers) + (f"\neach{how}" if run else "") if levers else f"a far smaller model{how}",
     )
 
 

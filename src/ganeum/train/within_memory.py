@@ -82,9 +82,9 @@ class WithinMemory:
             less, batch_size = trouble.smaller(self.config.train.batch_size, size), self.config.train.batch_size
             self._lower(MICRO, self.progress.step + 1, size, less, result)
             self.say(
-                f"Out of memory at step {self.progress.step + 1:,} ({result.said}). From here on {less} sequences at "
-                f"once instead of {size}, {batch_size // less} times a step instead of {batch_size // size}: the batch "
-                f"stays {batch_size}, and steps, learning rate and order of the data stay as they were."
+                f"Out of memory at step {self.progress.step + 1:,} ({result.said}). From here on {_sequences(less)} "
+                f"at once instead of {size}, {batch_size // less} times a step instead of {batch_size // size}: the "
+                f"batch stays {batch_size}, and steps, learning rate and order of the data stay as they were."
             )
             randomness.restore_device(step.device, before)
         return result
@@ -104,7 +104,7 @@ class WithinMemory:
             self._lower(EVALUATION, self.progress.step, size, size // 2, result)
             self.say(
                 f"Out of memory in the evaluation at step {self.progress.step:,} ({result.said}). From here on "
-                f"{size // 2} sequences at once are evaluated instead of {size}; training stays as it is."
+                f"{_sequences(size // 2)} at once instead of {size} in evaluations; training stays as it is."
             )
         return result
 
@@ -127,3 +127,7 @@ class WithinMemory:
     def _too_large(self, full: Full) -> Exception:
         sizes = {MICRO: self.micro_batch_size, EVALUATION: self.eval_batch_size}
         return trouble.too_large(full, change(self.config, sizes), self.device, self.run)
+
+
+def _sequences(number: int) -> str:
+    return f"{number} sequence" + ("s" if number > 1 else "")
