@@ -34,7 +34,7 @@ from ganeum.step.schedule import learning_rate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 HEAD_DIM = 64  # width grows by heads
-FIRST = {"standard": -8, "mup": -6}  # log₂ of the rate where a search begins
+FIRST = {"standard": -10, "mup": -8}  # log₂ of the rate where a search begins
 LEAST, MOST = -16, 2  # where it gives up
 
 
