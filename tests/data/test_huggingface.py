@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ganeum.data.bpe import BPE
 from ganeum.data.files import Source
+from ganeum.data.for_transformers import save_for_transformers
 from ganeum.data.huggingface import HuggingFace
 from ganeum.data.prepare import Preparation, prepare
 from ganeum.data.tokenizer import load_tokenizer
@@ -164,6 +166,19 @@ def test_an_end_that_nothing_names_is_asked_for(tmp_path: Path) -> None:
         "DataError: the vocabulary has no token '<eos>' to end a text with\n"
         "  try    --end-of-text with another; the special tokens are <pad>, <s>, </s>, <|im_end|>"
     )
+
+
+def test_transformers_reads_what_is_exported(tmp_path: Path) -> None:
+    """AutoTokenizer gives the same ids and the same end of text, though the file would set <s> in front of every text."""
+    made = Tokenizer.from_str(described("qwen"))
+    made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    made.enable_truncation(3)
+    ours = HuggingFace(made.to_str(), "<|im_end|>")
+    save_for_transformers(ours, tmp_path, block_size=32)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs(TEXTS[1])["input_ids"] == ours.encode(TEXTS[1])
+    assert ("<|im_end|>", ours.end_of_text) == (theirs.eos_token, theirs.eos_token_id)
+    assert ours.encode(TEXTS[1]) == load_tokenizer(tmp_path).encode(TEXTS[1])
 
 
 def test_what_the_library_cannot_read_is_damaged(tmp_path: Path) -> None:
