@@ -251,6 +251,18 @@ def test_the_later_layer_wins_in_whosever_names() -> None:
     )
 
 
+def test_a_count_on_the_command_line_replaces_the_file_s_strategy() -> None:
+    """`--save_steps 1000` over `save_strategy: epoch` counts steps; `--eval_steps 20` over `eval_strategy: no` too."""
+    text = "num_train_epochs: 2\nsave_strategy: epoch\neval_strategy: no\nwarmup_steps: 30\n"
+    train = loaded(text, "save_steps=1000", "eval_steps=20", "max_steps=10", "warmup_ratio=0.1").train
+    assert (1000, 20, 10, 0.1) == (
+        train.checkpoint_interval,
+        train.eval_interval,
+        train.max_iters,
+        train.warmup_iters,
+    )
+
+
 def test_the_page_shows_what_its_config_says() -> None:
     """docs/huggingface.md: its YAML with its command prints its notice."""
     blocks = re.findall(r"```(?:yaml|text)\n(.*?)```", reference.names_page(), re.S)

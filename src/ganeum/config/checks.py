@@ -59,6 +59,7 @@ def contradictions(
         except ConfigError as error:
             yield error
     yield from _length(config, places, settled, where)
+    yield from _optimizer(config, places, settled, where)
     warmup = train.warmup_iters
     if (
         right("train.warmup_iters", "train.max_iters")
@@ -151,6 +152,41 @@ def _length(config: Config, places: Mapping[str, Place], settled: frozenset[str]
             where=joined([places[key] for key in given if key in places]) or where,
             why="only one of them can say when it ends",
             suggestion=f"keep {given[0]} and remove the other" + ("s" if len(given) > 2 else ""),
+        )
+
+
+def _optimizer(
+    config: Config, places: Mapping[str, Place], settled: frozenset[str], where: str
+) -> Iterator[ConfigError]:
+    """What mup has no rules for, and weights in bf16 that would be computed with in something else."""
+    train = config.train
+
+    def at(*keys: str) -> str:
+        return joined([places[key] for key in keys if key in places]) or where
+
+    keys = ("train.parametrization", "train.optimizer")
+    if settled.issuperset(keys) and train.parametrization == "mup" and train.optimizer in ("adafactor", "sgd"):
+        yield ConfigError(
+            f"train.parametrization: mup has no rules for train.optimizer: {train.optimizer}",
+            where=at(*keys),
+            why="its rules are for updates whose size depends neither on the gradient's nor on the weight's",
+            suggestion="train.optimizer: adamw, adamw8bit or muon; or train.parametrization: standard",
+        )
+    keys = ("train.parametrization", "train.lora.rank")
+    if settled.issuperset(keys) and train.parametrization == "mup" and train.lora.rank is not None:
+        yield ConfigError(
+            "train.parametrization: mup and train.lora.rank exclude each other",
+            where=at(*keys),
+            why="mup is about weights trained from their initialisation; adapters lie on trained ones",
+            suggestion="train.parametrization: standard",
+        )
+    keys = ("train.weights", "train.precision")
+    if settled.issuperset(keys) and train.weights == "bf16" and train.precision not in ("auto", "bf16"):
+        yield ConfigError(
+            f"train.weights is bf16, and train.precision {train.precision}",
+            where=at(*keys),
+            why="weights in bf16 are multiplied in bf16",
+            suggestion="train.precision: bf16 or auto, or train.weights: fp32",
         )
 
 

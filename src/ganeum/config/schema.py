@@ -104,8 +104,9 @@ class Train(Section):
     learning_rate: PositiveFloat = Field(1e-3, description="the peak learning rate")
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
-        description="standard: learning_rate for every weight; mup: it is that of a model 256 wide and 4 deep with 16,384 "
-        "tokens in a batch, and is scaled, with the initialisation, weight by weight to this width, depth and batch",
+        description="standard: learning_rate for every weight; mup: it is that of a model 256 wide and 4 deep with "
+        "16,384 tokens in a batch, and is scaled, with the initialisation, weight by weight to this width, depth and "
+        "batch",
     )
     min_learning_rate: NotNegative | Auto = Field("auto", description="where the schedule ends; auto: a tenth of it")
     schedule: Literal["cosine", "wsd", "constant"] = Field(

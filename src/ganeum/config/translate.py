@@ -11,7 +11,15 @@ from ganeum.config.huggingface_rules import Rule, refusal, written
 from ganeum.config.source import Place, Value, joined
 from ganeum.errors import ConfigError, GaneumError
 
-LENGTHS = ("max_steps", "num_train_epochs")
+# What a name of a later layer takes the place of: `--save_steps 1000` over a file's `save_strategy: epoch`.
+INSTEAD = {
+    "max_steps": ("num_train_epochs",),
+    "num_train_epochs": ("max_steps",),
+    "warmup_ratio": ("warmup_steps",),
+    "logging_steps": ("logging_strategy",),
+    "eval_steps": ("eval_strategy", "evaluation_strategy"),
+    "save_steps": ("save_strategy",),
+}
 WIDTH = 118
 
 
@@ -49,9 +57,9 @@ class Translator:
             ours: what the same layer says in our own names; it must not say something else.
             errors: refused names, values that cannot be read, and contradictions are added here.
         """
-        if any(name in layer for name in LENGTHS):  # the last layer that says a length decides
-            for name in LENGTHS:
-                self.given.pop(name, None)
+        for name in layer:
+            for other in INSTEAD.get(name, ()):
+                self.given.pop(other, None)
         self.given.update(layer)
         found = list(self._meetings(layer, errors))
         self.turned += found
