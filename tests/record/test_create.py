@@ -15,6 +15,7 @@ from ganeum.config.schema import Model, Train
 from ganeum.errors import GaneumError, RunError
 from ganeum.record import RunDirectory, Status, create, existing, find, is_finished, runs
 from ganeum.record.create import Outcome
+from ganeum.record.files import write_atomic
 
 
 def config(*, name: str = "exp", n_layer: int = 2, **train: object) -> Config:
@@ -273,6 +274,26 @@ def test_a_death_while_a_run_is_replaced_leaves_the_old_or_the_new(results: Path
     (results / "exp/checkpoints/file").touch()
     assert crashes(3, "overwrite") >= 10
     assert ["config.yaml"] == [path.name for path in (results / "exp").iterdir()]
+
+
+def test_a_death_while_a_run_is_lengthened_leaves_none_that_calls_itself_finished(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed right after the new length is on the disk: the next start goes on."""
+    start(config())
+    finish()
+
+    def dies(path: Path, content: str) -> None:
+        write_atomic(path, content)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["ganeum.record.create"], "write_atomic", dies)
+        with pytest.raises(KeyboardInterrupt):
+            start(config(max_iters=20))
+    assert 20 == load_stored(results / "exp/config.yaml").train.max_iters
+    assert not is_finished(config(max_iters=20))
+    assert (config(max_iters=20), "resume") == start(config(max_iters=20))
 
 
 def test_a_damaged_stored_config_is_told_with_its_line(results: Path) -> None:

@@ -14,6 +14,7 @@ from ganeum.config.write import to_yaml
 from ganeum.errors import GaneumError, RunError
 from ganeum.record.directory import RunDirectory, free_name, results_dir
 from ganeum.record.files import flush_directory, write_atomic, write_json
+from ganeum.record.status import Status
 
 Outcome = Literal["new", "resume", "finished"]
 
@@ -55,11 +56,14 @@ def create(
         stored = load_stored(run.config_path)
         config = _continued(run, requested, resolved, stored)
         longer = any(_length(config, key) != _length(stored, key) for key in LENGTHS)
+        status = run.status()
         if longer and before_longer:
             before_longer(run)
+        if longer and status is not None and status.state == "finished":
+            # First: a death between the two would leave a run that has the new length and calls itself finished.
+            Status.of_this_process("interrupted", status.step).write(run.status_path)
         if (kept := _with_train(config, eval_only=stored.train.eval_only and config.train.eval_only)) != stored:
             write_atomic(run.config_path, to_yaml(kept))
-        status = run.status()
         if status is None or status.state != "finished" or longer or config.train.eval_only:
             return run, config, "resume"
         run.release()

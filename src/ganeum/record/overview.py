@@ -9,6 +9,7 @@ from typing import Any
 from ganeum.config.load import load_stored
 from ganeum.config.schema import Config
 from ganeum.errors import GaneumError
+from ganeum.record.deaths import explained
 from ganeum.record.directory import RunDirectory
 from ganeum.record.files import read_json
 from ganeum.record.metrics import newest
@@ -68,7 +69,7 @@ def overview(run: RunDirectory) -> tuple[Row, Config | None]:
         hours=elapsed_s / 3600 if elapsed_s is not None else None,
         parameters=_parameters(run),
         modified=max(times, default=None),
-        error=status.error if status else None,
+        error=explained(status) or (status.error if status else None),
     )
     return row, config
 

@@ -10,7 +10,10 @@ from typing import Literal, get_args
 
 import psutil
 
+from ganeum.hardware import limits
+from ganeum.hardware.machine import memory_gib
 from ganeum.record.files import read_json, write_json
+from ganeum.units import GIB
 
 State = Literal["queued", "running", "finished", "failed", "interrupted"]
 
@@ -22,6 +25,8 @@ class Status:
 
     state: queued, running, finished, failed or interrupted. step: updates completed. error: the last one, in full.
     pid, process_started (seconds since 1970), boot_id: the process that wrote it.
+    held_gib, memory_gib: what it held of the machine's memory then, and all there is for it. oom_kills: how many
+    processes the kernel had killed for want of memory by then, as oom_counter, a file of its, counts them.
     """
 
     state: State
@@ -30,14 +35,34 @@ class Status:
     pid: int | None = None
     process_started: float | None = None
     boot_id: str | None = None
+    held_gib: float | None = None
+    memory_gib: float | None = None
+    oom_kills: int | None = None
+    oom_counter: str | None = None
 
     @classmethod
     def of_this_process(cls, state: State, step: int = 0, error: str | None = None) -> Status:
-        return cls(state, step, error, os.getpid(), psutil.Process().create_time(), boot_id())
+        process, counter = psutil.Process(), limits.oom_counter()
+        return cls(
+            state,
+            step,
+            error,
+            os.getpid(),
+            process.create_time(),
+            boot_id(),
+            held_gib=process.memory_info().rss / GIB,
+            memory_gib=memory_gib()[0],
+            oom_kills=limits.oom_kills(counter) if counter else None,
+            oom_counter=str(counter) if counter else None,
+        )
+
+    def same_boot(self) -> bool:
+        """Whether it was written on this machine, since it was last started."""
+        return self.boot_id == boot_id()
 
     def is_alive(self) -> bool:
         """Whether the very process that wrote it still runs, on this machine, since this boot."""
-        if self.pid is None or self.process_started is None or self.boot_id != boot_id():
+        if self.pid is None or self.process_started is None or not self.same_boot():
             return False
         try:
             process = psutil.Process(self.pid)

@@ -22,7 +22,7 @@ from ganeum.models.kernels import mode_kept
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
 from ganeum.plan.closed_form import plan
 from ganeum.plan.render import show
-from ganeum.record import MetricsLog, RunDirectory, Status
+from ganeum.record import MetricsLog, RunDirectory, Status, deaths
 from ganeum.record.directory import free_name
 from ganeum.record.status import State
 from ganeum.step.optimizer_step import OptimizerStep
@@ -236,6 +236,8 @@ def _train(
         progress.go_to(Settled.of(config).max_iters)
         checkpoint.set_aside(run, progress.step, console.say)
         checkpoint.point(run, progress.best_step)
+        if died := deaths.explained(run.status()):
+            console.say(f"The last time, {run.name} ended without a word: {died}")
         Status.of_this_process("running", progress.step).write(run.status_path)
         predicted = _describe(run, decided, corpus, device)
         if saved is None:
