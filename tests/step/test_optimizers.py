@@ -105,8 +105,8 @@ def test_queries_keys_and_values_are_matrices_of_their_own() -> None:
 
 
 def test_learning_rates_follow_the_parametrization() -> None:
-    """At 64 wide and 2 deep, and 1,024 tokens in a batch, AdamW's first update is √(1/16) · rate for the embedding, four
-    times that for a matrix, and twice that again for one that writes to the stream."""
+    """At 64 wide and 2 deep, and 1,024 tokens in a batch, AdamW's first update is √(1/16) · rate for the embedding,
+    four times that for a matrix, and twice that again for one that writes to the stream."""
     torch.manual_seed(0)
     model = GPT(Model(n_layer=2, n_head=2, n_embd=64, block_size=16, vocab_size=70))
     change = moved(model, built(model, parametrization="mup", batch_size=64, weight_decay=0.0))

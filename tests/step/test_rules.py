@@ -72,8 +72,8 @@ def test_a_stack_is_its_matrices_one_by_one() -> None:
 
 
 def test_singular_values_end_near_one() -> None:
-    """Those of a random 64 × 64 matrix, from 16 down to 0.1 and less, come to between 0.6 and 1.3; but for the smallest,
-    which five steps cannot lift so far (Jordan et al. 2024)."""
+    """Those of a random 64 × 64 matrix, from 16 down to 0.1 and less, come to between 0.6 and 1.3; but for the
+    smallest, which five steps cannot lift so far (Jordan et al. 2024)."""
     matrix = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonal(matrix[None])[0])
     assert values.max() < 1.3

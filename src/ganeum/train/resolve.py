@@ -18,7 +18,7 @@ from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import micro_batch
 from ganeum.plan.lengths import lengths
-from ganeum.step import precision, schedule
+from ganeum.step import eight_bit, precision, schedule
 from ganeum.step.allocator import choose_expandable_segments
 from ganeum.step.compile import choose as choose_compile
 from ganeum.step.optimizer_step import default_loss_chunk
@@ -115,7 +115,12 @@ def _step(choices: Choices, device: Device) -> None:
     """How one step is computed: precision, micro-batch, rows of logits at one time."""
     train = choices.config.train
     where = torch.device(choices.config.device)
-    choices.set("train.precision", *precision.choose(train.precision, where))
+    if train.weights == "bf16" and train.precision == "auto":
+        choices.set("train.precision", "bf16", "train.weights is bf16")
+    else:
+        choices.set("train.precision", *precision.choose(train.precision, where))
+    if train.optimizer == "adamw8bit":
+        eight_bit.require()
     if train.micro_batch_size == "auto":
         choices.too_many["train.micro_batch_size"] = []
         choices.set("train.micro_batch_size", *micro_batch.choose(choices.config, device))
