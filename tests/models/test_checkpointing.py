@@ -14,6 +14,7 @@ from ganeum.config.schema import Model, Train
 from ganeum.models import checkpointing
 from ganeum.models.checkpointing import Mode
 from ganeum.models.gpt import GPT
+from ganeum.models.kernels import mode_kept
 from ganeum.plan import flops, parameters
 from ganeum.step.optimizer_step import OptimizerStep
 
@@ -32,9 +33,9 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def learnt(model: GPT, *, precision: Any = "fp32", compiled: bool = False) -> dict[str, Tensor]:
+def learnt(model: GPT, *, device: str = "cpu", precision: Any = "fp32", compiled: bool = False) -> dict[str, Tensor]:
     """Three steps of two micro-batches → every loss, norm and weight, and the random state afterwards."""
-    step = OptimizerStep(model, Train(batch_size=2 * B), "cpu", precision=precision, compiled=compiled)
+    step = OptimizerStep(model.to(device), Train(batch_size=2 * B), device, precision=precision, compiled=compiled)
     model.train()
     torch.manual_seed(5)
     found = dict(model.named_parameters())
@@ -141,3 +142,36 @@ def test_a_copy_recomputes_with_its_own_weights() -> None:
     other.train().hidden(batch(0)[0]).square().sum().backward()
     assert all(p.grad is None for p in model.parameters())
     assert other.blocks[0].mlp.up.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_compiled_it_learns_the_same_within_rounding(dropout: float) -> None:
+    """Losses, norms and weights within 1e-4 of the plain compiled run's: the compiler fuses other operations."""
+    ours, plain = (learnt(gpt(mode, dropout=dropout), compiled=True) for mode in ("whole", "none"))
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("mode", ["selective", "whole"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_too_every_bit_is_that_of_the_plain_run(precision: Any, mode: Mode) -> None:
+    """With dropout, and kernels that add in a fixed order."""
+    with mode_kept():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        ours, plain = (learnt(gpt(m, dropout=0.1), device="cuda", precision=precision) for m in (mode, "none"))
+    torch.testing.assert_close(ours, plain, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("mode", ["selective", "whole"])
+def test_a_gpu_is_never_waited_for(mode: Mode) -> None:
+    """With torch's synchronisation check as an error, a step goes through."""
+    step = OptimizerStep(gpt(mode, dropout=0.1).cuda().train(), Train(batch_size=B), "cuda")
+    step([batch(0)], step=0, learning_rate=1e-3)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step([batch(1)], step=1, learning_rate=1e-3)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -10,8 +10,6 @@ linear layers. In files they have the names of the layers that they sit on, and 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -37,8 +35,7 @@ def attach(model: nn.Module, lora: Lora) -> None:
     if lora.rank is None:
         return
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its optional backends' warnings
-            from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise MissingExtra(
             f"train.lora.rank={lora.rank} needs the package peft", suggestion="pip install 'ganeum[lora]'"
