@@ -131,7 +131,9 @@ class Train(Section):
         "auto", description="rows (tokens) whose logits exist at one time; auto picks by the device"
     )
     activation_checkpointing: Literal["none", "selective", "whole"] = Field(
-        "none", description="what is computed again in the backward pass: nothing, the MLPs, or whole blocks"
+        "none",
+        description="what the backward pass computes again: nothing; selective: the MLPs, half of the memory for a "
+        "third of the work; whole: the blocks",
     )
     weights: Literal["fp32", "bf16"] = Field(
         "fp32", description="what weights and gradients are kept in; bf16: half the memory, rounded stochastically"
