@@ -24,7 +24,7 @@ def forward(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> 
         cos, sin: (T, D / 2).
     """
     y, roots = x.new_empty(x.shape), weight.new_empty(*x.shape[:-1], 1)
-    for one, root, turned in zip(x, roots, y, strict=True):
+    for one, root, turned in zip(_pieces(x), _pieces(roots), _pieces(y), strict=True):
         n = one.to(weight.dtype)  # (T, H, D)
         root.copy_(root_of(n, eps))
         turned.copy_(_turned(n * root * weight, cos, sin))
@@ -34,13 +34,18 @@ def forward(x: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> 
 def backward(d: Tensor, x: Tensor, weight: Tensor, roots: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turns ``d`` in place from the gradient of the result into that of ``x``, and returns that of ``weight``."""
     d_weight = torch.zeros_like(weight)
-    for one, root, d_one in zip(x, roots, d, strict=True):
+    for one, root, d_one in zip(_pieces(x), _pieces(roots), _pieces(d), strict=True):
         n = one * root  # (T, H, D)
         d_m = _turned(d_one.to(weight.dtype), cos, -sin)  # backwards
         d_x, of_places = gradients(d_m, n, weight, root)
         d_one.copy_(d_x)
-        d_weight += of_places.sum(dim=0)
+        d_weight += of_places.flatten(end_dim=-3).sum(dim=0)
     return d_weight
+
+
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """One sequence at a time; all at once where a compiler fuses the passes, which would write out every turn."""
+    return (x,) if torch.compiler.is_compiling() else x.unbind()
 
 
 def _turned(m: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

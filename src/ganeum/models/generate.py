@@ -32,8 +32,9 @@ def generate(
     """Continues `prompt` in `num_samples` ways → the new tokens of each, without the prompt and without end_of_text.
 
     The cache holds block_size tokens. When it is full, the last half of them is read again from position 0, and on it
-    goes; so a text may be of any length, and each token sees at least half a context (learned positions cannot be
-    shifted, so this costs one reading of half a context for every half a context written). Of a prompt longer than
+    goes; so a text may be of any length, and each token sees at least half a context. This costs one reading of half a
+    context for every half written: learned positions cannot be shifted, and a rotary cache that is shifted would let
+    tokens see, through older layers' values, what was dropped long ago. Of a prompt longer than
     block_size only the last block_size tokens are read.
 
     Args:
