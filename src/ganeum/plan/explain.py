@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ganeum import units
+from ganeum.config import sizes
 from ganeum.config.schema import Config
+from ganeum.plan import parameters
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Line:
 def explain(config: Config, plan: dict[str, Any]) -> str:
     """The derivation of ``plan``, which was made from ``config``, as plain text in sections.
 
-    The parts of a model are those of the ``gpt2`` style; FLOPs are counted as :mod:`ganeum.plan.flops` argues.
+    FLOPs are counted as :mod:`ganeum.plan.flops` argues.
     """
     sections = {
         "Parameters": [*_parameters(config, plan)],
@@ -56,10 +58,21 @@ def _parameters(config: Config, plan: dict[str, Any]) -> Iterator[Line]:
         return Line(name, formula, numbers, f"{counts[name]:,}")
 
     yield line("token_embedding", "vocab_size·C", f"{V}·{C}")
-    yield line("position_embedding", "block_size·C", f"{T}·{C}")
-    yield line("attention", f"n_layer·(3·C² + C²{attention[0]})", f"{L}·(3·{C}² + {C}²{attention[1]})")
-    yield line("mlp", f"n_layer·(4·C² + 4·C²{mlp[0]})", f"{L}·(4·{C}² + 4·{C}²{mlp[1]})")
-    yield line("norms", f"(2·n_layer + 1)·{norm[0]}", f"(2·{L} + 1)·{norm[1]}")
+    if model.style == "gpt2":
+        yield line("position_embedding", "block_size·C", f"{T}·{C}")
+        if model.intermediate_size is None:
+            inside = "4·C²", f"4·{C}²"
+        else:
+            inside = "C·intermediate_size", f"{C}·{model.intermediate_size:,}"
+            mlp = (" + intermediate_size + C", f" + {model.intermediate_size:,} + {C}") if model.bias else mlp
+        yield line("attention", f"n_layer·(3·C² + C²{attention[0]})", f"{L}·(3·{C}² + {C}²{attention[1]})")
+        yield line("mlp", f"n_layer·({inside[0]} + {inside[0]}{mlp[0]})", f"{L}·({inside[1]} + {inside[1]}{mlp[1]})")
+        yield line("norms", f"(2·n_layer + 1)·{norm[0]}", f"(2·{L} + 1)·{norm[1]}")
+    else:
+        H, K, D = f"{model.n_head}", f"{sizes.n_kv_head(model)}", f"{sizes.head_dim(model)}"
+        yield line("attention", "n_layer·(2·n_head + 2·n_kv_head)·head_dim·C", f"{L}·(2·{H} + 2·{K})·{D}·{C}")
+        yield line("mlp", "n_layer·3·C·intermediate_size", f"{L}·3·{C}·{sizes.intermediate_size(model):,}")
+        yield line("norms", "(2·n_layer + 1)·C + n_layer·2·head_dim", f"(2·{L} + 1)·{C} + {L}·2·{D}")
     if model.tie_embeddings:
         yield line("head", "tied: the token embedding again", "")
     else:
@@ -72,16 +85,21 @@ def _flops(config: Config, plan: dict[str, Any]) -> Iterator[Line]:
     model, flops, V, C = config.model, plan["flops"], plan["model"]["vocab_size"], config.model.n_embd
     tokens, forward = plan["batch"]["tokens_per_step"], flops["per_token"] // 3
     attention = flops["attention_per_token"] // 3
+    if model.style == "gpt2" and model.intermediate_size is None:
+        block = "12·C²", f"12·{C:,}²"
+    else:
+        block = "matrices of a block", f"{sum(a * b for a, b in parameters.block_matrices(model).values()):,}"
+    queries = ("C", f"{C:,}") if model.style == "gpt2" else ("n_head·head_dim", f"{sizes.qkv_widths(model)[0]:,}")
     yield Line(
         "matrices, a token",
-        "2·(n_layer·12·C² + vocab_size·C)",
-        f"2·({model.n_layer}·12·{C:,}² + {V:,}·{C:,})",
+        f"2·(n_layer·{block[0]} + vocab_size·C)",
+        f"2·({model.n_layer}·{block[1]} + {V:,}·{C:,})",
         f"{forward - attention:,}",
     )
     yield Line(
         "attention, a token",
-        "n_layer·4·block_size·C",
-        f"{model.n_layer}·4·{model.block_size:,}·{C:,}",
+        f"n_layer·4·block_size·{queries[0]}",
+        f"{model.n_layer}·4·{model.block_size:,}·{queries[1]}",
         f"{attention:,}",
     )
     yield Line("forward, a token", "their sum", f"{forward - attention:,} + {attention:,}", f"{forward:,}")
