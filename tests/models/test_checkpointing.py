@@ -144,11 +144,13 @@ def test_a_copy_recomputes_with_its_own_weights() -> None:
     assert other.blocks[0].mlp.up.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_compiled_it_learns_the_same_within_rounding(dropout: float) -> None:
-    """Losses, norms and weights within 1e-4 of the plain compiled run's: the compiler fuses other operations."""
-    ours, plain = (learnt(gpt(mode, dropout=dropout), compiled=True) for mode in ("whole", "none"))
-    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+def test_compiled_it_learns_the_same_within_rounding() -> None:
+    """Losses, norms, weights and random state within 1e-4 of the plain compiled run's: it may be fused otherwise."""
+    found = []
+    for mode in ("whole", "none"):
+        torch.compiler.reset()  # a dropout that an earlier model in this process had makes this one's a variable
+        found.append(learnt(gpt(mode, dropout=0.1), compiled=True))  # type: ignore[arg-type]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.gpu

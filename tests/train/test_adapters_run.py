@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_corpus import go
 
+from ganeum.cli import main
 from ganeum.config import load
+from ganeum.errors import RunError
+from ganeum.models.export import export_peft
 from ganeum.models.weights import load_file_state, restore
 from ganeum.train.start import start
 
@@ -68,3 +71,34 @@ def test_what_is_read_from_it_is_merged(base: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(plain(tokens), trained(tokens), rtol=0, atol=1e-5)
         assert (plain(tokens) - restore("base")(tokens)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("style", ["gpt2", "modern"])
+def test_peft_puts_the_exported_adapters_on_the_exported_base(style: str, yaml: Path) -> None:
+    """transformers' model of the base run with peft's adapters computes the merged model's logits within 1e-5."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    go(yaml, "name=base", "train.max_iters=4", f"model.style={style}")
+    go(yaml, "name=tuned", f"model.style={style}", *LORA)
+    for words in (["base", "base-hf"], ["tuned", "tuned-peft", "--format", "peft"]):
+        with pytest.raises(SystemExit) as end:
+            main(["export", *words])
+        assert end.value.code == 0
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base-hf"), "tuned-peft").eval()
+    tokens = torch.arange(32)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens).logits, restore("tuned")(tokens), rtol=0, atol=1e-5)
+
+
+def test_a_run_without_adapters_has_none_to_export(yaml: Path) -> None:
+    """Said with what to export instead."""
+    go(yaml, "name=base", "train.max_iters=4")
+    with pytest.raises(RunError) as caught:
+        export_peft(Path("results/base/checkpoints/step-00000004"), Path("out"))
+    assert str(caught.value) == (
+        "RunError: there are no adapters to export\n"
+        "  where  results/base/checkpoints/step-00000004\n"
+        "  why    the run trained every weight (train.lora.rank: null)\n"
+        "  try    ganeum export --format hf"
+    )

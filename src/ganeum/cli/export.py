@@ -15,18 +15,21 @@ class Format(str, Enum):
     hf = "hf"
     pth = "pth"
     nanogpt = "nanogpt"
+    peft = "peft"
 
 
 def command(
     run: Annotated[str, typer.Argument(help="a run's name or directory, or a checkpoint's directory")],
     out: Annotated[
-        Path | None, typer.Argument(help="where to write; without it NAME-hf, NAME.pth or NAME-nanogpt, here")
+        Path | None,
+        typer.Argument(help="where to write; without it NAME-hf, NAME.pth, NAME-nanogpt or NAME-peft, here"),
     ] = None,
     format: Annotated[
         Format | None,
         typer.Option(
             help="hf: a directory for transformers (safetensors, tokenizer); pth: a plain state dict in one file; "
-            "nanogpt: a directory with ckpt.pt for nanoGPT's sample.py; without it pth where OUT ends in .pth, else hf"
+            "nanogpt: a directory with ckpt.pt for nanoGPT's sample.py; peft: a run's adapters alone; "
+            "without it pth where OUT ends in .pth, else hf"
         ),
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
@@ -66,6 +69,8 @@ def command(
         case Format.nanogpt:
             target = out or Path(f"{place.name}-nanogpt")
             written = export.export_nanogpt(model, target, step=place.step or 0, overwrite=overwrite)
+        case Format.peft:
+            written = export.export_peft(place.weights, out or Path(f"{place.name}-peft"), overwrite=overwrite)
     if as_json:
         print(json.dumps({"from": str(place.weights), "format": format.value, "written": str(written)}))
     else:

@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from ganeum.config import load_stored
 from ganeum.errors import RunError
-from ganeum.models import formats, qwen3
+from ganeum.models import adapters, formats, qwen3
 from ganeum.models.gpt import GPT
 from ganeum.models.weights import to_file_state
 from ganeum.record import flush_directory
 
 # A directory is replaced only if one of these says that an export made it.
-MARKS = ("config.json", "ckpt.pt")
+MARKS = ("config.json", "ckpt.pt", "adapter_config.json")
 
 
 def export_huggingface(
@@ -85,6 +86,55 @@ def export_nanogpt(model: GPT, out: Path, *, step: int = 0, overwrite: bool = Fa
     content = formats.nanogpt_checkpoint(state, model.config, step)
     with _growing(out, overwrite, directory=True) as growing:
         torch.save(content, growing / "ckpt.pt")
+    return out
+
+
+def export_peft(checkpoint: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """A directory that peft puts on an exported base model: adapter_config.json and adapter_model.safetensors.
+
+    In the modern style, whose queries, keys and values are one matrix here and three there, each of the three gets the
+    same A and its rows of B.
+
+    Args:
+        checkpoint: a checkpoint's directory, in its run's.
+    Raises:
+        RunError: its run has trained no adapters, or `out` is in the way.
+    """
+    config_file = checkpoint.resolve().parent.parent / "config.yaml"
+    config = load_stored(config_file) if config_file.is_file() else None
+    if config is None or config.train.lora.rank is None:
+        raise RunError(
+            "there are no adapters to export",
+            where=str(checkpoint),
+            why="the run trained every weight (train.lora.rank: null)" if config else "it lies in no run's directory",
+            suggestion="ganeum export --format hf",
+        )
+    state, theirs, modern = load_file(checkpoint / "model.safetensors"), {}, config.model.style == "modern"
+    for layer in (name.removesuffix(adapters.A) for name in state if name.endswith(adapters.A)):
+        rows = {f"{layer}.weight": state[layer + adapters.B]}
+        named = qwen3.to_names(rows, config.model) if modern else formats.to_gpt2_names(rows, transposed=False)
+        for name, part in named.items():
+            module = f"base_model.model.{name.removesuffix('.weight')}"
+            theirs[module + adapters.A] = state[layer + adapters.A].clone()
+            theirs[module + adapters.B] = part.contiguous()
+    with _growing(out, overwrite, directory=True) as growing:
+        save_file(theirs, growing / "adapter_model.safetensors", metadata={"format": "pt"})
+        _write_json(
+            growing / "adapter_config.json",
+            {
+                "peft_type": "LORA",
+                "task_type": "CAUSAL_LM",
+                "base_model_name_or_path": config.train.init_from,
+                "r": config.train.lora.rank,
+                "lora_alpha": config.train.lora.alpha,
+                "lora_dropout": config.train.lora.dropout,
+                "target_modules": sorted({name.split(".lora_")[0].split(".", 5)[-1] for name in theirs}),
+                "fan_in_fan_out": not modern,  # transformers' GPT-2 stores its matrices as (in, out)
+                "bias": "none",
+                "inference_mode": True,
+            },
+        )
+        shutil.copymode(growing / "adapter_config.json", growing / "adapter_model.safetensors")
     return out
 
 
