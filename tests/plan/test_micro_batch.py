@@ -29,7 +29,7 @@ def test_it_divides_and_fits(batch: int, usable: float) -> None:
     run = config(batch)
     size, reason = micro_batch.choose(run, gpu(usable))
     assert batch % size == 0
-    fits = micro_batch.needed_bytes(run, gpu(usable), size) <= 0.85 * usable * 2**30
+    fits = micro_batch.needed(run, gpu(usable), size).total <= 0.85 * usable * 2**30
     assert fits or (size == 1 and reason.startswith("even one sequence needs about"))
 
 
@@ -46,3 +46,19 @@ def test_a_cpu_takes_4096_tokens(expected: int, block_size: int) -> None:
     size, reason = micro_batch.choose(config(64, n_layer=1, block_size=block_size), CPU)
     assert expected == size
     assert (expected == 64) == reason.startswith("the whole batch fits at once")
+
+
+def test_an_evaluation_takes_more_sequences_than_a_step() -> None:
+    """Where memory bounds the micro-batch of a large model, an evaluation takes a multiple of it that fits; a CPU, busy
+    with 4,096 tokens, takes as many as in training."""
+    run = config(64)
+    size, _ = micro_batch.choose(run, gpu(4))
+    settled = run.model_copy(update={"train": run.train.model_copy(update={"micro_batch_size": size})})
+    more, reason = micro_batch.choose_for_evaluation(settled, gpu(4))
+    assert more > size
+    assert more % size == 0
+    assert reason.startswith(f"{more // size} times the micro-batch, without a backward pass: about ")
+    assert micro_batch.needed_to_evaluate(settled, gpu(4), more).total <= 0.85 * 4 * 2**30
+    small = config(64, n_layer=1)
+    settled = small.model_copy(update={"train": small.train.model_copy(update={"micro_batch_size": 4})})
+    assert (4, "as training: more bring no speed") == micro_batch.choose_for_evaluation(settled, CPU)

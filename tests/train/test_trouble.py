@@ -13,8 +13,10 @@ from tiny_corpus import go, metrics
 from ganeum import hardware
 from ganeum.config import load
 from ganeum.errors import CheckpointError, RunError
+from ganeum.hardware import Device
 from ganeum.record import RunDirectory
 from ganeum.train import checkpoint
+from ganeum.train.out_of_memory import Full
 
 
 def damage(path: Path) -> None:
@@ -112,10 +114,11 @@ def test_a_disk_without_space_is_refused_before_writing(yaml: Path, monkeypatch:
     [
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-            "RunError: the device's memory is full with a micro-batch of 4 sequences of 32 tokens\n"
-            "  where  cpu\n"
-            "  why    DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\n"
-            "  try    train.micro_batch_size=2 under another name (the batch it learns with stays 8)",
+            "RunError: the model does not fit into the memory of a CPU\n"
+            "  where  cpu, 1.00 GiB usable\n"
+            "  why    about 0.12 GiB are needed by the estimate: framework 0.12\n"
+            "         9 bytes more were refused\n"
+            "  try    a far smaller model under another name",
         ),
         (
             OSError(27, "File too large", "/some/file"),
@@ -132,10 +135,11 @@ def test_what_the_machine_refuses_is_said(
     """No traceback: what was too much, where, and what to try."""
     from ganeum.train.loop import Loop
 
-    def refuse(loop: Loop) -> None:
+    def refuse(loop: Loop, plan: object) -> None:
         raise error
 
     monkeypatch.setattr(Loop, "run", refuse)
+    monkeypatch.setattr(hardware, "detect", lambda name: Device("a CPU", "cpu", memory_gib=1.25, usable_gib=1.0))
     with pytest.raises(RunError) as found:
         go(yaml)
     assert str(found.value) == shown
@@ -146,10 +150,7 @@ def test_no_memory_while_measuring_leaves_no_run(yaml: Path, monkeypatch: pytest
     """train.hours: the same words, before there is a directory."""
     from ganeum.train import pace
 
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("can't allocate memory")
-
-    monkeypatch.setattr(pace, "measure", refuse)
+    monkeypatch.setattr(pace, "measure", lambda *_, **__: Full("9 bytes more were refused", "step"))
     with pytest.raises(RunError, match="the device's memory is full with a micro-batch of 4 sequences"):
         go(yaml, "hours=1")
     assert not Path("results/tiny").exists()

@@ -156,25 +156,25 @@ def layer_bytes(model: Model, *, kind: Kind, half: bool, dropout: bool = True) -
     Each norm keeps its input in fp32, a product and an activation function theirs in the format of the products.
     In numbers of n_embd, for ``gpt2``: what goes into each norm (2), into qkv (1), q k v (3), into the attention's
     output layer (1), into the MLP (1), into GELU (4) and out of it (4): 64 n_embd bytes in fp32, 36 under autocast.
-    ``modern`` keeps queries and keys twice more, turned, and under autocast in fp32 before; inside the MLP four
-    numbers for two (into SiLU, out of it, what that is multiplied with, the product); and on a CPU, where RMSNorm is
-    made of single operations, what each norm gives before its weight.
+    ``modern`` keeps queries and keys as they are turned besides as they were, and under autocast in fp32 between; and
+    inside the MLP four numbers for two (into SiLU, out of it, what that is multiplied with, the product).
 
-    Fused attention keeps next to nothing of its T × T weights, but a CPU's own attention (``gpt2``) keeps the lower
-    half of them, block by block, and with dropout it falls back on plain products that keep them three times in fp32.
+    Fused attention keeps next to nothing of its T × T weights, but a CPU's own attention (models/cpu_attention.py)
+    keeps the lower half of them, block by block, and with dropout it falls back on plain products that keep them three
+    times in fp32.
     A GPU's dropout masks are bytes, a CPU's are as wide as what they mask.
     """
     C, T, H, wide = model.n_embd, model.block_size, model.n_head, 2 if half else 4
     queries, keys, values = sizes.qkv_widths(model)
     kept = 8 * C + 8 + wide * (C + queries + keys + values + queries) + _mlp_half_bytes(model, half=half)
-    if model.style == "modern":
-        kept += (wide + 4 * half) * (queries + keys)
-        if kind == "cpu":
-            kept += 8 * C + 4 * (queries + keys)
+    modern, own_kernel = model.style == "modern", kind == "cpu" and T <= CPU_KEEPS_WEIGHTS
     if model.dropout and dropout:
-        return kept + 2 * C if kind != "cpu" else kept + (10 if half else 8) * C + 12 * H * T
-    if kind == "cpu" and model.style == "gpt2" and T <= CPU_KEEPS_WEIGHTS:
-        return kept + wide * H * min(T, (T + CPU_BLOCK) / 2)
+        own_kernel = False
+        kept += 2 * C if kind != "cpu" else (10 if half else 8) * C + 12 * H * T
+    if own_kernel:
+        kept += wide * H * min(T, (T + CPU_BLOCK) / 2) + modern * wide * (queries + keys + values)
+    elif modern:
+        kept += (wide + 4 * (half or kind == "cpu")) * (queries + keys)
     return kept
 
 

@@ -41,7 +41,10 @@ class Full:
 
 def is_it(error: BaseException) -> bool:
     """Whether an error means that memory ran out."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in SAID)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # oneDNN's last words: with more behind them (a "descriptor") they mean something else.
+    return str(error).endswith("could not create a primitive") or any(text in str(error) for text in SAID)
 
 
 def said(error: BaseException) -> str:

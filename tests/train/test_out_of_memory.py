@@ -1,0 +1,241 @@
+"""Memory that really runs out: before the run, in the middle of it, and where one sequence is too much."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import limited
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_corpus import go, metrics
+
+from ganeum.config import load
+from ganeum.errors import RunError
+from ganeum.hardware import Device
+from ganeum.train import out_of_memory, samples, trial, trouble
+from ganeum.train.evaluate import ValidationSet
+from ganeum.train.out_of_memory import Full
+
+SHORT = ["train.micro_batch_size=auto", "max_iters=3", "eval_interval=3", "sample.interval=0", "log.interval=1"]
+WIDE = [*SHORT, "model.n_embd=128", "model.block_size=256", "batch_size=16", "eval_tokens=1024"]
+LOST = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4194304 bytes.")
+
+
+def same_weights(name: str, other: str, step: int = 3) -> bool:
+    one, two = (load_file(f"results/{n}/checkpoints/step-{step:08d}/model.safetensors") for n in (name, other))
+    return one.keys() == two.keys() and all(one[key].equal(two[key]) for key in one)
+
+
+def losses(name: str) -> list[tuple[float, float]]:
+    return [(line["loss"], line["grad_norm"]) for line in metrics(name)]
+
+
+def chosen(name: str) -> dict[str, dict[str, Any]]:
+    return {one["key"]: one for one in json.loads(Path(f"results/{name}/plan.json").read_text())["choices"]}
+
+
+def test_an_estimate_that_is_wrong_is_found_out_before_the_start(yaml: Path) -> None:
+    """Memory taken since the machine was looked at: smaller sizes are tried until one goes through; the run has no
+    trouble, the plan says what was tried, and it is the run that one would have started at that size."""
+    ended = limited.train(yaml, *WIDE, mib=220, when="looked")
+    assert ended.status == 0, ended.error
+    size = chosen("tiny")["train.micro_batch_size"]
+    assert size["value"] in (1, 2, 4, 8)
+    assert re.match(r"tried before the start: 16( and \d+)* at once ran out of memory \(.* refused\)", size["reason"])
+    assert "Out of memory" not in ended.shown
+    go(yaml, *WIDE, "name=plain", f"train.micro_batch_size={size['value']}")
+    assert losses("tiny") == losses("plain")
+    assert same_weights("tiny", "plain")
+
+
+def test_memory_that_runs_out_in_a_run_halves_the_micro_batch(yaml: Path) -> None:
+    """From the first step on: what follows is the run started at the smaller size, bit for bit, dropout included; it
+    is said, recorded, and kept by a resumed run, which does not fail again."""
+    ended = limited.train(yaml, *WIDE, mib=60, when=1)
+    assert ended.status == 0, ended.error
+    events = json.loads(Path("results/tiny/summary.json").read_text())["out_of_memory"]
+    assert [(event["step"], event["key"], event["before"]) for event in events[:1]] == [
+        (1, "train.micro_batch_size", 16)
+    ]
+    size = events[-1]["after"]
+    assert re.search(
+        r"Out of memory at step 1 \([\d.]+ [KM]iB more were refused\)\. From here on 8 sequences at once instead of "
+        r"16, 2 times a step instead of 1: the batch stays 16, and steps, learning rate and order of the data stay as "
+        r"they were\.",
+        ended.shown,
+    )
+    assert {line["micro_batch_size"] for line in metrics("tiny")} == {size}
+    for name, overrides in (("tiny", []), ("plain", ["name=plain", f"train.micro_batch_size={size}"])):
+        _, shown = go(yaml, *WIDE, *overrides, "max_iters=5")
+        assert "Out of memory" not in shown
+        assert name == "plain" or f"({16 // size} × {size} at once)" in shown
+    go(yaml, *WIDE, "name=three", f"train.micro_batch_size={size}")
+    assert losses("three") == losses("tiny")[:3]
+    assert same_weights("tiny", "three")
+
+
+def test_where_one_sequence_is_too_much_what_is_suggested_helps(yaml: Path) -> None:
+    """Every line of the error, typed as it stands, trains under the same limit."""
+    deep = [*SHORT, "model.n_layer=20", "model.n_embd=64", "model.n_head=4", "model.block_size=1024", "batch_size=2"]
+    deep += ["model.dropout=0", "eval_tokens=2048"]
+    ended = limited.train(yaml, *deep, mib=230)
+    assert ended.status == 2, ended.shown
+    text = ended.error[ended.error.index("RunError") :]
+    assert text.startswith("RunError: one sequence of 1,024 tokens does not fit into the memory of ")
+    assert not Path("results/tiny").exists()
+    table = text.partition("  try    ")[2].splitlines()
+    levers = [re.split(r"  +\d", line.strip())[0].split() for line in table if "GiB: " in line]
+    assert ["train.activation_checkpointing=whole"] in levers
+    for number, settings in enumerate(levers):
+        typed = limited.train(yaml, *deep, *settings, f"name=lever{number}", mib=230)
+        assert typed.status == 0, (settings, typed.error)
+
+
+def test_an_update_without_memory_ends_the_run(yaml: Path) -> None:
+    """Half of the sequences would not help, and weights may be half-written: the error says so, with what would."""
+    wide = [*SHORT, "model.n_embd=512", "model.n_head=4", "batch_size=1", "train.micro_batch_size=1"]
+    ended = limited.train(yaml, *wide, mib=50, when=1)
+    assert ended.status == 2, ended.shown
+    text = ended.error[ended.error.index("RunError") :]
+    assert text.startswith("RunError: the model's update does not fit into the memory of ")
+    assert "more were refused" in text
+    assert text.rstrip().endswith("each under another name")
+
+
+def test_an_evaluation_without_memory_has_its_own_size(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is halved until it goes through; training stays as it is, and the record says both."""
+    evaluate = ValidationSet.evaluate
+
+    def narrow(self: ValidationSet, step: Any, batch_size: int) -> Any:
+        if batch_size > 4:
+            raise LOST
+        return evaluate(self, step, batch_size)
+
+    go(yaml, "name=plain", "eval_batch_size=4")
+    monkeypatch.setattr(ValidationSet, "evaluate", narrow)
+    summary, shown = go(yaml, "eval_batch_size=16")
+    assert (
+        "Out of memory in the evaluation at step 5 (4 MiB more were refused). From here on 8 sequences at once instead "
+        "of 16 in evaluations; training stays as it is." in shown
+    )
+    assert [(event["step"], event["before"], event["after"]) for event in summary["out_of_memory"]] == [
+        (5, 16, 8),
+        (5, 8, 4),
+    ]
+    assert "Memory ran out:\n  at step 5: train.eval_batch_size 16 → 8\n" in shown
+    assert [line.get("val_loss") for line in metrics("tiny")] == [line.get("val_loss") for line in metrics("plain")]
+    assert same_weights("tiny", "plain", step=20)
+
+
+def test_a_sample_without_memory_is_left_out(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training goes on as without samples: in training mode, with its dropout."""
+    go(yaml, "name=plain", "sample.interval=0")
+
+    def no_room(run: Any, step: int, model: torch.nn.Module, *_: Any) -> Any:
+        model.eval()
+        raise LOST
+
+    monkeypatch.setattr(samples, "write", no_room)
+    _, shown = go(yaml)
+    assert "No sample at step 10: out of memory (4 MiB more were refused).\n" in shown
+    assert losses("tiny") == losses("plain")
+
+
+def test_a_trial_tells_where_memory_ran_out(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a step, in the update or in an evaluation: only two of them are mended by fewer sequences."""
+    config = load(yaml, ["train.eval_batch_size=4", "train.loss_chunk=64", "model.vocab_size=257"])
+    from ganeum.data.corpus import open_corpus
+    from ganeum.step.optimizer_step import OptimizerStep
+
+    corpus = open_corpus(config.data.directory)
+    assert trial.fits(config, corpus) is None
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise LOST
+
+    for place, part in (("_loss", "step"), ("_update", "update"), ("token_nats", "evaluation")):
+        with monkeypatch.context() as patched:
+            patched.setattr(OptimizerStep, place, refuse)
+            assert trial.fits(config, corpus) == Full("4 MiB more were refused", part)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LOST, "4 MiB more were refused"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU"), "2.00 MiB more were refused"),
+        (MemoryError(), "no more could be allocated"),
+        (RuntimeError("std::bad_alloc"), "std::bad_alloc"),
+        (RuntimeError("could not create a memory object"), "could not create a memory object"),
+    ],
+)  # fmt: skip
+def test_memory_runs_out_under_several_names(error: Exception, said: str) -> None:
+    """Each is noticed, and said in one line."""
+    assert out_of_memory.is_it(error)
+    assert out_of_memory.said(error) == said
+
+
+def test_what_is_something_else_goes_through() -> None:
+    """An error that is none of memory is not swallowed."""
+    with pytest.raises(RuntimeError, match="shapes"):
+        out_of_memory.attempt(lambda: (_ for _ in ()).throw(RuntimeError("shapes")), lambda: "step")
+
+
+def test_the_micro_batch_becomes_the_next_divisor_at_most_half() -> None:
+    """60 sequences, 20 at once: 10, not 15 or 12; 3 at once: 1."""
+    assert [trouble.smaller(60, size) for size in (20, 15, 3)] == [10, 6, 1]
+
+
+def test_no_more_threads_is_explained_with_the_limits_as_they_are() -> None:
+    """Python's words and Java's; the figures are the system's, read at that moment."""
+    for words in ("can't start new thread", "unable to create new native thread"):
+        error = trouble.no_thread(RuntimeError(words))
+        assert error is not None
+        assert str(error).startswith(
+            f"RunError: the system let this process start no more threads\n  why    {words}\n         "
+        )
+        assert str(error).endswith(
+            "  try    OMP_NUM_THREADS=1 before the command, which starts fewer; or end other programs of yours, or "
+            "raise the limit (`ulimit -u`, a container's pids limit)"
+        )
+    assert trouble.no_thread(RuntimeError("shapes")) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_on_a_gpu_a_share_of_its_memory_is_lived_within(yaml: Path) -> None:
+    """With a per-process share that the whole batch does not fit into, a smaller micro-batch is proven and trains."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 1.5 * 2**30 / total))
+    try:
+        wide = [*SHORT, "device=cuda", "model.n_layer=8", "model.n_embd=512", "model.n_head=8", "model.block_size=512"]
+        summary, _ = go(yaml, *wide, "batch_size=256", "eval_tokens=4096")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert chosen("tiny")["train.micro_batch_size"]["value"] < 256
+    assert summary["out_of_memory"] == []
+
+
+def test_the_device_is_a_person_s_word() -> None:
+    """The error names what there is and what is needed, part by part."""
+    config = load_of({"model": {"vocab_size": 50_257, "n_layer": 24, "n_head": 16, "n_embd": 1024, "block_size": 1024}})
+    device = Device("a GPU", "cuda", memory_gib=8, usable_gib=7, capability=(8, 6))
+    error = trouble.too_large(Full("2.00 GiB more were refused", "update"), config, device)
+    assert isinstance(error, RunError)
+    lines = str(error).splitlines()
+    assert lines[:2] == [
+        "RunError: the model's update does not fit into the memory of a GPU",
+        "  where  auto, 7.00 GiB usable",
+    ]
+    assert lines[2].startswith("  why    about 7.7")
+    assert lines[4].startswith("  try    train.")
+
+
+def load_of(content: dict[str, Any]) -> Any:
+    from ganeum.config import Config
+
+    return Config.model_validate(content)
