@@ -86,12 +86,12 @@ def test_a_schedule_is_that_of_transformers(kind: str) -> None:
     options = {"min_lr": 1e-4} if "min_lr" in kind else {}
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
     theirs = optimization.get_scheduler(
-        kind, optimizer, num_warmup_steps=10, num_training_steps=100, scheduler_specific_kwargs=options
+        kind, optimizer, num_warmup_steps=5, num_training_steps=100, scheduler_specific_kwargs=options
     )
-    text = f"max_steps: 100\nwarmup_steps: 10\nlearning_rate: 1e-3\nlr_scheduler_type: {kind}\n"
+    text = f"max_steps: 100\nwarmup_steps: 5\nlearning_rate: 1e-3\nlr_scheduler_type: {kind}\n"
     ours = loaded(text + (f"lr_scheduler_kwargs: {options}\n" if options else "")).train
     for step in range(100):
-        if step >= 10:
+        if step >= 5:
             assert theirs.get_last_lr()[0] == pytest.approx(learning_rate(step, ours, 100), abs=1e-12), step
         optimizer.step()
         theirs.step()
@@ -232,9 +232,12 @@ def test_the_later_layer_wins_in_whosever_names() -> None:
     """The command line over the file and the file over its base, ours over theirs and theirs over ours; what is not
     said again stays."""
     Path("base.yaml").write_text("run_name: above\ntrain: {batch_size: 64, max_iters: 5}\nfp16: true\n")
-    text = "base: base.yaml\nper_device_train_batch_size: 4\ngradient_accumulation_steps: 2\nmax_steps: 10\n"
+    text = (
+        "base: base.yaml\noutput_dir: results/b\nper_device_train_batch_size: 4\n"
+        "gradient_accumulation_steps: 2\nmax_steps: 10\n"
+    )
     config = loaded(text, "per_device_train_batch_size=2", "max_iters=20")
-    assert ("a", 4, 2, 20, "fp16") == (
+    assert ("b", 4, 2, 20, "fp16") == (
         config.name,
         config.train.batch_size,
         config.train.micro_batch_size,

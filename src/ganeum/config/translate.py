@@ -73,8 +73,7 @@ class Translator:
                 values[key], said_by[key] = value, one
         for one in found:
             for key, value in one.implied.items():
-                if key not in ours:
-                    values.setdefault(key, value)
+                values.setdefault(key, value)
         return values
 
     def _meetings(self, layer: Mapping[str, Value], errors: list[GaneumError]) -> Iterator[Turned]:
