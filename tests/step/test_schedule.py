@@ -52,6 +52,11 @@ def test_auto_warmup_is_two_percent_within_bounds(total: int, expected: int) -> 
     assert warmup_iters(train(warmup_iters="auto"), total) == expected
 
 
+def test_a_share_of_all_steps_is_rounded_up() -> None:
+    """3 % of 1,010 steps are 31, as Hugging Face's warmup_ratio counts."""
+    assert warmup_iters(train(warmup_iters=0.03), 1_010) == 31
+
+
 def test_auto_minimum_is_a_tenth() -> None:
     """6e-4 ends at 6e-5."""
     assert min_learning_rate(train(min_learning_rate="auto")) == pytest.approx(6e-5)
