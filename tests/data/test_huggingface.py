@@ -169,7 +169,7 @@ def test_an_end_that_nothing_names_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_transformers_reads_what_is_exported(tmp_path: Path) -> None:
-    """AutoTokenizer gives the same ids and the same end of text, though the file would set <s> in front of every text."""
+    """AutoTokenizer gives the same ids and the same end of text, though the file would set <s> before a text."""
     made = Tokenizer.from_str(described("qwen"))
     made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     made.enable_truncation(3)

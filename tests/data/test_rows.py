@@ -202,6 +202,18 @@ def test_a_long_list_is_read_piece_by_piece(tmp_path: Path) -> None:
     assert rows == documents(made(path), path)
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "parquet", "arrow"])
+def test_progress_rises_to_the_end(tmp_path: Path, ending: str) -> None:
+    """Bytes of the file that were read, whatever its form: rising, several steps, never above its size, at last all."""
+    path, seen = write(tmp_path / f"a.{ending}", [f"row {i} " * 200 for i in range(3000)]), list[int]()
+    what = Preparation((Source(path, "train"),), tmp_path / "out", tokenizer="bytes")
+    prepare(what, lambda phase, done, total: seen.append(done) if phase == "tokens" else None)
+    size = path.stat().st_size
+    assert sorted(seen) == seen
+    assert 3 <= len(set(seen))
+    assert 0.9 * size <= seen[-1] <= size
+
+
 def test_a_damaged_parquet_file(tmp_path: Path) -> None:
     """Cut short, its footer is gone: an error with its name."""
     path = write(tmp_path / "a.parquet", ["one"])

@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,12 +109,14 @@ def texts(file: TextFile, column: Column) -> Iterator[tuple[Iterator[bytes | Non
     """
     if file.form == "dataset":
         column.refuse_absent(file.path, file.dataset.column_names)
-        only = file.dataset.select_columns([column.name]).with_format("arrow")
-        yield _of_batches(only.iter(_ROWS_AT_ONCE), file, column), partial(int, file.dataset.data.nbytes)
+        only, share = file.dataset.select_columns([column.name]).with_format("arrow"), _Share()
+        size = file.dataset.data.nbytes
+        yield _of_batches(share.of(only.iter(_ROWS_AT_ONCE), only.num_rows, size), file, column), share
         return
     with opened(file.path) as (stream, raw):
         if file.form == "columns":
-            yield _of_batches(_batches(file.path, stream, column), file, column), raw.tell
+            share = _Share()
+            yield _of_batches(_batches(file.path, stream, column, share), file, column), share
         else:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
             yield (_table if file.form == "table" else _list)(text, file.path, column), raw.tell
@@ -174,7 +175,27 @@ def _list(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes 
         buffer, at = rest, end
 
 
-def _batches(path: Path, stream: BinaryIO, column: Column) -> Iterator[Any]:
+class _Share:
+    """How many of a file's bytes have been read where its own place does not tell: as many as of its rows."""
+
+    def __init__(self) -> None:
+        self._read = 0.0
+
+    def __call__(self) -> int:
+        return int(self._read)
+
+    def until(self, place: int) -> None:
+        """All up to there."""
+        self._read = place
+
+    def of(self, batches: Iterable[Any], rows: int, size: int) -> Iterator[Any]:
+        """The batches, counted as they pass."""
+        for batch in batches:
+            self._read += size * batch.num_rows / rows
+            yield batch
+
+
+def _batches(path: Path, stream: BinaryIO, column: Column, share: _Share) -> Iterator[Any]:
     """Arrow's batches of the one column."""
     if find_spec("pyarrow") is None:
         raise MissingExtra(
@@ -186,7 +207,8 @@ def _batches(path: Path, stream: BinaryIO, column: Column) -> Iterator[Any]:
     if Path(bare_name(path)).suffix.lower() == ".parquet":
         table = parquet.ParquetFile(stream)
         column.refuse_absent(path, table.schema_arrow.names)
-        yield from table.iter_batches(_ROWS_AT_ONCE, columns=[column.name])
+        batches = table.iter_batches(_ROWS_AT_ONCE, columns=[column.name])
+        yield from share.of(batches, table.metadata.num_rows, path.stat().st_size)
         return
     try:
         batches = reader = ipc.open_stream(stream)
@@ -195,7 +217,8 @@ def _batches(path: Path, stream: BinaryIO, column: Column) -> Iterator[Any]:
         reader = ipc.open_file(stream)
         batches = map(reader.get_batch, range(reader.num_record_batches))
     column.refuse_absent(path, reader.schema.names)
-    for batch in batches:
+    for batch in batches:  # their number is not written in front of a stream
+        share.until(stream.tell())
         yield batch.select([column.name])
 
 
