@@ -23,7 +23,7 @@ from ganeum.train.out_of_memory import Full, Part
 from ganeum.train.start import start
 
 T = TypeVar("T")
-BALLAST_BYTES = 64 * 2**20  # held besides, so that what goes through leaves room for holes and for the run's own needs
+BALLAST_MIB = 64  # held besides, so that what goes through leaves room for holes and for the run's own needs
 
 
 class Trial:
@@ -40,7 +40,7 @@ class Trial:
         """Builds the model → itself."""
         config = self.config
         self.step = start(config)
-        self._ballast = torch.empty(BALLAST_BYTES, dtype=torch.uint8, device=self.step.device)
+        self._ballast = [torch.empty(2**20, dtype=torch.uint8, device=self.step.device) for _ in range(BALLAST_MIB)]
         self.validation = validation_set(self.corpus, config)
         self._batches = Batches(
             self.corpus.train, config.data, config.model.block_size, config.train.batch_size, config.seed
