@@ -108,6 +108,13 @@ def test_merging_is_the_papers_formula() -> None:
     assert found["y.weight"] is state["y.weight"]
 
 
+def test_weights_in_bf16_are_merged_in_fp32() -> None:
+    """1 + 2⁻¹² is no number of bf16; rounded to it, the adapter would be lost."""
+    state = {"x.weight": torch.ones(1, 1), "x.lora_A.weight": torch.ones(1, 1), "x.lora_B.weight": torch.ones(1, 1)}
+    half = {name: tensor.bfloat16() for name, tensor in state.items()}
+    assert adapters.merged(half, Lora(rank=1, alpha=2**-12), where="here")["x.weight"].item() == 1 + 2**-12
+
+
 def test_files_name_layers_as_without_adapters() -> None:
     """All of the plain model's names are there, and lora_A and lora_B beside those of the layers."""
     model = gpt()

@@ -26,7 +26,7 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 def attach(model: nn.Module, lora: Lora) -> None:
     """Puts adapters on the layers of :func:`targets` and freezes all else; nothing for ``rank: null``.
 
-    A is drawn from torch's global random state. Adapters are fp32 whatever the weights are kept in.
+    A is drawn from torch's global random state. Adapters are kept in what the weights are kept in, fp32 or bf16.
 
     Raises:
         MissingExtra: peft is not installed.
@@ -82,7 +82,7 @@ def of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def merged(state: Mapping[str, Tensor], lora: Lora | None, *, where: str) -> dict[str, Tensor]:
-    """A file's weights → those of the same model without adapters, W + alpha / rank · B A, summed in fp32.
+    """A file's weights → those of the same model without adapters: W + alpha / rank · B A, in fp32.
 
     Args:
         lora: of the run that trained them: the file does not tell alpha.
@@ -101,8 +101,8 @@ def merged(state: Mapping[str, Tensor], lora: Lora | None, *, where: str) -> dic
     for name in adapters:
         if lora is not None and name.endswith(A):
             layer, a, b = name.removesuffix(A), adapters[name].float(), adapters[name.removesuffix(A) + B].float()
-            weight = plain[f"{layer}.weight"]
-            plain[f"{layer}.weight"] = torch.addmm(weight.float(), b, a, alpha=lora.alpha / len(a)).to(weight.dtype)
+            weight = plain[f"{layer}.weight"].float()
+            plain[f"{layer}.weight"] = torch.addmm(weight, b, a, alpha=lora.alpha / len(a))
     return plain
 
 
