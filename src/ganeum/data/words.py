@@ -1,7 +1,7 @@
 """Words that come again are looked up: GPT-2's split by Python's own ``re``, each word's tokens kept in a dictionary.
 
 A corpus has few words and says them often, so nearly every one is found, and nothing but C runs between the text and
-the bytes of its tokens: 1.2 to 1.4 times as fast as ``tiktoken``, which merges every word anew (docs/log.md).
+the bytes of its tokens: 1.1 to 1.4 times as fast as ``tiktoken``, which merges every word anew (docs/log.md).
 """
 
 from __future__ import annotations
