@@ -102,8 +102,30 @@ def test_every_name_from_elsewhere_leads_to_a_key_of_ours() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("dropout", ["model.dropout"]),
+        ("lora.dropout", ["train.lora.dropout"]),
+        ("train.lora.dropout", ["train.lora.dropout"]),
+        ("rank", ["train.lora.rank"]),
+        ("mode", ["log.wandb.mode"]),
+        ("name", ["name"]),
+        ("project", ["log.wandb.project", "log.trackio.project"]),
+        ("interval", ["sample.interval", "log.interval"]),
+        ("out", []),
+        ("", []),
+    ],
+)
+def test_a_bare_name_means_the_key_nearest_to_the_root(name: str, found: list[str]) -> None:
+    """A key in a section of a section takes no bare name from one above it; of two equally near neither is meant."""
+    assert matching(name) == found
+
+
+@pytest.mark.parametrize(
     ("answer", "name"),
     [
+        ("train.lora.dropout", "lora.dropout"),
+        ("model.dropout", "train.dropout"),
         ("train.batch_size", "train.batchsize"),
         ("train.learning_rate", "lerning_rate"),
         ("train.learning_rate", "model.learning_rate"),

@@ -110,8 +110,12 @@ def sections() -> Mapping[str, str]:
 
 
 def matching(name: str) -> list[str]:
-    """The keys that `name` can mean: itself if it is one, else all that end in it (`max_iters`, `wandb.project`)."""
-    return [name] if name in keys() else [key for key in keys() if key.endswith("." + name)]
+    """The keys that `name` can mean: of those that end in it, the ones nearest to the root.
+
+    `dropout` is model.dropout, not train.lora.dropout; `interval` is sample.interval or log.interval.
+    """
+    found = [key for key in keys() if f".{key}".endswith(f".{name}")]
+    return [key for key in found if key.count(".") == min(other.count(".") for other in found)]
 
 
 def value_of(config: Config, name: str) -> object:

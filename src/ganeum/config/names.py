@@ -69,7 +69,7 @@ def instead_of(name: str) -> str | None:
     """What a user who wrote `name` will have meant: `train.batch_size`, or a sentence; None if nothing is near."""
     section, _, bare = name.rpartition(".")
     bare = bare.replace("-", "_")
-    same = matching(bare)
+    same = matching(name.replace("-", "_")) or matching(bare)
     if same:
         return " or ".join(same)
     if bare in ELSEWHERE:
