@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ganeum.config import sizes
 from ganeum.config.schema import Model
-from ganeum.models import cache, cpu_norm
+from ganeum.models import attention, cache, cpu_norm
 from ganeum.models.attention import causal
 from ganeum.models.cache import Cache
 from ganeum.models.cpu_norm import rms_norm
@@ -95,9 +99,11 @@ def test_the_cache_holds_shared_keys_once() -> None:
     assert kept.keys[0].shape == kept.values[0].shape == (1, 1, 16, 8)
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_torchs_attention_takes_shared_keys(groups: int) -> None:
-    """Each head of keys serves the heads of queries beside each other; one new token sees all that is cached."""
+@pytest.mark.parametrize(("groups", "in_place"), [(1, True), (3, True), (3, False)])
+def test_torchs_attention_takes_shared_keys(monkeypatch: pytest.MonkeyPatch, groups: int, in_place: bool) -> None:
+    """Each head of keys serves the heads of queries beside each other, repeated or read in place; one new token sees
+    all that is cached."""
+    monkeypatch.setattr(attention, "_reads_in_place", lambda q: in_place)
     g = torch.Generator().manual_seed(0)
     q = torch.randn(2, 2 * groups, 5, 4, generator=g)
     k, v = torch.randn(2, 2, 2, 5, 4, generator=g)
@@ -106,6 +112,40 @@ def test_torchs_attention_takes_shared_keys(groups: int) -> None:
     expected = torch.einsum("bkgts,bksd->bkgtd", weights.masked_fill(future, -torch.inf).softmax(-1), v).flatten(1, 2)
     torch.testing.assert_close(causal(q, k, v, dropout=0.0), expected)
     torch.testing.assert_close(causal(q[:, :, 4:], k, v, dropout=0.0), expected[:, :, 4:])
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "expected"),
+    [
+        ((7, 0), torch.float16, False),  # V100
+        ((7, 5), torch.float16, False),  # T4
+        ((8, 6), torch.float32, False),  # RTX 3080
+        ((8, 6), torch.bfloat16, True),
+        ((9, 0), torch.float16, True),  # H100
+    ],
+)
+def test_keys_are_shared_in_place_where_the_flash_kernel_is(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype, expected: bool
+) -> None:
+    """It needs an NVIDIA GPU of compute capability 8.0 and numbers of 16 bits (torch's sdp_utils.cpp)."""
+    card = SimpleNamespace(major=capability[0], minor=capability[1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    q: Any = SimpleNamespace(is_cuda=True, dtype=dtype, device="cuda:0")
+    assert attention._reads_in_place(q) is expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gpu_never_needs_the_plain_kernel(dtype: torch.dtype) -> None:
+    """Without it every GPU computes shared keys, forward and backward, as the CPU does."""
+    q, k, v = (torch.randn(1, heads, 64, 32, requires_grad=True) for heads in (4, 2, 2))
+    expected = torch.autograd.grad(causal(q, k, v, dropout=0.0).sum(), (q, k, v))
+    there = [x.detach().cuda().to(dtype).requires_grad_() for x in (q, k, v)]
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        found = torch.autograd.grad(causal(*there, dropout=0.0).sum(), there)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine.cpu().float(), theirs, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize(
