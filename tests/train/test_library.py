@@ -117,6 +117,38 @@ def test_a_dictionary_is_checked_like_a_file(yaml: Path) -> None:
         plan({"seed": object()})
 
 
+def test_hugging_faces_names_are_said_and_a_section_is_chosen(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on the command line: what they came to stands first, and the run is called after file and section."""
+    sections = {"base": "tiny.yaml", "small": {"training": {"save_total_limit": 1, "dataloader_num_workers": 4}}}
+    notice = (
+        "Hugging Face's names in this config mean:\n"
+        "  save_total_limit: 1 → train.keep_last: 1 (the best one is kept besides)\n"
+        "  dataloader_num_workers: 4 (no workers are needed: a batch is read from memory-mapped files)\n\n"
+    )
+    Path("several.yaml").write_text(json.dumps(sections))
+    told = StringIO()
+    done = train("several.yaml", "max_iters=4", section="small", stream=told)
+    assert told.getvalue().startswith(notice)
+    assert (done.run.name, done.run.config.train.keep_last) == ("several-small", 1)
+    within = {"small": {"base": "tiny.yaml", "max_steps": 6}}
+    assert plan(within, section="small")["data"]["steps"] == 6
+    assert "  max_steps: 6 → train.max_iters: 6\n" in capsys.readouterr().err
+    for wrong, text in (
+        (
+            {"section": "smal"},
+            'there is no section smal\n  where  {}\n  why    its sections are small\n  try    section="small"',
+        ),
+        ({}, 'small is a section of this file, and none is chosen\n  where  {}\n  try    section="small"'),
+    ):
+        for given, where in (("several.yaml", "several.yaml"), (sections, "the config given as a dictionary")):
+            with pytest.raises(ConfigError) as error:
+                train(given, **wrong)  # type: ignore[arg-type]
+            text_here = text.format(where if given is sections or wrong else f"{where}, line 1")
+            assert str(error.value) == "ConfigError: " + text_here
+    with pytest.raises(ConfigError, match="a run needs a name"):
+        train(sections, section="small")
+
+
 def test_a_card_that_is_none_or_several() -> None:
     """The names that could be meant are suggested."""
     with pytest.raises(DeviceError) as error:

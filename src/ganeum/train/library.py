@@ -5,6 +5,7 @@ Nothing here loads torch before a training or a model is asked for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -154,6 +155,7 @@ class Result:
 def train(
     config: Given,
     *overrides: str,
+    section: str | None = None,
     callbacks: Sequence[Callback] = (),
     overwrite: bool = False,
     stream: TextIO | None = None,
@@ -163,15 +165,16 @@ def train(
     Args:
         config: a YAML file, the same as a dictionary (with a `name`), or a config that was loaded.
         overrides: keys as on the command line: `"max_iters=100"`.
+        section: the one config to take of a file that holds several.
         callbacks: the user's own (`ganeum.Callback`).
         overwrite: throw an existing run of that name away first.
-        stream: where progress is shown; default standard output.
+        stream: where progress is shown, and what Hugging Face's names came to; default standard output.
 
     Raises:
         GaneumError: anything the user can act on; nothing half-written is left.
         Interrupted: by Ctrl-C (in a notebook, its stop button) or SIGTERM, after a checkpoint.
     """
-    wanted = taken(config, overrides)
+    wanted = taken(config, overrides, section=section, say=lambda text: print(text + "\n", file=stream or sys.stdout))
     if wanted.name in (None, UNNAMED) and not isinstance(config, (str, PathLike)):
         raise ConfigError(
             "a run needs a name, and no file is there to give it one",
