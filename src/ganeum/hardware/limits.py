@@ -16,7 +16,8 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def memory() -> Iterator[tuple[float, float]]:
-    """(limit, used) in bytes for each of RLIMIT_AS and RLIMIT_DATA that is set; Linux holds a process to them."""
+    """(limit, used) in bytes for each limit on this process's memory: RLIMIT_AS, RLIMIT_DATA, and those of its cgroup
+    and of every cgroup above it. Cached pages of files that the kernel gives back first are not counted as used."""
     if sys.platform != "linux":
         return
     import resource
@@ -26,6 +27,14 @@ def memory() -> Iterator[tuple[float, float]]:
         limit = resource.getrlimit(what)[0]
         if limit != resource.RLIM_INFINITY:
             yield float(limit), float(used)
+    for group in _groups("memory"):
+        for limit_name, used_name, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            at_most, now = _number(group / limit_name), _number(group / used_name)
+            if at_most is not None and now is not None:
+                yield float(at_most), float(now - (_counted(group / "memory.stat", cached) or 0))
 
 
 def oom_counter() -> Path | None:
@@ -39,11 +48,7 @@ def oom_counter() -> Path | None:
 
 def oom_kills(counter: Path) -> int | None:
     """How many such kills `counter` has counted; None where it is gone, or counts none."""
-    try:
-        words = (line.split() for line in counter.read_text().splitlines())
-        return next((int(line[1]) for line in words if len(line) == 2 and line[0] == "oom_kill"), None)
-    except (OSError, ValueError):
-        return None
+    return _counted(counter, "oom_kill")
 
 
 @dataclass(frozen=True)
@@ -90,18 +95,32 @@ def threads() -> Threads:
     )
 
 
-def _in_cgroup(controller: str, name: str) -> Path | None:
-    """The file of this process's cgroup: version 2's, else version 1's; in a container its cgroup may be the root."""
+def _groups(controller: str) -> Iterator[Path]:
+    """The directories of this process's cgroup and of those above it: version 2's, then version 1's. In a container its
+    own may not be visible, and what is seen at the root is the container's."""
     try:
         lines = [line.split(":", 2) for line in (PROC / "self" / "cgroup").read_text().splitlines()]
     except OSError:
-        return None
+        return
     for _, controllers, path in sorted(lines, key=lambda line: line[1] != ""):  # version 2 names no controllers
         if controllers in ("", controller):
-            for directory in (CGROUP / controllers / path.lstrip("/"), CGROUP / controllers):
-                if (directory / name).is_file():
-                    return directory / name
-    return None
+            root = CGROUP / controllers
+            here = root / path.lstrip("/")
+            yield from (group for group in (here, *here.parents) if group.is_relative_to(root))
+
+
+def _in_cgroup(controller: str, name: str) -> Path | None:
+    """The nearest file of that name."""
+    return next((group / name for group in _groups(controller) if (group / name).is_file()), None)
+
+
+def _counted(file: Path, name: str) -> int | None:
+    """The number behind a name in a file of names and numbers."""
+    try:
+        words = (line.split() for line in file.read_text().splitlines())
+        return next((int(line[1]) for line in words if len(line) == 2 and line[0] == name), None)
+    except (OSError, ValueError):
+        return None
 
 
 def _number(file: Path | None) -> int | None:

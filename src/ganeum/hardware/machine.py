@@ -51,20 +51,10 @@ def cores() -> int:
 
 
 def memory_gib() -> tuple[float, float]:
-    """(all, free) memory for this process: the machine's, or what its container or its shell (ulimit) limits it to."""
+    """(all, free) memory for this process: the machine's, or what its cgroup (a container, a job of a cluster) or its
+    shell (ulimit) limits it to."""
     memory = psutil.virtual_memory()
     total, free = float(memory.total), float(memory.available)
-    group = Path("/sys/fs/cgroup")
-    for limit_file, used_file in (
-        (group / "memory.max", group / "memory.current"),
-        (group / "memory" / "memory.limit_in_bytes", group / "memory" / "memory.usage_in_bytes"),
-    ):
-        try:
-            limit, used = float(limit_file.read_text()), float(used_file.read_text())
-        except (OSError, ValueError):  # not there, or "max": no limit
-            continue
-        if limit < total:
-            total, free = limit, min(free, limit - used)
     for limit, used in limits.memory():
         total, free = min(total, limit), max(0.0, min(free, limit - used))
     return total / GIB, free / GIB

@@ -1,0 +1,50 @@
+"""What the system allows a process, read from files as Linux writes them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ganeum.hardware import limits, machine
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /proc and a /sys/fs/cgroup of our own, in which this process has nothing yet."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    monkeypatch.setattr(limits, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(limits, "CGROUP", tmp_path / "cgroup")
+    return tmp_path
+
+
+def put(directory: Path, **files: object) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (directory / name.replace("_dot_", ".")).write_text(f"{content}\n")
+
+
+def test_a_job_of_a_cluster_is_held_to_its_own_limit_and_to_those_above(system: Path) -> None:
+    """Version 2: 64 MiB of the job's, of which 16 MiB are pages of files that it can give back; 128 MiB above it."""
+    put(system / "proc" / "self", cgroup="0::/slurm/job_7")
+    put(system / "cgroup" / "slurm", memory_dot_max=128 * 2**20, memory_dot_current=100 * 2**20)
+    job = system / "cgroup" / "slurm" / "job_7"
+    put(job, memory_dot_max=64 * 2**20, memory_dot_current=40 * 2**20)
+    put(job, memory_dot_stat=f"anon 1\ninactive_file {16 * 2**20}\nactive_file 5")
+    assert {(64 * 2.0**20, 24 * 2.0**20), (128 * 2.0**20, 100 * 2.0**20)} <= set(limits.memory())
+    assert machine.memory_gib() == (64 / 1024, 28 / 1024)  # 128 - 100 are left above it, 64 - 24 in it
+
+
+def test_a_container_sees_its_limit_at_the_root(system: Path) -> None:
+    """Version 1: the path is the host's and not visible here; `max` and what is not there are no limits."""
+    put(system / "proc" / "self", cgroup="4:memory:/docker/0a1b\n0::/")
+    put(system / "cgroup", memory_dot_max="max", memory_dot_current=5)
+    root = system / "cgroup" / "memory"
+    put(root, memory_dot_limit_in_bytes=64 * 2**20, memory_dot_usage_in_bytes=40 * 2**20)
+    put(root, memory_dot_oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 3")
+    assert machine.memory_gib() == (64 / 1024, 24 / 1024)
+    assert limits.oom_counter() == root / "memory.oom_control"
+    assert limits.oom_kills(root / "memory.oom_control") == 3
