@@ -16,7 +16,8 @@ from tiny_corpus import go, metrics
 from ganeum.config import load
 from ganeum.errors import RunError
 from ganeum.hardware import Device
-from ganeum.train import out_of_memory, samples, trial, trouble
+from ganeum.models import generate
+from ganeum.train import out_of_memory, trial, trouble
 from ganeum.train.evaluate import ValidationSet
 from ganeum.train.out_of_memory import Full
 
@@ -135,11 +136,10 @@ def test_a_sample_without_memory_is_left_out(yaml: Path, monkeypatch: pytest.Mon
     """The training goes on as without samples: in training mode, with its dropout."""
     go(yaml, "name=plain", "sample.interval=0")
 
-    def no_room(run: Any, step: int, model: torch.nn.Module, *_: Any) -> Any:
-        model.eval()
+    def no_room(*_: Any) -> Any:
         raise LOST
 
-    monkeypatch.setattr(samples, "write", no_room)
+    monkeypatch.setattr(generate, "choose", no_room)  # the model is in its evaluation mode by then
     _, shown = go(yaml)
     assert "No sample at step 10: out of memory (4 MiB more were refused).\n" in shown
     assert losses("tiny") == losses("plain")

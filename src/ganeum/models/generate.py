@@ -52,36 +52,38 @@ def generate(
     assert prompt, "a prompt has at least one token"
     was_training, device = model.training, model.token_embedding.weight.device
     model.eval()
-    # One uniform number a token, drawn at once: no random numbers to wait for between tokens.
-    noise = torch.rand(num_samples, max_new_tokens, generator=generator).to(device)  # (B, N)
-    tokens = torch.tensor([list(prompt)[-model.config.block_size :]] * num_samples, device=device)  # (B, T), grows
-    texts: list[list[int]] = [[] for _ in range(num_samples)]
-    writing = set(range(num_samples))
-    cache, unread = Cache(model.config), tokens
-    for n in range(max_new_tokens):
-        hidden = model.hidden(unread, cache)[:, -1]  # (B, C)
-        logits = model.head(hidden)[:, : model.vocab_size].float()  # (B, V): the padding is never drawn
-        unread = choose(logits, noise[:, n : n + 1], temperature, top_k, top_p)  # (B, 1)
-        for i, token in enumerate(unread.flatten().tolist()):
-            if i not in writing:
-                continue
-            if token == end_of_text:
-                writing.remove(i)
-                token = None
-            else:
-                texts[i].append(token)
+    try:
+        # One uniform number a token, drawn at once: no random numbers to wait for between tokens.
+        noise = torch.rand(num_samples, max_new_tokens, generator=generator).to(device)  # (B, N)
+        tokens = torch.tensor([list(prompt)[-model.config.block_size :]] * num_samples, device=device)  # (B, T), grows
+        texts: list[list[int]] = [[] for _ in range(num_samples)]
+        writing = set(range(num_samples))
+        cache, unread = Cache(model.config), tokens
+        for n in range(max_new_tokens):
+            hidden = model.hidden(unread, cache)[:, -1]  # (B, C)
+            logits = model.head(hidden)[:, : model.vocab_size].float()  # (B, V): the padding is never drawn
+            unread = choose(logits, noise[:, n : n + 1], temperature, top_k, top_p)  # (B, 1)
+            for i, token in enumerate(unread.flatten().tolist()):
+                if i not in writing:
+                    continue
+                if token == end_of_text:
+                    writing.remove(i)
+                    token = None
+                else:
+                    texts[i].append(token)
+                if on_token:
+                    on_token(i, token)
+            if not writing:
+                break
+            tokens = torch.cat((tokens[:, -model.config.block_size + 1 :], unread), dim=1)
+            if cache.length == model.config.block_size:
+                cache, unread = Cache(model.config), tokens[:, -max(1, model.config.block_size // 2) :]
+        for i in writing:
             if on_token:
-                on_token(i, token)
-        if not writing:
-            break
-        tokens = torch.cat((tokens[:, -model.config.block_size + 1 :], unread), dim=1)
-        if cache.length == model.config.block_size:
-            cache, unread = Cache(model.config), tokens[:, -max(1, model.config.block_size // 2) :]
-    for i in writing:
-        if on_token:
-            on_token(i, None)
-    model.train(was_training)
-    return texts
+                on_token(i, None)
+        return texts
+    finally:
+        model.train(was_training)
 
 
 def choose(logits: Tensor, noise: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:

@@ -112,7 +112,6 @@ class WithinMemory:
         """What ``write`` returns, or None where there is no memory for it: a text less is no reason to stop."""
         result = attempt(write, lambda: "sample")
         if isinstance(result, Full):
-            self.step.model.train()  # it was in the middle of generating
             self.say(f"No sample at step {self.progress.step:,}: out of memory ({result.said}).")
             return None
         return result
