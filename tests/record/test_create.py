@@ -129,6 +129,24 @@ def test_a_difference_is_refused_with_a_free_name(results: Path) -> None:
     assert before == (results / "exp/config.yaml").read_bytes()
 
 
+def test_a_share_of_the_steps_is_compared_by_the_steps_it_comes_to() -> None:
+    """0.2 of 10 steps is 2 steps: also when the run is extended, and refused is what comes to others."""
+    began = config(warmup_iters=2, eval_interval=5)
+    create(config(warmup_iters=0.2, eval_interval=0.5), began, files={"plan.json": {"data": {"steps": 10}}})[
+        0
+    ].release()
+    assert began == start(config(warmup_iters=0.2, eval_interval=0.5))[0]
+    longer = config(warmup_iters=2, eval_interval=5, max_iters=40)
+    assert longer == start(config(warmup_iters=0.2, eval_interval=0.125, max_iters=40), longer)[0]
+    assert longer == start(config(warmup_iters=0.2, eval_interval=0.5, max_iters=40), longer)[0]
+    finish()
+    assert is_finished(config(warmup_iters=0.2, max_iters=40))
+    assert not is_finished(config(warmup_iters=0.4, max_iters=40))
+    assert "why    train.warmup_iters is 2 there and 0.4 here\n  try" in said(config(warmup_iters=0.4, max_iters=40))
+    (find("exp").plan_path).unlink()  # then only the length that it has now is known
+    assert longer == start(config(warmup_iters=0.05, max_iters=40), longer)[0]
+
+
 def test_text_that_happens_to_say_auto_is_no_auto() -> None:
     """Only a key whose default is `auto` agrees with everything: a prompt does not."""
     one, two = (config().model_copy(update={"sample": config().sample.model_copy(update={"prompt": p})}) for p in "ab")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 from ganeum.config.checks import LENGTHS
@@ -13,7 +14,7 @@ from ganeum.config.schema import Config
 from ganeum.config.write import to_yaml
 from ganeum.errors import GaneumError, RunError
 from ganeum.record.directory import RunDirectory, free_name, results_dir
-from ganeum.record.files import flush_directory, write_atomic, write_json
+from ganeum.record.files import flush_directory, read_json, write_atomic, write_json
 from ganeum.record.status import Status
 
 Outcome = Literal["new", "resume", "finished"]
@@ -94,7 +95,9 @@ def is_finished(requested: Config) -> bool:
     except GaneumError:  # for `create` to say
         return False
     asked = [key for key in LENGTHS if _length(requested, key) is not None]
-    return not _differences(requested, stored) and all(_length(requested, k) == _length(stored, k) for k in asked)
+    return not _differences(run, requested, stored, stored) and all(
+        _length(requested, k) == _length(stored, k) for k in asked
+    )
 
 
 def _make(run: RunDirectory, config: Config, files: Mapping[str, object]) -> None:
@@ -147,7 +150,7 @@ def _length(config: Config, key: str) -> float | None:
 def _continued(run: RunDirectory, requested: Config, resolved: Config, stored: Config) -> Config:
     """The config to go on with, or the error that says what differs."""
     lengths, shorter = _lengths(requested, resolved, stored)
-    differences = _differences(requested, stored)
+    differences = _differences(run, requested, resolved, stored)
     if problems := shorter + differences:
         steps = stored.train.max_iters
         as_it_is = "" if differences or steps is None else f"max_iters={steps}, as it has now; "
@@ -164,21 +167,38 @@ def _with_train(config: Config, **changes: object) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=changes)})
 
 
-def _differences(requested: Config, stored: Config) -> list[str]:
-    """One sentence for each key that was asked for with another value; `auto`, or a share of all steps where steps are
-    counted, agrees with whatever was decided."""
+def _differences(run: RunDirectory, requested: Config, resolved: Config, stored: Config) -> list[str]:
+    """One sentence for each key that was asked for with another value; `auto` agrees with whatever was decided, and a
+    share of all steps where it comes to the same steps, of those that the run began with or those that it is to have.
+    """
+    lengths = [steps for steps in (_first_length(run), stored.train.max_iters, resolved.train.max_iters) if steps]
 
     def unequal() -> Iterator[tuple[str, object, object]]:
         for key, spec in keys().items():
             asked, there = value_of(requested, key), value_of(stored, key)
-            share = isinstance(asked, float) and isinstance(there, int) and "integer" in spec.takes
-            if asked != there and not share and not asked == spec.default == "auto":
+            if isinstance(asked, float) and "integer" in spec.takes and there in _in_steps(asked, lengths):
+                continue
+            if asked != there and not asked == spec.default == "auto":
                 yield key, asked, there
 
     free = {"name", "train.eval_only", *LENGTHS}
     return [
         f"{key} is {_shown(there)} there and {_shown(asked)} here" for key, asked, there in unequal() if key not in free
     ]
+
+
+def _in_steps(share: float, lengths: Iterable[int]) -> set[int]:
+    """What a share of all steps may have come to: a warm-up is rounded up, an interval to the nearest."""
+    return {whole for steps in lengths for whole in (math.ceil(share * steps), max(1, round(share * steps)))}
+
+
+def _first_length(run: RunDirectory) -> int | None:
+    """The steps that the run began with, from its plan; None where that is gone or damaged."""
+    try:
+        steps = read_json(run.plan_path)["data"]["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return steps if isinstance(steps, int) else None
 
 
 def _lengths(requested: Config, resolved: Config, stored: Config) -> tuple[dict[str, float | None], list[str]]:
