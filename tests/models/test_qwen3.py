@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from ganeum.config.schema import Model
@@ -217,6 +218,9 @@ def test_the_hubs_own_keys_are_read():
             {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
             "rope_parameters has partial_rotary_factor",
         ),
+        ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn'"),
+        ({"layer_types": 5}, "layer_types is 5"),
+        ({"layer_types": [None]}, "layer_types has None"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config is there"),
     ],
 )
@@ -325,3 +329,20 @@ def test_another_shape_is_refused_with_what_to_type(tmp_path):
     typed = dict(pair.removeprefix("model.").split("=") for pair in error.value.suggestion.split())
     numbers = {key: value if key == "style" else int(value) for key, value in typed.items()}
     load_initial(tmp_path, Model(n_head=4, block_size=50, vocab_size=70, **numbers))
+
+
+@pytest.mark.parametrize(
+    ("shape", "what"),
+    [
+        ((32,), r"blocks.0.attention.qkv.weight cannot be put together: .*q_proj, .* are \[32\], "),
+        ((7, 48), "'blocks.0.attention.qkv.weight' is not as it should be"),
+    ],
+)
+def test_queries_of_a_strange_shape_are_refused(tmp_path, shape, what):
+    """Cut off, or flat: neither a traceback nor a model with no heads of keys."""
+    theirs().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file) | {"model.layers.0.self_attn.q_proj.weight": torch.zeros(shape)}
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=what):
+        sources.read(tmp_path)

@@ -87,6 +87,9 @@ def from_names(state: Mapping[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
     for name, parts in packed.items():
         if missing := [part for part in QKV if part not in parts]:
             raise CheckpointError(f"{name} cannot be put together: {' and '.join(missing)} are missing")
+        shapes = [list(parts[part].shape) for part in QKV]
+        if len({(len(shape), *shape[1:]) for shape in shapes}) > 1:
+            raise CheckpointError(f"{name} cannot be put together: {', '.join(QKV)} are {', '.join(map(str, shapes))}")
         result[name] = torch.cat([parts[part] for part in QKV])
     return result
 
@@ -149,12 +152,18 @@ def _variants(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is {config[key]!r}"
     for key in ("rope_scaling", "rope_parameters"):
         rope = config.get(key) or {}
+        if not isinstance(rope, Mapping):
+            yield f"{key} is {rope!r}"
+            continue
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             yield f"{key} is of the type {kind!r}"
         elif others := sorted(rope.keys() - {"rope_type", "type", "rope_theta"}):
             yield f"{key} has {', '.join(others)}"
-    if others := sorted({kind for kind in config.get("layer_types") or () if kind != "full_attention"}):
-        yield f"layer_types has {', '.join(map(repr, others))}"
+    kinds = config.get("layer_types") or []
+    if not isinstance(kinds, list):
+        yield f"layer_types is {kinds!r}"
+    elif others := sorted({repr(kind) for kind in kinds if kind != "full_attention"}):
+        yield f"layer_types has {', '.join(others)}"
     if config.get("quantization_config"):
         yield "quantization_config is there"

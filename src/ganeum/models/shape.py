@@ -65,8 +65,11 @@ def _gpt2(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def _modern(state: Mapping[str, Tensor]) -> dict[str, Any]:
     D = state["blocks.0.attention.q_norm.weight"].size(0)
     n_head = state["blocks.0.attention.out.weight"].size(1) // D
-    heads = state["blocks.0.attention.qkv.weight"].size(0) // D  # of queries, keys and values
-    return {"style": "modern", "n_head": n_head, "n_kv_head": (heads - n_head) // 2, "head_dim": D}
+    rows = state["blocks.0.attention.qkv.weight"].size(0)
+    n_kv_head = (rows // D - n_head) // 2
+    if n_kv_head < 1 or rows != (n_head + 2 * n_kv_head) * D:  # queries, keys and values
+        raise ValueError("blocks.0.attention.qkv.weight")
+    return {"style": "modern", "n_head": n_head, "n_kv_head": n_kv_head, "head_dim": D}
 
 
 def of_config(config: Model) -> dict[str, Any]:
