@@ -181,3 +181,23 @@ def test_the_example_in_the_docs_runs(yaml: Path) -> None:
         exec(block, {})
     ended = json.loads(Path("results/tiny/summary.json").read_text())
     assert ("callback", True) == (ended["ended_by"], ended["val_loss"] <= 4.0)
+
+
+def test_what_summary_json_cannot_hold_is_named(yaml: Path) -> None:
+    """The text; nothing of the training is lost, and without it the same call ends the run."""
+
+    class Curve(Callback):
+        def on_end(self, summary: dict[str, Any] | None) -> None:
+            if summary is not None:
+                summary["curve"] = {1, 2}
+
+    with pytest.raises(RunError) as error:
+        train(yaml, callbacks=[Curve()], stream=StringIO())
+    assert str(error.value) == (
+        "RunError: the callback Curve put into the summary what summary.json cannot hold\n"
+        "  where  on_end\n"
+        "  why    Object of type set is not JSON serializable\n"
+        "  try    numbers, text, lists and dictionaries; then the same command again"
+    )
+    summary, _ = go(yaml)
+    assert summary["steps"] == 20

@@ -9,15 +9,23 @@ import sys
 import threading
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny_corpus import go, metrics
 
-from ganeum import load_config, load_run, plan, train
+from ganeum import Callback, load_config, load_run, plan, train
 from ganeum.errors import CheckpointError, ConfigError, DeviceError, RunError
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+
+
+class Quiet(Callback):
+    """Hears nothing."""
+
+    def __repr__(self) -> str:
+        return "quiet"
 
 
 def test_the_pages_examples_run(yaml: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,3 +195,41 @@ def test_it_trains_in_another_thread(yaml: Path) -> None:
     thread.join()
     assert results[0].summary["steps"] == 4
     assert "Training Finished!" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "given", "instead"),
+    [
+        ([Quiet], "<class 'test_library.Quiet'>", "Quiet()"),
+        (Quiet(), "quiet", "Quiet()"),
+        ([print], "<built-in function print>", "MyCallback()"),
+    ],
+)
+def test_what_is_no_callback_is_refused_before_there_is_a_run(
+    yaml: Path, callbacks: Any, given: str, instead: str
+) -> None:
+    """A class for its object, one without its list, a function."""
+    with pytest.raises(ConfigError) as error:
+        train(yaml, callbacks=callbacks)
+    assert str(error.value) == (
+        f"ConfigError: callbacks is a list of objects of classes made from ganeum.Callback, but here is {given}\n"
+        "  where  callbacks\n"
+        f"  try    callbacks=[{instead}]"
+    )
+    assert not Path("results").exists()
+
+
+def test_settings_of_a_text_are_checked_like_a_configs(yaml: Path) -> None:
+    """Each was taken without a word, or ended in torch."""
+    go(yaml, "max_iters=4")
+    run = load_run("tiny")
+    for settings, what in (
+        ({"top_p": 5}, "sample.top_p must be a number above 0 and of at most 1, or null, but it is 5"),
+        ({"temperature": -1}, "sample.temperature must be a number of at least 0, but it is -1"),
+        ({"max_new_tokens": -5}, "sample.max_new_tokens must be a whole number of at least 1, but it is -5"),
+        ({"num_samples": 0}, "sample.num_samples must be a whole number of at least 1, but it is 0"),
+        ({"max_tokens": 5}, "there is no key sample.max_tokens"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            run.generate("the", **settings)
+        assert error.value.what == what

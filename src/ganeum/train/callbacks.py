@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -116,6 +117,7 @@ class Callbacks:
         """Raises what one of them raises, once all have been told."""
         for callback in self._started:
             self._tell(callback, "on_end", summary)
+            self.failed = self.failed or _unwritable(callback, summary)
         if self.failed is not None:
             raise self.failed
 
@@ -134,6 +136,19 @@ class Callbacks:
             if type(callback).__module__.startswith("ganeum."):
                 raise
             self.failed = self.failed or _failure(callback, moment, error)
+
+
+def _unwritable(callback: Callback, summary: dict[str, Any]) -> RunError | None:
+    try:
+        json.dumps(summary)
+    except (TypeError, ValueError) as error:
+        return RunError(
+            f"the callback {type(callback).__name__} put into the summary what summary.json cannot hold",
+            where="on_end",
+            why=str(error),
+            suggestion="numbers, text, lists and dictionaries; then the same command again",
+        )
+    return None
 
 
 def _failure(callback: Callback, moment: str, error: Exception) -> RunError:

@@ -16,11 +16,11 @@ from ganeum.config import Config, load_stored
 from ganeum.config.given import UNNAMED, Given, taken
 from ganeum.errors import CheckpointError, ConfigError
 from ganeum.record import RunDirectory, find, read_json, read_metrics
+from ganeum.train.callbacks import Callback
 
 if TYPE_CHECKING:
     from ganeum.data.tokenizer import Tokenizer
     from ganeum.models.gpt import GPT
-    from ganeum.train.callbacks import Callback
 
 
 class Run:
@@ -112,7 +112,11 @@ class Run:
         Args:
             prompt: what a text starts with; empty: the start of a document.
             settings: num_samples, max_new_tokens, temperature, top_k, top_p; otherwise the run's own `sample:` keys.
+        Raises:
+            ConfigError, Several: a setting that the key of its name in a config could not have, or that is none.
         """
+        checked = taken({"train": {"max_iters": 1}, "sample": settings})  # no config is without a length
+        given = checked.sample.model_dump(include=set(settings))
         import torch
 
         from ganeum.models.generate import generate
@@ -127,7 +131,7 @@ class Run:
             tokenizer.encode(prompt) or [end if end is not None else 0],
             generator=torch.Generator().manual_seed(seed),
             end_of_text=end,
-            **{**own, **settings},
+            **{**own, **given},
         )
         return [prompt + tokenizer.decode(text) for text in texts]
 
@@ -181,6 +185,7 @@ def train(
             where="the config given as a dictionary" if isinstance(config, Mapping) else "name",
             suggestion='"name": "my_run"',
         )
+    _check_callbacks(callbacks)
     from ganeum.train import run
 
     summary = run.train(wanted, overwrite=overwrite, stream=stream, callbacks=callbacks)
@@ -194,6 +199,22 @@ def load_run(name: str | PathLike[str]) -> Run:
         RunError: there is none; the nearest name is suggested.
     """
     return Run(find(name))
+
+
+def _check_callbacks(callbacks: object) -> None:
+    """Before there is a run: each is an object of a class made from `Callback`, and they are in a list."""
+    wrong = callbacks
+    if isinstance(callbacks, Sequence):
+        others = [callback for callback in callbacks if not isinstance(callback, Callback)]
+        if not others:
+            return
+        wrong = others[0]
+    name = wrong.__name__ if isinstance(wrong, type) else type(wrong).__name__
+    raise ConfigError(
+        f"callbacks is a list of objects of classes made from ganeum.Callback, but here is {wrong!r}",
+        where="callbacks",
+        suggestion=f"callbacks=[{name if isinstance(wrong, (type, Callback)) else 'MyCallback'}()]",
+    )
 
 
 def _directory(config: Config) -> RunDirectory:
