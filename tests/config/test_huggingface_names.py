@@ -50,6 +50,8 @@ def test_every_switch_may_stand_alone() -> None:
     assert {"fp16", "push_to_hub"} <= bools
     assert set() == bools - SWITCHES
     assert ([], ["fp16=true", "max_steps=10"]) == split_arguments(["--fp16", "--max_steps", "10"])
+    for words in ("--report_to tensorboard wandb a.yaml seed=3", "--report_to tensorboard wandb --seed 3 a.yaml"):
+        assert (["a.yaml"], ["report_to=tensorboard,wandb", "seed=3"]) == split_arguments(words.split())
 
 
 def test_the_trainer_s_defaults_load_as_they_stand() -> None:

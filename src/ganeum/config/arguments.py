@@ -1,7 +1,8 @@
 """The words after a command, sorted into what stands alone and what sets a key: `--max_iters 10` is `max_iters=10`.
 
 nanoGPT's forms and ours are the same thing here: `--max_iters=10`, `--max_iters 10`, `max_iters=10`,
-`--train.max_iters 10`, `--max-iters 10`, and `--eval_only` alone for true.
+`--train.max_iters 10`, `--max-iters 10`, and `--eval_only` alone for true; Hugging Face's `--report_to a b` is
+`report_to=a,b`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ganeum.config.huggingface import SWITCHES
+from ganeum.config.huggingface import SEVERAL, SWITCHES
 from ganeum.config.keys import keys, matching
 from ganeum.config.source import TRUTHS
 from ganeum.errors import ConfigError
@@ -42,6 +43,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise ConfigError(
                     f"--{name} needs a value", where=f"the command line: {word}", suggestion=f"--{name}=VALUE"
                 )
+        while name in SEVERAL and words and not (words[0].startswith("--") or "=" in words[0] or _is_config(words[0])):
+            value += "," + words.pop(0)
         overrides.append(f"{name}={value}")
     return alone, overrides
 
@@ -51,6 +54,10 @@ def _is_file(word: str) -> bool:
         return Path(word).is_file()
     except OSError:  # longer than any name
         return False
+
+
+def _is_config(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) or _is_file(word)
 
 
 def _is_switch(name: str) -> bool:

@@ -337,6 +337,9 @@ SWITCHES = frozenset(
     use_mps_device""".split()  # noqa: SIM905 (a word a line would be sixty lines)
 )
 
+# What takes several words on a command line: `--report_to tensorboard wandb`.
+SEVERAL = frozenset({"report_to", "label_names", "include_for_metrics"})
+
 
 def _table() -> dict[str, Name]:
     table = {name: Name(key, key=key) for name, key in RENAMED.items()}
