@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from ganeum.config.schema import Config, Model, Train
 from ganeum.models import checkpointing, cpu_attention
@@ -14,7 +16,9 @@ from ganeum.models.gpt import GPT, padded_vocab_size
 from ganeum.plan import memory, parameters
 from ganeum.plan.memory import Memory
 from ganeum.step import optimizers
+from ganeum.step.eight_bit import AdamW8bit
 from ganeum.step.optimizer_step import default_loss_chunk
+from ganeum.step.rules import SGD, Adafactor, AdamW
 
 
 def kept_bytes(model: Model, *, half: bool, sequences: int = 2, mode: Any = "none") -> int:
@@ -115,6 +119,55 @@ def test_weights_in_bf16_halve_weights_and_gradients() -> None:
     """2 bytes each, and autocast makes no copies."""
     found = needed("bf16", weights="bf16")
     assert (found.weights, found.gradients) == (2 * 124_439_808, 2 * 124_439_808)
+
+
+PIECE = 1 << 16  # weights
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "shape", "numbers"),
+    [
+        ("adamw", {"weights": "bf16"}, (PIECE,), 7),
+        ("adamw8bit", {"weights": "fp32"}, (PIECE,), 8),
+        ("adamw8bit", {"weights": "bf16"}, (PIECE,), memory.UPDATE),
+        ("sgd", {"weights": "bf16"}, (PIECE,), 5),
+        ("adafactor", {"weights": "bf16"}, (256, 256), 8),
+    ],
+)
+def test_an_update_allocates_no_more_than_the_estimate(
+    kind: str, keys: dict[str, Any], shape: tuple[int, ...], numbers: float
+) -> None:
+    """The most that torch's allocator gave out at one time during an update, in fp32 numbers for each weight of a
+    piece: gradient, weight, unpacked and new state, and what lies between."""
+    if kind == "adamw8bit":
+        pytest.importorskip("torchao")
+    rules = {
+        "adamw": lambda: AdamW(0.9, 0.95),
+        "adamw8bit": lambda: AdamW8bit(0.9, 0.95),
+        "sgd": lambda: SGD(0.9),
+        "adafactor": Adafactor,
+    }
+    weight = nn.Parameter(torch.randn(shape).to(torch.bfloat16 if keys["weights"] == "bf16" else torch.float32))
+    weight.grad = torch.randn(shape).to(weight.dtype)
+    part = optimizers.Ruled(rules[kind](), [optimizers.Piece("w", ((weight, None),), 1.0, 0.1)], offload=False)
+    divisor, good = torch.tensor(1.0), torch.tensor(False)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, torch.no_grad():
+        part.step(1e-3, divisor, good)
+    assert profiled.profiler is not None
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    given = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
+    assert max(given) / 4 / PIECE == pytest.approx(numbers, abs=0.1)
+    assert numbers <= memory.UPDATE
+
+
+@pytest.mark.parametrize(
+    ("train", "more"),
+    [({}, 0), ({"optimizer": "adamw8bit"}, 16), ({"lora": {"rank": 8}}, 64)],
+)
+def test_the_libraries_of_an_extra_are_counted_on_a_cpu(train: dict[str, Any], more: int) -> None:
+    """In MiB; on a GPU their code lies elsewhere."""
+    found = memory.framework_bytes(Train(**train), "cpu") - memory.framework_bytes(Train(), "cpu")
+    assert (found, memory.framework_bytes(Train(**train), "cuda")) == (more * 2**20, 0)
 
 
 def test_states_take_sixteen_bytes_a_parameter() -> None:

@@ -13,8 +13,10 @@ from ganeum.plan.parameters import Parameters
 # Numbers of the model and the step, which cannot be imported without torch; tests hold them together.
 VOCAB_MULTIPLE = 64  # models/gpt.py
 CPU_KEEPS_WEIGHTS, CPU_BLOCK = 1024, 64  # models/cpu_attention.py: up to this context, in blocks of so many queries
-PIECE, STACK = 1 << 22, 1 << 24  # step/optimizers.py
+PIECE, STACK = 1 << 20, 1 << 24  # step/optimizers.py
+UPDATE = 9  # numbers in fp32 for each weight of such a piece: AdamW in 8 bits on weights in bf16, which needs the most
 FRAMEWORK = {"cpu": 120.0 * 2**20, "cuda": 0.0, "mps": 0.0}  # docs/plan.md: steps of four models on a CPU
+PEFT, TORCHAO = 64.0 * 2**20, 16.0 * 2**20  # their code and what they import, beside a torch at work
 LOSS_CHUNK = {"cpu": 512, "cuda": 2048, "mps": 2048}  # what `train.loss_chunk: auto` becomes (step/optimizer_step.py)
 
 
@@ -74,7 +76,7 @@ def training(config: Config, *, kind: Kind, micro_batch_size: int, precision: st
         activations=tokens * (layers + 16.0 * model.n_embd),
         loss=16.0 * min(loss_chunk, tokens) * _padded(model) + wide * _padded(model) * model.n_embd,
         update=update_bytes(model, train, kind),
-        framework=FRAMEWORK[kind],
+        framework=framework_bytes(train, kind),
     )
 
 
@@ -90,7 +92,7 @@ def evaluation(config: Config, *, kind: Kind, eval_batch_size: int, precision: s
         activations=tokens * (layer_bytes(model, kind=kind, half=half, dropout=False) + 12.0 * model.n_embd),
         loss=12.0 * min(loss_chunk, tokens) * _padded(model),
         update=0.0,
-        framework=FRAMEWORK[kind],
+        framework=framework_bytes(train, kind),
     )
 
 
@@ -118,7 +120,7 @@ def state_bytes(model: Model, train: Train, counted: Parameters) -> float:
 
 
 def update_bytes(model: Model, train: Train, kind: Kind) -> float:
-    """What an update needs beside weights, gradients and state: nothing with torch's fused AdamW; else about eight
+    """What an update needs beside weights, gradients and state: nothing with torch's fused AdamW; else at most nine
     numbers in fp32 for each weight of the piece that is under way (step/optimizers.py): a part of one weight, Muon's
     stack of matrices, Adafactor's whole weight."""
     matrices = [rows * columns for rows, columns in parameters.block_matrices(model).values()]
@@ -129,10 +131,17 @@ def update_bytes(model: Model, train: Train, kind: Kind) -> float:
     if train.lora.rank is not None:
         return 0.0
     if train.optimizer == "muon":
-        largest = max(largest if train.weights == "bf16" else 0, min(STACK, model.n_layer * max(matrices)))
+        largest = max(largest if train.weights == "bf16" else 0, *matrices, min(STACK, model.n_layer * max(matrices)))
     elif train.optimizer == "adafactor":
         largest = max(*matrices, embedding)
-    return 8 * 4.0 * largest
+    return UPDATE * 4.0 * largest
+
+
+def framework_bytes(train: Train, kind: Kind) -> float:
+    """What the libraries take that this run loads; on a GPU none of it lies on the device."""
+    if kind != "cpu":
+        return FRAMEWORK[kind]
+    return FRAMEWORK[kind] + PEFT * (train.lora.rank is not None) + TORCHAO * (train.optimizer == "adamw8bit")
 
 
 def kept_bytes(model: Model, train: Train, *, kind: Kind, half: bool) -> float:

@@ -44,8 +44,9 @@ class AdamW8bit:
     def __call__(self, weight: Tensor, gradient: Tensor, state: State, pace: Pace) -> tuple[Tensor, State]:
         if "mean" in state:
             return self.exact(weight, gradient, state, pace)
-        whole = {name: self._unpack(name, state).view_as(weight) for name in self.levels}
-        weight, new = self.exact(weight, gradient, whole, pace)
+        weight, new = self.exact(  # what is unpacked is forgotten before anything is packed
+            weight, gradient, {name: self._unpack(name, state).view_as(weight) for name in self.levels}, pace
+        )
         return weight, self._packed(new)
 
     def _packed(self, state: State) -> State:
@@ -61,7 +62,9 @@ class AdamW8bit:
         return packed
 
     def _unpack(self, name: str, state: State) -> Tensor:
-        return self.levels[name][state[f"{name}_codes"].int()] * state[f"{name}_scale"]
+        codes = state[f"{name}_codes"]
+        levels = self.levels[name].index_select(0, codes.view(-1).int())  # an index in brackets would be made int64
+        return levels.view_as(codes).mul_(state[f"{name}_scale"])
 
 
 def require() -> None:

@@ -21,7 +21,7 @@ from ganeum.step.eight_bit import AdamW8bit
 from ganeum.step.parametrization import scale
 from ganeum.step.rules import SGD, Adafactor, AdamW, Muon, Pace, Rule, State
 
-PIECE = 1 << 22  # weights that an element-wise rule takes at one time: 16 MiB in fp32; a multiple of 256
+PIECE = 1 << 20  # weights that an element-wise rule takes at one time: 4 MiB in fp32; a multiple of 256
 STACK = 1 << 24  # weights in one stack of matrices: enough to fill a GPU
 
 
@@ -191,11 +191,13 @@ class Ruled:
             gradient = piece.gradient()
             if gradient is None:
                 continue
+            gradient = gradient / divisor  # under its name, so that what was there before is forgotten
             weights, kept = piece.weights(), self.state[piece.name]
             state = {key: value.to(gradient.device, non_blocking=True) for key, value in kept.items()}
             moved, new = self.rule(
-                _stack(weights), gradient / divisor, state, Pace(learning_rate * piece.rate, piece.decay, updates)
+                _stack(weights), gradient, state, Pace(learning_rate * piece.rate, piece.decay, updates)
             )
+            del gradient
             for weight, value in zip(weights, moved, strict=True):
                 rounded = rounding.stochastic(value) if weight.dtype == torch.bfloat16 else value
                 weight.copy_(torch.where(bad, weight, rounded))
