@@ -186,7 +186,10 @@ def test_a_broken_line_of_a_table(tmp_path: Path, content: str, line: int, why: 
     assert (3, 1) == (result.meta.rows, result.meta.bad_rows)
 
 
-@pytest.mark.parametrize("content", ['[{"text": "one"}, {"text": "two"', '[{"text": "one"}, {"text": two}]', "[{,"])
+@pytest.mark.parametrize(
+    "content",
+    ['[{"text": "one"}, {"text": "two"', '[{"text": "one"}, {"text": two}]', "[{,", '[{"text": "a"},' + "[" * 100_000],
+)
 def test_a_broken_list(tmp_path: Path, content: str) -> None:
     """A JSON list that is cut short or wrong cannot be read on: an error even where rows may be skipped."""
     path = tmp_path / "a.json"

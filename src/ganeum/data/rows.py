@@ -159,7 +159,7 @@ def _list(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes 
             if rest.startswith("]"):
                 return
             row, end = decode(rest)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             more = text.read(max(2**16, len(rest)))
             if not more or len(rest) > _LONGEST_ROW:
                 raise DataError(
