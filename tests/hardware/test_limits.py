@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from ganeum.hardware import limits, machine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
+PIDS = limits.CGROUP / "pids" / f"ganeum-test-{os.getpid()}"
 
 
 @pytest.fixture
@@ -48,3 +51,43 @@ def test_a_container_sees_its_limit_at_the_root(system: Path) -> None:
     assert machine.memory_gib() == (64 / 1024, 24 / 1024)
     assert limits.oom_counter() == root / "memory.oom_control"
     assert limits.oom_kills(root / "memory.oom_control") == 3
+
+
+def test_no_more_threads_is_explained_with_the_limits_as_they_are() -> None:
+    """Python's words and Java's; the figures are the system's, read at that moment."""
+    for words in ("can't start new thread", "unable to create new native thread"):
+        error = limits.no_thread(RuntimeError(words))
+        assert error is not None
+        assert str(error).startswith(
+            f"RunError: the system let this process start no more threads\n  why    {words}\n         "
+        )
+        assert str(error).endswith(
+            "  try    OMP_NUM_THREADS=1 before the command, which starts fewer; or end other programs of yours, or "
+            "raise the limit (`ulimit -u`, a container's pids limit)"
+        )
+    assert limits.no_thread(RuntimeError("shapes")) is None
+
+
+def test_a_thread_that_really_cannot_start_is_explained() -> None:
+    """Two threads for a container whose limit is one: an error of ours, before a library ends the process."""
+    try:
+        PIDS.mkdir()
+    except OSError:
+        pytest.skip("no cgroup can be made here")
+    try:
+        (PIDS / "pids.max").write_text("1")
+        child = (
+            f"open({str(PIDS / 'cgroup.procs')!r}, 'w').write('0'); from ganeum.cli import main; "
+            "import ganeum.cli; from ganeum.hardware import limits; "
+            "ganeum.cli.build = lambda: lambda **_: limits.check_threads(2); main([])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", child], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    finally:
+        PIDS.rmdir()
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(
+        "RunError: the system let this process start no more threads\n  why    can't start new thread\n"
+    )
+    assert "this container's (pids.max): 1 of 1; " in done.stderr

@@ -190,21 +190,6 @@ def test_the_micro_batch_becomes_the_next_divisor_at_most_half() -> None:
     assert [trouble.smaller(60, size) for size in (20, 15, 3)] == [10, 6, 1]
 
 
-def test_no_more_threads_is_explained_with_the_limits_as_they_are() -> None:
-    """Python's words and Java's; the figures are the system's, read at that moment."""
-    for words in ("can't start new thread", "unable to create new native thread"):
-        error = trouble.no_thread(RuntimeError(words))
-        assert error is not None
-        assert str(error).startswith(
-            f"RunError: the system let this process start no more threads\n  why    {words}\n         "
-        )
-        assert str(error).endswith(
-            "  try    OMP_NUM_THREADS=1 before the command, which starts fewer; or end other programs of yours, or "
-            "raise the limit (`ulimit -u`, a container's pids limit)"
-        )
-    assert trouble.no_thread(RuntimeError("shapes")) is None
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_on_a_gpu_a_share_of_its_memory_is_lived_within(yaml: Path) -> None:

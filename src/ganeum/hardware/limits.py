@@ -8,11 +8,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from threading import Event, Thread
 
 import psutil
 
+from ganeum.errors import RunError
+
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+# Python's words, Java's and those of the libraries that compute with several threads.
+NO_THREAD = ("can't start new thread", "unable to create new native thread", "Resource temporarily unavailable")
 
 
 def memory() -> Iterator[tuple[float, float]]:
@@ -93,6 +99,42 @@ def threads() -> Threads:
     return Threads(
         user_limit, mine, _number(group_limit), _number(group_now), _number(PROC / "sys" / "kernel" / "threads-max")
     )
+
+
+def no_thread(error: BaseException) -> RunError | None:
+    """For a system that starts no more threads, with its limits as they are now; None for any other error."""
+    if not any(text in str(error) for text in NO_THREAD):
+        return None
+    return RunError(
+        "the system let this process start no more threads",
+        why=f"{error}\n{threads()}",
+        suggestion="OMP_NUM_THREADS=1 before the command, which starts fewer; or end other programs of yours, "
+        "or raise the limit (`ulimit -u`, a container's pids limit)",
+    )
+
+
+@cache
+def check_threads(number: int) -> None:
+    """Starts as many threads as are going to compute, and ends them: libgomp, which starts torch's on a CPU, ends the
+    process with a word of its own where it cannot. A process that could once is not asked again.
+
+    Raises:
+        RunError: the system does not let it.
+    """
+    gate, started = Event(), []
+    try:
+        for _ in range(number - 1):  # the one that asks computes, too
+            thread = Thread(target=gate.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError as error:
+        if (told := no_thread(error)) is None:
+            raise
+        raise told from error
+    finally:
+        gate.set()
+        for thread in started:
+            thread.join()
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
+import torch
 
 from ganeum import hardware, record
 from ganeum.config import Config
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus, identity, open_corpus
 from ganeum.errors import GaneumError, RunError
+from ganeum.hardware import limits
 from ganeum.models import adapters
 from ganeum.models.kernels import mode_kept
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
@@ -69,6 +71,7 @@ def train(
     stream = stream or sys.stdout
     if notice := hardware.check_torch(config.device):
         print(notice, file=stream)
+    limits.check_threads(torch.get_num_threads())
     corpus = open_corpus(config.data.directory, config.model.block_size)
     device = hardware.detect(config.device)
     held_bytes = psutil.Process().memory_info().rss

@@ -18,9 +18,6 @@ from ganeum.record import RunDirectory
 from ganeum.train import checkpoint, disk, out_of_memory
 from ganeum.train.out_of_memory import Full
 
-# Python's words, Java's and those of the libraries that compute with several threads.
-NO_THREAD = ("can't start new thread", "unable to create new native thread", "Resource temporarily unavailable")
-
 
 def explained(error: BaseException, run: RunDirectory, config: Config, device: Device) -> BaseException:
     """What ended a run, in other words where these help; else itself."""
@@ -33,7 +30,7 @@ def explained(error: BaseException, run: RunDirectory, config: Config, device: D
         return disk.full(run.path, checkpoint.size_on_disk(run.checkpoint_dir(newest[0])), "no checkpoint was lost")
     if out_of_memory.is_it(error):
         return too_large(out_of_memory.Full(out_of_memory.said(error), "start"), config, device, run)
-    return no_thread(error) or _refused(error, run) or error
+    return limits.no_thread(error) or _refused(error, run) or error
 
 
 def too_large(
@@ -88,18 +85,6 @@ def too_large(
 def smaller(batch_size: int, size: int) -> int:
     """The next divisor of the batch that is at most half of ``size``: 64, 16 → 8."""
     return max(divisor for divisor in divisors(batch_size) if 2 * divisor <= size)
-
-
-def no_thread(error: BaseException) -> RunError | None:
-    """For a system that starts no more threads, with its limits as they are now."""
-    if not any(text in str(error) for text in NO_THREAD):
-        return None
-    return RunError(
-        "the system let this process start no more threads",
-        why=f"{error}\n{limits.threads()}",
-        suggestion="OMP_NUM_THREADS=1 before the command, which starts fewer; or end other programs of yours, "
-        "or raise the limit (`ulimit -u`, a container's pids limit)",
-    )
 
 
 def _refused(error: BaseException, run: RunDirectory) -> RunError | None:
