@@ -90,7 +90,7 @@ def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[s
         "bad.yaml    failed                                        line 1 is wrong: see above",
         "failing     failed      10  1.2500    1.5000  1 min 30 s  RunError: the loss is NaN",
         "missing     failed                                        exit status 2: see above",
-        "dying       died        10  1.2500    1.5000  1 min 30 s  its process was killed",
+        "dying       died        10  1.2500    1.5000  1 min 30 s  its process was killed (SIGKILL)",
         "fine        finished    10  1.2500    1.5000  1 min 30 s",
     ]
 
@@ -259,3 +259,12 @@ def test_a_status_of_a_finished_run_is_what_counts(here: Path) -> None:
     status = Status.read(find("one").status_path)
     assert status is not None
     assert "finished" == status.state
+
+
+def test_a_kill_that_left_no_word_is_told_by_the_kernels_count() -> None:
+    """A process that died before it had a run directory: memory only where the count has moved, and only of SIGKILL."""
+    memory = "its process was probably killed for want of the machine's memory (SIGKILL, and the kernel counts one)"
+    assert [sequential._ended(status, 1) for status in (-9, 137)] == [memory, memory]
+    assert sequential._ended(-9, 0) == "its process was killed (SIGKILL)"
+    assert sequential._ended(-11, 1) == "its process was killed (SIGSEGV)"
+    assert sequential._ended(2, 1) == "exit status 2: see above"

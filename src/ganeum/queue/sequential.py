@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TextIO
 
+from ganeum.hardware import limits
 from ganeum.queue.experiments import Experiment
 from ganeum.record import RunDirectory, is_finished, results_dir
 from ganeum.record.overview import Row, overview
@@ -93,12 +94,13 @@ def run_all(
             results.append(Result(experiment, "waiting", _row(run)))
         else:
             say(f"{heading}: {experiment.text}")
+            before = _kills()
             try:
                 status = _run([*TRAIN, *experiment.arguments], stop, stdout)
             except OSError as error:  # no memory for another process, say
                 results.append(Result(experiment, "failed", note=f"its process cannot be started: {error.strerror}"))
             else:
-                results.append(_result(experiment, run, status, stop))
+                results.append(_result(experiment, run, status, stop, _kills() - before))
     return results
 
 
@@ -121,15 +123,32 @@ def _wait_for_others(run: RunDirectory, stop: Stop, say: Callable[[str], None], 
             time.sleep(POLL_S)
 
 
-def _result(experiment: Experiment, run: RunDirectory, status: int, stop: Stop) -> Result:
+def _result(experiment: Experiment, run: RunDirectory, status: int, stop: Stop, kills: int) -> Result:
     row = _row(run)
     if status == 0:
         return Result(experiment, "finished", row)
     if stop.signal is not None or (row is not None and row.state == "interrupted"):
         return Result(experiment, "interrupted", row, "starting the queue again goes on with it")
     if row is not None and row.state in ("failed", "died"):
-        return Result(experiment, row.state, row, (row.error or "its process was killed").splitlines()[0])
-    return Result(experiment, "failed", row, f"exit status {status}: see above")
+        return Result(experiment, row.state, row, (row.error or _ended(status, kills)).splitlines()[0])
+    return Result(experiment, "failed", row, _ended(status, kills))
+
+
+def _ended(status: int, kills: int) -> str:
+    """How a process ended that left no word; a shell counts a signal from 128. `kills`: of the kernel, meanwhile."""
+    number = -status if status < 0 else status - 128
+    if number not in {int(known) for known in signal.Signals}:
+        return f"exit status {status}: see above"
+    name = signal.Signals(number).name
+    if name == "SIGKILL" and kills > 0:
+        return "its process was probably killed for want of the machine's memory (SIGKILL, and the kernel counts one)"
+    return f"its process was killed ({name})"
+
+
+def _kills() -> int:
+    """How many processes the kernel has killed for want of memory, where it counts them."""
+    counter = limits.oom_counter()
+    return (limits.oom_kills(counter) or 0) if counter else 0
 
 
 def _row(run: RunDirectory) -> Row | None:
