@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -149,6 +150,16 @@ def test_a_model_without_linear_layers_is_refused() -> None:
         "  why    adapters sit on linear layers other than the output layer\n"
         "  try    train.lora.targets: all"
     )
+
+
+def test_peft_is_loaded_without_a_word() -> None:
+    """Nor a word of what it loads itself; in a process of its own."""
+    code = (
+        "from ganeum.config.schema import Lora; from ganeum.models.adapters import attach; import torch; "
+        "attach(torch.nn.Sequential(torch.nn.Linear(2, 2)), Lora(rank=1))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_a_missing_peft_is_named_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ganeum.config.schema import Lora
 from ganeum.errors import CheckpointError, ConfigError, MissingExtra
+from ganeum.models.quiet import quiet
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 
@@ -35,7 +36,8 @@ def attach(model: nn.Module, lora: Lora) -> None:
     if lora.rank is None:
         return
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        with quiet():
+            from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise MissingExtra(
             f"train.lora.rank={lora.rank} needs the package peft", suggestion="pip install 'ganeum[lora]'"

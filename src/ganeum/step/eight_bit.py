@@ -7,17 +7,13 @@ keep the temporaries small; here a piece is small from the start (optimizers.PIE
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ganeum.errors import MissingExtra
+from ganeum.models.quiet import quiet
 from ganeum.step.rules import AdamW, Pace, State
 
 BLOCK = 256  # torchao's
@@ -78,19 +74,6 @@ def require() -> None:
 
 def _levels(signed: bool) -> Tensor:
     """(256,) ascending in fp32, from −1 or 0 to 1."""
-    with _quiet():
+    with quiet():
         from torchao.optim.quant_utils import create_dynamic_map  # type: ignore[import-untyped,import-not-found,unused-ignore]
     return torch.tensor(create_dynamic_map(signed))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torchao tells on import which of its kernels, none of them used here, do not fit this torch."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -232,7 +232,7 @@ def stacks(weights: list[Weight], model: GPT) -> list[Piece]:
     alike: dict[tuple[Any, ...], list[tuple[nn.Parameter, slice | None]]] = {}
     for weight in weights:
         rows: list[slice | None] = [None]
-        if weight.name.endswith("attention.qkv.weight"):
+        if weight.name.endswith(("attention.qkv.weight", "attention.qkv.lora_B.default.weight")):
             rows = _consecutive(sizes.qkv_widths(model.config))
         for part in rows:
             height = weight.parameter.size(0) if part is None else part.stop - part.start
