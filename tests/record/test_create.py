@@ -147,6 +147,19 @@ def test_a_share_of_the_steps_is_compared_by_the_steps_it_comes_to() -> None:
     assert longer == start(config(warmup_iters=0.05, max_iters=40), longer)[0]
 
 
+def test_what_changes_no_bit_may_change_on_the_way() -> None:
+    """What is recomputed and how much is kept are taken over; recomputing in compiled code rounds anew, and is not."""
+    start(config(compile=False))
+    assert start(config(compile=False, activation_checkpointing="whole", keep_last=5)) == (
+        config(compile=False, activation_checkpointing="whole", keep_last=5),
+        "resume",
+    )
+    start(config(name="exp", compile=True), overwrite=True)
+    assert "train.activation_checkpointing is 'none' there and 'whole' here" in said(
+        config(compile=True, activation_checkpointing="whole")
+    )
+
+
 def test_text_that_happens_to_say_auto_is_no_auto() -> None:
     """Only a key whose default is `auto` agrees with everything: a prompt does not."""
     one, two = (config().model_copy(update={"sample": config().sample.model_copy(update={"prompt": p})}) for p in "ab")

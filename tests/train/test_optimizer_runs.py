@@ -45,6 +45,22 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert summary["best_val_loss"] < 5.54  # ln 257 = 5.549
 
 
+def test_a_run_goes_on_recomputing_what_it_kept(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is needed at step 10: activation checkpointing may begin there, is said, and changes no bit."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    go(yaml, "name=whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(samples, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            go(yaml)
+    _, said = go(yaml, "train.activation_checkpointing=whole")
+    assert "train.activation_checkpointing is whole from here on, and was none\n" in said
+    torch.testing.assert_close(outcome("tiny"), outcome("whole"), rtol=0, atol=0)
+
+
 def test_a_run_in_bf16_keeps_and_gives_bf16(yaml: Path) -> None:
     """Its checkpoint holds bf16, and the model that is read from it, in fp32, holds the same numbers."""
     go(yaml, "train.weights=bf16", "train.precision=bf16")

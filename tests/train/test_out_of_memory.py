@@ -104,7 +104,7 @@ def test_an_update_without_memory_ends_the_run(yaml: Path) -> None:
     text = ended.error[ended.error.index("RunError") :]
     assert text.startswith("RunError: the model's update does not fit into the memory of ")
     assert "more were refused" in text
-    assert text.rstrip().endswith("each under another name")
+    assert text.rstrip().endswith("each under another name; train.activation_checkpointing also under this one")
 
 
 def test_an_evaluation_without_memory_has_its_own_size(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
+from ganeum.config.change import change
 from ganeum.config.checks import LENGTHS
 from ganeum.config.keys import keys, value_of
 from ganeum.config.load import load_stored
@@ -18,6 +19,8 @@ from ganeum.record.files import flush_directory, read_json, write_atomic, write_
 from ganeum.record.status import Status
 
 Outcome = Literal["new", "resume", "finished"]
+# What may change on the way, because the weights are the same bits with it and without (compiled code aside).
+CHANGEABLE = ("train.activation_checkpointing", "train.expandable_segments", "train.keep_last")
 
 
 def create(
@@ -39,8 +42,8 @@ def create(
 
     Returns:
         The directory; the config to train with (of a run that exists: the stored one, with the new length if that was
-        raised, and `eval_only` as requested); and `new`, `resume` (there may be no checkpoint yet), or `finished`
-        (nothing to do; the run is not held).
+        raised, `CHANGEABLE` keys and `eval_only` as requested); and `new`, `resume` (there may be no checkpoint yet),
+        or `finished` (nothing to do; the run is not held).
 
     Raises:
         RunError: another process trains it; or it exists with another config; or something else lies at its place.
@@ -160,7 +163,14 @@ def _continued(run: RunDirectory, requested: Config, resolved: Config, stored: C
             why="\n".join(problems),
             suggestion=f"{as_it_is}name={free_name(run.path)} for a new run, or --overwrite to replace this one",
         )
-    return _with_train(stored, **lengths, eval_only=requested.train.eval_only)
+    changed = {key: value_of(requested, key) for key in _changeable(stored) if value_of(requested, key) != "auto"}
+    return _with_train(change(stored, changed), **lengths, eval_only=requested.train.eval_only)
+
+
+def _changeable(stored: Config) -> tuple[str, ...]:
+    return (
+        CHANGEABLE if stored.train.compile is not True else CHANGEABLE[1:]
+    )  # compiled, what is recomputed rounds anew
 
 
 def _with_train(config: Config, **changes: object) -> Config:
@@ -181,7 +191,7 @@ def _differences(run: RunDirectory, requested: Config, resolved: Config, stored:
             if asked != there and not asked == spec.default == "auto":
                 yield key, asked, there
 
-    free = {"name", "train.eval_only", *LENGTHS}
+    free = {"name", "train.eval_only", *LENGTHS, *_changeable(stored)}
     return [
         f"{key} is {_shown(there)} there and {_shown(asked)} here" for key, asked, there in unequal() if key not in free
     ]

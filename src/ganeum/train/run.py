@@ -15,6 +15,7 @@ import torch
 
 from ganeum import hardware, record
 from ganeum.config import Config
+from ganeum.config.keys import value_of
 from ganeum.data.batches import Batches
 from ganeum.data.corpus import Corpus, identity, open_corpus
 from ganeum.errors import GaneumError, RunError
@@ -96,6 +97,9 @@ def train(
         ended = summary.stored(run)
         print(summary.already(run, ended), file=stream)
         return ended
+    for key in record.CHANGEABLE:
+        if stored is not None and (now := value_of(resolved, key)) != (before := value_of(stored, key)):
+            print(f"{key} is {now} from here on, and was {before}", file=stream)
     try:
         return _held(run, replace(decided, config=resolved), corpus, device, stream, callbacks)
     finally:

@@ -45,10 +45,12 @@ def too_large(
     Args:
         config: as it was tried; with a micro-batch of several sequences, a smaller one is what to type.
         device: as it was looked at before there was a model.
-        run: where there is one, it goes on from its last checkpoint, and other settings need another name.
+        run: where there is one, it goes on from its last checkpoint, and settings that change what it learns need
+            another name.
         proven: tries a config; it then decides about the levers, and not the estimate.
     """
     how = " under another name" if run else ""
+    each = "\neach under another name; train.activation_checkpointing also under this one" if run else ""
     size, length = config.train.micro_batch_size, config.model.block_size
     if full.part == "step" and isinstance(size, int) and size > 1:
         return RunError(
@@ -78,7 +80,7 @@ def too_large(
         f"{what} into the memory of {device.name}",
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
         why=f"about {units.gib(needed.total)} are needed by the estimate: {needs(needed)}\n{full.said}",
-        suggestion=table(levers) + (f"\neach{how}" if run else "") if levers else f"a far smaller model{how}",
+        suggestion=table(levers) + each if levers else f"a far smaller model{how}",
     )
 
 
