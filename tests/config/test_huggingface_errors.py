@@ -85,6 +85,11 @@ ConfigError: report_to: comet_ml has no meaning here
 
 ConfigError: train.grad_clip must be a number of at least 0, but it is the text 'many'
   where  a.yaml, line 9""",
+    "max_steps: 3\nreport_to: [tensorboard, none]\n": """\
+ConfigError: report_to cannot be both none and tensorboard
+  where  a.yaml, line 2
+  why    only one of them could count
+  try    remove one of them""",
     "max_steps: 3\neval_strategy: epoch\nlogging_strategy: no\n": """\
 ConfigError: eval_strategy: epoch needs num_train_epochs beside it, and no max_steps
   where  a.yaml, line 2

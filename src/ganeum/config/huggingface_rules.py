@@ -387,7 +387,16 @@ def tracking(given: Given) -> Meaning:
         return Meaning()
     listed = given[name].value
     words = listed if isinstance(listed, list) else given[name].text.replace(",", " ").split()
-    trackers = [str(item).lower() for item in words if str(item).lower() not in ("none", "null")]
+    asked = [str(item).lower() for item in words]
+    trackers = [item for item in asked if item not in ("none", "null")]
+    if trackers and trackers != asked:
+        raise refusal(
+            given,
+            name,
+            what=f"{name} cannot be both none and {', '.join(trackers)}",
+            why="only one of them could count",
+            suggestion="remove one of them",
+        )
     unknown = [tracker for tracker in trackers if tracker not in TRACKERS]
     if unknown:
         raise refusal(
