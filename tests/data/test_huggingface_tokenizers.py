@@ -184,5 +184,5 @@ def test_transformers_reads_what_is_exported(tmp_path: Path) -> None:
 def test_what_the_library_cannot_read_is_damaged(tmp_path: Path) -> None:
     """A model of a type that it does not know is an error with its reason."""
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"type": "Magic"}}))
-    with pytest.raises(DataError, match=r"(?s)the tokenizer in .* is damaged.*ValueError: tokenizers cannot read it"):
+    with pytest.raises(DataError, match=r"is no tokenizer that can be read[\s\S]*tokenizers cannot read it"):
         load_tokenizer(tmp_path / "tokenizer.json", "")

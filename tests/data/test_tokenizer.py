@@ -130,16 +130,54 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
         ("ganeum.json", "{"),
         ("ganeum.json", '{"kind": "characters"}'),
         ("ganeum.json", "[]"),
-        ("tokenizer.json", "{}"),
-        ("tokenizer.json", '{"added_tokens": [{"id": 0, "content": "<|endoftext|>", "special": true}], '
-         '"model": {"type": "Magic"}}'),
+        ("tokenizer.json", "{"),
+    ],
+)
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: str) -> None:
+    """Of one that `prepare` wrote, whatever is wrong with its files, the error names the file and the way out."""
+    (tmp_path / "ganeum.json").write_text('{"kind": "bpe"}')
+    (tmp_path / name).write_text(content)
+    why = {
+        "{": "it is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "[]": "it is JSON, but not what a tokenizer writes",
+    }.get(content, "it is JSON, but 'characters' is missing in it")
+    with pytest.raises(DataError) as error:
+        load_tokenizer(tmp_path)
+    assert str(error.value) == (
+        f"DataError: the tokenizer in {tmp_path} is damaged\n"
+        f"  where  {tmp_path}/{name}\n"
+        f"  why    {why}\n"
+        "  try    prepare the data again: ganeum prepare … --overwrite"
+    )
+
+
+MAGIC = '{"added_tokens": [{"id": 0, "content": "<|endoftext|>", "special": true}], "model": {"type": "Magic"}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("tokenizer.json", "", "it is empty"),
+        ("tokenizer.json", MAGIC[:40], "it is not JSON: Unterminated string starting at: line 1 column 40 (char 39)"),
+        ("tokenizer.json", "\xff", "it is not JSON: 'utf-8' codec can't decode byte 0xff in position 0: "
+         "invalid start byte"),
+        ("tokenizer.json", '{"a": 1}', "it is JSON, but 'added_tokens' is missing in it"),
+        ("tokenizer.json", "[1]", "it is JSON, but not what a tokenizer writes"),
+        ("tokenizer_config.json", '"eos"', "it is JSON, but not what a tokenizer writes"),
     ],
 )  # fmt: skip
-def test_a_damaged_tokenizer_is_named(tmp_path: Path, name: str, content: str) -> None:
-    """Whatever is wrong with its files, the error names the directory and the way out."""
-    (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=f"(?s)the tokenizer in {tmp_path} is damaged.*prepare the data again"):
+def test_a_damaged_tokenizer_of_another_library(tmp_path: Path, name: str, content: str, why: str) -> None:
+    """What the user named is to be fetched again; preparing again would mend nothing."""
+    (tmp_path / "tokenizer.json").write_text(MAGIC)
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError) as error:
         load_tokenizer(tmp_path)
+    assert str(error.value) == (
+        f"DataError: {tmp_path}/{name} is no tokenizer that can be read\n"
+        f"  where  {tmp_path}/{name}\n"
+        f"  why    {why}\n"
+        "  try    fetch it again, or name another: a tokenizer.json, a SentencePiece .model, or a directory with one"
+    )
 
 
 def test_an_unknown_kind_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ganeum.data.bpe import BPE, bytes_of
-from ganeum.data.tokenizer import END_OF_TEXT, Ids, Tokenizer
+from ganeum.data.tokenizer import END_OF_TEXT, Ids, Tokenizer, unreadable
 from ganeum.errors import DataError
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -147,9 +147,12 @@ def _unspeakable(content: dict[str, Any]) -> str:
 def _named_end(directory: Path) -> str | None:
     for name in _CONFIGS:
         if (directory / name).is_file():
-            named = json.loads((directory / name).read_bytes()).get("eos_token")
-            if named:
-                return str(named["content"] if isinstance(named, dict) else named)
+            try:
+                named = json.loads((directory / name).read_bytes()).get("eos_token")
+                if named:
+                    return str(named["content"] if isinstance(named, dict) else named)
+            except (ValueError, KeyError, AttributeError) as error:
+                raise unreadable(directory / name, error) from error
     return None
 
 

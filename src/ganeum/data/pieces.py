@@ -43,9 +43,11 @@ class SentencePiece(Tokenizer):
         import sentencepiece
 
         try:
+            if not model:  # the library takes it, and complains on standard error later
+                raise RuntimeError("empty")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
-            raise ValueError(f"it is no SentencePiece model: {error}") from error
+            raise ValueError("it is no SentencePiece model, or not all of one") from error
         self._model, processor = model, self._processor
         ids = range(processor.get_piece_size())
         controls = [processor.id_to_piece(id) for id in ids if processor.is_control(id)]

@@ -156,29 +156,28 @@ def load_tokenizer(place: str | Path, end_of_text: str | None = None) -> Tokeniz
     from ganeum.data.pieces import MODEL, SentencePiece
 
     directory = Path(place)
+    saved = (directory / _KIND_FILE).exists()
+    file = directory / _KIND_FILE if saved else _of_another_library(directory)
     try:
-        if directory.is_file():
-            if directory.suffix == ".model":
-                return SentencePiece(directory.read_bytes(), end_of_text)
-            return read_huggingface(directory, end_of_text)
-        if not (directory / _KIND_FILE).exists():
-            models = [directory / name for name in _MODELS if (directory / name).is_file()]
-            if models and not (directory / "tokenizer.json").is_file():
-                return SentencePiece(models[0].read_bytes(), end_of_text)
-            return read_huggingface(directory / "tokenizer.json", end_of_text)
-        settings = json.loads((directory / _KIND_FILE).read_bytes())
+        if not saved:
+            if file.suffix == ".model":
+                return SentencePiece(file.read_bytes(), end_of_text)
+            return read_huggingface(file, end_of_text)
+        settings = json.loads(file.read_bytes())
         match settings.get("kind"):
             case "bytes":
                 return Bytes()
             case "characters":
                 return Characters(str(settings["characters"]), end_of_text=bool(settings["end_of_text"]))
             case "bpe" | "gpt2" as kind:
-                return BPE.load(directory / "tokenizer.json", kind=kind)
+                file = directory / "tokenizer.json"
+                return BPE.load(file, kind=kind)
             case "huggingface":
-                description = (directory / "tokenizer.json").read_text(encoding="utf-8")
-                return HuggingFace(description, str(settings["end_of_text"]))
+                end, file = str(settings["end_of_text"]), directory / "tokenizer.json"
+                return HuggingFace(file.read_text(encoding="utf-8"), end)
             case "sentencepiece":
-                return SentencePiece((directory / MODEL).read_bytes(), str(settings["end_of_text"]))
+                end, file = str(settings["end_of_text"]), directory / MODEL
+                return SentencePiece(file.read_bytes(), end)
             case kind:
                 raise DataError(
                     f"a tokenizer of kind {kind!r} is not known here",
@@ -193,9 +192,41 @@ def load_tokenizer(place: str | Path, end_of_text: str | None = None) -> Tokeniz
             suggestion="ganeum prepare … writes one beside train.bin",
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not saved:
+            raise unreadable(file, error) from error
         raise DataError(
             f"the tokenizer in {directory} is damaged",
-            where=str(directory),
-            why=f"{type(error).__name__}: {error}",
+            where=str(file),
+            why=_why(error),
             suggestion="prepare the data again: ganeum prepare … --overwrite",
         ) from error
+
+
+def unreadable(file: Path, error: Exception) -> DataError:
+    """The error for a file of another library's that is none of its tokenizers, or not all of one."""
+    return DataError(
+        f"{file} is no tokenizer that can be read",
+        where=str(file.absolute()),
+        why=_why(error),
+        suggestion="fetch it again, or name another: a tokenizer.json, a SentencePiece .model, or a directory with one",
+    )
+
+
+def _of_another_library(place: Path) -> Path:
+    """The file itself, or the one in a directory: Hugging Face's before SentencePiece's."""
+    there = [place / name for name in ("tokenizer.json", *_MODELS) if (place / name).is_file()]
+    return place if place.is_file() else there[0] if there else place / "tokenizer.json"
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError(doc=""):
+            return "it is empty"
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return f"it is not JSON: {error}"
+        case KeyError():
+            return f"it is JSON, but {error} is missing in it"
+        case ValueError():  # our own
+            return str(error)
+        case _:
+            return "it is JSON, but not what a tokenizer writes"
