@@ -20,6 +20,15 @@ def count(n: float) -> str:
     return f"{n:.0f}"
 
 
+def things(n: int, thing: str) -> str:
+    """So many of them, as a noun follows a number.
+
+    >>> things(1, "file"), things(0, "row"), things(2_002, "document")
+    ('1 file', '0 rows', '2,002 documents')
+    """
+    return f"{n:,} {thing}" + "s" * (n != 1)
+
+
 def flops(n: float) -> str:
     """Floating-point operations, a count; a rate is `flops(rate) + "/s"`.
 

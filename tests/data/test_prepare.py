@@ -257,14 +257,16 @@ def test_no_text_is_refused(tmp_path: Path) -> None:
     assert str(error.value) == (
         "DataError: there is no text to learn from\n"
         f"  where  {tmp_path}/in\n"
-        "  why    the 1 text files hold no document for train.bin\n"
+        "  why    there is no document for train.bin in 1 text file\n"
         "  try    other paths, or another --pattern"
     )
     files(tmp_path, a="||\n||")
-    with pytest.raises(DataError, match="hold no document"):
+    with pytest.raises(DataError, match=r"no document for train\.bin in 1 text file\n"):
         made(tmp_path, tokenizer="bytes", separator="||")
     with pytest.raises(DataError, match=r"no text file is there whose name matches \*\.py; 0|matches \*\.py"):
         made(tmp_path, Source(tmp_path / "in", patterns=("*.py",)), tokenizer="bytes")
+    with pytest.raises(DataError, match=r"matches b\*; 1 file left out for not being text: \S*/in/b\S*\n"):
+        made(tmp_path, Source(tmp_path / "in", patterns=("b*",)), tokenizer="bytes")
     assert not (tmp_path / "out").exists()
 
 
@@ -272,7 +274,7 @@ def test_only_validation_text_is_refused(tmp_path: Path) -> None:
     """Validation text alone trains nothing."""
     files(tmp_path, a="")
     (tmp_path / "val.txt").write_text("val")
-    with pytest.raises(DataError, match=r"hold no document for train\.bin"):
+    with pytest.raises(DataError, match=r"no document for train\.bin in 2 text files\n"):
         made(tmp_path, Source(tmp_path / "in", "train"), Source(tmp_path / "val.txt", "val"), tokenizer="bytes")
 
 

@@ -60,7 +60,7 @@ def test_one_document_says_how_to_get_a_validation_part(texts: Path) -> None:
     """A book alone has no validation part; both ways to one are named."""
     (texts / "book.txt").write_text(BOOK * 100)
     assert prepare(texts, "book.txt", "--tokenizer", "bytes", "--out", "book") == (
-        "train.bin          2,601 tokens        0.0 MB of text          1 documents  1.00 bytes a token\n"
+        "train.bin          2,601 tokens        0.0 MB of text          1 document   1.00 bytes a token\n"
         "val.bin    none: there is one document only, and a document is never divided\n"
         "           for a validation loss: --val PATH with other text, or --split-on with what divides this one\n"
         "tokenizer  bytes, vocabulary 257, written as uint16\n"
@@ -69,7 +69,7 @@ def test_one_document_says_how_to_get_a_validation_part(texts: Path) -> None:
     (texts / "paragraphs.txt").write_text("one\n\ntwo\n\nthree")
     split = prepare(texts, "paragraphs.txt", "--tokenizer", "bytes", "--split-on", "\\n\\n", "--out", "paragraphs")
     assert "2 documents" in split.splitlines()[0]
-    assert "1 documents" in split.splitlines()[1]
+    assert "1 document " in split.splitlines()[1]
     (texts / "windows.txt").write_bytes(b"one\r\n\r\ntwo")
     never = prepare(texts, "windows.txt", "--tokenizer", "bytes", "--split-on", "\\n\\n", "--out", "windows")
     assert never.splitlines()[1:3] == [

@@ -123,6 +123,50 @@ def test_as_text_reads_rows_as_they_stand(tmp_path: Path) -> None:
     assert (0, 1) == (survey.files, survey.skipped)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+def test_a_column_that_is_there_twice(tmp_path: Path, ending: str) -> None:
+    """Neither of two columns `text` is taken for the text; two of another name are in nobody's way."""
+    path, names = tmp_path / f"a.{ending}", ["id", "text", "text"]
+    columns = pa.table([["1"], ["one"], ["two"]], names=names)
+    match ending:
+        case "csv":
+            path.write_text("id,text,text\n1,one,two\n")
+        case "parquet":
+            parquet.write_table(columns, path)
+        case "arrow":
+            with ipc.new_file(path, columns.schema) as file:
+                file.write_table(columns)
+    with pytest.raises(DataError) as error:
+        made(path)
+    assert str(error.value) == (
+        f"DataError: {path} has 2 columns 'text'\n"
+        f"  where  {path}\n"
+        "  why    which of them holds the text is not for us to guess\n"
+        "  try    another --column, or the file with a name of its own for each column"
+    )
+    assert ["1"] == documents(made(path, column="id"), path)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_a_column_that_is_not_text(tmp_path: Path, ending: str) -> None:
+    """--as-text is not offered where a file is no text as it stands."""
+    path = tmp_path / f"a.{ending}"
+    columns = pa.table({"text": [3, 4]})
+    if ending == "parquet":
+        parquet.write_table(columns, path)
+    else:
+        with ipc.new_file(path, columns.schema) as file:
+            file.write_table(columns)
+    with pytest.raises(DataError) as error:
+        made(path)
+    assert str(error.value) == (
+        "DataError: row 1 cannot be read as a row\n"
+        f"  where  {path}, row 1\n"
+        "  why    its column 'text' is a number, not text\n"
+        "  try    --column NAME, or --skip-bad-rows (they are left out and counted)"
+    )
+
+
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "arrow"])
 def test_a_column_that_is_not_there(tmp_path: Path, ending: str) -> None:
     """The columns there are are listed, and --column takes one of them."""
@@ -140,22 +184,22 @@ def test_a_column_that_is_not_there(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "why", "column"),
     [
-        ("{", "it is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        ("[1]", "it is a list, not an object with a column 'text'"),
-        ('{"content": "x", "id": 1}', "it has no column 'text', but the columns 'content', 'id'"),
-        ('{"text": 3}', "its column 'text' is a number, not text"),
-        ('{"text": {"en": ""}}', "its column 'text' is an object, not text"),
+        ("{", "it is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)", ""),
+        ("[1]", "it is a list, not an object with a column 'text'", ""),
+        ('{"id": 1, "content": "x"}', "it has no column 'text', but the columns 'id', 'content'", "content"),
+        ('{"text": 3, "id": 1}', "its column 'text' is a number, not text", ""),
+        ('{"text": {"en": ""}, "the body": "x"}', "its column 'text' is an object, not text", "'the body'"),
     ],
 )
-def test_a_broken_line_is_named_or_left_out(tmp_path: Path, line: str, why: str) -> None:
-    """File, line, why, and what to try; with --skip-bad-rows it is left out and counted, and the rest is kept."""
+def test_a_broken_line_is_named_or_left_out(tmp_path: Path, line: str, why: str, column: str) -> None:
+    """File, line, why, what to try, a column with text among it; with --skip-bad-rows it is left out and counted."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n\n' + line + '\n{"text": "two"}')
     with pytest.raises(DataError) as error:
         made(path)
-    hint = "--column NAME, " if "column 'text'" in why and "list" not in why else ""
+    hint = f"--column {column}, " if column else ""
     assert str(error.value) == (
         "DataError: line 3 cannot be read as a row\n"
         f"  where  {path}, line 3\n"
@@ -171,7 +215,7 @@ def test_a_broken_line_is_named_or_left_out(tmp_path: Path, line: str, why: str)
 @pytest.mark.parametrize(
     ("content", "line", "why"),
     [
-        ("id,text\n1,one\n2\n3,two\n", 3, "it has 1 fields, and 'text' is number 2"),
+        ("id,text\n1,one\n2\n3,two\n", 3, "it has 1 field, and 'text' is number 2"),
         ('id,text\n1,one\n2,"x"y\n3,two\n', 3, "',' expected after '\"'"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ganeum.errors import DataError
+from ganeum.units import things
 
 if TYPE_CHECKING:
     from ganeum.data.files import Source
@@ -239,9 +240,10 @@ def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) ->
     lines = []
     for name, part in (("train.bin", meta.train), ("val.bin", meta.val)):
         if part is not None:
+            noun = "document" if part.documents == 1 else "documents"
             lines.append(
                 f"{name:<10} {part.tokens:>13,} tokens  {part.bytes / 1e6:>9,.1f} MB of text  "
-                f"{part.documents:>9,} documents  {part.bytes / part.tokens:.2f} bytes a token"
+                f"{part.documents:>9,} {noun:<9}  {part.bytes / part.tokens:.2f} bytes a token"
             )
     if meta.val is None:
         why, which = "there is one document only, and a document is never divided", "what"
@@ -268,7 +270,8 @@ def _lines(prepared: Prepared, out: Path, wanted: int | None, seconds: float) ->
             lines.append(f"           most in {shown(path)}, {share:.1%} of it; to convert it: {iconv(path)}")
     if meta.rows_without_text or meta.bad_rows:
         lines.append(
-            f"left out   of {meta.rows:,} rows: {meta.rows_without_text:,} without text, {meta.bad_rows:,} broken"
+            f"left out   of {things(meta.rows, 'row')}: "
+            f"{meta.rows_without_text:,} without text, {meta.bad_rows:,} broken"
         )
     if meta.skipped_files:
         more = meta.skipped_files - len(prepared.skipped_names)

@@ -32,6 +32,7 @@ from ganeum.data.tokenizer import Bytes, Characters, Tokenizer, load_tokenizer
 from ganeum.data.workers import in_order
 from ganeum.errors import DataError
 from ganeum.record.files import write_json
+from ganeum.units import things
 
 SAMPLE_BYTES = 32 * 2**20  # of text that BPE is trained on
 _BYTES_WORTH_A_WORKER = 4 * 2**20  # a process takes about half a second to start
@@ -344,11 +345,10 @@ def _no_text(what: Preparation, survey: Survey) -> DataError:
     if survey.files == 0:
         why = "no text file is there" + (f" whose name matches {' or '.join(patterns)}" if patterns else "")
         if survey.skipped:
-            why += (
-                f"; {survey.skipped:,} files were left out because they are not text, {survey.skipped_names[0]} first"
-            )
+            left_out = f"{things(survey.skipped, 'file')} left out for not being text"
+            why += f"; {left_out}: {survey.skipped_names[0]}" + (", …" if survey.skipped > 1 else "")
     else:
-        why = f"the {survey.files:,} text files hold no document for train.bin"
+        why = f"there is no document for train.bin in {things(survey.files, 'text file')}"
     return DataError(
         "there is no text to learn from", where=paths, why=why, suggestion="other paths, or another --pattern"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 from ganeum.data.files import TextFile
 from ganeum.data.forms import bare_name, opened
 from ganeum.errors import DataError, MissingExtra
+from ganeum.units import things
 
 _LONGEST_ROW = 2**27  # bytes; a quote or bracket that is never closed must not gather the rest of the file
 _ROWS_AT_ONCE = 256
@@ -45,37 +47,49 @@ class Column:
         if not isinstance(row, dict):
             return self.bad(path, place, f"it is {_kind(row)}, not an object with a column {self.name!r}")
         if self.name not in row:
-            return self.bad(path, place, f"it has no column {self.name!r}, but {_listed(list(row))}", column=True)
-        return self.value(row[self.name], path, place)
+            why = f"it has no column {self.name!r}, but {_listed(list(row))}"
+            return self.bad(path, place, why, column=_text_in(row))
+        return self.value(row[self.name], path, place, row)
 
-    def value(self, value: object, path: Path, place: str) -> bytes | None:
-        """The same of what stands in the column."""
+    def value(self, value: object, path: Path, place: str, row: dict[str, Any] | None = None) -> bytes | None:
+        """The same of what stands in the column; ``row``: all of them, None where the file is no text as it stands."""
         if value is None:
             return b""
         if not isinstance(value, str):
-            return self.bad(path, place, f"its column {self.name!r} is {_kind(value)}, not text", column=True)
+            column = "NAME" if row is None else _text_in(row)
+            why = f"its column {self.name!r} is {_kind(value)}, not text"
+            return self.bad(path, place, why, column=column, as_text=row is not None)
         return utf8(value)
 
-    def bad(self, path: Path, place: str, why: str, *, column: bool = False) -> bytes | None:
-        """None for a broken row; raises DataError unless such rows are left out."""
+    def bad(self, path: Path, place: str, why: str, *, column: str = "", as_text: bool = True) -> bytes | None:
+        """None for a broken row; raises DataError unless such rows are left out. ``column``: another to try."""
         if self.skip_bad:
             return None
+        ways = [f"--column {column}"] if column else []
+        ways += ["--skip-bad-rows (they are left out and counted)"]
+        ways += ["--as-text (the file as it stands is one text)"] if as_text else []
         raise DataError(
             f"{place} cannot be read as a row",
             where=f"{path}, {place}",
             why=why,
-            suggestion=("--column NAME, " if column else "")
-            + "--skip-bad-rows (they are left out and counted), or --as-text (the file as it stands is one text)",
+            suggestion=", or ".join([", ".join(ways[:-1]), ways[-1]]),
         )
 
-    def refuse_absent(self, path: Path, columns: Sequence[str]) -> None:
-        """Raises DataError where a file's columns lack the one that is wanted."""
+    def refuse_unclear(self, path: Path, columns: Sequence[str]) -> None:
+        """Raises DataError where a file's columns lack the one that is wanted, or several have its name."""
         if self.name not in columns:
             raise DataError(
                 f"{path} has no column {self.name!r}",
                 where=str(path.absolute()),
                 why=f"it has {_listed(columns)}",
-                suggestion=f"--column {columns[0]}, say" if columns else "a file with a header line",
+                suggestion=f"--column {shlex.quote(columns[0])}, say" if columns else "a file with a header line",
+            )
+        if (count := columns.count(self.name)) > 1:
+            raise DataError(
+                f"{path} has {count} columns {self.name!r}",
+                where=str(path.absolute()),
+                why="which of them holds the text is not for us to guess",
+                suggestion="another --column, or the file with a name of its own for each column",
             )
 
 
@@ -108,7 +122,7 @@ def texts(file: TextFile, column: Column) -> Iterator[tuple[Iterator[bytes | Non
         MissingExtra: Parquet or Arrow without pyarrow.
     """
     if file.form == "dataset":
-        column.refuse_absent(file.path, file.dataset.column_names)
+        column.refuse_unclear(file.path, file.dataset.column_names)
         only, share = file.dataset.select_columns([column.name]).with_format("arrow"), _Share()
         size = file.dataset.data.nbytes
         yield _of_batches(share.of(only.iter(_ROWS_AT_ONCE), only.num_rows, size), file, column), share
@@ -129,7 +143,7 @@ def _table(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes
     header = next(reader, [])
     if not header:
         return
-    column.refuse_absent(path, header)
+    column.refuse_unclear(path, header)
     place = header.index(column.name)
     while True:
         line = reader.line_num + 1
@@ -146,7 +160,7 @@ def _table(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes
             yield utf8(row[place])
         else:
             yield column.bad(
-                path, f"line {line}", f"it has {len(row)} fields, and {column.name!r} is number {place + 1}"
+                path, f"line {line}", f"it has {things(len(row), 'field')}, and {column.name!r} is number {place + 1}"
             )
 
 
@@ -206,7 +220,7 @@ def _batches(path: Path, stream: BinaryIO, column: Column, share: _Share) -> Ite
 
     if Path(bare_name(path)).suffix.lower() == ".parquet":
         table = parquet.ParquetFile(stream)
-        column.refuse_absent(path, table.schema_arrow.names)
+        column.refuse_unclear(path, table.schema_arrow.names)
         batches = table.iter_batches(_ROWS_AT_ONCE, columns=[column.name])
         yield from share.of(batches, table.metadata.num_rows, path.stat().st_size)
         return
@@ -216,7 +230,7 @@ def _batches(path: Path, stream: BinaryIO, column: Column, share: _Share) -> Ite
         stream.seek(0)
         reader = ipc.open_file(stream)
         batches = map(reader.get_batch, range(reader.num_record_batches))
-    column.refuse_absent(path, reader.schema.names)
+    column.refuse_unclear(path, reader.schema.names)
     for batch in batches:  # their number is not written in front of a stream
         share.until(stream.tell())
         yield batch.select([column.name])
@@ -236,6 +250,11 @@ def _of_batches(batches: Iterator[Any], file: TextFile, column: Column) -> Itera
             why=" ".join(str(error).split()),
             suggestion="fetch or write the file again",
         ) from error
+
+
+def _text_in(row: dict[str, Any]) -> str:
+    """The first column of a row that holds text, as a shell takes it; empty: none does."""
+    return next((shlex.quote(name) for name, value in row.items() if isinstance(value, str)), "")
 
 
 def _kind(value: object) -> str:

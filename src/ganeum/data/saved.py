@@ -45,5 +45,5 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path.parent} was saved by `datasets`, and cannot be read",
             where=str(path),
             why=str(error),
-            suggestion="save it again, or --as-text to read its files as they stand",
+            suggestion="save it again, or name its files themselves: ganeum prepare FILE.arrow",
         ) from error
