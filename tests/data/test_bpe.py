@@ -3,8 +3,11 @@
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -199,3 +202,20 @@ def test_a_file_that_is_no_vocabulary_is_named(tmp_path: Path, name: str, conten
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"none of gpt2\.tiktoken"):
         gpt2(tmp_path / "empty")
+
+
+def test_ctrl_c_ends_training_before_the_texts_end() -> None:
+    """The texts are not read to their end first, though threads of the library read them."""
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for read in range(20_000):
+            if read == 1000:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.0001)
+            yield f"some words and the number {read}"
+
+    with pytest.raises(KeyboardInterrupt):
+        BPE.train(texts(), 300)
+    assert read < 10_000

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from ganeum.data.tokenizer import END_OF_TEXT, Ids, Tokenizer
@@ -95,7 +97,7 @@ class BPE(Tokenizer):
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        bpe.train_from_iterator(map(_without_endless_words, _portions(texts)), trainer)
+        _interruptibly(bpe, map(_without_endless_words, _portions(texts)), trainer)
         return cls(bpe.to_str())
 
     @classmethod
@@ -130,6 +132,25 @@ def _portions(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         for start in range(0, len(text), 2**16):
             yield text[start : start + 2**16]
+
+
+def _interruptibly(bpe: tokenizers.Tokenizer, texts: Iterator[str], trainer: Any) -> None:
+    """Train in a second thread: Ctrl-C reaches only the first one, which would be inside the library until the end."""
+    stopped = Event()
+
+    def until_stopped() -> Iterator[str]:
+        for text in texts:
+            if stopped.is_set():
+                raise InterruptedError
+            yield text
+
+    with ThreadPoolExecutor(1) as other:
+        training = other.submit(bpe.train_from_iterator, until_stopped(), trainer)
+        try:
+            training.result()
+        except BaseException:
+            stopped.set()
+            raise
 
 
 def _without_endless_words(text: str) -> str:
