@@ -312,9 +312,10 @@ def test_a_tokenizer_can_be_reused(tmp_path: Path) -> None:
 
 
 START = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from ganeum.data import placing, prepare
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a program started in the background ignores it
 from ganeum.data.files import Source
 at = sys.argv[2]
 def pause(*arguments):

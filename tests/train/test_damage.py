@@ -17,7 +17,7 @@ from tiny_corpus import go
 from ganeum.cli.plan import command as plan
 from ganeum.config.arguments import split_arguments
 from ganeum.errors import CheckpointError, ConfigError, RunError
-from ganeum.train.trackers import _key
+from ganeum.train.trackers.wandb import _key
 
 
 def test_a_reader_who_leaves_does_not_end_the_training(yaml: Path) -> None:
