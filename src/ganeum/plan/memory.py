@@ -13,7 +13,7 @@ from ganeum.plan.parameters import Parameters
 # Numbers of the model and the step, which cannot be imported without torch; tests hold them together.
 VOCAB_MULTIPLE = 64  # models/gpt.py
 CPU_KEEPS_WEIGHTS, CPU_BLOCK = 1024, 64  # models/cpu_attention.py: up to this context, in blocks of so many queries
-PIECE, STACK = 1 << 20, 1 << 24  # step/optimizers.py
+PIECE, STACK = 1 << 20, 1 << 22  # step/optimizers.py
 UPDATE = 9  # numbers in fp32 for each weight of such a piece: AdamW in 8 bits on weights in bf16, which needs the most
 FRAMEWORK = {"cpu": 120.0 * 2**20, "cuda": 0.0, "mps": 0.0}  # docs/plan.md: steps of four models on a CPU
 PEFT, TORCHAO = 64.0 * 2**20, 16.0 * 2**20  # their code and what they import, beside a torch at work

@@ -22,7 +22,7 @@ from ganeum.step.parametrization import scale
 from ganeum.step.rules import SGD, Adafactor, AdamW, Muon, Pace, Rule, State
 
 PIECE = 1 << 20  # weights that an element-wise rule takes at one time: 4 MiB in fp32; a multiple of 256
-STACK = 1 << 24  # weights in one stack of matrices: enough to fill a GPU
+STACK = 1 << 22  # weights in one stack of matrices: an update holds nine numbers for each of them at one time
 
 
 @dataclass(frozen=True)
