@@ -1,56 +1,20 @@
 """Text becomes tokens: what is written, how it is divided, and what is refused."""
 
-import errno
 import hashlib
-import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from prepared import digests, files, library, made, tokens
 
 from ganeum.data.corpus import open_corpus
 from ganeum.data.files import Source
 from ganeum.data.meta import held_out_files
-from ganeum.data.prepare import Preparation, Prepared, prepare
+from ganeum.data.prepare import Preparation, prepare
 from ganeum.errors import DataError
-
-PRODUCTS = ["meta.json", "tokenizer", "train.bin", "val.bin"]
-
-
-def made(tmp_path: Path, *sources: Source, **options: Any) -> Prepared:
-    return prepare(Preparation(sources=sources or (Source(tmp_path / "in"),), out=tmp_path / "out", **options))
-
-
-def files(tmp_path: Path, **contents: str | bytes) -> None:
-    for name, content in contents.items():
-        path = tmp_path / "in" / f"{name}.txt"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def tokens(path: Path, dtype: str = "<u2") -> list[int]:
-    return [int(token) for token in np.fromfile(path, dtype)]
-
-
-def library(tmp_path: Path, n: int = 40) -> None:
-    """Documents of words drawn by a seed, some longer than others."""
-    draw = random.Random(0)
-    words = ["the", "a", "gauge", "sight", "run", "model", "loss", "step", "가늠", "토큰", "naïve"]
-    for i in range(n):
-        text = "".join(draw.choice(words) + draw.choice("  \n") for _ in range(draw.randrange(5, 3000)))
-        files(tmp_path, **{f"doc{i:03}": text})
-
-
-def digests(directory: Path) -> dict[str, str]:
-    found = [path for path in directory.rglob("*") if path.is_file() and path.name != "meta.json"]
-    return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def test_bytes_by_hand(tmp_path: Path) -> None:
@@ -196,59 +160,6 @@ def test_strict_refuses_bad_bytes(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_preparing_again_does_nothing(tmp_path: Path) -> None:
-    """The same files and options: said, and nothing is touched; --overwrite does it anew."""
-    library(tmp_path, 3)
-    assert not made(tmp_path, tokenizer="bytes").unchanged
-    before = (tmp_path / "out" / "train.bin").stat().st_mtime_ns
-    assert made(tmp_path, tokenizer="bytes").unchanged
-    assert before == (tmp_path / "out" / "train.bin").stat().st_mtime_ns
-    assert not made(tmp_path, tokenizer="bytes", overwrite=True).unchanged
-    assert before != (tmp_path / "out" / "train.bin").stat().st_mtime_ns
-
-
-def test_damaged_products_are_made_again(tmp_path: Path) -> None:
-    """The same input whose train.bin was cut short or whose val.bin is gone is prepared anew."""
-    library(tmp_path, 9)
-    made(tmp_path, tokenizer="bytes", val_share=0.3)
-    before = digests(tmp_path / "out")
-    os.truncate(tmp_path / "out" / "train.bin", 10)
-    assert not made(tmp_path, tokenizer="bytes", val_share=0.3).unchanged
-    (tmp_path / "out" / "val.bin").unlink()
-    assert not made(tmp_path, tokenizer="bytes", val_share=0.3).unchanged
-    assert before == digests(tmp_path / "out")
-
-
-def test_other_data_is_not_overwritten(tmp_path: Path) -> None:
-    """Another text, or another tokenizer, is refused and what was there stays; --overwrite replaces it whole."""
-    files(tmp_path, a="one", b="two")
-    made(tmp_path, tokenizer="bytes")
-    before = digests(tmp_path / "out")
-    with pytest.raises(DataError) as error:
-        made(tmp_path, tokenizer="characters")
-    assert str(error.value) == (
-        f"DataError: {tmp_path}/out already holds other data\n"
-        f"  where  {tmp_path}/out/meta.json\n"
-        f"  why    it holds 4 tokens (bytes, vocabulary 257) of {tmp_path}/in, "
-        "prepared from other files or with other options\n"
-        "  try    another --out, or --overwrite to replace it"
-    )
-    assert before == digests(tmp_path / "out")
-    (tmp_path / "in" / "b.txt").unlink()
-    made(tmp_path, tokenizer="characters", overwrite=True)
-    assert ["meta.json", "tokenizer", "train.bin"] == sorted(path.name for path in (tmp_path / "out").iterdir())
-
-
-def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:
-    """A train.bin that ganeum did not write, nanoGPT's say, stays."""
-    files(tmp_path, a="one")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "train.bin").write_bytes(b"1234")
-    with pytest.raises(DataError, match=r"already holds other data[\s\S]*not made by `ganeum prepare`"):
-        made(tmp_path, tokenizer="bytes")
-    assert b"1234" == (tmp_path / "out" / "train.bin").read_bytes()
-
-
 def test_no_text_is_refused(tmp_path: Path) -> None:
     """An empty file, empty documents only, binaries only, or a pattern that fits nothing: said, nothing written."""
     files(tmp_path, a="", b=b"\x00\x01")
@@ -278,28 +189,6 @@ def test_only_validation_text_is_refused(tmp_path: Path) -> None:
         made(tmp_path, Source(tmp_path / "in", "train"), Source(tmp_path / "val.txt", "val"), tokenizer="bytes")
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills up half way: one error, and what was there before is still there."""
-    library(tmp_path, 3)
-    made(tmp_path, tokenizer="bytes")
-    before = digests(tmp_path / "out")
-
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("ganeum.data.prepare._Writer.write", full)
-    with pytest.raises(DataError) as error:
-        made(tmp_path, tokenizer="bytes", overwrite=True)
-    assert str(error.value) == (
-        f"DataError: {tmp_path}/out cannot be filled: the disk is full\n"
-        f"  where  {tmp_path}/out/.preparing\n"
-        "  why    No space left on device\n"
-        "  try    free some space, or --out on another disk; nothing was left behind"
-    )
-    assert before == digests(tmp_path / "out")
-    assert PRODUCTS == sorted(path.name for path in (tmp_path / "out").iterdir())
-
-
 def test_a_tokenizer_can_be_reused(tmp_path: Path) -> None:
     """--tokenizer with a directory gives new text the ids of the old vocabulary."""
     library(tmp_path, 5)
@@ -309,51 +198,6 @@ def test_a_tokenizer_can_be_reused(tmp_path: Path) -> None:
     other.write_text("the gauge 가늠 run")
     prepare(Preparation((Source(other),), tmp_path / "second", tokenizer=str(vocabulary)))
     assert digests(vocabulary) == digests(tmp_path / "second" / "tokenizer")
-
-
-START = """
-import signal, sys, time
-from pathlib import Path
-from ganeum.data import placing, prepare
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a program started in the background ignores it
-from ganeum.data.files import Source
-at = sys.argv[2]
-def pause(*arguments):
-    print("here", flush=True)
-    time.sleep(60)
-if at == "encoding":
-    prepare._Writer.close = pause
-else:  # between two renames
-    real = Path.replace
-    Path.replace = lambda self, target: pause() if target.name == "val.bin" else real(self, target)
-root = Path(sys.argv[1])
-prepare.prepare(prepare.Preparation((Source(root / "in"),), root / "out", tokenizer="bytes", overwrite=True))
-"""
-
-
-@pytest.mark.parametrize("at", ["encoding", "renaming"])
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_preparation_is_never_taken_for_data(tmp_path: Path, at: str, stop: signal.Signals) -> None:
-    """Killed while encoding, the old data stands; killed between renames, the rest is refused; then it runs again."""
-    library(tmp_path, 6)
-    made(tmp_path, tokenizer="characters", val_share=0.3)
-    old = digests(tmp_path / "out")
-    process = subprocess.Popen([sys.executable, "-c", START, str(tmp_path), at], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert b"here\n" == process.stdout.readline()
-    with pytest.raises(DataError, match="another `ganeum prepare` is filling"):
-        made(tmp_path, tokenizer="bytes", overwrite=True)
-    process.send_signal(stop)
-    process.wait(10)
-    if at == "encoding":
-        assert open_corpus(tmp_path / "out").tokenizer is not None
-        assert old.items() <= digests(tmp_path / "out").items()
-    else:
-        with pytest.raises(DataError, match="is not complete"):
-            open_corpus(tmp_path / "out")
-    made(tmp_path, tokenizer="bytes", overwrite=True)
-    assert PRODUCTS == sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert "bytes" == json.loads((tmp_path / "out" / "meta.json").read_text())["tokenizer"]
 
 
 def test_progress_counts_up_to_the_end(tmp_path: Path) -> None:
@@ -402,26 +246,6 @@ def test_files_of_one_name_in_two_places(tmp_path: Path) -> None:
         assert bytes(tokens(out / "val.bin")[:1]) == held_out_files(meta)[0].read_bytes()
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "val.bin"])
-def test_a_tokenizer_of_the_users_own_stays(tmp_path: Path, name: str) -> None:
-    """Any of the names that prepare writes is refused where no meta.json says that prepare wrote it."""
-    files(tmp_path, a="one")
-    mine = tmp_path / "out" / name / "mine"
-    mine.mkdir(parents=True)
-    with pytest.raises(DataError, match=r"already holds other data[\s\S]*not made by `ganeum prepare`"):
-        made(tmp_path, tokenizer="bytes")
-    assert mine.exists()
-
-
-def test_a_deleted_tokenizer_is_made_again(tmp_path: Path) -> None:
-    """The same input whose tokenizer/ is gone is not unchanged."""
-    files(tmp_path, a="one", b="two")
-    made(tmp_path, tokenizer="bytes")
-    (tmp_path / "out" / "tokenizer" / "ganeum.json").unlink()
-    assert not made(tmp_path, tokenizer="bytes").unchanged
-    assert open_corpus(tmp_path / "out").tokenizer is not None
-
-
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such name")
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     """Old Korean archives hold such names: they are read, and shown with their bytes."""
@@ -433,28 +257,6 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert str(tmp_path / "in") + "\\xb0\\xa1" == result.meta.sources[0].path
     assert (str(tmp_path / "in") + "\\xb0\\xa1/\\xb4\\xd9.bin",) == result.skipped_names
     assert result.meta == open_corpus(tmp_path / "out").meta
-
-
-@pytest.mark.parametrize("out", ["in/a.txt", "in/a.txt/below", "x" * 300])
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_an_out_that_can_be_no_directory(tmp_path: Path, out: str, overwrite: bool) -> None:
-    """A file, something below one, or a name longer than any file system takes: an error, no traceback."""
-    files(tmp_path, a="one")
-    with pytest.raises(DataError, match=r"cannot be (read|filled)[\s\S]*(Not a directory|File exists|too long)"):
-        prepare(
-            Preparation((Source(tmp_path / "in"),), tmp_path / out, tokenizer="bytes", overwrite=overwrite),
-        )
-    assert "one" == (tmp_path / "in" / "a.txt").read_text()
-
-
-def test_what_failed_leaves_no_directory(tmp_path: Path) -> None:
-    """A directory made for data that cannot be had is gone again, with those above it; an older one stays."""
-    files(tmp_path, a=b"\xff")
-    (tmp_path / "old").mkdir()
-    for out in ("new/and/below", "old"):
-        with pytest.raises(DataError, match="not UTF-8"):
-            prepare(Preparation((Source(tmp_path / "in"),), tmp_path / out, tokenizer="bytes", strict=True))
-    assert ["in", "old"] == sorted(path.name for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"||"])

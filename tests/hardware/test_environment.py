@@ -81,7 +81,7 @@ def commit(recorded: object) -> object:
 def test_no_secret_in_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key from the environment or from .env is in no field, wherever it was written: diff, command, variables."""
     monkeypatch.setenv("WANDB_API_KEY", "aaaa1111bbbb2222")
-    monkeypatch.setenv("HF_HOME", "/tmp/dddd4444")
+    monkeypatch.setenv("HF_HOME", "/cache/dddd4444")
     monkeypatch.setattr("sys.argv", ["train.py", "--key", "aaaa1111bbbb2222"])
     (repository / ".env").write_text('SOME_URL="https://user:cccc3333@host"\nSHORT=1\nPIN_SECRET=dddd4444\n')
     (repository / "train.py").write_text(
