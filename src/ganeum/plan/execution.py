@@ -1,0 +1,93 @@
+"""How a model is run, as far as memory and time depend on it: what for, how much at once, in what precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ganeum.config.schema import Config, Lora
+from ganeum.hardware.device import Device, Kind
+
+Purpose = Literal["training", "evaluation", "inference", "generation"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Weights = Literal["fp32", "bf16", "fp16", "int8", "nf4"]
+Optimizer = Literal["adamw", "muon", "adamw8bit", "adafactor", "sgd"]
+Kernel = Literal["flash", "efficient", "eager"]
+Offload = Literal["none", "optimizer", "optimizer_and_weights"]
+
+LOSS_CHUNK: dict[Kind, int] = {"cpu": 512, "cuda": 2048, "mps": 2048}  # what `train.loss_chunk: auto` becomes
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One way to run a model.
+
+    Attributes:
+        purpose: training; evaluation (forward and loss, the optimizer's state in place); inference (forward alone, no
+            optimizer); generation (inference token by token with a KV cache).
+        micro_batch_size: sequences at once.
+        length: tokens of a sequence of the decoder; in generation those of the prompt and the new ones together.
+        source_length: tokens of a sequence of the encoder; 0 where there is none.
+        accumulation: micro-batches a step.
+        beams: hypotheses kept for each sequence in generation.
+        kind: where it runs.
+        precision: what products are computed in: autocast where it is narrower than ``weights``.
+        weights: what the weights are kept in; int8 and nf4 are frozen under adapters (QLoRA).
+        loss_chunk: rows of logits that exist at one time; None: all of them.
+        attention: which kernel; ``eager`` keeps every weight of the T × T square.
+        zero_stage: what DeepSpeed's ZeRO shares out among ``devices``: 1 the optimizer's state, 2 gradients, 3 weights.
+        offload: what lies in the CPU's memory instead.
+    """
+
+    purpose: Purpose = "training"
+    micro_batch_size: int = 1
+    length: int = 1024
+    source_length: int = 0
+    accumulation: int = 1
+    beams: int = 1
+    kind: Kind = "cuda"
+    precision: Precision = "bf16"
+    weights: Weights = "fp32"
+    optimizer: Optimizer = "adamw"
+    momentum: float = 0.95
+    checkpointing: Literal["none", "selective", "whole"] = "none"
+    attention: Kernel = "flash"
+    loss_chunk: int | None = None
+    compiled: bool = False
+    lora: Lora = field(default_factory=Lora)
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload: Offload = "none"
+    devices: int = 1
+
+    @property
+    def half(self) -> bool:
+        """Whether products are computed in two bytes."""
+        return self.precision in ("bf16", "fp16")
+
+
+def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpose = "training") -> Execution:
+    """How ``config`` runs on ``device`` with so many sequences at once; ``auto`` counts as what it becomes there."""
+    train = config.train
+    precision: Precision = device.fast_precision if train.precision == "auto" else train.precision
+    if train.precision == "auto" and train.weights == "bf16":
+        precision = "bf16"
+    capability = device.capability or (8, 0)
+    return Execution(
+        purpose=purpose,
+        micro_batch_size=micro_batch_size,
+        length=config.model.block_size,
+        accumulation=max(1, train.batch_size // micro_batch_size),
+        kind=device.kind,
+        precision=precision,
+        weights=train.weights,
+        optimizer=train.optimizer,
+        momentum=train.momentum,
+        checkpointing=train.activation_checkpointing,
+        attention="flash"
+        if device.kind == "cuda" and capability >= (8, 0) and precision in ("bf16", "fp16")
+        else "efficient",
+        loss_chunk=LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk,
+        compiled=train.compile is True,
+        lora=train.lora,
+        offload="optimizer" if train.optimizer_offload and device.kind == "cuda" else "none",
+    )
