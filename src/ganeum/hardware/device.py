@@ -33,6 +33,9 @@ class Device:
         memory_bandwidth_gb_s: an NVIDIA GPU's memory bandwidth, 10⁹ bytes per second.
         bf16_unit: the CPU's own bf16 multiplier (``AVX512-BF16``, ``AMX``), if it has one.
         note: what its owner should know (a GPU without bf16, a laptop whose power sets its speed).
+        peak_uncertainty: ± share of its peaks that nobody vouches for; 0 where a data sheet does.
+        bandwidth_uncertainty: the same of its memory bandwidth.
+        power_w: what it draws at most; for a laptop's card the most that any maker gives it.
     """
 
     name: str
@@ -46,6 +49,9 @@ class Device:
     memory_bandwidth_gb_s: float | None = None
     bf16_unit: str | None = None
     note: str = ""
+    peak_uncertainty: float = 0.0
+    bandwidth_uncertainty: float = 0.0
+    power_w: float | None = None
 
     @property
     def torch_name(self) -> str:
