@@ -19,7 +19,7 @@ from ganeum.train.start import make_deterministic, start
 @pytest.fixture
 def settled(yaml: Path) -> Config:
     config = load(yaml)
-    return change(config, {"model.vocab_size": 257, "train.loss_chunk": 64})
+    return change(config, {"model.vocab_size": 257, "train.loss_chunk": 64, "train.activation_checkpointing": "none"})
 
 
 @pytest.fixture(autouse=True)

@@ -130,10 +130,10 @@ class Train(Section):
     loss_chunk: PositiveInt | Auto = Field(
         "auto", description="rows (tokens) whose logits exist at one time; auto picks by the device"
     )
-    activation_checkpointing: Literal["none", "selective", "whole"] = Field(
-        "none",
+    activation_checkpointing: Literal["none", "selective", "whole"] | Auto = Field(
+        "auto",
         description="what the backward pass computes again: nothing; selective: the MLPs, half of the memory for a "
-        "third of the work; whole: the blocks",
+        "third of the work; whole: the blocks; auto: the fastest that fits",
     )
     weights: Literal["fp32", "bf16"] = Field(
         "fp32", description="what weights and gradients are kept in; bf16: half the memory, rounded stochastically"

@@ -9,9 +9,10 @@ from typing import Any
 import ganeum
 from ganeum import units
 from ganeum.config import Config, to_yaml
+from ganeum.config.change import change
 from ganeum.hardware.device import Device
 from ganeum.hardware.peaks import torch_version
-from ganeum.plan import flops, micro_batch, parameters, warnings
+from ganeum.plan import fastest, flops, micro_batch, parameters, warnings
 from ganeum.plan.lengths import lengths, stride_of
 
 GPT2_VOCAB_SIZE = 50_257
@@ -158,11 +159,8 @@ def _settle(config: Config, device: Device, vocab_size: int | None) -> tuple[Con
             value, reason = GPT2_VOCAB_SIZE, "GPT-2's, until the data is prepared and says its own"
         config = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": value})})
         made.append({"key": "model.vocab_size", "value": value, "reason": reason})
-    if config.train.micro_batch_size == "auto":
-        value, reason = micro_batch.choose(config, device)
-        config = config.model_copy(update={"train": config.train.model_copy(update={"micro_batch_size": value})})
-        made.append({"key": "train.micro_batch_size", "value": value, "reason": reason})
-    return config, made
+    settings, chosen = fastest.choose(config, device)
+    return change(config, settings), made + chosen
 
 
 def _without_none(value: Any) -> Any:

@@ -82,7 +82,7 @@ def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpos
         weights=train.weights,
         optimizer=train.optimizer,
         momentum=train.momentum,
-        checkpointing=train.activation_checkpointing,
+        checkpointing="none" if train.activation_checkpointing == "auto" else train.activation_checkpointing,
         attention="flash"
         if device.kind == "cuda" and capability >= (8, 0) and precision in ("bf16", "fp16")
         else "efficient",

@@ -63,7 +63,7 @@ def _recomputed(model: Model, train: Train) -> int:
     """Per token in all layers: of the MLP half, or of the whole block. Nobody needs what ``mlp.down`` gives once more,
     but a dropout of the block behind it and an adapter on it do. The adapters' own products are left out."""
     mode, again = train.activation_checkpointing, block_matrices(model)
-    if mode == "none":
+    if mode in ("auto", "none"):
         return 0
     adapted = train.lora.rank is not None and train.lora.targets == "all"
     if not adapted and not (mode == "whole" and model.dropout):

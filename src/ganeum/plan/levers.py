@@ -82,7 +82,7 @@ def _keeping(config: Config, device: Device) -> Iterator[tuple[str, Any, str]]:
     train = config.train
     if (LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk) > SMALL_CHUNK:
         yield "train.loss_chunk", SMALL_CHUNK, "the same result, a little slower"
-    if train.activation_checkpointing == "none":
+    if train.activation_checkpointing in ("auto", "none"):
         yield "train.activation_checkpointing", "selective", "the same result; the MLPs are computed twice"
     if train.activation_checkpointing != "whole":
         yield "train.activation_checkpointing", "whole", "the same result; a third more arithmetic"

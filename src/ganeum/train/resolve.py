@@ -16,7 +16,7 @@ from ganeum.config.keys import value_of
 from ganeum.data.corpus import Corpus
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
-from ganeum.plan import micro_batch
+from ganeum.plan import fastest, micro_batch
 from ganeum.plan.lengths import lengths
 from ganeum.step import eight_bit, precision, schedule
 from ganeum.step.allocator import choose_expandable_segments
@@ -123,7 +123,8 @@ def _step(choices: Choices, device: Device) -> None:
         eight_bit.require()
     if train.micro_batch_size == "auto":
         choices.too_many["train.micro_batch_size"] = []
-        choices.set("train.micro_batch_size", *micro_batch.choose(choices.config, device))
+    for choice in fastest.choose(choices.config, device)[1]:
+        choices.set(choice["key"], choice["value"], choice["reason"])
     if train.eval_batch_size == "auto":
         choices.too_many["train.eval_batch_size"] = []
         choices.set("train.eval_batch_size", *micro_batch.choose_for_evaluation(choices.config, device))

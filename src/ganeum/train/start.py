@@ -25,6 +25,7 @@ def start(config: Config) -> OptimizerStep:
     assert train.precision != "auto", "resolved before"
     assert train.compile != "auto", "resolved before"
     assert train.loss_chunk != "auto", "resolved before"
+    assert train.activation_checkpointing != "auto", "resolved before"
     if device.type == "cpu":
         allocator.keep_freed_memory()
     if device.type == "cuda":
