@@ -13,8 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 from ganeum.config.schema import Config, Model, Train
 from ganeum.models import checkpointing, cpu_attention
 from ganeum.models.gpt import GPT, padded_vocab_size
-from ganeum.plan import memory, parameters
-from ganeum.plan.memory import Memory
+from ganeum.plan import parameters
+from ganeum.plan.memory import first_estimate as memory
+from ganeum.plan.memory.first_estimate import Memory
 from ganeum.step import optimizers
 from ganeum.step.eight_bit import AdamW8bit
 from ganeum.step.optimizer_step import default_loss_chunk

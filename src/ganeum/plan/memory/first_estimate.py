@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from ganeum.config import sizes
 from ganeum.config.schema import Config, Model, Train
-from ganeum.hardware.device import Kind
+from ganeum.hardware.device import Device, Kind
 from ganeum.plan import parameters
 from ganeum.plan.parameters import Parameters
 
@@ -45,6 +45,9 @@ class Memory:
     @property
     def total(self) -> float:
         return sum(self.parts.values())
+
+    def fits(self, device: Device) -> bool:
+        return self.total <= 0.85 * device.usable_gib * 2**30
 
     @property
     def parts(self) -> dict[str, float]:
@@ -149,7 +152,7 @@ def kept_bytes(model: Model, train: Train, *, kind: Kind, half: bool) -> float:
     whole = layer_bytes(model, kind=kind, half=half)
     if train.activation_checkpointing == "whole":
         return 4.0 * model.n_embd
-    return whole if train.activation_checkpointing == "none" else whole - _mlp_half_bytes(model, half=half)
+    return whole if train.activation_checkpointing in ("auto", "none") else whole - _mlp_half_bytes(model, half=half)
 
 
 def recomputed_bytes(model: Model, train: Train, *, kind: Kind, half: bool) -> float:
