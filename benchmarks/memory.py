@@ -85,6 +85,7 @@ def configure(given: argparse.Namespace, lever: str) -> Config:
             "precision": precision.choose("auto", device)[0],
             "compile": False,
             "loss_chunk": memory.LOSS_CHUNK[device.type],
+            "activation_checkpointing": "none",
             "expandable_segments": choose_expandable_segments("auto", device)[0],
             "lora": {},
         },
