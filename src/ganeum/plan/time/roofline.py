@@ -1,0 +1,60 @@
+"""A GPU's time for a step's pieces, from its data sheet and from what others measured cards like it to reach.
+
+Each piece takes the longer of two times: its operations at the reachable matrix rate, its bytes at the reachable
+memory bandwidth (Williams et al. 2009, "Roofline", doi 10.1145/1498765.1498785). Beside the device, the host queues
+kernels one after the other; where that takes longer than they run, it is the host that sets the pace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ganeum.hardware.device import Device
+from ganeum.plan.execution import Execution
+from ganeum.plan.time.work import Piece, Product
+
+# Share of the dense peak that torch.mm's best shapes reach, by compute capability: stas00/ml-engineering,
+# compute/accelerator/README.md, "maximum achievable matmul FLOPS": A100 271 of 312, H100 794 of 989, B200 1745 of 2250.
+# Others as A100: nobody published them so; GeForce cards clock above the boost that their peak is reckoned at.
+REACHED = {(8, 0): 0.87, (9, 0): 0.80, (10, 0): 0.78}
+USUAL_REACH = 0.85
+BANDWIDTH = 0.80  # of the data sheet's, in kernels that read and write; a copy on an A100 reaches 1,380 of 1,555 GB/s
+FLASH = {(8, 0): 0.50, (9, 0): 0.38}  # of the dense peak; FlashAttention-2 (Dao 2023, arXiv 2307.08691), section 4.1
+USUAL_FLASH, EFFICIENT = 0.45, 0.22
+OPERANDS = 0.8  # share of a product's own reading and writing that its multiplying does not hide
+TILE_S = 4e-6  # the last wave of a product's tiles, which does not fill the device, its start and its end
+DISPATCH_S = {False: 9e-6, True: 3e-6}  # the host's time for a kernel, of torch's operators and of a compiled graph
+
+
+def seconds(pieces: Iterable[Piece], execution: Execution, device: Device) -> dict[str, float] | None:
+    """Seconds of a step by part, ``launches`` what the host adds; None where the card's rates are not known."""
+    peak, bandwidth = device.peak(execution.precision), device.memory_bandwidth_gb_s
+    if not peak or not bandwidth:
+        return None
+    capability = device.capability or (8, 0)
+    found: dict[str, float] = {}
+    kernels = 0.0
+    for piece in pieces:
+        if isinstance(piece, Product):
+            taken = _product(piece, execution, peak, bandwidth * 1e9 * BANDWIDTH, capability)
+            count = 1.0
+        else:
+            moved = piece.fused if execution.compiled and piece.part != "optimizer" else piece.bytes
+            taken, count = piece.numbers * moved / (bandwidth * 1e9 * BANDWIDTH), float(piece.kernels)
+            if execution.compiled:
+                count = 1.0
+            if piece.part == "data":
+                count = 2.0
+        found[piece.part] = found.get(piece.part, 0.0) + taken * piece.times
+        kernels += count * piece.times
+    busy, queued = sum(found.values()), kernels * DISPATCH_S[execution.compiled]
+    return found | {"launches": max(0.0, queued - busy)}
+
+
+def _product(piece: Product, execution: Execution, peak: float, bandwidth: float, capability: tuple[int, int]) -> float:
+    if piece.part == "attention" and execution.attention != "eager":
+        share = FLASH.get(capability, USUAL_FLASH) if execution.attention == "flash" else EFFICIENT
+        return piece.flops / (peak * share)
+    wide = 2.0 if execution.half or execution.weights != "fp32" else 4.0
+    reach = REACHED.get(capability, USUAL_REACH)
+    return piece.flops / (peak * reach) + OPERANDS * piece.numbers * wide / bandwidth + TILE_S
