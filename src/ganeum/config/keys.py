@@ -77,10 +77,11 @@ def _spoken(alternative: Mapping[str, Any]) -> str:
     return " ".join((noun, " and ".join(limits).replace(".0", ""))).strip()
 
 
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
+def walk(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """The keys of a section and of those in it, ``prefix`` before each name."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _walk(field.annotation, f"{prefix}{name}.")
+            yield from walk(field.annotation, f"{prefix}{name}.")
             continue
         annotation: Any = field.annotation
         for constraint in field.metadata:
@@ -93,7 +94,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
 @lru_cache(maxsize=1)
 def keys() -> Mapping[str, Key]:
     """Every key by its dotted name, in the schema's order."""
-    return {key.name: key for key in _walk(Config, "")}
+    return {key.name: key for key in walk(Config)}
 
 
 @lru_cache(maxsize=1)

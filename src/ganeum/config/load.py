@@ -233,7 +233,7 @@ def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
     for argument in overrides:
         name, equals, text = argument.partition("=")
         name, place = name.strip(), Place(argument=argument)
-        value = _argument(text, place)
+        value = typed(text, place)
         found = matching(name)
         if len(found) != 1 and known(name, value):
             found = [name]
@@ -260,7 +260,8 @@ def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
     return values
 
 
-def _argument(text: str, place: Place) -> Value:
+def typed(text: str, place: Place) -> Value:
+    """A value of the command line: a word in quotes is text, whatever it looks like."""
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return Value(text[1:-1], text[1:-1], False, place)
@@ -271,14 +272,18 @@ def _fit_all(values: Values, errors: list[GaneumError]) -> dict[str, object]:
     fitted: dict[str, object] = {}
     for name, value in values.items():
         try:
-            fitted[name] = _fit(keys()[name], value)
+            fitted[name] = fit(keys()[name], value)
         except ConfigError as error:
             errors.append(error)
     return fitted
 
 
-def _fit(key: Key, written: Value) -> object:
-    """The value as the key takes it: text as it stands, 64.0 and 1e4 as whole numbers where one is wanted."""
+def fit(key: Key, written: Value) -> object:
+    """The value as the key takes it: text as it stands, 64.0 and 1e4 as whole numbers where one is wanted.
+
+    Raises:
+        ConfigError: the key does not take it.
+    """
     value: Any = written.value
     free = "string" in key.takes and written.plain and not isinstance(value, (list, dict))
     if free and (value is not None or (written.text == "" and "null" not in key.takes)):
