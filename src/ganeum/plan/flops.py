@@ -2,73 +2,185 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeum.config import sizes
 from ganeum.config.schema import Model, Train
-from ganeum.plan.parameters import Parameters, block_matrices
+from ganeum.plan.architecture import ours
+from ganeum.plan.architecture.parts import Architecture, Attention, Block, Linear
+from ganeum.plan.execution import Execution
+from ganeum.plan.parameters import Parameters, adapted
 
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations per token; a multiplication and an addition are two.
+    """Floating-point operations; a multiplication and an addition are two.
+
+    Everything is counted a sequence: ``length`` tokens of the decoder, and the encoder's where there is one. What is
+    given ``per_token`` is that, divided by the decoder's tokens (and rounded where two lengths do not divide).
 
     Attributes:
-        matmul_per_token: forward, ``2 · matmul parameters``.
-        attention_per_token: forward, scores and their weighted sum, in all layers.
-        forward_per_token: the two together.
-        recomputed_per_token: forward work done again in the backward pass by activation checkpointing. It is not part
-            of ``per_token``: MFU counts the work the model needs, not what a way of saving memory adds.
-        per_token: forward and backward, what training needs.
+        length: tokens of a sequence of the decoder.
+        sequences: sequences a step.
+        by_part: forward, a sequence: ``encoder matrices``, ``encoder attention``, ``matrices``, ``attention``,
+            ``cross attention``, ``head``, as far as they are there.
+        matmul: forward, a sequence: products with weights.
+        attention: forward, a sequence: scores and their weighted sum, in all layers.
+        backward: a sequence; 0 where nothing is trained.
+        recomputed: forward work done again in the backward pass by activation checkpointing, a sequence. It is not
+            part of ``per_token``: MFU counts the work the model needs, not what a way of saving memory adds.
     """
 
-    matmul_per_token: int
-    attention_per_token: int
-    forward_per_token: int
-    recomputed_per_token: int
-    per_token: int
+    length: int
+    sequences: int
+    by_part: dict[str, int]
+    matmul: int
+    attention: int
+    backward: int
+    recomputed: int
+
+    @property
+    def forward(self) -> int:
+        """Forward, a sequence."""
+        return self.matmul + self.attention
+
+    @property
+    def matmul_per_token(self) -> int:
+        """Forward, ``2 · matmul parameters`` where there is one stream."""
+        return self._per_token(self.matmul)
+
+    @property
+    def attention_per_token(self) -> int:
+        """Forward, scores and their weighted sum, in all layers."""
+        return self._per_token(self.attention)
+
+    @property
+    def forward_per_token(self) -> int:
+        """The two together."""
+        return self._per_token(self.forward)
+
+    @property
+    def recomputed_per_token(self) -> int:
+        """What checkpointing adds."""
+        return self._per_token(self.recomputed)
+
+    @property
+    def per_token(self) -> int:
+        """Forward and backward: what training needs."""
+        return self._per_token(self.forward + self.backward)
+
+    @property
+    def per_step(self) -> int:
+        """Of all sequences of a step, without what is recomputed."""
+        return self.sequences * (self.forward + self.backward)
+
+    @property
+    def recomputed_per_step(self) -> int:
+        """Of all sequences of a step."""
+        return self.sequences * self.recomputed
+
+    def _per_token(self, flops: int) -> int:
+        return round(flops / self.length) if flops % self.length else flops // self.length
 
 
-def count(model: Model, parameters: Parameters, train: Train | None = None) -> Flops:
-    """FLOPs per token of training, as the field counts them.
+def of(architecture: Architecture, execution: Execution) -> Flops:
+    """FLOPs as the field counts them.
 
     Source: PaLM (Chowdhery et al. 2022, arXiv 2204.02311), appendix B. Forward, per token:
 
-    - matrices: each weight is multiplied once and its product added once, ``2 · matmul``. Embeddings are looked up and
+    - matrices: each weight is multiplied once and its product added once, ``2 · weights``. Embeddings are looked up and
       cost nothing; the output layer is a matrix and counts, tied or not. Norms, activations, rotations and softmax are
-      left out: thousands of operations a token against hundreds of millions.
-    - attention: a token's queries, A = n_head · head_dim numbers, meet T keys (``2 T A``) and the T weights meet T
+      left out: thousands of operations a token against hundreds of millions. The encoder's matrices meet the encoder's
+      tokens, and so do those that make keys and values for the decoder to look across at.
+    - attention: a token's queries, A = heads · head_dim numbers, meet T keys (``2 T A``) and the T weights meet T
       values (``2 T A``): ``4 · T · A`` a layer, however many heads share keys and values. This is the whole T × T
       square although a causal token sees (T + 1) / 2 keys on average: the field's MFU is counted so, and only figures
-      counted alike compare. A kernel that skips the masked half does about half as much.
+      counted alike compare. A kernel that skips the masked half does about half as much. In generation there is no
+      square: each token meets those before it and itself, ``(T + 1) / 2`` on average.
 
     Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all;
     once for a matrix that is frozen.
-
-    ``train`` tells what is recomputed (models/checkpointing.py): it is stopped as soon as backward has what it needs.
     """
-    queries, _, _ = sizes.qkv_widths(model)
-    attention = model.n_layer * 4 * model.block_size * queries
-    forward = 2 * parameters.matmul + attention
+    T, S, training = execution.length, execution.source_length, execution.purpose == "training"
+    beams = execution.beams if execution.purpose == "generation" else 1
+    by_part: Counter[str] = Counter()
+    frozen = recomputed = 0
+    for block in architecture.blocks:
+        prefix = "encoder " if block.stream == "encoder" else ""
+        for linear, tokens in products(block, T * beams, S):
+            by_part[f"{prefix}matrices"] += block.count * 2 * linear.weights * tokens
+            if execution.lora.rank is not None:
+                frozen += block.count * 2 * linear.weights * tokens
+                by_part["adapters"] += block.count * _adapter(linear, execution) * tokens
+        for attention in block.attentions:
+            part = "cross attention" if attention.across else f"{prefix}attention"
+            by_part[part] += block.count * beams * _attention(block, attention, execution)
+        if training:
+            recomputed += block.count * _recomputed(architecture, block, execution)
+    by_part["head"] = 2 * architecture.head.weights * T * beams
+    if execution.lora.rank is not None:
+        frozen += by_part["head"]
+    attention_in_all = sum(flops for part, flops in by_part.items() if part.endswith("attention"))
+    forward = sum(by_part.values())
     return Flops(
-        matmul_per_token=2 * parameters.matmul,
-        attention_per_token=attention,
-        forward_per_token=forward,
-        recomputed_per_token=_recomputed(model, train) if train else 0,
-        per_token=3 * forward - 2 * parameters.frozen,
+        length=T,
+        sequences=execution.micro_batch_size * execution.accumulation,
+        by_part={part: flops for part, flops in by_part.items() if flops},
+        matmul=forward - attention_in_all,
+        attention=attention_in_all,
+        backward=2 * forward - frozen if training else 0,
+        recomputed=recomputed,
     )
 
 
-def _recomputed(model: Model, train: Train) -> int:
-    """Per token in all layers: of the MLP half, or of the whole block. Nobody needs what ``mlp.down`` gives once more,
-    but a dropout of the block behind it and an adapter on it do. The adapters' own products are left out."""
-    mode, again = train.activation_checkpointing, block_matrices(model)
-    if mode in ("auto", "none"):
+def products(block: Block, length: int, source_length: int) -> Iterator[tuple[Linear, int]]:
+    """Each matrix of one layer with the tokens that it multiplies: the decoder's ``length`` or the source's."""
+    own = source_length if block.stream == "encoder" else length
+    for attention in block.attentions:
+        for linear in attention.linears:
+            source = attention.across and linear.name.endswith((".key", ".value"))
+            yield linear, source_length if source else own
+    yield from ((linear, own) for linear in block.mlp)
+
+
+def _adapter(linear: Linear, execution: Execution) -> int:
+    """Of one token through one adapter."""
+    rank = execution.lora.rank or 0
+    return 2 * rank * (linear.inputs + linear.outputs) if adapted(linear, execution.lora) else 0
+
+
+def _attention(block: Block, attention: Attention, execution: Execution) -> int:
+    """Scores and weighted sum of one layer, a sequence."""
+    queries = execution.source_length if block.stream == "encoder" else execution.length
+    keys = execution.source_length if attention.across else queries
+    if execution.purpose == "generation" and attention.causal:
+        return 2 * queries * (queries + 1) * attention.queries
+    return 4 * queries * keys * attention.queries
+
+
+def _recomputed(architecture: Architecture, block: Block, execution: Execution) -> int:
+    """Of one layer, a sequence: of the MLP half, or of the whole block. Nobody needs what the last matrix gives once
+    more, but a dropout of the block behind it and an adapter on it do. The adapters' own products are left out."""
+    if execution.checkpointing == "none":
         return 0
-    adapted = train.lora.rank is not None and train.lora.targets == "all"
-    if not adapted and not (mode == "whole" and model.dropout):
-        del again["mlp.down"]
-    attention = 4 * model.block_size * sizes.qkv_widths(model)[0]
-    if mode == "selective":
-        again, attention = {name: size for name, size in again.items() if name.startswith("mlp")}, 0
-    return model.n_layer * (2 * sum(before * after for before, after in again.values()) + attention)
+    whole = execution.checkpointing == "whole"
+    last = block.mlp[-1]
+    needed = adapted(last, execution.lora) or (whole and architecture.dropout > 0)
+    again = sum(
+        2 * linear.weights * tokens
+        for linear, tokens in products(block, execution.length, execution.source_length)
+        if (linear is not last or needed) and (whole or linear in block.mlp)
+    )
+    return again + whole * sum(_attention(block, attention, execution) for attention in block.attentions)
+
+
+def count(model: Model, parameters: Parameters, train: Train | None = None) -> Flops:
+    """The same of a sequence of our own ``model``, whose ``parameters`` were counted."""
+    vocab_size = parameters.by_component["token_embedding"] // model.n_embd
+    execution = Execution(length=model.block_size)
+    if train is not None:
+        again = train.activation_checkpointing
+        checkpointing = "none" if again == "auto" else again  # auto is decided before anything is counted for good
+        execution = Execution(length=model.block_size, checkpointing=checkpointing, lora=train.lora)
+    return of(ours.architecture(model, vocab_size), execution)

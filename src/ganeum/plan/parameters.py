@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ganeum.config import sizes
 from ganeum.config.schema import Lora, Model
+from ganeum.plan.architecture import ours
+from ganeum.plan.architecture.parts import Architecture, Block, Linear, Norm
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Parameters:
         total: every parameter once: a tied output layer is the token embedding and adds nothing; the rows that pad the
             vocabulary (50,257 → 50,304) are left out, because no token ever reaches them.
         trainable: those that training changes: all, or the adapters alone.
-        non_embedding: the blocks and the final norm, without the two embeddings and the output layer: the N of scaling
+        non_embedding: the blocks and the final norms, without the embeddings and the output layer: the N of scaling
             laws (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
-        matmul: those that multiply every token: the blocks' matrices and the output layer, tied or not. Embeddings are
-            looked up, and biases and norms added or scaled: neither is matrix work.
+        matmul: those that multiply every token of their stream: the blocks' matrices and the output layer, tied or
+            not. Embeddings are looked up, and biases and norms added or scaled: neither is matrix work.
         frozen: those of ``matmul`` that are not trained: they need no gradient.
     """
 
@@ -32,52 +33,32 @@ class Parameters:
     frozen: int = 0
 
 
-def block_matrices(model: Model) -> dict[str, tuple[int, int]]:
-    """The matrices of one block by their names in the model: ``(in, out)`` of each linear layer."""
-    C, inside = model.n_embd, sizes.intermediate_size(model)
-    qkv = sizes.qkv_widths(model)
-    gate = {"mlp.gate": (C, inside)} if model.style == "modern" else {}
-    return {
-        "attention.qkv": (C, sum(qkv)),
-        "attention.out": (qkv[0], C),
-        **gate,
-        "mlp.up": (C, inside),
-        "mlp.down": (inside, C),
-    }
+def of(architecture: Architecture, lora: Lora | None = None) -> Parameters:
+    """The parameters of a model, and of the adapters on it, if ``lora.rank`` is set.
 
+    Components of a model with two streams carry the stream's name: ``encoder.mlp``, ``decoder.cross_attention``.
 
-def adapters(model: Model, lora: Lora) -> int:
-    """Numbers in the low-rank adapters: ``rank · (in + out)`` of each linear layer that gets one."""
-    targets = [size for name, size in block_matrices(model).items() if lora.targets == "all" or "attention" in name]
-    return model.n_layer * (lora.rank or 0) * sum(before + after for before, after in targets)
-
-
-def count(model: Model, vocab_size: int, lora: Lora | None = None) -> Parameters:
-    """The parameters of ``model`` with ``vocab_size`` tokens, and of the adapters on it, if ``lora.rank`` is set.
-
-    >>> gpt2_small = Model(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
-    >>> count(gpt2_small, 50_257).total
-    124439808
+    >>> from ganeum.plan.architecture import find
+    >>> of(find("t5-base")).total
+    222903552
     """
-    C, layers, modern = model.n_embd, model.n_layer, model.style == "modern"
-    matrices = {name: before * after for name, (before, after) in block_matrices(model).items()}
-    attention = matrices["attention.qkv"] + matrices["attention.out"]
-    attention += sum(sizes.qkv_widths(model)) * sizes.qkv_bias(model) + C * model.bias
-    mlp = sum(matrices.values()) - matrices["attention.qkv"] - matrices["attention.out"]
-    mlp += (sizes.intermediate_size(model) + C) * model.bias
-    norm = C + C * model.bias
-    in_heads = 2 * sizes.head_dim(model) if modern else 0  # a norm of queries and one of keys, each for all heads
-    head = vocab_size * C
-    by_component = {
-        "token_embedding": vocab_size * C,
-        "position_embedding": 0 if modern else model.block_size * C,
-        "attention": layers * attention,
-        "mlp": layers * mlp,
-        "norms": (2 * layers + 1) * norm + layers * in_heads,
-        "head": 0 if model.tie_embeddings else head,
-    }
-    matmul = layers * sum(matrices.values()) + head
-    added = adapters(model, lora) if lora else 0
+    blocks: dict[str, int] = {}
+    for block in architecture.blocks:
+        stream = f"{block.stream}." if architecture.encoder_decoder else ""
+        for attention in block.attentions:
+            name = stream + ("cross_attention" if attention.across else "attention")
+            blocks[name] = block.count * sum(linear.size for linear in attention.linears)
+        blocks[f"{stream}mlp"] = block.count * sum(linear.size for linear in block.mlp)
+    norms = sum(norm.size for norm in architecture.norms)
+    norms += sum(block.count * norm.size for block in architecture.blocks for norm in norms_of(block))
+    within = {**blocks, "norms": norms, **dict(architecture.extra)}
+    head = architecture.head
+    tables = {table.name: table.size for table in architecture.tables}
+    by_component = {**tables, **within, "head": head.size - head.weights * architecture.tied}
+    matmul = head.weights + sum(
+        block.count * linear.weights for block in architecture.blocks for linear in block.linears
+    )
+    added = adapters(architecture, lora) if lora else 0
     if added:
         by_component["adapters"] = added
     total = sum(by_component.values())
@@ -85,7 +66,43 @@ def count(model: Model, vocab_size: int, lora: Lora | None = None) -> Parameters
         by_component=by_component,
         total=total,
         trainable=added or total,
-        non_embedding=by_component["attention"] + by_component["mlp"] + by_component["norms"],
+        non_embedding=sum(within.values()),
         matmul=matmul + added,
         frozen=matmul if added else 0,
     )
+
+
+def norms_of(block: Block) -> tuple[Norm, ...]:
+    """All norms of one layer, those inside the heads too."""
+    return (*block.norms, *(norm for attention in block.attentions for norm in attention.norms))
+
+
+def adapted(linear: Linear, lora: Lora) -> bool:
+    """Whether a matrix gets an adapter."""
+    return lora.rank is not None and (lora.targets == "all" or "attention" in linear.name)
+
+
+def adapters(architecture: Architecture, lora: Lora) -> int:
+    """Numbers in the low-rank adapters: ``rank · (in + out)`` of each linear layer that gets one."""
+    return sum(
+        block.count * (lora.rank or 0) * (linear.inputs + linear.outputs)
+        for block in architecture.blocks
+        for linear in block.linears
+        if adapted(linear, lora)
+    )
+
+
+def count(model: Model, vocab_size: int, lora: Lora | None = None) -> Parameters:
+    """The same of our own ``model`` with ``vocab_size`` tokens.
+
+    >>> gpt2_small = Model(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
+    >>> count(gpt2_small, 50_257).total
+    124439808
+    """
+    return of(ours.architecture(model, vocab_size), lora)
+
+
+def block_matrices(model: Model) -> dict[str, tuple[int, int]]:
+    """The matrices of one block by their names in the model: ``(in, out)`` of each linear layer."""
+    (block,) = ours.architecture(model, 1).blocks
+    return {linear.name: (linear.inputs, linear.outputs) for linear in block.linears}

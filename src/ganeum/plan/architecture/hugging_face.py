@@ -1,0 +1,57 @@
+"""From a config.json to a model's parts, by its ``model_type``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ganeum.errors import ConfigError
+from ganeum.plan.architecture import decoders, encoder_decoder
+from ganeum.plan.architecture.keys import Keys
+from ganeum.plan.architecture.parts import Architecture
+
+FAMILIES: dict[str, Callable[[Keys], Architecture]] = {
+    "codegen": decoders.codegen,
+    "gpt2": decoders.gpt2,
+    "gpt_bigcode": decoders.gpt_bigcode,
+    "llama": decoders.llama,
+    "mistral": decoders.mistral,
+    "mpt": decoders.mpt,
+    "mt5": encoder_decoder.mt5,
+    "phi": decoders.phi,
+    "qwen2": decoders.qwen2,
+    "qwen3": decoders.qwen3,
+    "t5": encoder_decoder.t5,
+    "umt5": encoder_decoder.umt5,
+}
+
+
+def from_config_json(config: Mapping[str, Any], *, name: str, source: str = "") -> Architecture:
+    """The parts of the model that transformers builds from ``config``.
+
+    Args:
+        config: what config.json holds; keys that it leaves out have transformers' defaults.
+        name: the model's, as a person knows it.
+        source: where the config was read.
+
+    Raises:
+        ConfigError: its ``model_type`` is none of ``FAMILIES``, or a value is impossible.
+    """
+    family = config.get("model_type")
+    if not isinstance(family, str):
+        raise ConfigError(
+            f"the config of {name} does not say what kind of model it is",
+            where=source or None,
+            why="model_type is missing",
+            suggestion=f'"model_type": one of {", ".join(FAMILIES)}',
+        )
+    if family not in FAMILIES:
+        near = difflib.get_close_matches(family, FAMILIES, n=1)
+        raise ConfigError(
+            f"{name} is a model of type {family}, whose parts are not known here",
+            where=source or None,
+            why=f"counted are {', '.join(FAMILIES)}",
+            suggestion=f"{near[0]}, if it has the same shape" if near else None,
+        )
+    return FAMILIES[family](Keys(config, name, source))

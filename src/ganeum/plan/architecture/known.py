@@ -1,0 +1,136 @@
+"""A model by its name: a directory or a config.json of one's own, a well-known model, or any on the hub."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ganeum.errors import ConfigError, MissingExtra
+from ganeum.plan.architecture.hugging_face import from_config_json
+from ganeum.plan.architecture.parts import Architecture
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model of known.toml: its name, the hub's, its config.json, where that was read, and a note worth printing."""
+
+    name: str
+    hub: str
+    config: dict[str, Any]
+    source: str
+    note: str = ""
+
+
+@cache
+def known() -> tuple[Known, ...]:
+    """The models whose configs travel with this package, in the file's order."""
+    text = files(__package__).joinpath("known.toml").read_text(encoding="utf-8")
+    return tuple(Known(name=name, **row) for name, row in tomllib.loads(text).items())
+
+
+def find(name: str) -> Architecture:
+    """The parts of the model called ``name``.
+
+    Args:
+        name: a directory that holds a config.json, or such a file; else the name of a well-known model, with or
+            without its owner (``t5-base``, ``google-t5/t5-base``); else a name on the Hugging Face hub
+            (``owner/name``), whose config.json alone is downloaded.
+
+    Raises:
+        ConfigError: there is no such model, or its config cannot be read or counted.
+        MissingExtra: the hub is needed and huggingface_hub is not installed.
+
+    >>> find("gpt2").layers
+    12
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() and (path / "config.json").is_file():
+        return _read(path / "config.json", path.resolve().name)
+    if path.is_file():
+        return _read(path, path.resolve().parent.name)
+    for model in known():
+        if name.lower() in (model.name.lower(), model.hub.lower()):
+            return from_config_json(model.config, name=model.name, source=model.source)
+    near = _nearest(name)
+    if path.suffix == ".json" or path.is_dir() or not HUB_NAME.fullmatch(name):
+        raise ConfigError(
+            f"there is no config.json in {name}" if path.is_dir() else f"no model called {name} is known",
+            where="the name of a model",
+            why="it is neither a directory with a config.json nor one of the models that are known by name"
+            if not path.is_dir()
+            else "a directory of a model in Hugging Face's format has one",
+            suggestion=near or "owner/name, as on the Hugging Face hub, or a directory with a config.json",
+        )
+    return _read(_downloaded(name, near), name)
+
+
+def _nearest(name: str) -> str:
+    names = {model.name.lower(): model.name for model in known()}
+    close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], names, n=3, cutoff=0.5)
+    return " or ".join(names[match] for match in close)
+
+
+def _read(path: Path, name: str) -> Architecture:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the config of {name} cannot be read: {error}", where=str(path)) from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"the config of {name} is not an object with keys", where=str(path))
+    return from_config_json(config, name=name, source=str(path))
+
+
+def _downloaded(name: str, near: str) -> Path:
+    """config.json of ``name`` on the hub, from its cache where it was fetched before."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import (
+            EntryNotFoundError,
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
+    except ImportError as error:
+        raise MissingExtra(
+            f"{name} is looked up on the Hugging Face hub, which takes huggingface_hub",
+            where="the name of a model",
+            suggestion="pip install huggingface-hub",
+        ) from error
+    page = f"https://huggingface.co/{name}"
+    try:
+        return Path(hf_hub_download(name, "config.json"))
+    except GatedRepoError as error:
+        what, why, advice = f"{name} is shown only to those who accepted its licence", page, "hf auth login"
+        raise ConfigError(what, where=why, suggestion=f"accept it on that page, then: {advice}") from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"there is no model {name} on the Hugging Face hub, or it is private",
+            where=page,
+            suggestion=near or None,
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ConfigError(
+            f"the config of {name} cannot be fetched",
+            where=page,
+            why="the Hugging Face hub does not answer, and no copy was kept on this machine",
+            suggestion=f"{near}, whose config is built in" if near else "a directory with the model's config.json",
+        ) from error
+    except EntryNotFoundError as error:
+        raise ConfigError(f"{name} has no config.json", where=page, why="it is not a transformers model") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ConfigError(f"the config of {name} cannot be fetched", where=page, why=str(error)) from error
