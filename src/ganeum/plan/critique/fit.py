@@ -1,0 +1,97 @@
+"""Whether it fits into the device's memory, what happens where it does not, and what is given up for nothing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+from ganeum import units
+from ganeum.config.change import change
+from ganeum.plan import micro_batch
+from ganeum.plan.critique.facts import Facts, Warning
+from ganeum.plan.levers import by_estimate, needs, table, that_fit
+from ganeum.plan.micro_batch import SHARE
+
+
+def does_not_fit(facts: Facts) -> Iterator[Warning]:
+    """More than there is; on Windows the driver then takes the system's memory, and nothing fails but the speed."""
+    size, device, memory = facts.micro_batch_size, facts.device, facts.memory
+    usable = device.usable_gib * units.GIB
+    if memory.total <= usable:
+        return
+    fitting = (
+        "train.micro_batch_size=auto"
+        if size > 1
+        else table(that_fit(facts.config, device, by_estimate(SHARE * usable))) or "a far smaller model"
+    )
+    figure = (
+        f"about {units.gib(memory.total)} with {size} of {facts.config.train.batch_size} sequences at once "
+        f"({needs(memory)}); {units.gib(usable)} are usable"
+    )
+    if device.kind == "cuda" and (system := spilling_system()):
+        yield Warning(
+            "warning",
+            f"it will spill out of the memory of {device.name}",
+            f"{figure}; on {system} the driver (536.40 and later) then uses the system's memory across PCIe instead of "
+            "failing: no error, and steps many times as long",
+            fitting
+            + (
+                "\nor make it fail instead: NVIDIA control panel, CUDA - Sysmem Fallback Policy, Prefer No Sysmem "
+                "Fallback (driver 546.01 and later)"
+                if system == "Windows"
+                else "\n(the driver's setting against it is not obeyed under WSL: microsoft/WSL#11050)"
+            ),
+            lost=0.95,
+        )
+        return
+    yield Warning("warning", f"it may not fit into the memory of {device.name}", figure, fitting, lost=1.0)
+
+
+def spilling_system() -> str | None:
+    """Windows or WSL, where NVIDIA's driver lets a program have more memory than the card; None anywhere else."""
+    if platform.system() == "Windows":
+        return "Windows"
+    return "WSL" if "microsoft" in platform.release().lower() else None
+
+
+def computed_twice_for_nothing(facts: Facts) -> Iterator[Warning]:
+    """Activation checkpointing where there is room without it."""
+    mode, device = facts.config.train.activation_checkpointing, facts.device
+    if mode not in ("selective", "whole"):
+        return
+    without = change(facts.config, {"train.activation_checkpointing": "none"})
+    needed = micro_batch.needed(without, device, facts.micro_batch_size)
+    if not micro_batch.fits(needed, device):
+        return
+    more = facts.flops.recomputed_per_token / facts.flops.per_token
+    yield Warning(
+        "warning" if more > 0.1 else "note",
+        "activations are computed twice although there is room for them",
+        f"train.activation_checkpointing={mode} adds {more:.0%} to the arithmetic; without it "
+        f"{units.gib(needed.total)} of {units.gib(device.usable_gib * units.GIB)} are needed",
+        "train.activation_checkpointing=auto",
+        lost=more / (1 + more),
+    )
+
+
+def offloaded_for_nothing(facts: Facts) -> Iterator[Warning]:
+    """The optimizer's state on the CPU where the GPU has room for it."""
+    device = facts.device
+    if not facts.config.train.optimizer_offload or device.kind != "cuda":
+        return
+    needed = micro_batch.needed(
+        change(facts.config, {"train.optimizer_offload": False}), device, facts.micro_batch_size
+    )
+    if not micro_batch.fits(needed, device):
+        return
+    yield Warning(
+        "warning",
+        "the optimizer's state lies in the CPU's memory although there is room for it on the GPU",
+        f"without train.optimizer_offload {units.gib(needed.total)} of {units.gib(device.usable_gib * units.GIB)} are "
+        "needed, and no update waits for PCIe",
+        "train.optimizer_offload=false",
+        lost=0.3,
+    )
+
+
+LOOKS = (does_not_fit, computed_twice_for_nothing, offloaded_for_nothing)
