@@ -36,7 +36,7 @@ def repeats(facts: Facts) -> Iterator[Warning]:
         "warning" if length.repeats_per_token > USELESS_REPEATS else "note",
         "the same text is repeated more often than it teaches",
         f"each token is seen {length.repeats_per_token:,.4g} times; that teaches like {as_new:.3g} passes over new "
-        "text: up to about 4 are as good as new, and after 16 little is gained (Muennighoff et al. 2023, arXiv 2305.16264)",
+        "text: 4 are as good as new, and after 16 little is gained (Muennighoff et al. 2023, arXiv 2305.16264)",
         f"train.max_iters={steps} (4 times), {units.count(length.tokens_seen / GOOD_REPEATS)} tokens of text for this "
         "length, or train.patience=3, which stops when the held-out loss no longer falls",
         lost=1 - as_new / length.repeats_per_token,
