@@ -254,7 +254,7 @@ def phi(keys: Keys) -> Architecture:
 
 
 def mpt(keys: Keys) -> Architecture:
-    """MPT and Replit's code model: no biases, ALiBi's slopes for positions (Press et al. 2021, arXiv 2108.12409).
+    """MPT: no biases, ALiBi's slopes for positions (Press et al. 2021, arXiv 2108.12409).
 
     transformers' MPT is the published one: it knows no biases, no learned positions and no other MLP, and a config
     that asks for them describes a network that it would not build.
@@ -297,3 +297,14 @@ def mpt(keys: Keys) -> Architecture:
         longest=keys.size("max_seq_len", default=2048),
         dropout=attention.share("attn_pdrop", default=0.0),
     )
+
+
+def replit(keys: Keys) -> Architecture:
+    """replit-code-v1: MPT's network, with names of its own for the same keys and other defaults."""
+    attention = {
+        "alibi": keys.flag("alibi", default=False),
+        "qk_ln": keys.flag("attn_qk_ln", default=False),
+        "attn_pdrop": keys.share("attn_pdrop", default=0.0),
+    }
+    renamed = {**keys.values, "no_bias": keys.flag("no_bias", default=False), "attn_config": attention}
+    return mpt(Keys(renamed, keys.name, keys.source))

@@ -22,6 +22,7 @@ FAMILIES: dict[str, Callable[[Keys], Architecture]] = {
     "phi": decoders.phi,
     "qwen2": decoders.qwen2,
     "qwen3": decoders.qwen3,
+    "replit_lm": decoders.replit,
     "t5": encoder_decoder.t5,
     "umt5": encoder_decoder.umt5,
 }

@@ -32,14 +32,23 @@ class Known:
     hub: str
     config: dict[str, Any]
     source: str
-    note: str = ""
+    note: str
 
 
 @cache
 def known() -> tuple[Known, ...]:
     """The models whose configs travel with this package, in the file's order."""
-    text = files(__package__).joinpath("known.toml").read_text(encoding="utf-8")
-    return tuple(Known(name=name, **row) for name, row in tomllib.loads(text).items())
+    rows = tomllib.loads(files(__package__).joinpath("known.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Known(
+            name=name,
+            hub=row["hub"],
+            config=row["config"],
+            source=row.get("source", f"https://huggingface.co/{row['hub']}/blob/main/config.json"),
+            note=row.get("note", ""),
+        )
+        for name, row in rows.items()
+    )
 
 
 def find(name: str) -> Architecture:
