@@ -118,9 +118,9 @@ def test_nothing_is_made_up() -> None:
 
 def test_what_is_auto_is_chosen_with_a_reason() -> None:
     """Vocabulary and micro-batch are chosen and listed after the choices made before; a value that was set is not."""
-    before = {"key": "train.precision", "value": "fp32", "reason": "no tensor cores"}
+    before = {"key": "device", "value": "cpu", "reason": "there is no GPU"}
     found = plan(ONE_BOOK, device=CPU, tokens=TOKENS, vocab_size=50_257, choices=[before])
-    chosen = ["train.activation_checkpointing", "train.micro_batch_size"]
+    chosen = ["train.precision", "train.activation_checkpointing", "train.micro_batch_size"]
     assert [before["key"], "model.vocab_size", *chosen] == [c["key"] for c in found["choices"]]
     settled = changed("model", vocab_size=1000)
     assert chosen == [c["key"] for c in plan(settled, device=CPU)["choices"]]

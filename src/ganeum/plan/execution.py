@@ -13,6 +13,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Weights = Literal["fp32", "bf16", "fp16", "int8", "nf4"]
 Optimizer = Literal["adamw", "muon", "adamw8bit", "adafactor", "sgd"]
 Kernel = Literal["flash", "efficient", "eager"]
+Checkpointing = Literal["none", "selective", "whole"]
 Offload = Literal["none", "optimizer", "optimizer_and_weights"]
 
 LOSS_CHUNK: dict[Kind, int] = {"cpu": 512, "cuda": 2048, "mps": 2048}  # what `train.loss_chunk: auto` becomes
@@ -50,7 +51,7 @@ class Execution:
     weights: Weights = "fp32"
     optimizer: Optimizer = "adamw"
     momentum: float = 0.95
-    checkpointing: Literal["none", "selective", "whole"] = "none"
+    checkpointing: Checkpointing = "none"
     attention: Kernel = "flash"
     loss_chunk: int | None = None
     compiled: bool = False
@@ -65,13 +66,18 @@ class Execution:
         return self.precision in ("bf16", "fp16")
 
 
+def kernel(device: Device, precision: Precision) -> Kernel:
+    """What torch's attention runs on: flash is there from Ampere (8.0) on and for two bytes only."""
+    ampere = device.kind == "cuda" and (device.capability or (8, 0)) >= (8, 0)
+    return "flash" if ampere and precision in ("bf16", "fp16") else "efficient"
+
+
 def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpose = "training") -> Execution:
     """How ``config`` runs on ``device`` with so many sequences at once; ``auto`` counts as what it becomes there."""
     train = config.train
     precision: Precision = device.fast_precision if train.precision == "auto" else train.precision
     if train.precision == "auto" and train.weights == "bf16":
         precision = "bf16"
-    capability = device.capability or (8, 0)
     return Execution(
         purpose=purpose,
         micro_batch_size=micro_batch_size,
@@ -83,9 +89,7 @@ def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpos
         optimizer=train.optimizer,
         momentum=train.momentum,
         checkpointing="none" if train.activation_checkpointing == "auto" else train.activation_checkpointing,
-        attention="flash"
-        if device.kind == "cuda" and capability >= (8, 0) and precision in ("bf16", "fp16")
-        else "efficient",
+        attention=kernel(device, precision),
         loss_chunk=LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk,
         compiled=train.compile is True,
         lora=train.lora,

@@ -1,52 +1,283 @@
-"""The fastest way to run a config that fits: how many sequences at once, and what is computed again for room."""
+"""The fastest way to run a model that fits: how many sequences at once, what is computed again, in what precision.
+
+Every way is weighed by :func:`ganeum.plan.memory.of` and timed by :func:`ganeum.plan.time.of`. For one precision and
+one level of checkpointing only the largest micro-batch that fits is looked at: more sequences at once never slow a GPU
+down (each kernel does more, and there are fewer of them), and a CPU gets no more than keep it busy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ganeum import units
+from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
-from ganeum.plan import micro_batch
+from ganeum.plan import execution, memory, time
+from ganeum.plan.architecture import Architecture, ours
+from ganeum.plan.execution import Checkpointing, Execution, Precision
+from ganeum.plan.memory import Memory
+from ganeum.plan.time import StepTime
 
-LEVELS = ("none", "selective", "whole")  # of checkpointing, the cheapest first
+CPU_TOKENS = 4096  # at once: more of them only leave the caches, they fill no idle units (docs/plan.md)
+LEVELS: tuple[Checkpointing, ...] = ("none", "selective", "whole")  # the cheapest first
+EQUAL = 0.03  # a way that is slower by so little is as fast: then the one with fewer tricks is taken
+SURE = 0.10  # what another precision than the device's usual one must gain
+SHORTEST = 64  # tokens: no context is cut below
+MOST = 1 << 16  # sequences at once: nobody asks for more
+
 Choice = dict[str, Any]
 
 
-def choose(config: Config, device: Device) -> tuple[dict[str, Any], list[Choice]]:
-    """What ``train.activation_checkpointing`` and ``train.micro_batch_size`` become where they are ``auto``.
+@dataclass(frozen=True)
+class Open:
+    """What may be chosen: the values of each, what is preferred first; one value where it is settled."""
+
+    sizes: tuple[int, ...]  # sequences at once, rising
+    checkpointing: tuple[Checkpointing, ...]
+    precisions: tuple[Precision, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run it and what it takes; ``time`` is None where the device's rates are not known."""
+
+    execution: Execution
+    memory: Memory
+    time: StepTime | None
+    fits: bool
+
+    @property
+    def pace(self) -> float:
+        """Tokens a second; 0 where they are not known."""
+        return self.time.tokens_per_second if self.time else 0.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """``way``: the one to take; ``others``: what else fits, at its largest micro-batch; ``least``: the way with the
+    fewest tricks and the smallest micro-batch, whether it fits or not."""
+
+    way: Way
+    others: tuple[Way, ...]
+    least: Way
+
+
+def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tuple[dict[str, Any], list[Choice]]:
+    """What precision, checkpointing and micro-batch become where they are ``auto``: together the fastest that fits.
 
     ``batch_size`` stays as it is: it is what the model learns with.
 
     Args:
         config: with ``model.vocab_size`` resolved.
+        may_shorten: ``model.block_size`` is halved until something fits.
 
     Returns:
         Dotted keys and their values, and the choices ``{key, value, reason}`` for plan.json; nothing for what is set.
     """
-    train = config.train
     settings: dict[str, Any] = {}
     choices: list[Choice] = []
-
-    def take(key: str, value: Any, reason: str) -> None:
-        settings[key] = value
-        choices.append({"key": key, "value": value, "reason": reason})
-
-    if train.activation_checkpointing == "auto":
-        take("train.activation_checkpointing", *_checkpointing(config, device))
-    if train.micro_batch_size == "auto":
-        take("train.micro_batch_size", *micro_batch.choose(change(config, settings), device))
+    found = _of(config, device)
+    if may_shorten and not found.way.fits and (shorter := _shortened(config, device)):
+        length, found = shorter
+        reason = f"{config.model.block_size:,} tokens fit in no way that is allowed: halved until they did"
+        settings["model.block_size"] = length
+        choices.append({"key": "model.block_size", "value": length, "reason": reason})
+    way, train = found.way.execution, config.train
+    for key, value, reason in (
+        ("precision", way.precision, _why_precision(found, device)),
+        ("activation_checkpointing", way.checkpointing, _why_checkpointing(found, device)),
+        ("micro_batch_size", way.micro_batch_size, _why_size(found, config, device)),
+    ):
+        if getattr(train, key) == "auto":
+            settings[f"train.{key}"] = value
+            choices.append({"key": f"train.{key}", "value": value, "reason": reason})
     return settings, choices
 
 
-def _checkpointing(config: Config, device: Device) -> tuple[str, str]:
-    """The level that costs least of those with which anything fits; with none of them, the one that needs least."""
-    least = 1 if config.train.micro_batch_size == "auto" else config.train.micro_batch_size
-    without = ""
-    for level in LEVELS:
-        needed = micro_batch.needed(change(config, {"train.activation_checkpointing": level}), device, least)
-        if micro_batch.fits(needed, device):
-            return level, without or f"it fits without computing anything twice: about {units.gib(needed.total)}"
-        without = without or f"without it {units.things(least, 'sequence')} at once would need {units.gib(needed.total)}"
-    return LEVELS[-1], f"{without}; nothing that is computed twice makes it fit"
+def _of(config: Config, device: Device) -> Found:
+    train, usual = config.train, execution.of(config, device, config.train.batch_size)
+    size = train.micro_batch_size
+    sizes = (size,) if size != "auto" else not_too_many(divisors(train.batch_size), config.model.block_size, device)
+    level = train.activation_checkpointing
+    return among(
+        ours.architecture(config.model),
+        usual,
+        device,
+        Open(
+            sizes=sizes,
+            checkpointing=LEVELS if level == "auto" else (level,),
+            precisions=precisions(usual.precision, device)
+            if train.precision == "auto" and train.weights == "fp32"
+            else (usual.precision,),
+        ),
+    )
+
+
+def precisions(usual: Precision, device: Device) -> tuple[Precision, ...]:
+    """The device's usual one, and the plain one beside it."""
+    plain: Precision = "tf32" if device.kind == "cuda" and (device.capability or (0, 0)) >= (8, 0) else "fp32"
+    return (usual,) if usual == plain else (usual, plain)
+
+
+def not_too_many(sizes: Sequence[int], length: int, device: Device) -> tuple[int, ...]:
+    """The numbers of sequences that a device gets at once: on a CPU at most 4,096 tokens, or one sequence."""
+    if device.kind != "cpu":
+        return tuple(sizes)
+    return tuple(size for size in sizes if size * length <= CPU_TOKENS) or tuple(sizes[:1])
+
+
+def among(architecture: Architecture, base: Execution, device: Device, open_: Open) -> Found:
+    """The fastest of the ways that fit; of those about as fast, the one with the fewest tricks.
+
+    Args:
+        base: what is settled; its micro-batch and accumulation say how many sequences a step has.
+
+    Returns:
+        What was found. Where nothing fits, ``way`` is the one that needs least, and says that it does not fit.
+    """
+    sequences = base.micro_batch_size * base.accumulation
+
+    def weighed(precision: Precision, level: Checkpointing, size: int) -> Way:
+        this = replace(
+            base,
+            precision=precision,
+            attention=base.attention if precision == base.precision else execution.kernel(device, precision),
+            checkpointing=level,
+            micro_batch_size=size,
+            accumulation=max(1, sequences // size),
+        )
+        needed = memory.of(architecture, this)
+        return Way(this, needed, None, needed.fits(device))
+
+    fitting: list[Way] = []
+    small: list[Way] = []
+    for precision in open_.precisions:
+        for level in open_.checkpointing:
+            small.append(weighed(precision, level, open_.sizes[0]))
+            if small[-1].fits:
+                size = _last(open_.sizes, lambda size: weighed(precision, level, size).fits)  # noqa: B023 (called here)
+                way = weighed(precision, level, size)
+                fitting.append(replace(way, time=time.of(architecture, way.execution, device)))
+    if not fitting:
+        least = min(small, key=lambda way: way.memory.total)
+        return Found(replace(least, time=time.of(architecture, least.execution, device)), (), small[0])
+    way = _fastest(fitting)
+    return Found(way, tuple(other for other in fitting if other is not way), small[0])
+
+
+def _fastest(ways: Sequence[Way]) -> Way:
+    """Of ways in the order of their tricks: the first that none outruns by more than it must gain."""
+    usual = [way for way in ways if way.execution.precision == ways[0].execution.precision]
+    best = _first_of(usual)
+    other = _first_of([way for way in ways if way not in usual] or usual)
+    return other if other.pace > best.pace * (1 + SURE) else best
+
+
+def _first_of(ways: Sequence[Way]) -> Way:
+    most = max(way.pace for way in ways)
+    return next(way for way in ways if way.pace * (1 + EQUAL) >= most)
+
+
+def _last(sizes: Sequence[int], fits: Callable[[int], bool]) -> int:
+    """The last of rising sizes that fits; the first one does, and what is larger needs more."""
+    low, high = 0, len(sizes)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(sizes[middle]) else (low, middle)
+    return sizes[low]
+
+
+def largest(architecture: Architecture, base: Execution, device: Device) -> int:
+    """Sequences that fit at once, whatever the batch; 0 where not even one does."""
+
+    def fits(size: int) -> bool:
+        return memory.of(architecture, replace(base, micro_batch_size=size)).fits(device)
+
+    return _last(range(1, MOST + 1), fits) if fits(1) else 0
+
+
+def _shortened(config: Config, device: Device) -> tuple[int, Found] | None:
+    length = config.model.block_size // 2
+    while length >= SHORTEST:
+        found = _of(change(config, {"model.block_size": length}), device)
+        if found.way.fits:
+            return length, found
+        length //= 2
+    return None
+
+
+def _why_precision(found: Found, device: Device) -> str:
+    way = found.way
+    for other in found.others:
+        if other.execution.precision != way.execution.precision and way.pace > other.pace:
+            return f"{_faster(way, other)} than {other.execution.precision} on {device.name}"
+    return f"what {device.name} multiplies fastest by hardware of its own"
+
+
+def _why_checkpointing(found: Found, device: Device) -> str:
+    way, level = found.way, found.way.execution.checkpointing
+    same = [one for one in found.others if one.execution.precision == way.execution.precision]
+    if not way.fits:
+        return (
+            f"{_at_once(way)} needs {_needs(way)}, and {_usable(device)}: computing twice is not enough"
+        )
+    if level == "none":
+        busier = [one for one in same if one.execution.micro_batch_size > way.execution.micro_batch_size]
+        if not busier:
+            return f"it fits without computing anything twice: {_room(way, device)}"
+        most = busier[-1]
+        said = f"{most.execution.checkpointing} fits {most.execution.micro_batch_size:,} at once instead of " + (
+            f"{way.execution.micro_batch_size:,}"
+        )
+        return f"nothing is computed twice; {said}" + (f", but is {_slower(most, way)}" if most.pace else "")
+    without = next((one for one in same if one.execution.checkpointing == "none"), None)
+    if without is None:
+        return f"without it {_at_once(found.least)} needs {_needs(found.least)}, and {_usable(device)}"
+    return (
+        f"{level} fits {way.execution.micro_batch_size:,} at once, and is {_faster(way, without)} than none with "
+        f"{without.execution.micro_batch_size:,}"
+    )
+
+
+def _why_size(found: Found, config: Config, device: Device) -> str:
+    way, size, every = found.way, found.way.execution.micro_batch_size, divisors(config.train.batch_size)
+    if not way.fits:
+        return f"even {_at_once(way)} needs {_needs(way)}, and {_usable(device)}"
+    if size == config.train.batch_size:
+        return f"the whole batch fits at once: {_room(way, device)}"
+    if device.kind == "cpu" and size == not_too_many(every, way.execution.length, device)[-1]:
+        return f"{size * way.execution.length:,} tokens at once keep this CPU busy; more bring no speed"
+    return f"the largest that fits: {_room(way, device)}"
+
+
+def _at_once(way: Way) -> str:
+    size = way.execution.micro_batch_size
+    return "one sequence" if size == 1 else f"{size:,} at once"
+
+
+def _needs(way: Way) -> str:
+    return f"about {units.gib(way.memory.total)}"
+
+
+def _room(way: Way, device: Device) -> str:
+    return f"{_needs(way)} of {device.usable_gib:.2f} GiB usable"
+
+
+def _usable(device: Device) -> str:
+    return f"{device.usable_gib:.2f} GiB are usable"
+
+
+def _faster(way: Way, other: Way) -> str:
+    return (
+        f"{way.pace / other.pace - 1:.0%} faster"
+        if way.pace < 2 * other.pace
+        else (f"{way.pace / other.pace:.1f} times as fast")
+    )
+
+
+def _slower(way: Way, other: Way) -> str:
+    return f"{1 - way.pace / other.pace:.0%} slower" if way.pace < 0.995 * other.pace else "no faster"
