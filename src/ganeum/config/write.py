@@ -21,6 +21,12 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
+def written(value: object) -> str:
+    """One value as it stands behind `key: `; any reader of YAML takes a number so written for a number."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def to_yaml(config: Config) -> str:
     """Every key with its value, in the schema's order; `load_stored` reads it back equal."""
     return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)

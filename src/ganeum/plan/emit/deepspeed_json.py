@@ -1,0 +1,71 @@
+"""A DeepSpeed config as JSON: the batch, the precision, ZeRO's stage and what is offloaded, as planned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ganeum.config.schema import Config
+from ganeum.plan.emit.settled import settled
+from ganeum.plan.execution import Offload
+
+ADAMW = ("adamw", "adamw8bit")
+
+
+def deepspeed(
+    config: Config,
+    plan: Mapping[str, Any],
+    *,
+    devices: int = 1,
+    zero_stage: int | None = None,
+    offload: Offload | None = None,
+) -> str:
+    """The JSON, as `deepspeed.initialize` and TrainingArguments' `deepspeed` take it.
+
+    Args:
+        plan: of ``config``: its choices are the values where the config says ``auto``.
+        devices: GPUs that share the work; each takes ``micro_batch_size`` at once.
+        zero_stage: what is shared out; None: the lowest that carries the offload, and 2 (state and gradients, at no
+            more traffic than plain data parallelism: Rajbhandari et al. 2020, arXiv 1910.02054, section 7) on several.
+        offload: None: as ``train.optimizer_offload`` says.
+    """
+    final, _ = settled(config, plan)
+    train, micro = final.train, final.train.micro_batch_size
+    assert isinstance(micro, int), "a plan has chosen it"
+    offload = offload or ("optimizer" if train.optimizer_offload else "none")
+    stage = {"none": 0 if devices == 1 else 2, "optimizer": 2, "optimizer_and_weights": 3}[offload]
+    accumulation = max(1, train.batch_size // (micro * devices))
+    precision = plan["device"]["precision"] if train.precision == "auto" else train.precision
+    written: dict[str, Any] = {
+        "train_batch_size": micro * accumulation * devices,
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": train.grad_clip,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+        "zero_optimization": _zero(stage if zero_stage is None else zero_stage, offload),
+    }
+    if train.optimizer == "adamw":
+        options = {
+            "lr": train.learning_rate,
+            "betas": [train.beta1, train.beta2],
+            "weight_decay": train.weight_decay,
+        }
+        written["optimizer"] = {"type": "AdamW", "params": options}
+    else:  # the one that the training script brings
+        written |= {"zero_allow_untested_optimizer": True}
+        if offload != "none":
+            written |= {"zero_force_ds_cpu_optimizer": False}
+    return json.dumps(written, indent=2) + "\n"
+
+
+def _zero(stage: int, offload: Offload) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage}
+    if stage >= 1:
+        zero |= {"overlap_comm": True, "contiguous_gradients": True}
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if offload == "optimizer_and_weights":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    return zero
