@@ -70,9 +70,8 @@ def test_document_000s_plan() -> None:
     data = found["data"]
     assert (32_622, 254, 5_080, 20.0) == tuple(data[k] for k in ("windows", "steps_per_epoch", "steps", "epochs"))
     assert data["repeats_per_token"] == pytest.approx(159.4, abs=0.05)
-    assert {"batch_size": 128, "micro_batch_size": 128, "gradient_accumulation_steps": 1, "tokens_per_step": 4096} == (
-        found["batch"]
-    )
+    batch = {"batch_size": 128, "micro_batch_size": 128, "gradient_accumulation_steps": 1, "tokens_per_step": 4096}
+    assert batch.items() <= found["batch"].items()
     assert "time" not in found
 
 
@@ -102,7 +101,10 @@ def test_memory_is_planned_as_it_will_be_measured() -> None:
     gib = 2**30
     gpu, cpu = (plan(ONE_BOOK, device=device, tokens=TOKENS, held_bytes=gib)["memory_gib"] for device in (GPU, CPU))
     assert gpu["peak_allocated"] == gpu["tensors"] > 16 * 162_247_680 / gib
-    assert cpu["peak_allocated"] == cpu["tensors"] + 1
+    assert cpu["peak_allocated"] == cpu["tensors"] + cpu["framework"] + 1
+    for found in (gpu, cpu):
+        assert found["low"] <= found["peak_allocated"] <= found["high"]
+        assert found["tensors"] == pytest.approx(sum(found["by_component"].values()))
     assert "peak_allocated" not in plan(ONE_BOOK, device=CPU, tokens=TOKENS)["memory_gib"]
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ganeum
-from ganeum import units
 from ganeum.config import Config, to_yaml
 from ganeum.config.change import change
 from ganeum.hardware.device import Device
 from ganeum.hardware.peaks import torch_version
-from ganeum.plan import fastest, flops, micro_batch, parameters, warnings
-from ganeum.plan.lengths import lengths, stride_of
+from ganeum.plan import critique, execution, fastest, flops, memory, micro_batch, parameters, sections, time
+from ganeum.plan.architecture import Architecture, ours
+from ganeum.plan.execution import Execution
+from ganeum.plan.lengths import Lengths, lengths, stride_of
 
 GPT2_VOCAB_SIZE = 50_257
+EVALUATIONS = 10  # what eval_interval: auto comes to
 
 
 def plan(
@@ -24,11 +28,13 @@ def plan(
     device: Device,
     tokens: int | None = None,
     vocab_size: int | None = None,
+    val_tokens: int | None = None,
     step_s: float | None = None,
     evaluations_s: float = 0.0,
     time_source: str = "measured before the start",
     held_bytes: int | None = None,
     choices: Sequence[Mapping[str, Any]] = (),
+    may_shorten: bool = False,
 ) -> dict[str, Any]:
     """The plan of a run, as ``plan.json`` holds it. What cannot be known yet is left out, never guessed or null.
 
@@ -37,37 +43,48 @@ def plan(
         device: what it will run on.
         tokens: tokens in ``train.bin``; None while the data is not prepared.
         vocab_size: the data's, for ``model.vocab_size: auto``; without it GPT-2's is taken, with a warning.
-        step_s: seconds of one optimizer step, where it was measured: fills ``time``.
-        evaluations_s: seconds of all evaluations.
+        val_tokens: tokens in ``val.bin``; None: as many as an evaluation takes.
+        step_s: seconds of one optimizer step, where it was measured; else ``time`` is the roofline's, where the
+            device's rates are known.
+        evaluations_s: seconds of all evaluations, with ``step_s``.
         time_source: where these come from.
         held_bytes: what the process holds before there is a model; on a CPU its memory is measured as a whole.
         choices: those made already, ``{key, value, reason}``, kept in front.
+        may_shorten: the context may be cut where nothing else makes the run fit.
 
     Returns:
         ganeum_version, torch_version, config_sha256 (of the config's YAML), name, method, model, device, parameters,
         flops (counts; ``per_token`` is forward and backward), data, batch, memory_gib, time, choices, warnings.
     """
-    settled, made = _settle(config, device, vocab_size)
+    settled, made = settle(config, device, vocab_size, may_shorten=may_shorten)
     model, train = settled.model, settled.train
     assert isinstance(model.vocab_size, int)
     assert isinstance(train.micro_batch_size, int)
-    counted = parameters.count(model, model.vocab_size, train.lora)
-    work = flops.count(model, counted, train)
-    length = lengths(settled, tokens, step_s=step_s)
-    precision = device.fast_precision if train.precision == "auto" else train.precision
-    peak, total = (
-        device.peak(precision),
-        None if length.steps is None else work.per_token * length.tokens_per_step * length.steps,
-    )
-    facts = warnings.Facts(
+    architecture, way = ours.architecture(model), execution.of(settled, device, train.micro_batch_size)
+    counted, work = parameters.of(architecture, train.lora), flops.of(architecture, way)
+    predicted = time.of(architecture, way, device) if step_s is None else None
+    pace = predicted.step_s if predicted else step_s
+    length = lengths(settled, tokens, step_s=pace)
+    if predicted:
+        evaluations_s = _evaluations_s(settled, architecture, way, device, length, val_tokens)
+    peak = device.peak(way.precision)
+    total = None if length.steps is None else work.per_step * length.steps
+    hours = None if length.steps is None or pace is None else (length.steps * pace + evaluations_s) / 3600
+    taken = None
+    if predicted:
+        taken = sections.predicted_time(predicted, work.per_step, peak, hours)
+    elif step_s is not None:
+        taken = sections.measured_time(step_s, length.tokens_per_step, work.per_step, peak, hours, time_source)
+    facts = critique.Facts(
         config=settled,
         device=device,
         parameters=counted,
         flops=work,
         lengths=length,
-        precision=precision,
+        precision=way.precision,
         vocab_known=config.model.vocab_size != "auto" or vocab_size is not None,
         total_flops=total,
+        step_s=pace,
     )
     found: dict[str, Any] = {
         "ganeum_version": ganeum.__version__,
@@ -76,28 +93,9 @@ def plan(
         "name": config.name,
         "method": "closed_form",
         "model": model.model_dump(include={"style", "n_layer", "n_head", "n_embd", "block_size", "vocab_size"}),
-        "device": {
-            "name": device.name,
-            "kind": device.kind,
-            "memory_gib": round(device.memory_gib, 2),
-            "usable_gib": round(device.usable_gib, 2),
-            "precision": precision,
-            "peak_flops_per_second": peak,
-            "source": device.source,
-        },
-        "parameters": {
-            "total": counted.total,
-            "trainable": counted.trainable,
-            "non_embedding": counted.non_embedding,
-            "by_component": counted.by_component,
-        },
-        "flops": {
-            "per_token": work.per_token,
-            "per_step": work.per_token * length.tokens_per_step,
-            "attention_per_token": 3 * work.attention_per_token,
-            "recomputed_per_token": work.recomputed_per_token,
-            "total": total,
-        },
+        "device": sections.device(device, way.precision),
+        "parameters": sections.parameters(counted),
+        "flops": sections.flops(work, length.steps),
         "data": {
             "directory": settled.data.directory,
             "tokens": length.tokens,
@@ -114,54 +112,49 @@ def plan(
             "batch_size": train.batch_size,
             "micro_batch_size": train.micro_batch_size,
             "gradient_accumulation_steps": train.batch_size // train.micro_batch_size,
+            "largest_micro_batch": fastest.largest(architecture, way, device),
             "tokens_per_step": length.tokens_per_step,
         },
-        "memory_gib": _memory(settled, device, train.micro_batch_size, held_bytes),
+        "memory_gib": sections.memory(memory.of(architecture, way), device, held_bytes),
+        "time": taken,
         "choices": [*map(dict, choices), *made],
-        "warnings": [warning.as_dict() for warning in warnings.of(facts)],
+        "warnings": [warning.as_dict() for warning in critique.of(facts)],
     }
-    if step_s is not None:
-        per_second = length.tokens_per_step / step_s
-        found["time"] = {
-            "step_s": step_s,
-            "tokens_per_second": per_second,
-            "mfu": per_second * work.per_token / peak if peak else None,
-            "hours": None if length.steps is None else (length.steps * step_s + evaluations_s) / 3600,
-            "source": time_source,
-        }
-    return {key: _without_none(value) for key, value in found.items() if value is not None}
+    return {key: sections.without_none(value) for key, value in found.items() if value is not None}
 
 
-def _memory(config: Config, device: Device, micro_batch_size: int, held_bytes: int | None) -> dict[str, Any]:
-    """``tensors`` at a step's fullest moment, and ``peak_allocated`` where a run measures just that: a GPU's allocator
-    counts tensors, a CPU's process also holds what it held before; MPS tells no peak."""
-    needed = micro_batch.needed(config, device, micro_batch_size)
-    tensors = needed.total / units.GIB
-    found: dict[str, Any] = {
-        "tensors": tensors,
-        "by_component": {name: part / units.GIB for name, part in needed.parts.items()},
-        "source": "estimated",
-    }
-    if device.kind == "cuda":
-        found["peak_allocated"] = tensors
-    elif device.kind == "cpu" and held_bytes is not None:
-        held = held_bytes / units.GIB
-        found |= {"before_the_model": held, "peak_allocated": tensors + held}
-    return found
-
-
-def _settle(config: Config, device: Device, vocab_size: int | None) -> tuple[Config, list[dict[str, Any]]]:
-    """The config with vocabulary and micro-batch as numbers, and the choices that took."""
+def settle(
+    config: Config, device: Device, vocab_size: int | None = None, *, may_shorten: bool = False
+) -> tuple[Config, list[dict[str, Any]]]:
+    """The config with vocabulary, precision, checkpointing and micro-batch decided, and the choices that took."""
     made: list[dict[str, Any]] = []
     if config.model.vocab_size == "auto":
         value, reason = vocab_size, f"as in {config.data.directory}"
         if value is None:
             value, reason = GPT2_VOCAB_SIZE, "GPT-2's, until the data is prepared and says its own"
-        config = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": value})})
+        config = change(config, {"model.vocab_size": value})
         made.append({"key": "model.vocab_size", "value": value, "reason": reason})
-    settings, chosen = fastest.choose(config, device)
+    settings, chosen = fastest.choose(config, device, may_shorten=may_shorten)
     return change(config, settings), made + chosen
 
 
-def _without_none(value: Any) -> Any:
-    return {key: v for key, v in value.items() if v is not None} if isinstance(value, dict) else value
+def _evaluations_s(
+    config: Config,
+    architecture: Architecture,
+    way: Execution,
+    device: Device,
+    length: Lengths,
+    val_tokens: int | None,
+) -> float:
+    """Seconds of all evaluations, by the roofline; 0 where it is not known how much is evaluated, or how often."""
+    train = config.train
+    at_once = train.eval_batch_size
+    if at_once == "auto":
+        at_once, _ = micro_batch.choose_for_evaluation(config, device)
+    evaluation = time.of(architecture, replace(way, purpose="evaluation", micro_batch_size=at_once), device)
+    tokens = val_tokens if train.eval_tokens == "all" else min(train.eval_tokens, val_tokens or train.eval_tokens)
+    if evaluation is None or tokens is None or length.steps is None:
+        return 0.0
+    every = train.eval_interval
+    often = EVALUATIONS if every == "auto" else round(1 / every) if every < 1 else math.ceil(length.steps / every)
+    return often * tokens / evaluation.tokens_per_second

@@ -211,20 +211,31 @@ def _shortened(config: Config, device: Device) -> tuple[int, Found] | None:
 
 
 def _why_precision(found: Found, device: Device) -> str:
-    way = found.way
+    way, value = found.way, found.way.execution.precision
     for other in found.others:
-        if other.execution.precision != way.execution.precision and way.pace > other.pace:
-            return f"{_faster(way, other)} than {other.execution.precision} on {device.name}"
-    return f"what {device.name} multiplies fastest by hardware of its own"
+        if other.execution.precision != value and way.pace > other.pace > 0:
+            gained = f", {_faster(way, other)} than {other.execution.precision}"
+            break
+    else:
+        gained = ""
+    if value != device.fast_precision:
+        return f"on {device.name} it is what this model needs{gained}"
+    if device.kind == "cpu":
+        unit = f"this CPU multiplies bf16 natively ({device.bf16_unit})" if device.bf16_unit else ""
+        return (unit or "this CPU has neither AVX512-BF16 nor AMX, and would emulate bf16") + gained
+    if device.kind == "mps":
+        return "bf16 and fp16 were not measured on mps"
+    return {
+        "bf16": f"{device.name} has tensor cores for it, and its range is fp32's: no loss scaling{gained}",
+        "fp16": f"{device.name} has tensor cores for fp16 but only emulates bf16; the loss is scaled{gained}",
+    }.get(value, f"{device.name} has no tensor cores{gained}")
 
 
 def _why_checkpointing(found: Found, device: Device) -> str:
     way, level = found.way, found.way.execution.checkpointing
     same = [one for one in found.others if one.execution.precision == way.execution.precision]
     if not way.fits:
-        return (
-            f"{_at_once(way)} needs {_needs(way)}, and {_usable(device)}: computing twice is not enough"
-        )
+        return f"{_at_once(way)} needs {_needs(way)}, and {_usable(device)}: computing twice is not enough"
     if level == "none":
         busier = [one for one in same if one.execution.micro_batch_size > way.execution.micro_batch_size]
         if not busier:

@@ -1,0 +1,108 @@
+"""The parts of plan.json that every model's plan has, from what was counted: plain dictionaries, units in the keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ganeum import units
+from ganeum.hardware.device import Device
+from ganeum.plan.flops import Flops
+from ganeum.plan.memory import Memory
+from ganeum.plan.parameters import Parameters
+from ganeum.plan.time import StepTime
+
+Part = dict[str, Any]
+
+
+def device(device: Device, precision: str) -> Part:
+    """What it runs on, and that device's dense peak in ``precision``."""
+    return {
+        "name": device.name,
+        "kind": device.kind,
+        "memory_gib": round(device.memory_gib, 2),
+        "usable_gib": round(device.usable_gib, 2),
+        "precision": precision,
+        "peak_flops_per_second": device.peak(precision),
+        "peak_uncertainty": device.peak_uncertainty or None,
+        "power_w": device.power_w,
+        "source": device.source,
+    }
+
+
+def parameters(counted: Parameters) -> Part:
+    """Counts, in all and by component."""
+    return {
+        "total": counted.total,
+        "trainable": counted.trainable,
+        "non_embedding": counted.non_embedding,
+        "by_component": counted.by_component,
+    }
+
+
+def flops(work: Flops, steps: int | None) -> Part:
+    """Operations of a token, a step and the whole run; attention is part of ``per_token``, what is recomputed is not."""
+    return {
+        "per_token": work.per_token,
+        "per_step": work.per_step,
+        "attention_per_token": work.attention_per_token * (3 if work.backward else 1),
+        "recomputed_per_token": work.recomputed_per_token,
+        "total": None if steps is None else work.per_step * steps,
+    }
+
+
+def memory(needed: Memory, device: Device, held_bytes: int | None = None) -> Part:
+    """GiB at the fullest moment. ``tensors`` is what is expected of torch's allocator, ``by_component`` its parts.
+
+    ``peak_allocated`` is what a run will measure: a GPU's allocator counts tensors; a CPU's process is measured whole,
+    so it is known only with ``held_bytes``, what the process held before there was a model; MPS tells no peak. ``low``
+    and ``high`` are the bounds of just that, and of the tensors where it is not known.
+    """
+    held = (held_bytes or 0) + needed.framework
+    found: Part = {
+        "tensors": needed.expected / units.GIB,
+        "by_component": {name: part / units.GIB for name, part in needed.parts.items()},
+        "at": needed.at,
+        "low": (needed.low + held) / units.GIB,
+        "high": (needed.high + held) / units.GIB,
+        "framework": needed.framework / units.GIB or None,
+        "context": needed.context / units.GIB or None,
+        "fits": needed.fits(device),
+        "source": "closed form",
+    }
+    if device.kind == "cuda":
+        found |= {"peak_allocated": needed.expected / units.GIB, "peak_reserved": needed.high / units.GIB}
+    elif device.kind == "cpu" and held_bytes is not None:
+        found |= {"before_the_model": held_bytes / units.GIB, "peak_allocated": (needed.expected + held) / units.GIB}
+    return found
+
+
+def measured_time(
+    step_s: float, tokens_per_step: int, per_step: int, peak: float | None, hours: float | None, source: str
+) -> Part:
+    """A step that was measured, or guessed by who says so in ``source``."""
+    return {
+        "step_s": step_s,
+        "tokens_per_second": tokens_per_step / step_s,
+        "mfu": per_step / step_s / peak if peak else None,
+        "hours": hours,
+        "source": source,
+    }
+
+
+def predicted_time(step: StepTime, per_step: int, peak: float | None, hours: float | None) -> Part:
+    """A step as the roofline has it: ``low`` and ``high`` bound ``step_s``, and ``hours`` in proportion."""
+    return {
+        "step_s": step.step_s,
+        "low": step.low,
+        "high": step.high,
+        "tokens_per_second": step.tokens_per_second,
+        "mfu": per_step / step.step_s / peak if peak else None,
+        "hours": hours,
+        "by_part": step.parts,
+        "source": step.source,
+    }
+
+
+def without_none(part: Any) -> Any:
+    """What is not known is not there: no null stands for a guess."""
+    return {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else part
