@@ -40,7 +40,7 @@ def parameters(counted: Parameters) -> Part:
 
 
 def flops(work: Flops, steps: int | None) -> Part:
-    """Operations of a token, a step and the whole run; attention is part of ``per_token``, what is recomputed is not."""
+    """Operations of a token, a step and the whole run. Attention is part of ``per_token``; what is recomputed is not."""
     return {
         "per_token": work.per_token,
         "per_step": work.per_step,
@@ -57,7 +57,7 @@ def memory(needed: Memory, device: Device, held_bytes: int | None = None) -> Par
     so it is known only with ``held_bytes``, what the process held before there was a model; MPS tells no peak. ``low``
     and ``high`` are the bounds of just that, and of the tensors where it is not known.
     """
-    held = (held_bytes or 0) + needed.framework
+    held = needed.framework + (held_bytes or 0 if device.kind == "cpu" else 0)
     found: Part = {
         "tensors": needed.expected / units.GIB,
         "by_component": {name: part / units.GIB for name, part in needed.parts.items()},
