@@ -23,6 +23,8 @@ from ganeum.train.out_of_memory import Full
 
 SHORT = ["train.micro_batch_size=auto", "max_iters=3", "eval_interval=3", "sample.interval=0", "log.interval=1"]
 WIDE = [*SHORT, "model.n_embd=128", "model.block_size=256", "batch_size=16", "eval_tokens=1024"]
+DEEP = [*SHORT, "model.n_layer=20", "model.n_embd=64", "model.n_head=4", "model.block_size=1024", "batch_size=2"]
+DEEP += ["model.dropout=0", "eval_tokens=2048"]
 LOST = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 4194304 bytes.")
 
 
@@ -81,9 +83,8 @@ def test_memory_that_runs_out_in_a_run_halves_the_micro_batch(yaml: Path) -> Non
 
 def test_where_one_sequence_is_too_much_what_is_suggested_helps(yaml: Path) -> None:
     """Every line of the error, typed as it stands, trains under the same limit."""
-    deep = [*SHORT, "model.n_layer=20", "model.n_embd=64", "model.n_head=4", "model.block_size=1024", "batch_size=2"]
-    deep += ["model.dropout=0", "eval_tokens=2048"]
-    ended = limited.train(yaml, *deep, mib=230)
+    plain = [*DEEP, "train.activation_checkpointing=none"]
+    ended = limited.train(yaml, *plain, mib=230, when="looked")
     assert ended.status == 2, ended.shown
     text = ended.error[ended.error.index("RunError") :]
     assert text.startswith("RunError: one sequence of 1,024 tokens does not fit into the memory of ")
@@ -92,8 +93,19 @@ def test_where_one_sequence_is_too_much_what_is_suggested_helps(yaml: Path) -> N
     levers = [re.split(r"  +\d", line.strip())[0].split() for line in table if "GiB: " in line]
     assert ["train.activation_checkpointing=whole"] in levers
     for number, settings in enumerate(levers):
-        typed = limited.train(yaml, *deep, *settings, f"name=lever{number}", mib=230)
+        typed = limited.train(yaml, *plain, *settings, f"name=lever{number}", mib=230, when="looked")
         assert typed.status == 0, (settings, typed.error)
+
+
+def test_where_one_sequence_is_too_much_it_is_computed_twice(yaml: Path) -> None:
+    """With checkpointing to choose, the next level is tried before the start, and the plan says why."""
+    ended = limited.train(yaml, *DEEP, mib=230, when="looked")
+    assert ended.status == 0, ended.error
+    level = chosen("tiny")["train.activation_checkpointing"]
+    assert level["value"] in ("selective", "whole")
+    assert re.match(
+        r"tried before the start: one sequence ran out of memory with (none|selective) \(.* refused\)", level["reason"]
+    )
 
 
 def test_an_update_without_memory_ends_the_run(yaml: Path) -> None:
@@ -147,7 +159,8 @@ def test_a_sample_without_memory_is_left_out(yaml: Path, monkeypatch: pytest.Mon
 
 def test_a_trial_tells_where_memory_ran_out(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a step, in the update or in an evaluation: only two of them are mended by fewer sequences."""
-    config = load(yaml, ["train.eval_batch_size=4", "train.loss_chunk=64", "model.vocab_size=257"])
+    settled = ["train.loss_chunk=64", "model.vocab_size=257", "train.activation_checkpointing=none"]
+    config = load(yaml, ["train.eval_batch_size=4", *settled])
     from ganeum.data.corpus import open_corpus
     from ganeum.step.optimizer_step import OptimizerStep
 

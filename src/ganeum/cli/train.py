@@ -26,6 +26,9 @@ def command(
         typer.Option("--config-section", metavar="NAME", help="the one config to take of a file that holds several"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="throw away a run of that name first")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="start it although the plan says that it cannot fit into memory")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the summary as JSON, the rest on standard error")
     ] = False,
@@ -36,6 +39,9 @@ def command(
     with the same weights as one that was not; it says so where the run is finished. A larger length extends it.
     Keys are set as `max_iters=100`, `--max_iters=100` or `--max_iters 100`. Hugging Face's names are understood
     (docs/huggingface.md).
+
+    The plan is made and kept before the first step. What cannot fit into memory by it is refused, with what would make
+    it fit; --force tries it all the same.
 
     Ctrl-C finishes the step and writes a checkpoint (exit status 130; 143 for SIGTERM); a second one stops at once.
     """
@@ -56,7 +62,7 @@ def command(
     stream = sys.stderr if as_json else sys.stdout
     asked = load(files[0], overrides, section=section, say=lambda text: print(text + "\n", file=stream))
     try:
-        summary = train(asked, overwrite=overwrite, stream=stream)
+        summary = train(asked, overwrite=overwrite, force=force, stream=stream)
     except Interrupted as stop:
         raise typer.Exit(stop.exit_status) from None
     if as_json:

@@ -162,6 +162,7 @@ def train(
     section: str | None = None,
     callbacks: Sequence[Callback] = (),
     overwrite: bool = False,
+    force: bool = False,
     stream: TextIO | None = None,
 ) -> Result:
     """Trains a run, goes on with one that was interrupted, or extends it, as `ganeum train` does.
@@ -172,6 +173,7 @@ def train(
         section: the one config to take of a file that holds several.
         callbacks: the user's own (`ganeum.Callback`).
         overwrite: throw an existing run of that name away first.
+        force: start it although the plan says that it cannot fit into memory.
         stream: where progress is shown, and what Hugging Face's names came to; default standard output.
 
     Raises:
@@ -188,7 +190,7 @@ def train(
     _check_callbacks(callbacks)
     from ganeum.train import run
 
-    summary = run.train(wanted, overwrite=overwrite, stream=stream, callbacks=callbacks)
+    summary = run.train(wanted, overwrite=overwrite, force=force, stream=stream, callbacks=callbacks)
     return Result(summary, Run(_directory(wanted)))
 
 

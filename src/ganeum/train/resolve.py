@@ -17,8 +17,9 @@ from ganeum.data.corpus import Corpus
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import fastest, micro_batch
+from ganeum.plan.critique import fit
 from ganeum.plan.lengths import lengths
-from ganeum.step import eight_bit, precision, schedule
+from ganeum.step import eight_bit, schedule
 from ganeum.step.allocator import choose_expandable_segments
 from ganeum.step.compile import choose as choose_compile
 from ganeum.step.optimizer_step import default_loss_chunk
@@ -30,6 +31,7 @@ T = TypeVar("T")
 SURE = 0.25  # of what is usable: a CPU's estimate was never off by more than a factor of 2 (docs/plan.md)
 LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
+MICRO, EVALUATION, CHECKPOINTING = "train.micro_batch_size", "train.eval_batch_size", "train.activation_checkpointing"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Choices:
     device: Device
     pace: Pace | None = None
     too_many: dict[str, list[int]] = field(default_factory=dict)  # sizes that ran out of memory, of the keys to choose
+    may_recompute: bool = False  # checkpointing is to choose
 
     def set(self, key: str, value: Any, reason: str) -> None:
         """`train.compile`, False, why. Values that the user gave are set without being listed."""
@@ -59,14 +62,21 @@ class Choices:
             self.reasons.append({"key": key, "value": value, "reason": reason})
 
 
-def resolve(config: Config, corpus: Corpus, device: Device) -> Resolved:
+def resolve(config: Config, corpus: Corpus, device: Device, *, force: bool = False) -> Resolved:
     """The config with every `auto` resolved and its length in steps.
 
     The order matters: what a later choice rests on is settled before it. The length takes a short measurement.
+
+    Args:
+        force: go on although the run cannot fit by the estimate; what is tried before the start then decides.
+
+    Raises:
+        RunError: it cannot fit, whatever `auto` becomes.
     """
     choices = Choices(config, [], device)
     _device(choices, device)
     _data(choices, corpus)
+    _possible(choices, device, force)
     _step(choices, device)
     _length(choices, corpus, device)
     _proof(choices, corpus)
@@ -111,23 +121,34 @@ def _data(choices: Choices, corpus: Corpus) -> None:
         choices.set("data.stride", model.block_size, "block_size: windows do not overlap")
 
 
+def _possible(choices: Choices, device: Device, force: bool) -> None:
+    """Refuses what cannot fit, before anything is allocated for it; or notes that it was started all the same."""
+    needed = None if choices.config.train.eval_only else fit.impossible(choices.config, device)
+    if needed is None:
+        return
+    if not force:
+        raise trouble.impossible(needed, choices.config, device)
+    least = units.gib(needed.low + needed.framework)
+    why = f"at least {least} are needed, and {device.usable_gib:.2f} GiB are usable: started all the same"
+    choices.reasons.append({"key": "--force", "value": True, "reason": why})
+
+
 def _step(choices: Choices, device: Device) -> None:
-    """How one step is computed: precision, micro-batch, rows of logits at one time."""
+    """How one step is computed: precision, checkpointing, micro-batch, rows of logits at one time."""
     train = choices.config.train
     where = torch.device(choices.config.device)
     if train.weights == "bf16" and train.precision == "auto":
         choices.set("train.precision", "bf16", "train.weights is bf16")
-    else:
-        choices.set("train.precision", *precision.choose(train.precision, where))
     if train.optimizer == "adamw8bit":
         eight_bit.require()
+    choices.may_recompute = train.activation_checkpointing == "auto"
     if train.micro_batch_size == "auto":
-        choices.too_many["train.micro_batch_size"] = []
+        choices.too_many[MICRO] = []
     for choice in fastest.choose(choices.config, device)[1]:
         choices.set(choice["key"], choice["value"], choice["reason"])
     if train.eval_batch_size == "auto":
-        choices.too_many["train.eval_batch_size"] = []
-        choices.set("train.eval_batch_size", *micro_batch.choose_for_evaluation(choices.config, device))
+        choices.too_many[EVALUATION] = []
+        choices.set(EVALUATION, *micro_batch.choose_for_evaluation(choices.config, device))
     if train.loss_chunk == "auto":
         rows = default_loss_chunk(where)
         why = "stay in a CPU's cache" if device.kind == "cpu" else "fill a GPU"
@@ -173,7 +194,8 @@ def _measure(choices: Choices, corpus: Corpus, steps: int | None = None, **setti
 def _proof(choices: Choices, corpus: Corpus) -> None:
     """Sizes that were chosen by an estimate are tried, unless the pace was measured with them, or memory abounds."""
     size, device = choices.config.train.micro_batch_size, choices.device
-    if choices.pace is not None or "train.micro_batch_size" not in choices.too_many or choices.config.train.eval_only:
+    ours = MICRO in choices.too_many or choices.may_recompute
+    if choices.pace is not None or not ours or choices.config.train.eval_only:
         return
     assert size != "auto", "resolved before"
     needed = micro_batch.needed(choices.config, device, size).total
@@ -190,21 +212,39 @@ def _fitting(choices: Choices, corpus: Corpus, work: Callable[[Config], T | Full
 
 
 def _smaller(choices: Choices, corpus: Corpus, full: Full) -> None:
+    """The next smaller size; with one sequence at once, the next level of what is computed twice."""
     train = choices.config.train
-    key = {"step": "train.micro_batch_size", "evaluation": "train.eval_batch_size"}.get(full.part, "")
+    key = {"step": MICRO, "evaluation": EVALUATION}.get(full.part, "")
     size = train.micro_batch_size if full.part == "step" else train.eval_batch_size
-    if key not in choices.too_many or size == 1:
+    if key in choices.too_many and size != 1:
+        assert size != "auto", "resolved before"
+        choices.too_many[key].append(size)
+        fewer = [n for n in divisors(train.batch_size) if n < size][-1] if full.part == "step" else size // 2
+        tried = " and ".join(f"{n:,}" for n in choices.too_many[key])
+        choices.set(key, fewer, f"tried before the start: {tried} at once ran out of memory ({full.said})")
+    elif full.part == "step" and choices.may_recompute and train.activation_checkpointing != fastest.LEVELS[-1]:
+        _recompute_more(choices, full)
+    else:
         raise trouble.too_large(
             full,
             choices.config,
             choices.device,
-            proven=lambda config: trial.fits(change(config, {"train.micro_batch_size": 1}), corpus) is None,
+            proven=lambda config: trial.fits(change(config, {MICRO: 1}), corpus) is None,
         )
-    assert size != "auto", "resolved before"
-    choices.too_many[key].append(size)
-    fewer = [n for n in divisors(train.batch_size) if n < size][-1] if full.part == "step" else size // 2
-    tried = " and ".join(f"{n:,}" for n in choices.too_many[key])
-    choices.set(key, fewer, f"tried before the start: {tried} at once ran out of memory ({full.said})")
+
+
+def _recompute_more(choices: Choices, full: Full) -> None:
+    """The next level of checkpointing, and as many sequences at once as fit with it by the estimate."""
+    before, size = choices.config.train.activation_checkpointing, choices.config.train.micro_batch_size
+    level = fastest.LEVELS[fastest.LEVELS.index(before) + 1]
+    at_once = "one sequence" if size == 1 else f"{size:,} at once"
+    why = f"tried before the start: {at_once} ran out of memory with {before} ({full.said})"
+    choices.set(CHECKPOINTING, level, why)
+    if MICRO in choices.too_many:
+        choices.too_many[MICRO].clear()
+        open_again = change(choices.config, {MICRO: "auto"})
+        for choice in fastest.choose(open_again, choices.device)[1]:
+            choices.set(choice["key"], choice["value"], choice["reason"])
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:

@@ -54,6 +54,7 @@ def train(
     config: Config,
     *,
     overwrite: bool = False,
+    force: bool = False,
     stream: TextIO | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def train(
     Args:
         config: as loaded, with a name; every `auto` in it is decided here, once.
         overwrite: throw an existing run of that name away first.
+        force: start it although the plan says that it cannot fit into memory; plan.json then says so.
         stream: where the reader looks; default standard output.
         callbacks: a user's own; they hear of a training, not of `eval_only` and not of a run that is finished.
 
@@ -81,7 +83,7 @@ def train(
     stored = None if overwrite else record.existing(_name(config))
     if stored is not None:
         _check_same_data(stored, corpus)
-    decided = _decide(config, corpus, device, stream) if stored is None else lengthened(stored, config, corpus)
+    decided = _decide(config, corpus, device, stream, force) if stored is None else lengthened(stored, config, corpus)
     files = {}
     if stored is None and decided.config.train.eval_only:  # then there is no run, and none begins
         return _evaluate(
@@ -106,7 +108,7 @@ def train(
         run.release()
 
 
-def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: TextIO) -> Resolved:
+def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: TextIO, force: bool) -> Resolved:
     """A new run's config; whatever cannot work is refused here, before there is a directory."""
     if config.train.eval_only and config.train.init_from is None:
         raise RunError(
@@ -117,7 +119,7 @@ def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: Tex
     _batches(config, corpus)
     if config.train.hours is not None:
         print("train.hours: measuring this machine's pace for a few seconds", file=stream, flush=True)
-    decided = resolve(config, corpus, device)
+    decided = resolve(config, corpus, device, force=force)
     if config.train.init_from is not None:
         load_initial(config.train.init_from, decided.config.model)
     return decided

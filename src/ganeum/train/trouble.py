@@ -12,8 +12,9 @@ from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.errors import GaneumError, RunError
 from ganeum.hardware import Device, limits
-from ganeum.plan import micro_batch
+from ganeum.plan import fastest, micro_batch
 from ganeum.plan.levers import by_estimate, needs, table, that_fit
+from ganeum.plan.memory import Memory
 from ganeum.record import RunDirectory
 from ganeum.train import checkpoint, disk, out_of_memory
 from ganeum.train.out_of_memory import Full
@@ -81,6 +82,27 @@ def too_large(
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
         why=f"about {units.gib(needed.total)} are needed by the estimate: {needs(needed)}\n{full.said}",
         suggestion=table(levers) + each if levers else f"a far smaller model{how}",
+    )
+
+
+def impossible(needed: Memory, config: Config, device: Device) -> RunError:
+    """The error for a run that cannot fit, before anything is allocated for it.
+
+    Args:
+        needed: what it takes with one sequence at once and everything computed twice that may be.
+        config: as it was asked for; ``train.activation_checkpointing`` may be ``auto``.
+    """
+    config = change(config, {"train.micro_batch_size": 1})
+    twice = ""
+    if config.train.activation_checkpointing == "auto":
+        config, twice = change(config, {"train.activation_checkpointing": fastest.LEVELS[-1]}), ", computed twice"
+    levers = that_fit(config, device, by_estimate(micro_batch.SHARE * device.usable_gib * units.GIB))
+    return RunError(
+        f"this run cannot fit into the memory of {device.name}",
+        where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
+        why=f"at least {units.gib(needed.low + needed.framework)} are needed with one sequence of "
+        f"{config.model.block_size:,} tokens at once{twice}: {needs(needed)}",
+        suggestion=(table(levers) or "a far smaller model") + "\nor --force, which tries it all the same",
     )
 
 

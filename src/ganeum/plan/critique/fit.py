@@ -7,10 +7,31 @@ from collections.abc import Iterator
 
 from ganeum import units
 from ganeum.config.change import change
-from ganeum.plan import micro_batch
+from ganeum.config.schema import Config
+from ganeum.hardware.device import Device
+from ganeum.plan import execution, fastest, memory, micro_batch
+from ganeum.plan.architecture import ours
 from ganeum.plan.critique.facts import Facts, Warning
 from ganeum.plan.levers import by_estimate, needs, table, that_fit
+from ganeum.plan.memory import Memory
 from ganeum.plan.micro_batch import SHARE
+
+
+def impossible(config: Config, device: Device) -> Memory | None:
+    """What a run takes with one sequence at once and everything computed twice that may be, if even that cannot fit:
+    what it takes at the very least is more than is usable. None: it may fit.
+
+    Args:
+        config: with ``model.vocab_size`` resolved; ``train.activation_checkpointing`` may be ``auto``.
+    """
+    level = config.train.activation_checkpointing
+    levels = fastest.LEVELS if level == "auto" else (level,)
+    ways = [change(config, {"train.activation_checkpointing": one}) for one in levels]
+    least = min(
+        (memory.of(ours.architecture(way.model), execution.of(way, device, 1)) for way in ways),
+        key=lambda needed: needed.low,
+    )
+    return least if least.low + least.framework > device.usable_gib * units.GIB else None
 
 
 def does_not_fit(facts: Facts) -> Iterator[Warning]:
