@@ -40,7 +40,7 @@ def parameters(counted: Parameters) -> Part:
 
 
 def flops(work: Flops, steps: int | None) -> Part:
-    """Operations of a token, a step and the whole run. Attention is part of ``per_token``; what is recomputed is not."""
+    """Operations of a token, a step and the whole run. Attention is part of ``per_token``, recomputation is not."""
     return {
         "per_token": work.per_token,
         "per_step": work.per_step,
