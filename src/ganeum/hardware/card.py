@@ -3,31 +3,132 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from ganeum.errors import DeviceError
 from ganeum.hardware import catalogue
+from ganeum.hardware.catalogue import RESERVED_MIB, Gpu
 from ganeum.hardware.device import Device
-from ganeum.hardware.machine import CUDA_CONTEXT_GIB, nvidia
+from ganeum.hardware.machine import CUDA_CONTEXT_GIB, apple_share, nvidia
+
+MOST_NAMES = 6  # that an error lists
+GIVEN = "24GB, bf16 165 TFLOPS, bandwidth 1008 GB/s"
+FACT = re.compile(
+    r"(?:memory\s*)?(?P<memory>[\d.]+)\s*GI?B"
+    r"|(?P<precision>fp32|tf32|fp16|bf16)\s*(?P<tflops>[\d.]+)\s*TFLOPS?(?:/s)?"
+    r"|bandwidth\s*(?P<bandwidth>[\d.]+)\s*(?P<unit>[GT])B/s"
+    r"|power\s*(?P<power>[\d.]+)\s*W",
+    re.IGNORECASE,
+)
 
 
 def card(name: str) -> Device:
-    """The card of the catalogue that ``name`` means, all of its memory free but for what CUDA takes.
+    """The card that ``name`` means, all of its memory free but for what the driver and CUDA take.
 
     Args:
-        name: as a person calls it (``RTX 3080 12GB``, ``4090``) or as its driver does.
+        name: as a person calls it (``RTX 3080 12GB``, ``4090``) or as its driver does; or a card that the catalogue
+            does not have, with what is known of it behind a colon (:func:`given`).
 
     Raises:
-        DeviceError: no card of that name is known (with the nearest names), or several are.
+        DeviceError: no card of that name is known (with the nearest names), several are, or a fact about it is none.
     """
-    known, words = catalogue.find(name), catalogue.words(name)
-    sizes = [size for size in known.memory_gib if f"{size:.0f}gb" in words] or known.memory_gib if known else ()
-    if known is None or len(sizes) > 1:
-        every = [gpu.name for gpu in catalogue.gpus()]
-        several = [f"{known.name} {size:.0f}GB" for size in sizes] if known else []
-        several = several or [other for other in every if words <= catalogue.words(other)]
-        raise DeviceError(
-            f"{name} could be more than one card" if several else f"no GPU called {name} is known",
+    if ":" in name:
+        return given(name)
+    found = _meant(name)
+    if len(found) != 1:
+        raise _unknown(name, found)
+    ((known, size),) = found
+    return as_device(known, size)
+
+
+def as_device(known: Gpu, size: float) -> Device:
+    """A card of the catalogue with ``size`` GiB on its box."""
+    if known.kind == "mps":
+        return apple_share(known.name, size, size)
+    assert known.capability is not None
+    total = known.total_gib(size)
+    return nvidia(known.name, total, known.free_gib(size) - CUDA_CONTEXT_GIB, known.capability, 0, known=known)
+
+
+def given(text: str) -> Device:
+    """A card by what its owner says of it: ``My Card: 24GB, bf16 165 TFLOPS, bandwidth 1008 GB/s``.
+
+    Facts: ``24GB`` (needed), ``bf16 165 TFLOPS`` for each precision (dense, sums in fp32), ``bandwidth 1008 GB/s``,
+    ``power 450 W``. A precision without a rate has no peak, and no time is predicted for it.
+
+    Raises:
+        DeviceError: a fact that is none of these, or no memory.
+    """
+    name, _, facts = text.partition(":")
+    memory = bandwidth = power = None
+    peaks: dict[str, float | None] = {}
+    for fact in (part.strip() for part in facts.split(",")):
+        match = FACT.fullmatch(fact)
+        if match is None:
+            raise DeviceError(
+                f"{fact!r} says nothing about a GPU that ganeum understands" if fact else "a fact is missing",
+                where=f"gpu, {text}",
+                why="a card of your own is its name, a colon, its memory and as many of its rates as are known",
+                suggestion=f"{name.strip()}: {GIVEN}",
+            )
+        if match["memory"]:
+            memory = float(match["memory"])
+        elif match["precision"]:
+            peaks[match["precision"].lower()] = float(match["tflops"]) * 1e12
+        elif match["bandwidth"]:
+            bandwidth = float(match["bandwidth"]) * (1000 if match["unit"].upper() == "T" else 1)
+        else:
+            power = float(match["power"])
+    if not memory:
+        raise DeviceError(f"{name.strip()} has no memory", where=f"gpu, {text}", suggestion=f"{name.strip()}: {GIVEN}")
+    return Device(
+        name=name.strip(),
+        kind="cuda",
+        memory_gib=memory,
+        usable_gib=memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB,
+        peak_flops_per_second=peaks,
+        source="as it was given",
+        # The oldest NVIDIA that multiplies so: what it can do decides the precision and the kernels.
+        capability=(8, 0) if "bf16" in peaks else (7, 0) if "fp16" in peaks else (6, 0),
+        memory_bandwidth_gb_s=bandwidth,
+        power_w=power,
+    )
+
+
+def _meant(name: str) -> list[tuple[Gpu, float]]:
+    """Cards of that name; where a person left RTX or GTX out (``4090``), those that have it."""
+    found = catalogue.candidates(name)
+    for series in sorted(catalogue.SERIES) if re.search(r"\d", name) else ():
+        found = found or catalogue.candidates(f"{series} {name}")
+    return found
+
+
+def _unknown(name: str, found: list[tuple[Gpu, float]]) -> DeviceError:
+    """What to say of a name that is no card's or several cards'."""
+    wider = found or [(gpu, size) for gpu, size in catalogue.containing(name) if not gpu.laptop]
+    if 1 < len(wider) <= MOST_NAMES:
+        return DeviceError(
+            f"{name} could be more than one card",
             where="gpu",
-            suggestion=" or ".join(several or difflib.get_close_matches(name, every, n=3, cutoff=0.4)) or None,
+            suggestion=" or ".join(dict.fromkeys(_with_size(gpu, size) for gpu, size in wider)),
         )
-    return nvidia(known.name, sizes[0], sizes[0] - CUDA_CONTEXT_GIB, known.capability, 0)
+    return DeviceError(
+        f"no GPU called {name} is known",
+        where="gpu",
+        why="a card with a name like it may be half as fast, so none is taken for it; ganeum gpus lists those known",
+        suggestion=" or ".join([*_nearest(name), f'with its own figures "NAME: {GIVEN}"']),
+    )
+
+
+def _nearest(name: str) -> list[str]:
+    """Cards whose names hold all of its words, or look like it."""
+    holding = [_with_size(gpu, size) for gpu, size in catalogue.containing(name)]
+    if 0 < len(holding) <= MOST_NAMES:
+        return holding
+    brief = {re.sub(r"^(geforce|tesla|quadro) ", "", gpu.name.casefold()): gpu.name for gpu in catalogue.gpus()}
+    return [brief[word] for word in difflib.get_close_matches(name.casefold(), brief, n=3, cutoff=0.6)]
+
+
+def _with_size(gpu: Gpu, size: float) -> str:
+    text = f"{size:.0f}GB"
+    return gpu.name if text in gpu.name or len(gpu.memory_gib) == 1 else f"{gpu.name} {text}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,8 @@ from ganeum.hardware.device import Device
 from ganeum.hardware.nvml import GIB, NvidiaGpu
 
 CPU_SHARE = 0.8  # of the free memory: the rest stays for the page cache, which holds the tokens, and for other programs
+UNKNOWN = "not in the catalogue of GPUs: its peak, and so MFU, is not known"
+METAL_SHARE = 2 / 3  # of a Mac's memory: what Metal recommends as the most for its GPU, on machines of up to 36 GB
 CUDA_CONTEXT_GIB = 0.6  # what CUDA and its libraries take before the first tensor; 0.3 to 0.8 by card and version
 
 
@@ -75,32 +78,47 @@ def cpu() -> Device:
     )
 
 
-def nvidia(name: str, memory: float, usable: float, capability: tuple[int, int], index: int) -> Device:
-    """A GPU as a device: what the driver says (GiB), with peaks from the catalogue where it knows the card."""
-    known = catalogue.find(name, memory)
-    return Device(
-        name=name,
-        kind="cuda",
-        memory_gib=memory,
-        usable_gib=usable,
-        peak_flops_per_second=dict(known.peak_flops_per_second) if known else {},
-        source=known.source if known else "not in the catalogue of GPUs: its peak, and so MFU, is not known",
-        index=index,
-        capability=capability,
-        memory_bandwidth_gb_s=known.memory_bandwidth_gb_s if known else None,
-        note=known.note if known else "",
-    )
+def nvidia(
+    name: str,
+    memory: float,
+    usable: float,
+    capability: tuple[int, int],
+    index: int,
+    known: catalogue.Gpu | None = None,
+) -> Device:
+    """A GPU as a device: what the driver says (GiB), with rates from the catalogue where it knows the card.
+
+    Args:
+        known: the card, where it is not looked up by its name and memory.
+    """
+    device = Device(name, "cuda", memory, usable, source=UNKNOWN, index=index, capability=capability)
+    return _with_rates(device, known or catalogue.find(name, memory))
 
 
 def apple() -> Device:
     """Apple's GPU, which shares the machine's memory."""
-    total, free = memory_gib()
-    return Device(
-        name=cpu_name(),
-        kind="mps",
-        memory_gib=total,
-        usable_gib=CPU_SHARE * free,
-        source="not in the catalogue of GPUs: its peak, and so MFU, is not known",
+    return apple_share(cpu_name(), *memory_gib())
+
+
+def apple_share(name: str, memory: float, free: float) -> Device:
+    """An Apple GPU in a machine with so much memory (GiB), with rates from the catalogue where it knows the chip."""
+    device = Device(name, "mps", memory, min(CPU_SHARE * free, METAL_SHARE * memory), source=UNKNOWN)
+    return _with_rates(device, catalogue.find(name, memory))
+
+
+def _with_rates(device: Device, known: catalogue.Gpu | None) -> Device:
+    """``device`` with what the catalogue knows of it."""
+    if known is None:
+        return device
+    return replace(
+        device,
+        peak_flops_per_second=known.peak_flops_per_second,
+        memory_bandwidth_gb_s=known.memory_bandwidth_gb_s,
+        source=known.source,
+        note=known.note,
+        peak_uncertainty=known.peak_uncertainty,
+        bandwidth_uncertainty=known.figures["memory_bandwidth_gb_s"].uncertainty,
+        power_w=known.figures["power_w"].high if "power_w" in known.figures else None,
     )
 
 
