@@ -54,7 +54,8 @@ def plan(
 
     Returns:
         ganeum_version, torch_version, config_sha256 (of the config's YAML), name, method, model, device, parameters,
-        flops (counts; ``per_token`` is forward and backward), data, batch, memory_gib, time, choices, warnings.
+        flops (counts; ``per_token`` is forward and backward), data, batch, memory_gib, time, loss (nats a token),
+        choices, warnings.
     """
     settled, made = settle(config, device, vocab_size, may_shorten=may_shorten)
     model, train = settled.model, settled.train
@@ -117,6 +118,7 @@ def plan(
         },
         "memory_gib": sections.memory(memory.of(architecture, way), device, held_bytes),
         "time": taken,
+        "loss": sections.loss(counted, model.vocab_size, length.tokens_seen, length.tokens),
         "choices": [*map(dict, choices), *made],
         "warnings": [warning.as_dict() for warning in critique.of(facts)],
     }

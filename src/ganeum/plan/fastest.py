@@ -88,9 +88,9 @@ def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tupl
         choices.append({"key": "model.block_size", "value": length, "reason": reason})
     way, train = found.way.execution, config.train
     for key, value, reason in (
-        ("precision", way.precision, _why_precision(found, device)),
-        ("activation_checkpointing", way.checkpointing, _why_checkpointing(found, device)),
-        ("micro_batch_size", way.micro_batch_size, _why_size(found, config, device)),
+        ("precision", way.precision, why_precision(found, device)),
+        ("activation_checkpointing", way.checkpointing, why_checkpointing(found, device)),
+        ("micro_batch_size", way.micro_batch_size, why_size(found, device, train.batch_size)),
     ):
         if getattr(train, key) == "auto":
             settings[f"train.{key}"] = value
@@ -163,7 +163,8 @@ def among(architecture: Architecture, base: Execution, device: Device, open_: Op
                 way = weighed(precision, level, size)
                 fitting.append(replace(way, time=time.of(architecture, way.execution, device)))
     if not fitting:
-        least = min(small, key=lambda way: way.memory.total)
+        usual = [way for way in small if way.execution.precision == open_.precisions[0]]
+        least = min(usual, key=lambda way: way.memory.total)
         return Found(replace(least, time=time.of(architecture, least.execution, device)), (), small[0])
     way = _fastest(fitting)
     return Found(way, tuple(other for other in fitting if other is not way), small[0])
@@ -210,16 +211,17 @@ def _shortened(config: Config, device: Device) -> tuple[int, Found] | None:
     return None
 
 
-def _why_precision(found: Found, device: Device) -> str:
+def why_precision(found: Found, device: Device) -> str:
+    """Why this one, and what it gains over the plain one beside it."""
     way, value = found.way, found.way.execution.precision
     for other in found.others:
         if other.execution.precision != value and way.pace > other.pace > 0:
-            gained = f", {_faster(way, other)} than {other.execution.precision}"
+            gained = ", " + _faster(way, other, other.execution.precision)
             break
     else:
         gained = ""
     if value != device.fast_precision:
-        return f"on {device.name} it is what this model needs{gained}"
+        return f"{device.fast_precision} would need more memory{gained}" if not gained else gained.removeprefix(", ")
     if device.kind == "cpu":
         unit = f"this CPU multiplies bf16 natively ({device.bf16_unit})" if device.bf16_unit else ""
         return (unit or "this CPU has neither AVX512-BF16 nor AMX, and would emulate bf16") + gained
@@ -231,7 +233,8 @@ def _why_precision(found: Found, device: Device) -> str:
     }.get(value, f"{device.name} has no tensor cores{gained}")
 
 
-def _why_checkpointing(found: Found, device: Device) -> str:
+def why_checkpointing(found: Found, device: Device) -> str:
+    """Why this level, and what the other one would give."""
     way, level = found.way, found.way.execution.checkpointing
     same = [one for one in found.others if one.execution.precision == way.execution.precision]
     if not way.fits:
@@ -248,20 +251,21 @@ def _why_checkpointing(found: Found, device: Device) -> str:
     without = next((one for one in same if one.execution.checkpointing == "none"), None)
     if without is None:
         return f"without it {_at_once(found.least)} needs {_needs(found.least)}, and {_usable(device)}"
-    return (
-        f"{level} fits {way.execution.micro_batch_size:,} at once, and is {_faster(way, without)} than none with "
-        f"{without.execution.micro_batch_size:,}"
+    return f"{level} fits {way.execution.micro_batch_size:,} at once, and is " + _faster(
+        way, without, f"none with {without.execution.micro_batch_size:,}"
     )
 
 
-def _why_size(found: Found, config: Config, device: Device) -> str:
-    way, size, every = found.way, found.way.execution.micro_batch_size, divisors(config.train.batch_size)
+def why_size(found: Found, device: Device, batch_size: int | None) -> str:
+    """Why so many at once. ``batch_size``: sequences a step; None: as many as fit."""
+    way, size = found.way, found.way.execution.micro_batch_size
     if not way.fits:
         return f"even {_at_once(way)} needs {_needs(way)}, and {_usable(device)}"
-    if size == config.train.batch_size:
+    if size == batch_size:
         return f"the whole batch fits at once: {_room(way, device)}"
-    if device.kind == "cpu" and size == not_too_many(every, way.execution.length, device)[-1]:
-        return f"{size * way.execution.length:,} tokens at once keep this CPU busy; more bring no speed"
+    length = way.execution.length + way.execution.source_length
+    if device.kind == "cpu" and batch_size and size == not_too_many(divisors(batch_size), length, device)[-1]:
+        return f"{size * length:,} tokens at once keep this CPU busy; more bring no speed"
     return f"the largest that fits: {_room(way, device)}"
 
 
@@ -282,12 +286,9 @@ def _usable(device: Device) -> str:
     return f"{device.usable_gib:.2f} GiB are usable"
 
 
-def _faster(way: Way, other: Way) -> str:
-    return (
-        f"{way.pace / other.pace - 1:.0%} faster"
-        if way.pace < 2 * other.pace
-        else (f"{way.pace / other.pace:.1f} times as fast")
-    )
+def _faster(way: Way, other: Way, whom: str) -> str:
+    times = way.pace / other.pace
+    return f"{times - 1:.0%} faster than {whom}" if times < 1.95 else f"{times:.1f} times as fast as {whom}"
 
 
 def _slower(way: Way, other: Way) -> str:

@@ -6,10 +6,13 @@ from typing import Any
 
 from ganeum import units
 from ganeum.hardware.device import Device
+from ganeum.plan import scaling_laws
 from ganeum.plan.flops import Flops
 from ganeum.plan.memory import Memory
 from ganeum.plan.parameters import Parameters
 from ganeum.plan.time import StepTime
+
+LIKE_THE_LAWS = (16_000, 130_000)  # tokens in a vocabulary: theirs have 32,000 and 50,000
 
 Part = dict[str, Any]
 
@@ -106,3 +109,31 @@ def predicted_time(step: StepTime, per_step: int, peak: float | None, hours: flo
 def without_none(part: Any) -> Any:
     """What is not known is not there: no null stands for a guess."""
     return {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else part
+
+
+def loss(counted: Parameters, vocab_size: int, tokens_seen: int | None, tokens: int | None) -> Part | None:
+    """Nats a token to expect of held-out text (:mod:`ganeum.plan.scaling_laws`), with its range and what to doubt.
+
+    None where the length is not known, and for a vocabulary unlike those of the laws, whose tokens say more or less.
+    """
+    if not tokens_seen or not LIKE_THE_LAWS[0] <= vocab_size <= LIKE_THE_LAWS[1]:
+        return None
+    expected = scaling_laws.loss(counted.total, tokens_seen, tokens)
+    return {
+        "expected": expected.expected,
+        "low": expected.low,
+        "high": expected.high,
+        "law": "; ".join(law.name for law in scaling_laws.LAWS),
+        "doubt": scaling_laws.extrapolated(counted.total, tokens_seen, tokens) or None,
+    }
+
+
+def cost(hours: float | None, power_w: float | None, per_hour: float | None, per_kwh: float | None) -> Part | None:
+    """What the hours cost, in whatever money the prices are: the GPU's energy at its power limit, which is an upper
+    bound for the card and leaves out the computer around it; and its rent. None where nothing is known of either."""
+    if hours is None or (power_w is None and per_hour is None):
+        return None
+    kwh = None if power_w is None else hours * power_w / 1000
+    energy = kwh * per_kwh if kwh is not None and per_kwh is not None else None
+    rent = hours * per_hour if per_hour is not None else None
+    return {"hours": hours, "kwh": kwh, "energy": energy, "rent": rent, "power_w": power_w}

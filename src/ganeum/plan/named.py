@@ -1,0 +1,263 @@
+"""The plan of a model by its name: what training, evaluating or running somebody else's model takes on a device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ganeum
+from ganeum import units
+from ganeum.config.batch import divisors
+from ganeum.config.schema import Lora
+from ganeum.errors import ConfigError
+from ganeum.hardware.device import Device
+from ganeum.plan import execution, fastest, flops, memory, parameters, sections
+from ganeum.plan.architecture import Architecture
+from ganeum.plan.execution import Execution
+from ganeum.plan.fastest import Choice, Found, Open
+from ganeum.plan.use import Use
+
+LENGTH, SOURCE_LENGTH, TARGET_LENGTH = 1024, 512, 128  # tokens, where nothing is said and the model knows as many
+TOGETHER = tuple(2**power for power in range(11))  # sequences, where the batch is as large as fits
+
+
+def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]:
+    """Like :func:`ganeum.plan.closed_form.plan`, of a model that is not one of our configs.
+
+    Returns:
+        ganeum_version, name, method, purpose, model, device, parameters, flops, data (of training with ``tokens``),
+        batch, memory_gib, time (of one step; without training of one batch), choices, warnings.
+
+    Raises:
+        ConfigError: what is asked for cannot be together, or not of this model.
+    """
+    _check(architecture, use, device)
+    choices: list[Choice] = []
+    base = _base(architecture, use, device, choices)
+    found = fastest.among(architecture, base, device, _open(use, base, device))
+    way = found.way.execution
+    if use.weights == "auto" and use.purpose != "training":
+        choices.append({"key": "weights", "value": way.weights, "reason": "as they are computed with"})
+    choices += _choices(use, found, device)
+    counted, work = parameters.of(architecture, way.lora), flops.of(architecture, way)
+    sequences = way.micro_batch_size * way.accumulation * way.devices
+    steps = math.ceil(use.tokens / (sequences * way.length)) if use.tokens else None
+    step = found.way.time
+    hours = None if steps is None or step is None else steps * step.step_s / 3600
+    result: dict[str, Any] = {
+        "ganeum_version": ganeum.__version__,
+        "name": architecture.name,
+        "method": "closed_form",
+        "purpose": use.purpose,
+        "model": {
+            "family": architecture.family,
+            "layers": architecture.layers,
+            "width": architecture.width,
+            "vocab_size": architecture.vocab_size,
+            "length": way.length,
+            "source_length": way.source_length or None,
+            "source": architecture.source or None,
+        },
+        "device": sections.device(device, way.precision),
+        "parameters": sections.parameters(counted),
+        "flops": sections.flops(work, steps),
+        "data": {"steps": steps, "tokens_seen": None if steps is None else steps * sequences * way.length},
+        "batch": {
+            "batch_size": sequences,
+            "micro_batch_size": way.micro_batch_size,
+            "gradient_accumulation_steps": way.accumulation,
+            "devices": way.devices if way.devices > 1 else None,
+            "largest_micro_batch": fastest.largest(architecture, way, device),
+            "tokens_per_step": sequences * way.length,
+        },
+        "memory_gib": sections.memory(found.way.memory, device),
+        "time": step and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours),
+        "choices": choices,
+        "warnings": [] if found.way.fits else [_does_not_fit(architecture, found, device)],
+    }
+    return {key: sections.without_none(value) for key, value in result.items() if value is not None}
+
+
+def _check(architecture: Architecture, use: Use, device: Device) -> None:
+    name = architecture.name
+    longest = architecture.longest
+    if longest is not None and use.length != "auto" and use.length > longest:
+        raise ConfigError(
+            f"{name} knows positions for {longest:,} tokens, and length is {use.length:,}",
+            where=f"length={use.length}",
+            suggestion=f"length={longest}",
+        )
+    if use.source_length != "auto" and not architecture.encoder_decoder:
+        raise ConfigError(
+            f"{name} has no encoder, and source_length is {use.source_length:,}",
+            where=f"source_length={use.source_length}",
+            suggestion=f"length={use.source_length}, the tokens of one sequence",
+        )
+    if use.purpose == "training" and use.weights in ("int8", "nf4") and use.lora.rank is None:
+        raise ConfigError(
+            f"weights in {use.weights} cannot be trained",
+            where=f"weights={use.weights}",
+            why="an update is smaller than the step between two of their values: adapters are trained on them instead",
+            suggestion="lora.rank=16",
+        )
+    if use.offload != "none" and device.kind != "cuda":
+        raise ConfigError(
+            f"offload is {use.offload}, and {device.name} is no GPU",
+            where=f"offload={use.offload}",
+            why="what is offloaded lies in the CPU's memory, where everything is here anyway",
+            suggestion='--gpu "RTX 4090", or offload=none',
+        )
+    if use.batch_size != "auto" and use.batch_size % use.devices:
+        raise ConfigError(
+            f"batch_size must be a multiple of devices, but {use.batch_size} is not a multiple of {use.devices}",
+            where=f"batch_size={use.batch_size} devices={use.devices}",
+            why="each of them takes an equal share",
+            suggestion=f"batch_size={-(-use.batch_size // use.devices) * use.devices}",
+        )
+    both = use.batch_size != "auto" and use.micro_batch_size != "auto" and use.purpose == "training"
+    if both and use.batch_size % (use.micro_batch_size * use.devices):  # type: ignore[operator]
+        raise ConfigError(
+            f"batch_size must be a multiple of micro_batch_size · devices, but {use.batch_size} is none of "
+            f"{use.micro_batch_size} · {use.devices}",
+            where=f"batch_size={use.batch_size} micro_batch_size={use.micro_batch_size} devices={use.devices}",
+            why="an optimizer step cannot end inside a micro-batch",
+            suggestion="micro_batch_size=auto",
+        )
+
+
+def _base(architecture: Architecture, use: Use, device: Device, choices: list[Choice]) -> Execution:
+    """What is settled before the micro-batch; the batch is that of one device."""
+
+    def decided(key: str, value: Any, reason: str) -> Any:
+        choices.append({"key": key, "value": value, "reason": reason})
+        return value
+
+    length, source = use.length, 0 if use.source_length == "auto" else use.source_length
+    if architecture.encoder_decoder:
+        if length == "auto":
+            length = decided("length", TARGET_LENGTH, "a usual length of what is written; say length=N for another")
+        if use.source_length == "auto":
+            source = decided("source_length", SOURCE_LENGTH, "a usual length of what is read")
+    elif length == "auto":
+        most = min(architecture.longest or LENGTH, LENGTH)
+        known = "all that" if most == architecture.longest else "of those that"
+        length = decided("length", most, f"{known} the model knows positions for; say length=N for another")
+    precision = device.fast_precision if use.precision == "auto" else use.precision
+    weights = use.weights
+    if weights == "auto":
+        half: execution.Weights = precision if precision in ("bf16", "fp16") else "fp32"
+        weights = "fp32" if use.purpose == "training" else half
+    sequences = 1 if use.batch_size == "auto" else use.batch_size // use.devices
+    return Execution(
+        purpose=use.purpose,
+        micro_batch_size=sequences,
+        length=length,
+        source_length=source,
+        beams=use.beams,
+        kind=device.kind,
+        precision=precision,
+        weights=weights,
+        optimizer=use.optimizer,
+        attention=_kernel(architecture, device, precision) if use.attention == "auto" else use.attention,
+        lora=use.lora,
+        zero_stage=use.zero_stage,
+        offload=use.offload,
+        devices=use.devices,
+    )
+
+
+def _kernel(architecture: Architecture, device: Device, precision: execution.Precision) -> execution.Kernel:
+    """Scores with a bias on them (T5's, ALiBi's) are none that the flash kernel takes."""
+    biased = any(
+        attention.positions in ("relative", "alibi") for block in architecture.blocks for attention in block.attentions
+    )
+    return "efficient" if biased else execution.kernel(device, precision)
+
+
+def _open(use: Use, base: Execution, device: Device) -> Open:
+    """What is left to choose."""
+    if use.micro_batch_size != "auto":
+        sizes: tuple[int, ...] = (use.micro_batch_size,)
+    elif use.batch_size == "auto":
+        sizes = TOGETHER
+    elif use.purpose == "training":
+        sizes = tuple(divisors(base.micro_batch_size))
+    else:  # nothing is accumulated: it is all at once, or not at all
+        sizes = (base.micro_batch_size,)
+    level = use.activation_checkpointing
+    levels: tuple[execution.Checkpointing, ...] = ("none", "whole") if level == "auto" else (level,)
+    return Open(
+        sizes=fastest.not_too_many(sizes, base.length + base.source_length, device),
+        checkpointing=levels if use.purpose == "training" else ("none",),
+        precisions=(base.precision,),
+    )
+
+
+def _choices(use: Use, found: Found, device: Device) -> Iterator[Choice]:
+    way = found.way.execution
+    why_size = fastest.why_size(found, device, None if use.batch_size == "auto" else use.batch_size // use.devices)
+    for key, value, reason in (
+        ("precision", way.precision, fastest.why_precision(found, device)),
+        ("activation_checkpointing", way.checkpointing, fastest.why_checkpointing(found, device)),
+        ("attention", way.attention, _why_kernel(way)),
+        ("micro_batch_size", way.micro_batch_size, why_size),
+    ):
+        if getattr(use, key) == "auto" and (use.purpose == "training" or key != "activation_checkpointing"):
+            yield {"key": key, "value": value, "reason": reason}
+
+
+def _why_kernel(way: Execution) -> str:
+    if way.attention == "flash":
+        return "torch's scaled_dot_product_attention takes it here: no T × T square in memory"
+    return "torch's scaled_dot_product_attention, where flash does not take this card, precision or bias"
+
+
+@dataclass(frozen=True)
+class _WayOut:
+    typed: str
+    changes: dict[str, Any]
+    cost: str
+
+
+WAYS_OUT = (
+    _WayOut("optimizer=adamw8bit", {"optimizer": "adamw8bit"}, "AdamW with its state in 8 bits"),
+    _WayOut("optimizer=adafactor", {"optimizer": "adafactor"}, "next to no state; another learning rate"),
+    _WayOut("offload=optimizer", {"offload": "optimizer"}, "the state in the CPU's memory; each update waits for it"),
+    _WayOut("lora.rank=16", {"lora": Lora(rank=16)}, "only adapters are trained"),
+    _WayOut("lora.rank=16 weights=nf4", {"lora": Lora(rank=16), "weights": "nf4"}, "adapters on 4-bit weights"),
+    _WayOut(
+        "offload=optimizer_and_weights zero_stage=3",
+        {"offload": "optimizer_and_weights", "zero_stage": 3},
+        "everything in the CPU's memory; each layer waits for its weights",
+    ),
+)
+INFERENCE = (
+    _WayOut("weights=int8", {"weights": "int8"}, "a byte a weight"),
+    _WayOut("weights=nf4", {"weights": "nf4"}, "half a byte a weight, and a little quality"),
+)
+
+
+def _does_not_fit(architecture: Architecture, found: Found, device: Device) -> dict[str, Any]:
+    """As a warning of plan.json: what is needed, and what would make it fit."""
+    least = found.way
+    ways: list[str] = []
+    for out in WAYS_OUT if least.execution.purpose == "training" else INFERENCE:
+        needed = memory.of(architecture, replace(least.execution, **out.changes))
+        if needed.fits(device):
+            ways.append(f"{out.typed}: {units.gib(needed.total)}; {out.cost}")
+    length = least.execution.length // 2
+    while length >= fastest.SHORTEST:
+        needed = memory.of(architecture, replace(least.execution, length=length))
+        if needed.fits(device):
+            ways.append(f"length={length}: {units.gib(needed.total)}")
+            break
+        length //= 2
+    return {
+        "severity": "error",
+        "what": f"it does not fit into the memory of {device.name}",
+        "figure": f"{units.gib(least.memory.total)} with {units.things(least.execution.micro_batch_size, 'sequence')} "
+        f"at once, {device.usable_gib:.2f} GiB are usable",
+        "try": "\n".join(ways[:4]) or "a larger GPU (--which-gpu lists those it fits on), or a smaller model",
+    }
