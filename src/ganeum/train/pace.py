@@ -23,10 +23,12 @@ GUESSED = f"a rough guess: {USUAL_MFU:.0%} of the device's peak, no evaluations"
 
 @dataclass(frozen=True)
 class Pace:
-    """``step_s``: seconds a step (median); ``evaluation_s``: one evaluation; ``steps``: how many were measured;
-    ``eval_interval``: in steps, below 1 a share of all."""
+    """``step_s``: seconds a step (median), ``low`` and ``high``: of the fastest and the slowest; ``evaluation_s``: one
+    evaluation; ``steps``: how many were measured; ``eval_interval``: in steps, below 1 a share of all."""
 
     step_s: float
+    low: float
+    high: float
     evaluation_s: float
     steps: int
     eval_interval: float
@@ -73,7 +75,7 @@ def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace
             evaluation_s = (time.perf_counter() - began) * trial.validation.tokens / tokens
         measured = sorted(seconds[WARM_UP:])
         interval = AUTO_INTERVAL if config.train.eval_interval == "auto" else config.train.eval_interval
-        return Pace(measured[len(measured) // 2], evaluation_s, len(measured), interval)
+        return Pace(measured[len(measured) // 2], measured[0], measured[-1], evaluation_s, len(measured), interval)
 
     return tried(config, corpus, work)
 

@@ -37,7 +37,6 @@ from ganeum.train.evaluate import validation_set
 from ganeum.train.interrupt import Interrupted, terminable
 from ganeum.train.loop import Loop
 from ganeum.train.meter import Meter
-from ganeum.train.pace import GUESSED, estimate
 from ganeum.train.progress import Progress
 from ganeum.train.resolve import Resolved, lengthened, resolve
 from ganeum.train.settled import Settled
@@ -323,20 +322,20 @@ def _stored_plan(run: RunDirectory) -> dict[str, Any] | None:
 def _predict(
     decided: Resolved, corpus: Corpus, device: hardware.Device, held_bytes: int | None = None
 ) -> dict[str, Any]:
-    """The plan; its times are measured, or without a measurement a guess."""
+    """The plan; its times are those measured before the start, or without a measurement the roofline's."""
     config, pace = decided.config, decided.pace
-    times: dict[str, Any] = {"step_s": estimate(config, device), "time_source": GUESSED}
-    if pace is not None:
-        evaluations_s = pace.evaluations_s(Settled.of(config).max_iters)
-        times = {"step_s": pace.step_s, "evaluations_s": evaluations_s}
     predicted = plan(
         config,
         device=device,
         tokens=len(corpus.train),
+        val_tokens=None if corpus.val is None else len(corpus.val),
+        step_s=pace.step_s if pace else None,
+        evaluations_s=pace.evaluations_s(Settled.of(config).max_iters) if pace else 0.0,
         choices=decided.choices,
         held_bytes=held_bytes,
-        **times,
     )
+    if pace is not None:
+        predicted["time"] |= {"low": pace.low, "high": pace.high}
     predicted["data"]["identity"] = identity(corpus)
     return predicted
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ganeum import units
 from ganeum.config import Config
 from ganeum.record import RunDirectory, read_json, read_metrics
-from ganeum.train import hugging_face, throttling
+from ganeum.train import comparison, hugging_face, throttling
 from ganeum.train.evaluate import Evaluation, ValidationSet
 from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
@@ -43,30 +42,8 @@ def of(
     predicted: Mapping[str, Any],
     ended_by: Literal["max_iters", "patience", "callback"],
 ) -> dict[str, Any]:
-    """summary.json's content; the hours planned are those of as many steps as were taken."""
+    """summary.json's content."""
     logged = list(read_metrics(run.metrics_path))
-    steady = [line for line in logged if line["step"] > 1] or logged  # the first step compiles and touches memory first
-
-    def median(name: str) -> float | None:
-        values = [line[name] for line in steady if line.get(name) is not None]
-        return statistics.median(values) if values else None
-
-    def largest(name: str) -> float | None:
-        return max((line[name] for line in logged if line.get(name) is not None), default=None)
-
-    time = predicted.get("time") or {}
-    memory = predicted.get("memory_gib") or {}
-    planned_steps, hours = predicted["data"].get("steps"), time.get("hours")
-    if hours and planned_steps:  # the plan is the first start's: the run may have been lengthened, or stopped early
-        hours *= progress.step / planned_steps
-    measured = {
-        "step_s": (time.get("step_s"), median("step_time_s")),
-        "tokens_per_second": (time.get("tokens_per_second"), median("tokens_per_second")),
-        "mfu": (time.get("mfu"), median("mfu")),
-        "hours": (hours, progress.elapsed_s / 3600),
-        "peak_allocated_gib": (memory.get("peak_allocated"), largest("memory_allocated_gib")),
-        "peak_reserved_gib": (memory.get("peak_reserved"), largest("memory_reserved_gib")),
-    }
     return {
         "name": run.name,
         "ended_by": ended_by,
@@ -81,10 +58,8 @@ def of(
         "best_val_bpb": progress.best_val_bpb,
         **hugging_face.ended(config, progress, predicted),
         "out_of_memory": progress.out_of_memory,
-        "time_planned_from": time.get("source"),
-        "planned_and_measured": {
-            name: {"planned": planned, "measured": figure} for name, (planned, figure) in measured.items()
-        },
+        "time_planned_from": (predicted.get("time") or {}).get("source"),
+        "planned_and_measured": comparison.of(config, progress, predicted, logged),
     }
 
 
@@ -144,7 +119,7 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
         lines.append("Stopped early: the validation loss did not get better any more (train.patience).")
     if ended["out_of_memory"]:
         lines += ["Memory ran out:", *map(_lowered, ended["out_of_memory"])]
-    lines += _planned_and_measured(ended["planned_and_measured"], ended["time_planned_from"])
+    lines += comparison.in_words(ended["planned_and_measured"], ended["time_planned_from"])
     if "gpu" in ended and (slowed := throttling.in_words(ended["gpu"])):
         lines.append(slowed)
     return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
@@ -152,26 +127,6 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
 
 def _lowered(event: Mapping[str, Any]) -> str:
     return f"  at step {event['step']:,}: {event['key']} {event['before']} → {event['after']}"
-
-
-def _planned_and_measured(figures: Mapping[str, Mapping[str, float | None]], source: str | None) -> list[str]:
-    """A line for each figure that was predicted and measured, with how far off it was."""
-    shown: dict[str, Callable[[float], str]] = {
-        "step_s": lambda value: f"{value:.3g} s a step",
-        "tokens_per_second": lambda value: f"{value:,.0f} tokens/s",
-        "mfu": lambda value: f"{value:.1%} MFU",
-        "hours": lambda value: f"{units.duration(value * 3600)} in all",
-        "peak_allocated_gib": lambda value: f"{value:.2f} GiB allocated",
-        "peak_reserved_gib": lambda value: f"{value:.2f} GiB reserved",
-    }
-    rows = [
-        f"{text(planned):>24}{text(measured):>24}{measured / planned - 1:>+9.0%}"
-        for name, text in shown.items()
-        if (planned := figures[name]["planned"]) and (measured := figures[name]["measured"]) is not None
-    ]
-    if source is not None:
-        rows.append(f"(times planned: {source})")
-    return ["", f"{'planned':>24}{'measured':>24}{'off by':>9}", *rows, ""] if rows else []
 
 
 def already(run: RunDirectory, ended: Mapping[str, Any]) -> str:
