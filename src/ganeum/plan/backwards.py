@@ -1,0 +1,371 @@
+"""Backwards: from a device and the time there is to the model that is worth training on it.
+
+No table of sizes: every candidate is a config that `ganeum train` takes, and it is planned like any other: what fits
+(:mod:`ganeum.plan.fastest`), how fast that is, how many tokens the hours then hold, what loss so many parameters reach
+after so many tokens (:mod:`ganeum.plan.scaling_laws`). First sizes a factor of two or so apart, then those between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ganeum import units
+from ganeum.config.change import change
+from ganeum.config.schema import Config
+from ganeum.errors import ConfigError, DeviceError
+from ganeum.hardware.device import Device
+from ganeum.plan import execution, fastest, memory, parameters, recipe, scaling_laws, time
+from ganeum.plan.architecture import ours
+from ganeum.plan.memory import Memory
+from ganeum.plan.time import StepTime
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+CONTEXT, VOCABULARY = 1024, 32_768
+ASPECT = 64  # n_embd / n_layer; see _shapes
+HEAD, WIDE_HEAD, WIDE = 64, 128, 2048  # width of a head, and from which n_embd on it is the wide one
+WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+FINE = (0.8, 0.9, 1.0, 1.12, 1.25)  # times the best width and depth of these
+GOOD_REPEATS, DROPOUT = 4, 0.1  # beyond so many, with so much: what those that repeated text trained with
+FIRST_GUESS = 2**16  # tokens in a batch, until the speed and so the tokens are known
+SMALL = 50_000_000  # tokens: below, an evaluation of the usual size would cost more than a hundredth of the training
+SMALL_EVALUATION = 8_192
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked; ``tokens``: those to be seen, ``tokens_available``: different ones."""
+
+    device: Device
+    hours: float | None = None
+    tokens: int | None = None
+    parameters: float | None = None
+    tokens_available: int | None = None
+    context: int = CONTEXT
+    vocab_size: int = VOCABULARY
+    optimizer: str = "adamw"
+    directory: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model, planned.
+
+    Attributes:
+        config: what `ganeum train` takes; what depends on the machine is ``auto`` in it.
+        choices: what that becomes on the device, ``{key, value, reason}``.
+        n_params, non_embedding: with and without embeddings.
+        step: its time; ``needed``: its memory.
+        tokens, steps: as many as it sees.
+        loss: nats a token, with its range; ``extrapolated``: why the laws say little about it, or nothing.
+    """
+
+    config: Config
+    choices: tuple[dict[str, Any], ...]
+    n_params: int
+    non_embedding: int
+    step: StepTime
+    needed: Memory
+    tokens: int
+    unique_tokens: int | None
+
+    @cached_property
+    def loss(self) -> scaling_laws.Loss:
+        return scaling_laws.loss(self.n_params, self.tokens, self.unique_tokens)
+
+    @property
+    def extrapolated(self) -> str:
+        return scaling_laws.extrapolated(self.n_params, self.tokens, self.unique_tokens)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.train.batch_size * self.config.model.block_size
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.tokens_per_step
+
+    @property
+    def hours(self) -> float:
+        return self.steps * self.step.step_s / 3600
+
+    def figures(self) -> dict[str, Any]:
+        """What is known of it, for a program."""
+        model, step = self.config.model, self.step
+        found: dict[str, Any] = {
+            "n_layer": model.n_layer,
+            "n_embd": model.n_embd,
+            "parameters": self.n_params,
+            "tokens": self.tokens,
+            "steps": self.steps,
+            "hours": self.hours,
+            "tokens_per_second": step.tokens_per_second,
+            "memory_gib": self.needed.expected / units.GIB,
+        }
+        if not self.extrapolated:
+            found["loss"] = self.loss._asdict()
+        return found
+
+    def chosen(self, key: str) -> Any:
+        """What became of an ``auto``: `chosen("train.micro_batch_size")`."""
+        return next(choice["value"] for choice in self.choices if choice["key"] == key)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``best``, and the models of about half and of about twice its size, where there are such."""
+
+    question: Question
+    best: Candidate
+    smaller: Candidate | None
+    larger: Candidate | None
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Dotted key → why it has its value, for each that the search set."""
+        from ganeum.plan import backwards_page
+
+        return backwards_page.reasons(self)
+
+    def yaml(self) -> str:
+        """A config for `ganeum train` and `ganeum plan`, with its reasons as comments."""
+        from ganeum.plan import backwards_page, emit
+
+        return emit.ganeum(self.best.config, reasons=self.reasons, heading=backwards_page.heading(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a program: the question, the config, its figures, the choices, and the two neighbours."""
+        asked = self.question
+        return {
+            "question": {
+                "device": asked.device.name,
+                "hours": asked.hours,
+                "tokens": asked.tokens,
+                "parameters": asked.parameters,
+                "tokens_available": asked.tokens_available,
+            },
+            "config": self.best.config.model_dump(),
+            "choices": [*self.best.choices, *({"key": key, "reason": why} for key, why in self.reasons.items())],
+            "best": self.best.figures(),
+            **{name: one.figures() for name in ("smaller", "larger") if (one := getattr(self, name)) is not None},
+        }
+
+
+def search(
+    device: Device,
+    *,
+    hours: float | None = None,
+    tokens: int | None = None,
+    parameters: float | None = None,
+    tokens_available: int | None = None,
+    context: int = CONTEXT,
+    vocab_size: int = VOCABULARY,
+    optimizer: str = "adamw",
+    directory: str | None = None,
+) -> Answer:
+    """The model to train on ``device``.
+
+    With ``hours`` it is the one whose loss is lowest when they are over. With ``tokens`` instead, the one that so many
+    tokens are the optimum for. ``parameters`` wishes for a size: the nearest shape is taken, and sees the tokens that
+    the hours hold, or those that are asked for, or without either those that are its optimum.
+
+    Args:
+        hours: how long it may train.
+        tokens: how many tokens it is to see.
+        parameters: how large it is to be.
+        tokens_available: different tokens there are; more than these are repetitions, which are worth less and less.
+        context: tokens of context.
+        vocab_size: the data's.
+        optimizer: as ``train.optimizer``; the learning rate is AdamW's, whose size of updates Muon has here too.
+        directory: ``data.directory``, where the data is known.
+
+    Raises:
+        ConfigError: neither hours nor tokens nor parameters, or hours and tokens; too little time for a single step.
+        DeviceError: how fast the device is is not known; or nothing fits into it.
+    """
+    asked = Question(device, hours, tokens, parameters, tokens_available, context, vocab_size, optimizer, directory)
+    _check(asked)
+    coarse = _planned(asked, ((width, max(2, round(width / ASPECT))) for width in WIDTHS))
+    better = _better(asked)
+    first = min(coarse, key=better)
+    every = coarse + _planned(asked, _between(first.config.model.n_embd, first.config.model.n_layer))
+    best = min(every, key=better)
+
+    def nearest(factor: float) -> Candidate | None:
+        near = [one for one in every if factor / 1.6 < one.n_params / best.n_params < factor * 1.6]
+        return min(near, key=lambda one: abs(math.log(one.n_params / best.n_params / factor)), default=None)
+
+    return Answer(asked, best, nearest(0.5), nearest(2.0))
+
+
+def show(answer: Answer) -> RenderableType:
+    """The answer as a page of 80 columns and more, for ``rich.console.Console.print``."""
+    from ganeum.plan.backwards_page import page
+
+    return page(answer)
+
+
+def _check(asked: Question) -> None:
+    if asked.hours is None and asked.tokens is None and asked.parameters is None:
+        raise ConfigError(
+            "nothing says how much may be trained",
+            where="ganeum plan",
+            why="the best model for a card depends on how long it may train",
+            suggestion="--hours 8, or --tokens 2B",
+        )
+    if asked.hours is not None and asked.tokens is not None:
+        raise ConfigError(
+            "hours and tokens are both given",
+            where="ganeum plan",
+            why="each says when a training ends; the other follows from the speed",
+            suggestion="one of them",
+        )
+
+
+def _better(asked: Question) -> Callable[[Candidate], Any]:
+    """What the best candidate has least of."""
+    target = asked.parameters
+    if target is None and asked.tokens is not None:
+        target = math.exp(sum(math.log(law.parameters_for(asked.tokens)) for law in scaling_laws.LAWS) / 3)
+    if target is None:
+        return lambda one: one.loss.expected
+    wanted = target
+    return lambda one: (round(abs(math.log(one.n_params / wanted)) / 0.03), one.step.step_s / one.tokens_per_step)
+
+
+def _between(width: int, depth: int) -> Iterator[tuple[int, int]]:
+    """Shapes around one: widths in whole heads, and depths to each."""
+    head = WIDE_HEAD if width >= WIDE else HEAD
+    widths = {head * max(1, round(width * factor / head)) for factor in FINE}
+    for near in sorted(widths):
+        usual = depth * near / width
+        yield from ((near, layers) for layers in sorted({max(2, round(usual * factor)) for factor in FINE}))
+
+
+def _planned(asked: Question, shapes: Iterable[tuple[int, int]]) -> list[Candidate]:
+    """Those of the shapes that fit and have time for a step.
+
+    Raises:
+        ConfigError, DeviceError: none has.
+    """
+    found, fits = [], False
+    for width, depth in shapes:
+        candidate = _candidate(asked, width, depth)
+        fits = fits or candidate is not None
+        if candidate is not None and candidate.steps >= 1:
+            found.append(candidate)
+    if not fits:
+        raise DeviceError(
+            f"no model fits into {asked.device.name}",
+            where="gpu",
+            why=f"{asked.device.usable_gib:.2f} GiB are usable",
+            suggestion="a shorter context, or a smaller vocabulary",
+        )
+    if not found:
+        raise ConfigError(
+            "there is not time for a single step",
+            where=f"--hours {asked.hours:g}" if asked.hours else "--tokens",
+            suggestion="more of it",
+        )
+    return found
+
+
+def _candidate(asked: Question, width: int, depth: int) -> Candidate | None:
+    """A shape with its recipe, planned on the device; None where it does not fit."""
+    config = _config(asked, width, depth)
+    counted = parameters.of(ours.architecture(config.model))
+    total, inner = counted.total, counted.non_embedding
+    planned = _on(asked.device, _with_batch(config, FIRST_GUESS))
+    if planned is None:
+        return None
+    tokens = _tokens(asked, total, planned[1])
+    final = _with_batch(config, recipe.batch_tokens(tokens))
+    planned = _on(asked.device, final)
+    if planned is None:
+        return None
+    choices, step, needed = planned
+    per_step = final.train.batch_size * asked.context
+    tokens = _tokens(asked, total, step)
+    tokens = max(1, round(tokens / per_step)) * per_step if tokens >= per_step else 0
+    settings: dict[str, Any] = {
+        "train.tokens": max(tokens, 1),
+        "train.learning_rate": float(f"{recipe.learning_rate(inner, max(tokens, 1)):.2g}"),
+    }
+    if asked.tokens_available is not None and tokens > GOOD_REPEATS * asked.tokens_available:
+        settings["model.dropout"] = DROPOUT
+    if tokens < SMALL:
+        settings["train.eval_tokens"] = SMALL_EVALUATION
+    return Candidate(change(final, settings), choices, total, inner, step, needed, tokens, asked.tokens_available)
+
+
+def _config(asked: Question, width: int, depth: int) -> Config:
+    head = WIDE_HEAD if width >= WIDE else HEAD
+    settings: dict[str, Any] = {
+        "name": _name(asked),
+        "model.style": "modern",
+        "model.n_layer": depth,
+        "model.n_head": width // head,
+        "model.n_embd": width,
+        "model.block_size": asked.context,
+        "model.vocab_size": asked.vocab_size,
+        "train.optimizer": asked.optimizer,
+        "train.min_learning_rate": recipe.FINAL_RATE,
+    }
+    if asked.directory is not None:
+        settings["data.directory"] = asked.directory
+    return change(Config(), settings)
+
+
+def _with_batch(config: Config, tokens: float) -> Config:
+    """Sequences a step: the power of two nearest to so many tokens, so that whatever fits at once divides it."""
+    sequences = max(1.0, tokens / config.model.block_size)
+    return change(config, {"train.batch_size": 2 ** round(math.log2(sequences))})
+
+
+def _on(device: Device, config: Config) -> tuple[tuple[dict[str, Any], ...], StepTime, Memory] | None:
+    """What the device makes of a config: its choices, a step's time, its memory; None where it does not fit."""
+    settings, choices = fastest.choose(config, device)
+    settled = change(config, settings)
+    assert isinstance(settled.train.micro_batch_size, int)
+    architecture, run = (
+        ours.architecture(settled.model),
+        execution.of(settled, device, settled.train.micro_batch_size),
+    )
+    needed = memory.of(architecture, run)
+    if not needed.fits(device):
+        return None
+    step = time.of(architecture, run, device)
+    if step is None:
+        raise DeviceError(
+            f"how fast {device.name} is is not known",
+            where="gpu",
+            why="without its speed nobody can say how many tokens some hours hold",
+            suggestion="ganeum gpus --measure, on the machine that has it",
+        )
+    return tuple(choices), step, needed
+
+
+def _tokens(asked: Question, n_params: int, step: StepTime) -> float:
+    """The tokens that a candidate gets to see."""
+    if asked.hours is not None:
+        return asked.hours * 3600 * step.tokens_per_second
+    if asked.tokens is not None:
+        return float(asked.tokens)
+    return math.exp(sum(math.log(_optimum(law, n_params)) for law in scaling_laws.LAWS) / 3)
+
+
+def _optimum(law: scaling_laws.Law, n_params: float) -> float:
+    """Tokens that a model is the optimum for: `parameters_for` the other way round."""
+    return math.pow(n_params / law.G, law.alpha / law.beta) / law.G
+
+
+def _name(asked: Question) -> str:
+    card = "-".join(asked.device.name.lower().replace("nvidia", "").replace("geforce", "").split())
+    if asked.hours is not None:
+        return f"{card}-{asked.hours:g}h"
+    return f"{card}-" + (units.count(asked.tokens) if asked.tokens else units.count(asked.parameters or 0)).lower()
