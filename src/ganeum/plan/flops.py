@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeum.config.schema import Model, Train
+from ganeum.config.schema import Lora, Model, Train
 from ganeum.plan.architecture import ours
 from ganeum.plan.architecture.parts import Architecture, Attention, Block, Linear
 from ganeum.plan.execution import Execution
@@ -96,58 +96,66 @@ def of(architecture: Architecture, execution: Execution) -> Flops:
     - attention: a token's queries, A = heads · head_dim numbers, meet T keys (``2 T A``) and the T weights meet T
       values (``2 T A``): ``4 · T · A`` a layer, however many heads share keys and values. This is the whole T × T
       square although a causal token sees (T + 1) / 2 keys on average: the field's MFU is counted so, and only figures
-      counted alike compare. A kernel that skips the masked half does about half as much. In generation there is no
-      square: each token meets those before it and itself, ``(T + 1) / 2`` on average.
+      counted alike compare. A kernel that skips the masked half does about half as much. In generation, token by token,
+      there is no square: each token meets itself and those before it, ``(T + 1) / 2`` on average.
 
-    Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all;
-    once for a matrix that is frozen.
+    Backward costs twice the forward, since each product has two factors to be differentiated by: 3 × forward in all.
+    A frozen matrix (under adapters) costs once the forward, and nothing where it reads the frozen embedding.
     """
-    T, S, training = execution.length, execution.source_length, execution.purpose == "training"
-    beams = execution.beams if execution.purpose == "generation" else 1
+    training, generation = execution.purpose == "training", execution.purpose == "generation"
+    beams = execution.beams if generation else 1
     by_part: Counter[str] = Counter()
-    frozen = recomputed = 0
+    spared = recomputed = 0
     for block in architecture.blocks:
         prefix = "encoder " if block.stream == "encoder" else ""
-        for linear, tokens in products(block, T * beams, S):
-            by_part[f"{prefix}matrices"] += block.count * 2 * linear.weights * tokens
+        for linear, tokens in products(block, execution.length * beams, execution.source_length, beams):
+            product, adapter = 2 * linear.weights, _adapter(linear, execution.lora)
+            by_part[f"{prefix}matrices"] += block.count * product * tokens
+            by_part["adapters"] += block.count * sum(adapter) * tokens
             if execution.lora.rank is not None:
-                frozen += block.count * 2 * linear.weights * tokens
-                by_part["adapters"] += block.count * _adapter(linear, execution) * tokens
+                spared += block.count * product * tokens
+                spared += _reads_embedding(block, linear) * (product + adapter[0]) * tokens
         for attention in block.attentions:
             part = "cross attention" if attention.across else f"{prefix}attention"
-            by_part[part] += block.count * beams * _attention(block, attention, execution)
-        if training:
-            recomputed += block.count * _recomputed(architecture, block, execution)
-    by_part["head"] = 2 * architecture.head.weights * T * beams
+            by_part[part] += block.count * (1 if prefix else beams) * _attention(block, attention, execution)
+        recomputed += block.count * _recomputed(architecture, block, execution) if training else 0
+    by_part["head"] = 2 * architecture.head.weights * execution.length * beams
     if execution.lora.rank is not None:
-        frozen += by_part["head"]
+        spared += by_part["head"]
     attention_in_all = sum(flops for part, flops in by_part.items() if part.endswith("attention"))
     forward = sum(by_part.values())
     return Flops(
-        length=T,
-        sequences=execution.micro_batch_size * execution.accumulation,
+        length=execution.length,
+        sequences=execution.micro_batch_size * (execution.accumulation if training else 1),
         by_part={part: flops for part, flops in by_part.items() if flops},
         matmul=forward - attention_in_all,
         attention=attention_in_all,
-        backward=2 * forward - frozen if training else 0,
+        backward=2 * forward - spared if training else 0,
         recomputed=recomputed,
     )
 
 
-def products(block: Block, length: int, source_length: int) -> Iterator[tuple[Linear, int]]:
-    """Each matrix of one layer with the tokens that it multiplies: the decoder's ``length`` or the source's."""
+def products(block: Block, length: int, source_length: int, beams: int = 1) -> Iterator[tuple[Linear, int]]:
+    """Each matrix of one layer with the tokens that it multiplies: the decoder's ``length`` or the source's, which
+    every beam has for itself where it is looked across at."""
     own = source_length if block.stream == "encoder" else length
     for attention in block.attentions:
         for linear in attention.linears:
             source = attention.across and linear.name.endswith((".key", ".value"))
-            yield linear, source_length if source else own
+            yield linear, source_length * beams if source else own
     yield from ((linear, own) for linear in block.mlp)
 
 
-def _adapter(linear: Linear, execution: Execution) -> int:
-    """Of one token through one adapter."""
-    rank = execution.lora.rank or 0
-    return 2 * rank * (linear.inputs + linear.outputs) if adapted(linear, execution.lora) else 0
+def _adapter(linear: Linear, lora: Lora) -> tuple[int, int]:
+    """Of one token through an adapter's two matrices: to ``rank`` numbers, and from there; 0 where there is none."""
+    rank = (lora.rank or 0) * adapted(linear, lora)
+    return 2 * rank * linear.inputs, 2 * rank * linear.outputs
+
+
+def _reads_embedding(block: Block, linear: Linear) -> bool:
+    """Whether a matrix of a stream's first layer reads the embedding, which needs no gradient when it is frozen."""
+    first = block.attentions[0].linears[:-1] + (block.mlp[:-1] if block.parallel else ())
+    return linear in first
 
 
 def _attention(block: Block, attention: Attention, execution: Execution) -> int:
@@ -160,18 +168,20 @@ def _attention(block: Block, attention: Attention, execution: Execution) -> int:
 
 
 def _recomputed(architecture: Architecture, block: Block, execution: Execution) -> int:
-    """Of one layer, a sequence: of the MLP half, or of the whole block. Nobody needs what the last matrix gives once
-    more, but a dropout of the block behind it and an adapter on it do. The adapters' own products are left out."""
+    """Of one layer, a sequence: of the MLP half, or of the whole block. It is stopped as soon as backward has what it
+    needs, and nobody needs what the last product gives once more, but a dropout of the block behind it does."""
     if execution.checkpointing == "none":
         return 0
-    whole = execution.checkpointing == "whole"
-    last = block.mlp[-1]
-    needed = adapted(last, execution.lora) or (whole and architecture.dropout > 0)
-    again = sum(
-        2 * linear.weights * tokens
-        for linear, tokens in products(block, execution.length, execution.source_length)
-        if (linear is not last or needed) and (whole or linear in block.mlp)
-    )
+    whole, last = execution.checkpointing == "whole", block.mlp[-1]
+    to_the_end = whole and architecture.dropout > 0
+    again = 0
+    for linear, tokens in products(block, execution.length, execution.source_length):
+        if not whole and linear not in block.mlp:
+            continue
+        product, (into, out) = 2 * linear.weights, _adapter(linear, execution.lora)
+        if linear is last and not to_the_end:  # an adapter's second product comes behind the matrix's own
+            product, out = (product, 0) if out else (0, 0)
+        again += (product + into + out) * tokens
     return again + whole * sum(_attention(block, attention, execution) for attention in block.attentions)
 
 

@@ -8,18 +8,17 @@ from ganeum.plan.architecture.parts import Architecture, Attention, Block, Linea
 
 def t5(keys: Keys) -> Architecture:
     """T5 of both versions, with FLAN's and ByT5's weights too (Raffel et al. 2020, arXiv 1910.10683)."""
-    # Without the key transformers ties the output layer; version 1.1 says false and has a layer of its own.
-    return _t5(keys, vocab=32_128, d_ff=2048, layers=6, heads=8, mlp="relu", tied=True)
+    return _t5(keys, vocab=32_128, d_ff=2048, layers=6, heads=8, mlp="relu")
 
 
 def mt5(keys: Keys) -> Architecture:
     """mT5 (Xue et al. 2021, arXiv 2010.11934): the shape of T5 1.1 with 250,112 tokens."""
-    return _t5(keys, vocab=250_112, d_ff=1024, layers=8, heads=6, mlp="gated-gelu", tied=False)
+    return _t5(keys, vocab=250_112, d_ff=1024, layers=8, heads=6, mlp="gated-gelu")
 
 
 def umt5(keys: Keys) -> Architecture:
     """UMT5 (Chung et al. 2023, arXiv 2304.09151): as mT5, with a table of relative positions in every layer."""
-    return _t5(keys, vocab=250_112, d_ff=1024, layers=8, heads=6, mlp="gated-gelu", tied=False, table_in_each=True)
+    return _t5(keys, vocab=250_112, d_ff=1024, layers=8, heads=6, mlp="gated-gelu", table_in_each=True)
 
 
 def _t5(
@@ -30,10 +29,13 @@ def _t5(
     layers: int,
     heads: int,
     mlp: str,
-    tied: bool,
     table_in_each: bool = False,
 ) -> Architecture:
-    """Defaults are those of transformers' config class of the family."""
+    """Defaults are those of transformers' config class of the family.
+
+    A config that says ``tie_word_embeddings: false`` (T5 1.1, mT5) has weights with an output layer of their own, and
+    so has the model that is loaded from them; transformers 5 ties them all the same where it builds one from nothing.
+    """
     C = keys.size("d_model", "hidden_size", default=512)
     H = keys.size("num_heads", "num_attention_heads", default=heads)
     D = keys.size("d_kv", "head_dim", default=64)
@@ -88,7 +90,7 @@ def _t5(
         blocks=(block("encoder"), block("decoder")),
         norms=(norm("encoder.final_norm"), norm("decoder.final_norm")),
         head=Linear("head", C, vocab),
-        tied=keys.flag("tie_word_embeddings", default=tied),
+        tied=keys.flag("tie_word_embeddings", default=True),
         extra=(("relative_positions", tables * buckets * H),),
         dropout=keys.share("dropout_rate", default=0.1),
         rows=vocab,

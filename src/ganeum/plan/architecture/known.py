@@ -74,22 +74,27 @@ def find(name: str) -> Architecture:
     for model in known():
         if name.lower() in (model.name.lower(), model.hub.lower()):
             return from_config_json(model.config, name=model.name, source=model.source)
-    near = _nearest(name)
-    if path.suffix == ".json" or path.is_dir() or not HUB_NAME.fullmatch(name):
+    near, otherwise = _nearest(name), "owner/name, as on the Hugging Face hub, or a directory with a config.json"
+    if path.is_dir():
         raise ConfigError(
-            f"there is no config.json in {name}" if path.is_dir() else f"no model called {name} is known",
+            f"there is no config.json in {name}",
             where="the name of a model",
-            why="it is neither a directory with a config.json nor one of the models that are known by name"
-            if not path.is_dir()
-            else "a directory of a model in Hugging Face's format has one",
-            suggestion=near or "owner/name, as on the Hugging Face hub, or a directory with a config.json",
+            why="a directory of a model in Hugging Face's format has one",
+            suggestion=near or otherwise,
+        )
+    if path.suffix == ".json" or not HUB_NAME.fullmatch(name):
+        raise ConfigError(
+            f"no model called {name} is known",
+            where="the name of a model",
+            why="it is neither a directory with a config.json nor one of the models that are known by name",
+            suggestion=near or otherwise,
         )
     return _read(_downloaded(name, near), name)
 
 
 def _nearest(name: str) -> str:
     names = {model.name.lower(): model.name for model in known()}
-    close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], names, n=3, cutoff=0.65)
     return " or ".join(names[match] for match in close)
 
 
@@ -106,7 +111,7 @@ def _read(path: Path, name: str) -> Architecture:
 def _downloaded(name: str, near: str) -> Path:
     """config.json of ``name`` on the hub, from its cache where it was fetched before."""
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
         from huggingface_hub.errors import (
             EntryNotFoundError,
             GatedRepoError,
@@ -122,10 +127,20 @@ def _downloaded(name: str, near: str) -> Path:
         ) from error
     page = f"https://huggingface.co/{name}"
     try:
-        return Path(hf_hub_download(name, "config.json"))
+        try:  # asked once: hf_hub_download alone asks a hub that does not answer for 23 seconds
+            get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=5)
+            answered = True
+        except HfHubHTTPError:
+            raise
+        except Exception:  # whatever the HTTP library of this version says when there is no network
+            answered = False
+        return Path(hf_hub_download(name, "config.json", local_files_only=not answered))
     except GatedRepoError as error:
-        what, why, advice = f"{name} is shown only to those who accepted its licence", page, "hf auth login"
-        raise ConfigError(what, where=why, suggestion=f"accept it on that page, then: {advice}") from error
+        raise ConfigError(
+            f"{name} is shown only to those who accepted its licence",
+            where=page,
+            suggestion="accept it on that page, then: hf auth login",
+        ) from error
     except RepositoryNotFoundError as error:
         raise ConfigError(
             f"there is no model {name} on the Hugging Face hub, or it is private",

@@ -1,8 +1,8 @@
 """The parts that a model is made of: tables, matrices, norms and attentions, and how often each is there.
 
 Parameters, FLOPs, memory and time are sums over these parts, so a model that is described here once is counted
-everywhere. What is written down is the network that runs: the library's own split into modules is not (three matrices
-for queries, keys and values, or one, are the same products).
+everywhere. Matrices are those of the code that runs them: three for queries, keys and values are the same products as
+one, but each gets an adapter, and a copy of its input under autocast, of its own.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Norm:
 class Attention:
     """Queries of a block's own stream that meet keys and values, its own or the encoder's (``across``).
 
-    ``linears`` are its matrices (queries, keys, values, output; those of keys and values run over the encoder's tokens
-    where it looks across), ``norms`` those inside the heads. ``positions``: what it knows of where tokens are;
+    ``linears`` are its matrices, the output's last: ``….qkv`` or ``….query``, ``….key`` and ``….value`` (which run over
+    the encoder's tokens where it looks across), ``….out``; ``norms`` are those inside the heads. ``positions``: what it knows of where tokens are;
     ``relative`` and ``alibi`` add a bias to the scores.
     """
 
