@@ -11,7 +11,7 @@ import typer
 
 from ganeum.errors import GaneumError
 
-COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs", "queue")
+COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs", "queue", "gpus")
 
 
 def build(markup: Literal["rich"] | None = "rich") -> typer.Typer:

@@ -41,6 +41,18 @@ def card(name: str) -> Device:
     return as_device(known, size)
 
 
+def cards(name: str) -> list[Gpu]:
+    """Every card that ``name`` could mean, to be looked at: ``V100`` is four, ``3080`` two.
+
+    Raises:
+        DeviceError: no card has such a name; with the nearest ones.
+    """
+    found = _meant(name) or catalogue.containing(name)
+    if not found:
+        raise _unknown(name, found)
+    return list(dict.fromkeys(gpu for gpu, _ in found))
+
+
 def as_device(known: Gpu, size: float) -> Device:
     """A card of the catalogue with ``size`` GiB on its box."""
     if known.kind == "mps":
@@ -126,7 +138,8 @@ def _nearest(name: str) -> list[str]:
     if 0 < len(holding) <= MOST_NAMES:
         return holding
     brief = {re.sub(r"^(geforce|tesla|quadro) ", "", gpu.name.casefold()): gpu.name for gpu in catalogue.gpus()}
-    return [brief[word] for word in difflib.get_close_matches(name.casefold(), brief, n=3, cutoff=0.6)]
+    wanted = name.casefold() if re.search("[a-z]", name.casefold()) else f"rtx {name}"
+    return [brief[word] for word in difflib.get_close_matches(wanted, brief, n=3, cutoff=0.6)]
 
 
 def _with_size(gpu: Gpu, size: float) -> str:

@@ -60,9 +60,9 @@ class Figure:
         return text + (f" ±{self.uncertainty:.0%}" if self.low < self.high else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gpu:
-    """A card of the catalogue.
+    """A card of the catalogue, of which there is one object each.
 
     Attributes:
         capability: NVIDIA's compute capability; None of Apple's.

@@ -134,14 +134,19 @@ def look(device: str = "auto") -> Device:
     if kind == "cuda" and index >= len(gpus):
         raise absent(device, [gpu.name for gpu in gpus])
     if kind == "cuda" or (kind == "auto" and gpus and "+cpu" not in peaks.torch_version()):
-        return _from_nvml(gpus[index], index)
-    is_apple = platform.system() == "Darwin" and platform.machine() == "arm64"
-    if kind == "mps" and not is_apple:
+        return from_nvml(gpus[index], index)
+    if kind == "mps" and not is_mac():
         raise absent(device, [])
-    return apple() if kind == "mps" or (kind == "auto" and is_apple) else cpu()
+    return apple() if kind == "mps" or (kind == "auto" and is_mac()) else cpu()
 
 
-def _from_nvml(gpu: NvidiaGpu, index: int) -> Device:
+def is_mac() -> bool:
+    """Whether this machine has a GPU of Apple's."""
+    return platform.system() == "Darwin" and platform.machine() == "arm64"
+
+
+def from_nvml(gpu: NvidiaGpu, index: int) -> Device:
+    """A card of this machine as NVML describes it: what is free now, less what CUDA will take."""
     return nvidia(gpu.name, gpu.memory_gib, max(0.0, gpu.free_gib - CUDA_CONTEXT_GIB), gpu.capability, index)
 
 
