@@ -18,8 +18,9 @@ from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.errors import ConfigError, DeviceError
 from ganeum.hardware.device import Device
-from ganeum.plan import execution, fastest, memory, parameters, recipe, scaling_laws, time
+from ganeum.plan import closed_form, execution, fastest, memory, parameters, recipe, scaling_laws, time
 from ganeum.plan.architecture import ours
+from ganeum.plan.lengths import lengths
 from ganeum.plan.memory import Memory
 from ganeum.plan.time import StepTime
 
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 CONTEXT, VOCABULARY = 1024, 32_768
-ASPECT = 64  # n_embd / n_layer; see _shapes
+ASPECT = 64  # n_embd / n_layer: GPT-2's and GPT-3's smallest; _between tries 42 to 100
 HEAD, WIDE_HEAD, WIDE = 64, 128, 2048  # width of a head, and from which n_embd on it is the wide one
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 FINE = (0.8, 0.9, 1.0, 1.12, 1.25)  # times the best width and depth of these
 GOOD_REPEATS, DROPOUT = 4, 0.1  # beyond so many, with so much: what those that repeated text trained with
-FIRST_GUESS = 2**16  # tokens in a batch, until the speed and so the tokens are known
+FIRST_GUESS = 1e9  # tokens, until the speed is known
 SMALL = 50_000_000  # tokens: below, an evaluation of the usual size would cost more than a hundredth of the training
 SMALL_EVALUATION = 8_192
 
@@ -53,24 +54,33 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What a device makes of a config: ``choices`` for what is ``auto`` in it, {key, value, reason}; a step's time; the
+    memory that it needs; seconds of all evaluations."""
+
+    choices: tuple[dict[str, Any], ...]
+    step: StepTime
+    needed: Memory
+    evaluations_s: float
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One model, planned.
 
     Attributes:
         config: what `ganeum train` takes; what depends on the machine is ``auto`` in it.
-        choices: what that becomes on the device, ``{key, value, reason}``.
         n_params, non_embedding: with and without embeddings.
-        step: its time; ``needed``: its memory.
+        planned: what the device makes of it.
         tokens, steps: as many as it sees.
+        unique_tokens: different ones; None: all of them are.
         loss: nats a token, with its range; ``extrapolated``: why the laws say little about it, or nothing.
     """
 
     config: Config
-    choices: tuple[dict[str, Any], ...]
     n_params: int
     non_embedding: int
-    step: StepTime
-    needed: Memory
+    planned: Planned
     tokens: int
     unique_tokens: int | None
 
@@ -92,11 +102,11 @@ class Candidate:
 
     @property
     def hours(self) -> float:
-        return self.steps * self.step.step_s / 3600
+        return (self.steps * self.planned.step.step_s + self.planned.evaluations_s) / 3600
 
     def figures(self) -> dict[str, Any]:
         """What is known of it, for a program."""
-        model, step = self.config.model, self.step
+        model, planned = self.config.model, self.planned
         found: dict[str, Any] = {
             "n_layer": model.n_layer,
             "n_embd": model.n_embd,
@@ -104,8 +114,8 @@ class Candidate:
             "tokens": self.tokens,
             "steps": self.steps,
             "hours": self.hours,
-            "tokens_per_second": step.tokens_per_second,
-            "memory_gib": self.needed.expected / units.GIB,
+            "tokens_per_second": planned.step.tokens_per_second,
+            "memory_gib": planned.needed.expected / units.GIB,
         }
         if not self.extrapolated:
             found["loss"] = self.loss._asdict()
@@ -113,7 +123,7 @@ class Candidate:
 
     def chosen(self, key: str) -> Any:
         """What became of an ``auto``: `chosen("train.micro_batch_size")`."""
-        return next(choice["value"] for choice in self.choices if choice["key"] == key)
+        return next(choice["value"] for choice in self.planned.choices if choice["key"] == key)
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,10 @@ class Answer:
                 "tokens_available": asked.tokens_available,
             },
             "config": self.best.config.model_dump(),
-            "choices": [*self.best.choices, *({"key": key, "reason": why} for key, why in self.reasons.items())],
+            "choices": [
+                *self.best.planned.choices,
+                *({"key": key, "reason": why} for key, why in self.reasons.items()),
+            ],
             "best": self.best.figures(),
             **{name: one.figures() for name in ("smaller", "larger") if (one := getattr(self, name)) is not None},
         }
@@ -235,7 +248,10 @@ def _better(asked: Question) -> Callable[[Candidate], Any]:
     if target is None:
         return lambda one: one.loss.expected
     wanted = target
-    return lambda one: (round(abs(math.log(one.n_params / wanted)) / 0.03), one.step.step_s / one.tokens_per_step)
+    return lambda one: (
+        round(abs(math.log(one.n_params / wanted)) / 0.03),
+        one.planned.step.step_s / one.tokens_per_step,
+    )
 
 
 def _between(width: int, depth: int) -> Iterator[tuple[int, int]]:
@@ -276,31 +292,32 @@ def _planned(asked: Question, shapes: Iterable[tuple[int, int]]) -> list[Candida
 
 
 def _candidate(asked: Question, width: int, depth: int) -> Candidate | None:
-    """A shape with its recipe, planned on the device; None where it does not fit."""
+    """A shape with its recipe, planned on the device; None where it does not fit.
+
+    How many tokens there is time for depends on the batch, and the batch on the tokens: planned twice, they agree.
+    """
     config = _config(asked, width, depth)
     counted = parameters.of(ours.architecture(config.model))
-    total, inner = counted.total, counted.non_embedding
-    planned = _on(asked.device, _with_batch(config, FIRST_GUESS))
-    if planned is None:
-        return None
-    tokens = _tokens(asked, total, planned[1])
-    final = _with_batch(config, recipe.batch_tokens(tokens))
-    planned = _on(asked.device, final)
-    if planned is None:
-        return None
-    choices, step, needed = planned
-    per_step = final.train.batch_size * asked.context
-    tokens = _tokens(asked, total, step)
-    tokens = max(1, round(tokens / per_step)) * per_step if tokens >= per_step else 0
+    tokens, planned = FIRST_GUESS, None
+    for _ in range(2):
+        config = _sized(config, tokens)
+        planned = _on(asked.device, config)
+        if planned is None:
+            return None
+        tokens = _tokens(asked, counted.total, planned)
+    assert planned is not None
+    per_step = config.train.batch_size * asked.context
+    steps = round(tokens / per_step)
+    tokens = steps * per_step
     settings: dict[str, Any] = {
         "train.tokens": max(tokens, 1),
-        "train.learning_rate": float(f"{recipe.learning_rate(inner, max(tokens, 1)):.2g}"),
+        "train.learning_rate": float(f"{recipe.learning_rate(counted.non_embedding, max(tokens, 1)):.2g}"),
     }
     if asked.tokens_available is not None and tokens > GOOD_REPEATS * asked.tokens_available:
         settings["model.dropout"] = DROPOUT
-    if tokens < SMALL:
-        settings["train.eval_tokens"] = SMALL_EVALUATION
-    return Candidate(change(final, settings), choices, total, inner, step, needed, tokens, asked.tokens_available)
+    return Candidate(
+        change(config, settings), counted.total, counted.non_embedding, planned, tokens, asked.tokens_available
+    )
 
 
 def _config(asked: Question, width: int, depth: int) -> Config:
@@ -321,21 +338,22 @@ def _config(asked: Question, width: int, depth: int) -> Config:
     return change(Config(), settings)
 
 
-def _with_batch(config: Config, tokens: float) -> Config:
-    """Sequences a step: the power of two nearest to so many tokens, so that whatever fits at once divides it."""
-    sequences = max(1.0, tokens / config.model.block_size)
-    return change(config, {"train.batch_size": 2 ** round(math.log2(sequences))})
+def _sized(config: Config, tokens: float) -> Config:
+    """With a batch for so many tokens: as a power of two of sequences, so that whatever fits at once divides it."""
+    sequences = max(1.0, recipe.batch_tokens(tokens) / config.model.block_size)
+    settings: dict[str, Any] = {"train.batch_size": 2 ** round(math.log2(sequences)), "train.tokens": max(tokens, 1)}
+    if tokens < SMALL:
+        settings["train.eval_tokens"] = SMALL_EVALUATION
+    return change(config, settings)
 
 
-def _on(device: Device, config: Config) -> tuple[tuple[dict[str, Any], ...], StepTime, Memory] | None:
-    """What the device makes of a config: its choices, a step's time, its memory; None where it does not fit."""
+def _on(device: Device, config: Config) -> Planned | None:
+    """What the device makes of a config; None where it does not fit."""
     settings, choices = fastest.choose(config, device)
     settled = change(config, settings)
-    assert isinstance(settled.train.micro_batch_size, int)
-    architecture, run = (
-        ours.architecture(settled.model),
-        execution.of(settled, device, settled.train.micro_batch_size),
-    )
+    size = settled.train.micro_batch_size
+    assert isinstance(size, int)
+    architecture, run = ours.architecture(settled.model), execution.of(settled, device, size)
     needed = memory.of(architecture, run)
     if not needed.fits(device):
         return None
@@ -347,13 +365,16 @@ def _on(device: Device, config: Config) -> tuple[tuple[dict[str, Any], ...], Ste
             why="without its speed nobody can say how many tokens some hours hold",
             suggestion="ganeum gpus --measure, on the machine that has it",
         )
-    return tuple(choices), step, needed
+    length = lengths(settled, None)
+    return Planned(
+        tuple(choices), step, needed, closed_form.time_to_evaluate(settled, architecture, run, device, length, None)
+    )
 
 
-def _tokens(asked: Question, n_params: int, step: StepTime) -> float:
+def _tokens(asked: Question, n_params: int, planned: Planned) -> float:
     """The tokens that a candidate gets to see."""
     if asked.hours is not None:
-        return asked.hours * 3600 * step.tokens_per_second
+        return max(0.0, asked.hours * 3600 - planned.evaluations_s) * planned.step.tokens_per_second
     if asked.tokens is not None:
         return float(asked.tokens)
     return math.exp(sum(math.log(_optimum(law, n_params)) for law in scaling_laws.LAWS) / 3)

@@ -49,7 +49,7 @@ def _why_size(answer: Answer) -> str:
 
 def _why_tokens(answer: Answer) -> str:
     asked, best = answer.question, answer.best
-    pace = f"{best.hours:.3g} h at {best.step.tokens_per_second:,.0f} tokens/s"
+    pace = f"{best.hours:.3g} h at {best.planned.step.tokens_per_second:,.0f} tokens/s"
     if asked.hours is not None:
         return f"what {pace} hold; train.hours={asked.hours:g} instead lets the machine's own speed decide"
     return f"as asked: {pace}" if asked.tokens is not None else f"the optimum for this size: {pace}"
@@ -108,7 +108,7 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
     model, train = best.config.model, best.config.train
     micro = best.chosen("train.micro_batch_size")
     repeats = f", each of {units.count(best.unique_tokens)} {_repeats(best):.1f} times" if best.unique_tokens else ""
-    step = best.step
+    step = best.planned.step
     return [
         (
             "Model",
@@ -130,8 +130,8 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
         ),
         (
             "Memory",
-            f"{units.gib(best.needed.expected)} of {answer.question.device.usable_gib:.1f} GiB usable; at most "
-            f"{units.gib(best.needed.high)}",
+            f"{units.gib(best.planned.needed.expected)} of {answer.question.device.usable_gib:.1f} GiB usable; at most "
+            f"{units.gib(best.planned.needed.high)}",
         ),
         ("Loss", expected(best)),
     ]
@@ -171,7 +171,7 @@ def _why(answer: Answer) -> Table:
         value = value_of(answer.best.config, key)
         if key != "name" and value != keys()[key].default:
             table.add_row(_last(key), f"{value:,.0f}" if key == "train.tokens" else str(value), reason)
-    for choice in answer.best.choices:
+    for choice in answer.best.planned.choices:
         table.add_row(_last(choice["key"]), str(choice["value"]), choice["reason"])
     return table
 

@@ -67,7 +67,7 @@ def plan(
     pace = predicted.step_s if predicted else step_s
     length = lengths(settled, tokens, step_s=pace)
     if predicted:
-        evaluations_s = _evaluations_s(settled, architecture, way, device, length, val_tokens)
+        evaluations_s = time_to_evaluate(settled, architecture, way, device, length, val_tokens)
     peak = device.peak(way.precision)
     total = None if length.steps is None else work.per_step * length.steps
     hours = None if length.steps is None or pace is None else (length.steps * pace + evaluations_s) / 3600
@@ -140,7 +140,7 @@ def settle(
     return change(config, settings), made + chosen
 
 
-def _evaluations_s(
+def time_to_evaluate(
     config: Config,
     architecture: Architecture,
     way: Execution,

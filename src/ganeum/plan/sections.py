@@ -112,11 +112,14 @@ def without_none(part: Any) -> Any:
 
 
 def loss(counted: Parameters, vocab_size: int, tokens_seen: int | None, tokens: int | None) -> Part | None:
-    """Nats a token to expect of held-out text (:mod:`ganeum.plan.scaling_laws`), with its range and what to doubt.
+    """Nats a token to expect of held-out text (:mod:`ganeum.plan.scaling_laws`), with its range.
 
-    None where the length is not known, and for a vocabulary unlike those of the laws, whose tokens say more or less.
+    None where the length is not known, where the laws were not fitted (below a billion tokens they are far too high),
+    and for a vocabulary unlike those of the laws, whose tokens say more or less.
     """
     if not tokens_seen or not LIKE_THE_LAWS[0] <= vocab_size <= LIKE_THE_LAWS[1]:
+        return None
+    if scaling_laws.extrapolated(counted.total, tokens_seen, tokens):
         return None
     expected = scaling_laws.loss(counted.total, tokens_seen, tokens)
     return {
@@ -124,7 +127,6 @@ def loss(counted: Parameters, vocab_size: int, tokens_seen: int | None, tokens: 
         "low": expected.low,
         "high": expected.high,
         "law": "; ".join(law.name for law in scaling_laws.LAWS),
-        "doubt": scaling_laws.extrapolated(counted.total, tokens_seen, tokens) or None,
     }
 
 

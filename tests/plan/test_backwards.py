@@ -1,0 +1,228 @@
+"""From hours to a model: what the search finds, that planning it gives the same figures, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ganeum.config import load
+from ganeum.config.change import change
+from ganeum.config.schema import Config
+from ganeum.errors import GaneumError
+from ganeum.hardware.device import Device
+from ganeum.plan import backwards, closed_form, parameters, scaling_laws
+from ganeum.plan.architecture import ours
+
+
+def card(memory_gib: float = 16.0, **peaks: float) -> Device:
+    """A 16 GB card of 97.5 dense bf16 TFLOP/s and 717 GB/s."""
+    return Device(
+        name="RTX 4080",
+        kind="cuda",
+        memory_gib=memory_gib,
+        usable_gib=memory_gib - 0.8,
+        peak_flops_per_second={"fp32": 48.7e12, "tf32": 48.7e12, "bf16": 97.5e12, "fp16": 97.5e12} | peaks,
+        capability=(8, 9),
+        memory_bandwidth_gb_s=717,
+    )
+
+
+@pytest.fixture(scope="module")
+def eight_hours() -> backwards.Answer:
+    return backwards.search(card(), hours=8)
+
+
+def test_planning_the_answer_gives_its_figures(eight_hours: backwards.Answer, tmp_path: Path) -> None:
+    """`ganeum plan` of the config that is written says the same parameters, batch, steps, memory and hours."""
+    file = tmp_path / "answer.yaml"
+    file.write_text(eight_hours.yaml(), encoding="utf-8")
+    plan = closed_form.plan(load(file), device=card())
+    best = eight_hours.best
+    assert plan["parameters"]["total"] == best.n_params
+    assert plan["batch"]["batch_size"] == best.config.train.batch_size
+    assert plan["batch"]["micro_batch_size"] == best.chosen("train.micro_batch_size")
+    assert plan["data"]["steps"] == best.steps
+    assert plan["data"]["tokens_seen"] == best.tokens
+    assert plan["time"]["hours"] == pytest.approx(best.hours)
+    assert plan["memory_gib"]["peak_allocated"] == pytest.approx(best.figures()["memory_gib"])
+
+
+def test_it_reads_back_equal(eight_hours: backwards.Answer, tmp_path: Path) -> None:
+    """The config that is written is the config that was planned."""
+    file = tmp_path / "answer.yaml"
+    file.write_text(eight_hours.yaml(), encoding="utf-8")
+    assert load(file) == eight_hours.best.config
+
+
+def test_it_fills_the_hours_and_fits(eight_hours: backwards.Answer) -> None:
+    """The answer takes the eight hours, to a step, and no more memory than there is."""
+    best = eight_hours.best
+    assert best.hours == pytest.approx(8, abs=2 * best.planned.step.step_s / 3600)
+    assert best.planned.needed.fits(card())
+
+
+def test_no_other_size_is_better(eight_hours: backwards.Answer) -> None:
+    """Half and twice the size, given the same hours, have a higher loss by the same laws."""
+    best, smaller, larger = eight_hours.best, eight_hours.smaller, eight_hours.larger
+    assert smaller is not None
+    assert larger is not None
+    assert smaller.n_params < 0.8 * best.n_params < 1.25 * best.n_params < larger.n_params
+    assert best.loss.expected < smaller.loss.expected
+    assert best.loss.expected < larger.loss.expected
+
+
+def test_it_is_near_the_optimum_of_the_arithmetic_that_the_hours_hold(eight_hours: backwards.Answer) -> None:
+    """With 6 N D arithmetic at the speed that it has, Hoffmann's closed form (eq. 4) asks for about the same size."""
+    best = eight_hours.best
+    least, _, most = sorted(law.optimum(6 * best.n_params * best.tokens)[0] for law in scaling_laws.LAWS)
+    assert 0.6 * least < best.n_params < 1.6 * most
+
+
+def test_more_hours_make_a_larger_model_and_more_tokens() -> None:
+    """A hundred times the time goes into both, about tenfold each (Hoffmann et al. 2022: equal scaling)."""
+    short, long = backwards.search(card(), hours=1), backwards.search(card(), hours=100)
+    assert 4 < long.best.n_params / short.best.n_params < 20
+    assert 5 < long.best.tokens / short.best.tokens < 25
+
+
+def test_little_text_makes_another_answer() -> None:
+    """With 100M different tokens for a day, dropout is on, and the loss is higher than with text without end."""
+    without, few = backwards.search(card(), hours=24), backwards.search(card(), hours=24, tokens_available=100_000_000)
+    assert few.best.config.model.dropout == 0.1
+    assert without.best.config.model.dropout == 0.0
+    assert few.best.loss.expected > without.best.loss.expected + 0.1
+
+
+def test_two_billion_tokens() -> None:
+    """An author's rule of 20 tokens a parameter made 100M parameters of 2 billion tokens; so does the search."""
+    best = backwards.search(card(), tokens=2_000_000_000).best
+    assert best.n_params == pytest.approx(100e6, rel=0.15)
+    assert best.tokens == pytest.approx(2e9, rel=1e-3)
+
+
+def test_the_authors_own_hundred_million_are_54() -> None:
+    """12 layers × 512 with 32,000 tokens: 3.15M a layer, not 7M; 54M parameters tied, 70.5M untied."""
+    own = change(
+        Config(),
+        {
+            "model.n_layer": 12,
+            "model.n_head": 8,
+            "model.n_embd": 512,
+            "model.block_size": 50,
+            "model.vocab_size": 32_000,
+        },
+    ).model
+    layer = 4 * 512 * 512 + 2 * 4 * 512 * 512  # queries, keys, values, output; up, down
+    assert layer == 3_145_728
+    small = (2 * 12 + 1) * 512 + 50 * 512  # norms' scales, positions
+    assert parameters.of(ours.architecture(own)).total == 12 * layer + 32_000 * 512 + small == 54_171_136
+    untied = own.model_copy(update={"tie_embeddings": False})
+    assert parameters.of(ours.architecture(untied)).total == 54_171_136 + 32_000 * 512 == 70_555_136
+
+
+def test_a_size_that_is_asked_for() -> None:
+    """With a size and tokens, the nearest shape is taken and the hours are what it takes."""
+    best = backwards.search(card(), parameters=100e6, tokens=2_000_000_000, vocab_size=32_000).best
+    assert best.n_params == pytest.approx(100e6, rel=0.05)
+    assert best.config.model.vocab_size == 32_000
+    assert best.hours > 1
+
+
+def test_another_optimizer_and_context() -> None:
+    """Optimizer, context and data are as asked, and the config stays one that loads."""
+    best = backwards.search(card(), hours=2, optimizer="muon", context=512, directory="data/text").best
+    assert best.config.train.optimizer == "muon"
+    assert best.config.model.block_size == 512
+    assert best.config.data.directory == "data/text"
+
+
+def test_the_page_fits_80_columns_and_says_why(eight_hours: backwards.Answer) -> None:
+    """Nothing is cut off at 80 columns; the neighbours, the source and the loss are there."""
+    out = io.StringIO()
+    Console(file=out, width=80).print(backwards.show(eight_hours))
+    text = out.getvalue()
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    for said in ("smaller", "larger", "Li et al.", "nats a token of web", "tokens/s"):
+        assert said in text
+
+
+def test_json(eight_hours: backwards.Answer) -> None:
+    """A program gets the question, the config, the figures and the neighbours."""
+    found = json.loads(json.dumps(eight_hours.as_dict()))
+    assert set(found) == {"question", "config", "choices", "best", "smaller", "larger"}
+    assert Config.model_validate(found["config"]) == eight_hours.best.config
+    assert found["best"]["loss"]["low"] < found["best"]["loss"]["expected"] < found["best"]["loss"]["high"]
+
+
+ERRORS = {
+    "neither": (
+        {},
+        """\
+ConfigError: nothing says how much may be trained
+  where  ganeum plan
+  why    the best model for a card depends on how long it may train
+  try    --hours 8, or --tokens 2B""",
+    ),
+    "both": (
+        {"hours": 8.0, "tokens": 10},
+        """\
+ConfigError: hours and tokens are both given
+  where  ganeum plan
+  why    each says when a training ends; the other follows from the speed
+  try    one of them""",
+    ),
+    "an instant": (
+        {"hours": 1e-9},
+        """\
+ConfigError: there is not time for a single step
+  where  --hours 1e-09
+  try    more of it""",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_bad_questions(case: str) -> None:
+    """What cannot be answered is said in full."""
+    asked, text = ERRORS[case]
+    with pytest.raises(GaneumError) as caught:
+        backwards.search(card(), **asked)
+    assert str(caught.value) == text
+
+
+def test_nothing_fits() -> None:
+    """A card without memory for any model says so."""
+    with pytest.raises(GaneumError) as caught:
+        backwards.search(card(memory_gib=0.9), hours=1, vocab_size=200_000)
+    assert str(caught.value) == (
+        "DeviceError: no model fits into RTX 4080\n"
+        "  where  gpu\n"
+        "  why    0.10 GiB are usable\n"
+        "  try    a shorter context, or a smaller vocabulary"
+    )
+
+
+def test_an_unknown_speed() -> None:
+    """Without the card's rates there is no answer, and what measures them is said."""
+    slow = Device("A Card", "cuda", 16.0, 15.0, {}, capability=(8, 0))
+    with pytest.raises(GaneumError) as caught:
+        backwards.search(slow, hours=1)
+    assert str(caught.value) == (
+        "DeviceError: how fast A Card is is not known\n"
+        "  where  gpu\n"
+        "  why    without its speed nobody can say how many tokens some hours hold\n"
+        "  try    ganeum gpus --measure, on the machine that has it"
+    )
+
+
+def test_torch_is_not_loaded() -> None:
+    """A backwards plan needs no torch."""
+    code = "import sys, ganeum.plan.backwards, ganeum.plan.emit; assert not {'torch', 'rich'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
