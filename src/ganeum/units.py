@@ -67,10 +67,10 @@ def gib(n_bytes: float) -> str:
 def duration(seconds: float) -> str:
     """A length of time in its two largest units.
 
-    >>> duration(34_414.43), duration(75), duration(4.2), duration(0.012), duration(200_000)
-    ('9 h 34 min', '1 min 15 s', '4.2 s', '12 ms', '2 d 8 h')
+    >>> duration(34_414.43), duration(75), duration(4.2), duration(0.163), duration(200_000)
+    ('9 h 34 min', '1 min 15 s', '4.2 s', '163 ms', '2 d 8 h')
     """
-    if seconds < 0.0995:
+    if seconds < 0.9995:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"

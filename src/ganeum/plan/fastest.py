@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from ganeum import units
@@ -64,6 +65,9 @@ class Found:
     way: Way
     others: tuple[Way, ...]
     least: Way
+
+
+weigh = lru_cache(maxsize=4096)(memory.of)  # one way on many cards needs the same
 
 
 def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tuple[dict[str, Any], list[Choice]]:
@@ -150,7 +154,7 @@ def among(architecture: Architecture, base: Execution, device: Device, open_: Op
             micro_batch_size=size,
             accumulation=max(1, sequences // size),
         )
-        needed = memory.of(architecture, this)
+        needed = weigh(architecture, this)
         return Way(this, needed, None, needed.fits(device))
 
     fitting: list[Way] = []
@@ -196,7 +200,7 @@ def largest(architecture: Architecture, base: Execution, device: Device) -> int:
     """Sequences that fit at once, whatever the batch; 0 where not even one does."""
 
     def fits(size: int) -> bool:
-        return memory.of(architecture, replace(base, micro_batch_size=size)).fits(device)
+        return weigh(architecture, replace(base, micro_batch_size=size)).fits(device)
 
     return _last(range(1, MOST + 1), fits) if fits(1) else 0
 

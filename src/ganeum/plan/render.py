@@ -1,7 +1,12 @@
-"""A plan as a person reads it: what it is, how long, what was chosen and why, what to mind."""
+"""A plan as a person reads it: what it is, what fits, how long it takes, what was chosen and why, what to mind."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,23 +18,105 @@ from rich.text import Text
 from ganeum import units
 
 SEVERITY = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow"), "note": ("·", "cyan")}
+SECTIONS = {"choices": "Chosen", "warnings": "To mind"}
+WIDE, SHARE_WIDE = 40, 20  # characters of the bar of a whole device, and of a component's share
+SHADES = ("█", "▓", "▒", "░")  # expected, up to high, what is left, what others have
+
+Rows = list[tuple[str, RenderableType]]
 
 
 def show(plan: dict[str, Any]) -> RenderableType:
     """The plan, a dict as in plan.json, as something for ``rich.console.Console.print``; fits 80 columns and more."""
     parts: list[RenderableType] = [_title(plan), Padding(_figures(plan), (1, 0, 0, 2))]
     if plan["choices"]:
-        parts += [Text("\nChosen", style="bold"), Padding(_choices(plan), (0, 0, 0, 2))]
+        parts += [Text(f"\n{SECTIONS['choices']}", style="bold"), Padding(_choices(plan), (0, 0, 0, 2))]
     if plan["warnings"]:
-        parts += [Text("\nTo mind", style="bold"), Padding(_warnings(plan), (0, 0, 0, 2))]
+        parts += [Text(f"\n{SECTIONS['warnings']}", style="bold"), Padding(_warnings(plan), (0, 0, 0, 2))]
     return Group(*parts)
 
 
-def _title(plan: dict[str, Any]) -> RenderableType:
+@dataclass(frozen=True)
+class Page:
+    """One plan in every form that a :class:`ganeum.plan.table.Table` has."""
+
+    plan: dict[str, Any]
+
+    def text(self) -> RenderableType:
+        """:func:`show`."""
+        return show(self.plan)
+
+    def json(self) -> str:
+        """As plan.json."""
+        return json.dumps(self.plan, indent=2, ensure_ascii=False)
+
+    def csv(self) -> str:
+        """A line for each figure: ``memory_gib.high,6.4``; lists are numbered."""
+        written = io.StringIO()
+        csv.writer(written, lineterminator="\n").writerows([("key", "value"), *_flat(self.plan)])
+        return written.getvalue().rstrip("\n")
+
+    def markdown(self) -> str:
+        """The page's figures as a table, and lists of what was chosen and what to mind."""
+        lines = [f"## {_name(self.plan)}", "", _shape(self.plan), "", "| | | |", "| --- | --: | --- |"]
+        for title, rows in _groups(self.plan):
+            for row, (figure, meaning) in enumerate(rows):
+                lines.append(f"| {'' if row else f'**{title}**'} | {figure} | {_plain(meaning)} |")
+        if self.plan["choices"]:
+            lines += ["", f"### {SECTIONS['choices']}", ""]
+            lines += [f"- `{one['key']}` **{one['value']}**: {one['reason']}" for one in self.plan["choices"]]
+        if self.plan["warnings"]:
+            lines += ["", f"### {SECTIONS['warnings']}", ""]
+            for one in self.plan["warnings"]:
+                advice = one["try"].replace("\n", "; ")
+                lines.append(f"- {one['severity']}: **{one['what']}**: {one['figure']}; try {advice}")
+        return "\n".join(lines)
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is None:
+        yield key, value
+        return
+    for name, part in inside:
+        yield from _flat(part, f"{key}.{name}" if key else str(name))
+
+
+def _plain(meaning: RenderableType) -> str:
+    return " ".join(str(meaning).replace("|", "\\|").split())
+
+
+def _name(plan: dict[str, Any]) -> str:
+    return plan.get("name") or "a run"
+
+
+def _shape(plan: dict[str, Any]) -> str:
     model = plan["model"]
-    name = Text(plan.get("name") or "a run", style="bold")
-    shape = f"{model['style']}, {model['n_layer']} layers × {model['n_embd']}, context {model['block_size']:,}"
-    return Rule(Text.assemble(name, f"  {shape}"), align="left", style="dim")
+    if "style" in model:
+        return f"{model['style']}, {model['n_layer']} layers × {model['n_embd']}, context {model['block_size']:,}"
+    read = f"{model['source_length']:,} tokens in, " if "source_length" in model else ""
+    out = " out" if read else " tokens"
+    return (
+        f"{plan['purpose']}, {model['family']}, {model['layers']} layers × {model['width']}, "
+        f"{read}{model['length']:,}{out}"
+    )
+
+
+def _title(plan: dict[str, Any]) -> RenderableType:
+    return Rule(Text.assemble(Text(_name(plan), style="bold"), f"  {_shape(plan)}"), align="left", style="dim")
+
+
+def _groups(plan: dict[str, Any]) -> tuple[tuple[str, Rows], ...]:
+    return (
+        ("Model", _model(plan)),
+        ("Data", _data(plan)),
+        ("Batch", _batch(plan)),
+        ("Work", _work(plan)),
+        ("Memory", _memory(plan)),
+        ("Time", _time(plan)),
+        ("Cost", _cost(plan)),
+        ("Loss", _loss(plan)),
+        ("Device", _device(plan)),
+    )
 
 
 def _figures(plan: dict[str, Any]) -> Table:
@@ -37,31 +124,27 @@ def _figures(plan: dict[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1)
-    for title, rows in (
-        ("Model", _model(plan)),
-        ("Data", _data(plan)),
-        ("Batch", _batch(plan)),
-        ("Work", _work(plan)),
-        ("Time", _time(plan)),
-        ("Device", _device(plan)),
-    ):
+    for title, rows in _groups(plan):
         for row, (figure, meaning) in enumerate(rows):
             table.add_row("" if row else title, figure, meaning)
     return table
 
 
-Rows = list[tuple[str, RenderableType]]
-
-
 def _model(plan: dict[str, Any]) -> Rows:
     counted = plan["parameters"]
-    rows: Rows = [(units.count(counted["total"]), Text(f"parameters: {counted['total']:,}"))]
+    said = f"parameters: {counted['total']:,}"
+    if counted["trainable"] != counted["total"]:
+        said += f", {units.count(counted['trainable'])} of them trained"
+    rows: Rows = [(units.count(counted["total"]), Text(said))]
     for name, count in counted["by_component"].items():
         if count:
-            share = count / counted["total"]
-            bar = "█" * round(20 * share) or "▏"
-            rows.append((units.count(count), Text.assemble(f"{name:<19}", (f"{bar} ", "dim"), (f"{share:.1%}", "dim"))))
+            rows.append((units.count(count), _share(name, count / counted["total"])))
     return rows
+
+
+def _share(name: str, share: float) -> Text:
+    bar = "█" * round(SHARE_WIDE * share) or "▏"
+    return Text.assemble(f"{name.replace('_', ' '):<19}", (f"{bar} ", "dim"), (f"{share:.1%}", "dim"))
 
 
 def _data(plan: dict[str, Any]) -> Rows:
@@ -71,7 +154,7 @@ def _data(plan: dict[str, Any]) -> Rows:
         rows.append((units.count(data["tokens"]), Text(f"tokens in {data['directory']}: {data['tokens']:,}")))
         rows.append((f"{data['windows']:,}", Text(f"windows, {data['stride']:,} tokens apart")))
         rows.append((f"{data['steps_per_epoch']:,}", Text("steps in an epoch")))
-    else:
+    elif "directory" in data:
         rows.append(("?", Text(f"tokens: {data['directory']} is not prepared")))
     if "steps" in data:
         epochs = f", {data['epochs']:,.4g} epochs" if "epochs" in data else ""
@@ -85,24 +168,73 @@ def _data(plan: dict[str, Any]) -> Rows:
 
 def _batch(plan: dict[str, Any]) -> Rows:
     batch = plan["batch"]
-    split = f"{batch['micro_batch_size']:,} at once × {batch['gradient_accumulation_steps']:,}"
-    return [(f"{batch['batch_size']:,}", Text(f"sequences a step = {split}; {batch['tokens_per_step']:,} tokens"))]
+    tokens = f"{batch['tokens_per_step']:,} tokens"
+    if plan.get("purpose", "training") != "training":
+        said = f"sequences at once; {tokens}"
+    else:
+        devices = f" × {batch['devices']} GPUs" if "devices" in batch else ""
+        split = f"{batch['micro_batch_size']:,} at once × {batch['gradient_accumulation_steps']:,}{devices}"
+        said = f"sequences a step = {split}; {tokens}"
+    rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
+    if (most := batch.get("largest_micro_batch")) is not None and most != batch["micro_batch_size"]:
+        rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
+    return rows
 
 
 def _work(plan: dict[str, Any]) -> Rows:
     flops = plan["flops"]
     attention = flops["attention_per_token"] / flops["per_token"]
-    rows: Rows = [
-        (_short(flops["per_token"]), Text(f"FLOP a token, forward and backward ({attention:.1%} of it attention)")),
-        (_short(flops["per_step"]), Text("FLOP a step")),
-    ]
+    both = "forward and backward" if plan.get("purpose", "training") == "training" else "forward"
+    again = flops["recomputed_per_token"] / flops["per_token"]
+    rows: Rows = [(_short(flops["per_token"]), Text(f"FLOP a token, {both} ({attention:.1%} of it attention)"))]
+    if again:
+        rows.append((f"+{again:.0%}", Text("computed twice")))
+    rows.append((_short(flops["per_step"]), Text("FLOP a step")))
     if "total" in flops:
         rows.append((_short(flops["total"]), Text("FLOP in all")))
     return rows
 
 
 def _short(flops: float) -> str:
-    return units.flops(flops).removesuffix("FLOP")
+    return units.flops(flops).removesuffix("FLOP").rstrip()
+
+
+def _memory(plan: dict[str, Any]) -> Rows:
+    memory, device = plan["memory_gib"], plan["device"]
+    tensors, usable = memory["tensors"], device["usable_gib"]
+    expected = memory.get("peak_allocated", tensors + memory.get("framework", 0.0))
+    rows: Rows = [
+        (
+            _gib(expected),
+            Text.assemble(
+                f"at the fullest moment, {memory['at']}: {memory['low']:.2f} to {memory['high']:.2f}",
+                ("" if memory["fits"] else ", which does not fit", "bold red"),
+            ),
+        ),
+        ("", _bar(expected, memory["high"], usable)),
+    ]
+    for name, part in sorted(memory["by_component"].items(), key=lambda item: -item[1]):
+        if part >= 0.005:
+            rows.append((_gib(part), _share(name, part / tensors)))
+    for key, said in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
+        if memory.get(key, 0.0) >= 0.005:
+            rows.append((_gib(memory[key]), Text(said)))
+    return rows
+
+
+def _gib(value: float) -> str:
+    return f"{value:.2f} GiB"
+
+
+def _bar(expected: float, high: float, usable: float) -> Text:
+    """The device's usable memory: what is expected, what it may come to, what is left; red what it lacks."""
+    whole = max(usable, high) or 1.0
+    ends = [round(WIDE * part / whole) for part in (min(expected, usable), min(high, usable), usable)]
+    bar = Text()
+    for shade, (begin, end) in zip(SHADES, zip((0, *ends), ends, strict=False), strict=False):
+        bar.append(shade * (end - begin), "dim" if shade == "▒" else "")
+    bar.append("█" * (WIDE - ends[-1]), "bold red")
+    return bar.append(f" {_gib(usable)} usable", "dim")
 
 
 def _time(plan: dict[str, Any]) -> Rows:
@@ -111,16 +243,44 @@ def _time(plan: dict[str, Any]) -> Rows:
     if "time" in plan:
         time = plan["time"]
         mfu = f", MFU {time['mfu']:.1%}" if "mfu" in time else ""
-        rows.append((units.duration(time["step_s"]), Text(f"a step: {time['tokens_per_second']:,.0f} tokens/s{mfu}")))
+        what = "a step" if plan.get("purpose", "training") == "training" else "a batch"
+        rows.append((units.duration(time["step_s"]), Text(f"{what}: {time['tokens_per_second']:,.0f} tokens/s{mfu}")))
+        if "low" in time:
+            low, high = units.duration(time["low"]), units.duration(time["high"])
+            rows.append(("", Text(f"between {low} and {high} ({time['source']})", style="dim")))
         if "hours" in time:
-            rows.append(
-                (units.duration(time["hours"] * 3600), Text(f"in all, evaluations included ({time['source']})"))
-            )
-    if peak and total:
+            said = "in all, evaluations included"
+            if "low" in time:
+                low, high = (
+                    units.duration(time["hours"] * 3600 * time[end] / time["step_s"]) for end in ("low", "high")
+                )
+                said += f": {low} to {high}"
+            else:
+                said += f" ({time['source']})"
+            rows.append((units.duration(time["hours"] * 3600), Text(said)))
+    elif peak and total:
         rows.append((units.duration(total / peak), Text("in all at the device's full peak, which nothing reaches")))
-    elif not rows:
+    if not rows:
         rows.append(("?", Text("not known before a step is measured")))
     return rows
+
+
+def _cost(plan: dict[str, Any]) -> Rows:
+    cost = plan.get("cost", {})
+    rows: Rows = []
+    if "kwh" in cost:
+        money = f": {cost['energy']:,.2f}" if "energy" in cost else ""
+        rows.append((f"{cost['kwh']:,.3g} kWh", Text(f"at most, of the GPU alone ({cost['power_w']:,.0f} W){money}")))
+    if "rent" in cost:
+        rows.append((f"{cost['rent']:,.2f}", Text("rent for its hours")))
+    return rows
+
+
+def _loss(plan: dict[str, Any]) -> Rows:
+    if (loss := plan.get("loss")) is None:
+        return []
+    said = f"nats a token of held-out text: {loss['low']:.2f} to {loss['high']:.2f}"
+    return [(f"{loss['expected']:.2f}", Text(f"{said} ({loss['law']})"))]
 
 
 def _device(plan: dict[str, Any]) -> Rows:
@@ -129,8 +289,9 @@ def _device(plan: dict[str, Any]) -> Rows:
         (f"{device['usable_gib']:.1f} GiB", Text(f"usable of {device['memory_gib']:.1f} on {device['name']}"))
     ]
     if "peak_flops_per_second" in device:
-        peak = f"{_short(device['peak_flops_per_second'])}"
-        rows.append((peak, Text(f"FLOP/s at most in {device['precision']} ({device['source']})")))
+        peak = _short(device["peak_flops_per_second"])
+        doubt = f" ±{device['peak_uncertainty']:.0%}" if "peak_uncertainty" in device else ""
+        rows.append((peak, Text(f"FLOP/s at most in {device['precision']}{doubt} ({device['source']})")))
     return rows
 
 
@@ -140,7 +301,7 @@ def _choices(plan: dict[str, Any]) -> Table:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(ratio=1, style="dim")
     for choice in plan["choices"]:
-        table.add_row(choice["key"], str(choice["value"]), choice["reason"])
+        table.add_row(choice["key"].removeprefix("train."), str(choice["value"]), choice["reason"])
     return table
 
 
