@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, Qwen3Config, Qwen3ForCausalLM
 
-from ganeum.config.schema import Model
+from ganeum.config.schema import Lora, Model
+from ganeum.models import adapters
 from ganeum.models.gpt import GPT
 from ganeum.plan import parameters
+from ganeum.plan.architecture import from_config_json, ours
 
 GPT2 = 50_257
 ONE_BOOK = {
@@ -129,7 +133,39 @@ def test_counts_are_those_of_the_built_model(model: Model) -> None:
 @settings(max_examples=30, deadline=None)
 @given(models | modern)
 def test_matrices_are_those_of_a_block(model: Model) -> None:
-    """`block_matrices` has the name and the (in, out) of every linear layer in a block."""
+    """The parts of our own model have the name and the (in, out) of every linear layer in a block."""
     linear = {name: part for name, part in GPT(model).blocks[0].named_modules() if isinstance(part, torch.nn.Linear)}
-    expected = {name: (part.in_features, part.out_features) for name, part in linear.items()}
-    assert expected == parameters.block_matrices(model)
+    expected = {name: (part.in_features, part.out_features, part.bias is not None) for name, part in linear.items()}
+    (block,) = ours.architecture(model).blocks
+    assert expected == {part.name: (part.inputs, part.outputs, part.bias) for part in block.linears}
+    assert parameters.block_matrices(model) == {name: size[:2] for name, size in expected.items()}
+
+
+SMALL = {
+    "gpt2": {"n_embd": 24, "n_layer": 2, "n_head": 4, "vocab_size": 60},
+    "llama": {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 60,
+    },
+    "codegen": {"n_embd": 24, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "vocab_size": 60},
+    "t5": {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4, "vocab_size": 60},
+}
+
+
+@pytest.mark.parametrize("targets", ["all", "attention"])
+@pytest.mark.parametrize("family", SMALL)
+def test_adapters_are_those_that_peft_adds(family: str, targets: Literal["all", "attention"]) -> None:
+    """What is trained under adapters has the size that peft gives them on transformers' model of the config."""
+    config = AutoConfig.for_model(family, **SMALL[family], bos_token_id=0, eos_token_id=0)
+    built = (AutoModelForSeq2SeqLM if family == "t5" else AutoModelForCausalLM).from_config(config)
+    lora = Lora(rank=3, targets=targets)
+    found = parameters.of(from_config_json({**SMALL[family], "model_type": family}, name="any"), lora)
+    adapters.attach(built, lora)
+    for name, part in built.named_parameters():
+        part.requires_grad_("lora_" in name)
+    assert adapters.trained(built) == found.trainable == found.by_component["adapters"]
+    assert sum(part.numel() for part in built.parameters()) == found.total
