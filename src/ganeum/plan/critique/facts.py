@@ -10,7 +10,8 @@ from typing import Literal
 from ganeum.config.schema import Config
 from ganeum.data.meta import Meta
 from ganeum.hardware.device import Device
-from ganeum.plan import micro_batch
+from ganeum.plan import execution, memory
+from ganeum.plan.architecture import ours
 from ganeum.plan.flops import Flops
 from ganeum.plan.lengths import Lengths
 from ganeum.plan.memory import Memory
@@ -66,7 +67,11 @@ class Facts:
     @cached_property
     def memory(self) -> Memory:
         """What a step takes."""
-        return micro_batch.needed(self.config, self.device, self.micro_batch_size)
+        return self.memory_with(self.config)
+
+    def memory_with(self, config: Config) -> Memory:
+        """What a step of another config would take, with as many sequences at once."""
+        return memory.of(ours.architecture(config.model), execution.of(config, self.device, self.micro_batch_size))
 
     @cached_property
     def meta(self) -> Meta | None:

@@ -9,12 +9,18 @@ from ganeum import units
 from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
-from ganeum.plan import execution, fastest, memory, micro_batch
+from ganeum.plan import execution, fastest, memory
 from ganeum.plan.architecture import ours
 from ganeum.plan.critique.facts import Facts, Warning
 from ganeum.plan.levers import by_estimate, needs, table, that_fit
 from ganeum.plan.memory import Memory
 from ganeum.plan.micro_batch import SHARE
+
+AGAINST_SPILLING = {
+    "Windows": "or make it fail instead: NVIDIA control panel, CUDA - Sysmem Fallback Policy, Prefer No Sysmem "
+    "Fallback (driver 546.01 and later)",
+    "WSL": "(the driver's setting against it is not obeyed under WSL: microsoft/WSL#11050)",
+}
 
 
 def impossible(config: Config, device: Device) -> Memory | None:
@@ -36,18 +42,18 @@ def impossible(config: Config, device: Device) -> Memory | None:
 
 def does_not_fit(facts: Facts) -> Iterator[Warning]:
     """More than there is; on Windows the driver then takes the system's memory, and nothing fails but the speed."""
-    size, device, memory = facts.micro_batch_size, facts.device, facts.memory
-    usable = device.usable_gib * units.GIB
-    if memory.total <= usable:
+    size, device, needed = facts.micro_batch_size, facts.device, facts.memory
+    if needed.fits(device):
         return
+    usable, held = device.usable_gib * units.GIB, needed.framework
     fitting = (
         "train.micro_batch_size=auto"
         if size > 1
         else table(that_fit(facts.config, device, by_estimate(SHARE * usable))) or "a far smaller model"
     )
     figure = (
-        f"about {units.gib(memory.total)} with {size} of {facts.config.train.batch_size} sequences at once "
-        f"({needs(memory)}); {units.gib(usable)} are usable"
+        f"about {units.gib(needed.total)}, {units.gib(needed.low + held)} to {units.gib(needed.high + held)}, with "
+        f"{size} of {facts.config.train.batch_size} sequences at once ({needs(needed)}); {units.gib(usable)} are usable"
     )
     if device.kind == "cuda" and (system := spilling_system()):
         yield Warning(
@@ -55,17 +61,18 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
             f"it will spill out of the memory of {device.name}",
             f"{figure}; on {system} the driver (536.40 and later) then uses the system's memory across PCIe instead of "
             "failing: no error, and steps many times as long",
-            fitting
-            + (
-                "\nor make it fail instead: NVIDIA control panel, CUDA - Sysmem Fallback Policy, Prefer No Sysmem "
-                "Fallback (driver 546.01 and later)"
-                if system == "Windows"
-                else "\n(the driver's setting against it is not obeyed under WSL: microsoft/WSL#11050)"
-            ),
+            f"{fitting}\n{AGAINST_SPILLING[system]}",
             lost=0.95,
         )
         return
-    yield Warning("warning", f"it may not fit into the memory of {device.name}", figure, fitting, lost=1.0)
+    sure, likely = needed.low + held > usable, needed.total > usable
+    yield Warning(
+        "error" if impossible(facts.config, device) else "warning" if likely else "note",
+        f"it {'does' if sure else 'may'} not fit into the memory of {device.name}",
+        figure,
+        fitting,
+        lost=1.0,
+    )
 
 
 def spilling_system() -> str | None:
@@ -80,9 +87,8 @@ def computed_twice_for_nothing(facts: Facts) -> Iterator[Warning]:
     mode, device = facts.config.train.activation_checkpointing, facts.device
     if mode not in ("selective", "whole"):
         return
-    without = change(facts.config, {"train.activation_checkpointing": "none"})
-    needed = micro_batch.needed(without, device, facts.micro_batch_size)
-    if not micro_batch.fits(needed, device):
+    needed = facts.memory_with(change(facts.config, {"train.activation_checkpointing": "none"}))
+    if not needed.fits(device):
         return
     more = facts.flops.recomputed_per_token / facts.flops.per_token
     yield Warning(
@@ -100,10 +106,8 @@ def offloaded_for_nothing(facts: Facts) -> Iterator[Warning]:
     device = facts.device
     if not facts.config.train.optimizer_offload or device.kind != "cuda":
         return
-    needed = micro_batch.needed(
-        change(facts.config, {"train.optimizer_offload": False}), device, facts.micro_batch_size
-    )
-    if not micro_batch.fits(needed, device):
+    needed = facts.memory_with(change(facts.config, {"train.optimizer_offload": False}))
+    if not needed.fits(device):
         return
     yield Warning(
         "warning",

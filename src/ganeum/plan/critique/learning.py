@@ -6,22 +6,24 @@ import math
 from collections.abc import Iterator
 
 from ganeum import units
+from ganeum.plan import scaling_laws
 from ganeum.plan.critique.facts import Facts, Warning
 
 GOOD_REPEATS, USELESS_REPEATS = 4, 16
-HALF_LIFE = 15.39  # R*_D of Muennighoff et al. 2023, arXiv 2305.16264: how many repeats a text's worth lasts
 CHINCHILLA = 20  # tokens a parameter
 FAR_RATE, SLOW_RATE = 5.0, 0.1  # of the usual learning rate
+FAR_BATCH = 4.0  # of the critical batch
 
 
 def worth(repeats: float) -> float:
     """How many passes over new text as many passes over the same text are worth: ``1 + R* (1 - e^(-(n - 1) / R*))``
-    (Muennighoff et al. 2023, arXiv 2305.16264, section 3.1, R* = 15.39).
+    (Muennighoff et al. 2023, arXiv 2305.16264, eq. 5).
 
     >>> round(worth(4), 2), round(worth(1000), 1)
     (3.73, 16.4)
     """
-    return 1 + HALF_LIFE * (1 - math.exp(-(repeats - 1) / HALF_LIFE)) if repeats > 1 else repeats
+    star = scaling_laws.REPEATED_DATA
+    return 1 + star * (1 - math.exp(-(repeats - 1) / star)) if repeats > 1 else repeats
 
 
 def repeats(facts: Facts) -> Iterator[Warning]:
@@ -107,4 +109,30 @@ def learning_rate(facts: Facts) -> Iterator[Warning]:
     )
 
 
-LOOKS = (repeats, tokens_per_parameter, no_dropout, learning_rate)
+def batch(facts: Facts) -> Iterator[Warning]:
+    """A batch so large that most of its sequences say the same. For the same loss a batch of B tokens takes
+    ``1 + B / critical`` times the tokens that a small one takes; ``2.1e8 / loss^4.76`` tokens are critical (Kaplan et al.
+    2020, arXiv 2001.08361, section 5.1). The lowest loss that can be expected gives the largest critical batch; what the
+    laws of scaling say of very short trainings, far above 4 nats, they were never fitted to.
+    """
+    length, train = facts.lengths, facts.config.train
+    if not length.tokens_seen or train.init_from is not None:
+        return
+    loss = min(4.0, scaling_laws.loss(facts.parameters.total, length.tokens_seen, length.tokens).low)
+    critical = 2.1e8 / loss**4.76
+    times = length.tokens_per_step / critical
+    if times < FAR_BATCH:
+        return
+    fewer = max(1, round(critical / facts.config.model.block_size))
+    yield Warning(
+        "warning",
+        "the batch is far larger than what a step can learn from",
+        f"{length.tokens_per_step:,} tokens a step; at a loss of {loss:.2g} nats about {units.count(critical)} are "
+        f"critical (Kaplan et al. 2020, arXiv 2001.08361, section 5.1): "
+        f"{times / (1 + times):.0%} of the tokens teach nothing new",
+        f"train.batch_size={fewer} with more steps",
+        lost=times / (1 + times),
+    )
+
+
+LOOKS = (repeats, tokens_per_parameter, no_dropout, learning_rate, batch)

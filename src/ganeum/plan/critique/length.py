@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ganeum import units
 from ganeum.plan.critique.facts import Facts, Warning
 
-LONG_HOURS = 4  # at the device's full peak, which nothing reaches
+LONG_HOURS = 10
 USUAL_MFU = 0.4
 LARGE_BATCH = 8  # sequences: from here on steps and windows cannot be confused by chance
 OFTEN, TOO_OFTEN, ENOUGH = 0.25, 0.5, 0.05  # of the run, spent on something else
@@ -52,20 +52,22 @@ def warm_up(facts: Facts) -> Iterator[Warning]:
 
 
 def long(facts: Facts) -> Iterator[Warning]:
-    """More than hours even if the device did nothing but multiply."""
-    peak = facts.device.peak(facts.precision)
-    if facts.total_flops is None or not peak:
+    """Half a day and more."""
+    peak, steps = facts.device.peak(facts.precision), facts.lengths.steps
+    if facts.total_flops is None or not peak or not steps:
         return
-    seconds = facts.total_flops / peak
-    if seconds < LONG_HOURS * 3600:
+    least = facts.total_flops / peak
+    expected = facts.step_s * steps if facts.step_s else least / USUAL_MFU
+    if expected < LONG_HOURS * 3600:
         return
     yield Warning(
         "warning",
         "it will take long",
-        f"{units.flops(facts.total_flops)} at this device's {units.flops(peak)}/s are {units.duration(seconds)} at the "
-        f"very least, and about {units.duration(seconds / USUAL_MFU)} at the {USUAL_MFU:.0%} of it that is usual",
-        "fewer steps, a smaller model, or a GPU",
-        lost=1 - LONG_HOURS * 3600 / seconds,
+        f"{units.flops(facts.total_flops)} at this device's {units.flops(peak)}/s are {units.duration(least)} at the "
+        f"very least, and about {units.duration(expected)} at the {least / expected:.0%} of it that is "
+        + ("expected" if facts.step_s else "usual"),
+        "fewer steps, a smaller model, or a faster device (--gpu NAME plans for another)",
+        lost=1 - LONG_HOURS * 3600 / expected,
     )
 
 
