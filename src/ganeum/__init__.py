@@ -6,18 +6,16 @@ As a library: `from ganeum import train, plan, load_run` (docs/library.md). Impo
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from ganeum.config.load import load as load_config
     from ganeum.plan.library import plan
     from ganeum.train.callbacks import Callback, StopTraining
     from ganeum.train.library import load_run, train
 
 __all__ = ["Callback", "StopTraining", "__version__", "load_config", "load_run", "plan", "train"]
-
-__version__ = version("ganeum")
 
 _PLACES = {
     "Callback": ("ganeum.train.callbacks", "Callback"),
@@ -31,6 +29,10 @@ def __getattr__(name: str) -> Any:
     """The names of the library, each from its room once somebody asks for it."""
     if name in ("plan", "train"):  # rooms that can be called
         return import_module(f"ganeum.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ganeum")
     if name not in _PLACES:
         raise AttributeError(f"module 'ganeum' has no attribute {name!r}")
     room, attribute = _PLACES[name]

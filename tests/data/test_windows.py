@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ganeum.data.windows import Offsets, Permutation, Windows
+from ganeum.data.order import Offsets, Permutation
+from ganeum.data.windows import Windows
 
 
 def test_document_000_has_254_steps_an_epoch() -> None:

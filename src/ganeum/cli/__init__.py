@@ -59,10 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit:
+        raise
     except BaseException as error:  # a library in Rust ends with an exception that is no Exception
         from ganeum.hardware import limits
 
-        if isinstance(error, SystemExit) or (told := limits.no_thread(error)) is None:
+        if (told := limits.no_thread(error)) is None:
             raise
         print(told, file=sys.stderr)
         sys.exit(2)

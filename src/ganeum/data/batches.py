@@ -7,7 +7,8 @@ import torch
 
 from ganeum.config.schema import Data
 from ganeum.data.corpus import Tokens, file_of, too_short
-from ganeum.data.windows import Indices, Offsets, Permutation, Windows
+from ganeum.data.order import Indices, Offsets, Permutation
+from ganeum.data.windows import Windows
 from ganeum.errors import DataError
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ganeum.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 META = "meta.json"
 PRODUCTS = ("train.bin", "val.bin", "tokenizer", META)  # in the order in which they take their places
@@ -79,6 +80,8 @@ class Meta(_Frozen):
     @property
     def numpy_dtype(self) -> npt.DTypeLike:
         """The dtype of the ``.bin`` files."""
+        import numpy as np
+
         return np.dtype(self.dtype).newbyteorder("<")
 
     @classmethod

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 import ganeum
 from ganeum.hardware import machine, nvml
 
@@ -73,6 +71,8 @@ def environment(seed: int | None = None, directory: Path | str = ".", source: Pa
         cpu {name, cores, memory_gib}, gpus [{name, memory_gib, capability}], driver, variables (those that change how
         torch computes), command, seed.
     """
+    from dotenv import dotenv_values
+
     directory = Path(directory)
     own, around = _checkout_of(source or Path(ganeum.__file__).parent), _top(directory)
     hidden = secrets(os.environ, dotenv_values(directory / ".env") if (directory / ".env").is_file() else {})
