@@ -110,10 +110,11 @@ def learning_rate(facts: Facts) -> Iterator[Warning]:
 
 
 def batch(facts: Facts) -> Iterator[Warning]:
-    """A batch so large that most of its sequences say the same. For the same loss a batch of B tokens takes
-    ``1 + B / critical`` times the tokens that a small one takes; ``2.1e8 / loss^4.76`` tokens are critical (Kaplan et al.
-    2020, arXiv 2001.08361, section 5.1). The lowest loss that can be expected gives the largest critical batch; what the
-    laws of scaling say of very short trainings, far above 4 nats, they were never fitted to.
+    """A batch so large that most of its sequences say the same.
+
+    For the same loss a batch of B tokens takes ``1 + B / critical`` times the tokens that a small one takes, and
+    ``2.1e8 / loss^4.76`` tokens are critical (Kaplan et al. 2020, arXiv 2001.08361, section 5.1). The lowest loss that
+    can be expected gives the largest critical batch; far above 4 nats the laws of scaling were never fitted.
     """
     length, train = facts.lengths, facts.config.train
     if not length.tokens_seen or train.init_from is not None:
