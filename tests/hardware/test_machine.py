@@ -140,7 +140,7 @@ def test_a_measured_peak_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert 1e8 < rate < 1e15
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     assert {"fp32": rate} == peaks.remembered(cpu.name)
-    peaks._remember({peaks._key(cpu.name, torch.get_num_threads()): {"fp32": 1e30}})
+    peaks.remember(peaks._file(), {peaks._key(cpu.name, torch.get_num_threads()): {"fp32": 1e30}})
     assert measure_peak("fp32", cpu.name) == 1e30
 
 

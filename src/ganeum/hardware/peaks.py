@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -57,13 +58,17 @@ def _read() -> dict[str, dict[str, float]]:
 def remembered(cpu: str, environment: Mapping[str, str] = os.environ) -> dict[str, float]:
     """Precision → best rate seen on this CPU with this torch, FLOP per second; empty before the first measurement.
 
-    Without asking torch, which number of threads it will take is a guess: OMP_NUM_THREADS, or the physical cores, or
-    the logical ones.
+    Without asking torch, which number of threads it will take is a guess (:func:`thread_guesses`).
     """
-    threads = environment.get("OMP_NUM_THREADS", "")
-    guesses = [int(threads)] if threads.isdigit() else [psutil.cpu_count(logical=False), psutil.cpu_count()]
     known = _read()
-    return next((known[key] for n in guesses if n and (key := _key(cpu, n)) in known), {})
+    return next((known[key] for n in thread_guesses(environment) if (key := _key(cpu, n)) in known), {})
+
+
+def thread_guesses(environment: Mapping[str, str] = os.environ) -> list[int]:
+    """How many threads torch takes, best guess first: OMP_NUM_THREADS; or the physical cores, or the logical ones."""
+    threads = environment.get("OMP_NUM_THREADS", "")
+    found = [int(threads)] if threads.isdigit() else [psutil.cpu_count(logical=False), psutil.cpu_count()]
+    return [number for number in found if number]
 
 
 def measure_peak(precision: str, cpu: str) -> float:
@@ -94,13 +99,12 @@ def measure_peak(precision: str, cpu: str) -> float:
     key, known = _key(cpu, torch.get_num_threads()), _read()
     rate = max(rate, known.get(key, {}).get(precision, 0.0))
     known[key] = known.get(key, {}) | {precision: rate}
-    _remember(known)
+    remember(_file(), known)
     return rate
 
 
-def _remember(known: dict[str, dict[str, float]]) -> None:
-    """Written whole or not at all; a cache that cannot be written costs only the next measurement."""
-    path = _file()
+def remember(path: Path, known: dict[str, Any]) -> None:
+    """Write JSON whole or not at all; a cache that cannot be written costs only the next measurement."""
     temporary = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from ganeum.hardware import rates
 from ganeum.hardware.device import Device
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
-from ganeum.plan.time import roofline, work
+from ganeum.plan.time import loads, measured, roofline, work
 
 CATALOGUE = "catalogue, not measured"
-LOW, HIGH = 0.75, 1.4  # of what the catalogue says; docs/time.md holds it against published figures
+PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
+# What is expected lies between these shares of the estimate. docs/time.md holds them against measurements.
+MARGIN = {"calibrated": (0.83, 1.2), "akin": (0.6, 1.6), "catalogue": (0.75, 1.35)}
+USUAL_SHARE, BEST_SHARE, WORST_SHARE = 0.4, 0.75, 0.15  # of a CPU's peak, in a whole step
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one optimizer step, or, for any purpose but training, of one micro-batch's forward pass.
+    """Seconds of one optimizer step, or, for evaluation and inference, of one micro-batch's forward pass.
 
     Attributes:
         step_s: expected.
         low, high: what it should lie between.
-        parts: seconds of matmul, attention, elementwise, loss, optimizer, data, and launches (what the host adds).
-        tokens_per_second: of the decoder's tokens, and of the encoder's where there is one.
+        parts: seconds of matmul, attention, elementwise, loss, optimizer, data, and launches (what starting each kernel
+            and Python add); those that are there. They add up to ``step_s``.
+        tokens_per_second: the decoder's and, where there is one, the encoder's.
         source: where the rates come from.
     """
 
@@ -32,23 +38,59 @@ class StepTime:
     tokens_per_second: float
     source: str
 
+    def mfu(self, flops_per_step: float, peak: float) -> float:
+        """Share of the device's dense peak (FLOP per second) that the work the model needs comes to."""
+        return flops_per_step / (self.step_s * peak)
+
 
 def of(architecture: Architecture, execution: Execution, device: Device) -> StepTime | None:
-    """The time of a step on ``device``; None where its rates are not known.
+    """The time of a step on ``device``, by the best that is known of it: its calibration, the catalogue's figures for
+    a GPU, a CPU's peak. None where none of them is, and for ``generation``, which has no step.
 
     Args:
-        architecture: what is trained.
+        architecture: what is run.
         execution: how; ``execution.kind`` is the device's.
     """
-    pieces = work.of(architecture, execution)
-    parts = roofline.seconds(pieces, execution, device)
-    if parts is None:
+    if execution.purpose == "generation":
         return None
-    return _step_time(execution, parts, LOW, HIGH, CATALOGUE)
+    calibration = None if execution.compiled else rates.remembered(device.name, device.kind)
+    if calibration is not None:
+        parts = measured.seconds(loads.of(architecture, execution), calibration)
+        if parts is not None:
+            margin = MARGIN["calibrated" if _as_measured(architecture, execution) else "akin"]
+            return _step_time(execution, parts, margin, f"calibrated on this machine {calibration.date}")
+    if device.kind != "cpu":
+        parts = roofline.seconds(work.of(architecture, execution), execution, device)
+        if parts is None:
+            return None
+        low, high = MARGIN["catalogue"]
+        unsure = max(device.peak_uncertainty, device.bandwidth_uncertainty)
+        return _step_time(execution, parts, (low / (1 + unsure), high * (1 + unsure)), CATALOGUE)
+    peak = device.peak("fp32" if execution.precision == "tf32" else execution.precision)
+    if not peak:
+        return None
+    products = {"matmul": measured.flops(loads.of(architecture, execution)) / (USUAL_SHARE * peak)}
+    return _step_time(execution, products, (USUAL_SHARE / BEST_SHARE, USUAL_SHARE / WORST_SHARE), PEAK_ALONE)
 
 
-def _step_time(execution: Execution, parts: dict[str, float], low: float, high: float, source: str) -> StepTime:
+def _as_measured(architecture: Architecture, execution: Execution) -> bool:
+    """Whether the very modules were timed that run: ours, in their own attention."""
+    short = execution.kind != "cpu" or execution.length <= loads.OWN_KERNEL
+    return architecture.implementation == "ganeum" and short and execution.lora.rank is None
+
+
+def evaluation_s(architecture: Architecture, execution: Execution, device: Device, *, sequences: int) -> float | None:
+    """Seconds of one evaluation on so many sequences of the validation set; None where no time is known.
+
+    Args:
+        execution: with ``purpose="evaluation"`` and the evaluation's own ``micro_batch_size``.
+    """
+    one = of(architecture, execution, device)
+    return None if one is None else math.ceil(sequences / execution.micro_batch_size) * one.step_s
+
+
+def _step_time(execution: Execution, parts: dict[str, float], margin: tuple[float, float], source: str) -> StepTime:
     step_s = sum(parts.values())
     micro = execution.accumulation if execution.purpose == "training" else 1
     tokens = execution.micro_batch_size * (execution.length + execution.source_length) * micro
-    return StepTime(step_s, low * step_s, high * step_s, parts, tokens / step_s, source)
+    return StepTime(step_s, margin[0] * step_s, margin[1] * step_s, parts, tokens / step_s, source)

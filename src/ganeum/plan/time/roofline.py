@@ -26,35 +26,36 @@ TILE_S = 4e-6  # the last wave of a product's tiles, which does not fill the dev
 DISPATCH_S = {False: 9e-6, True: 3e-6}  # the host's time for a kernel, of torch's operators and of a compiled graph
 
 
-def seconds(pieces: Iterable[Piece], execution: Execution, device: Device) -> dict[str, float] | None:
-    """Seconds of a step by part, ``launches`` what the host adds; None where the card's rates are not known."""
+def seconds(pieces: Iterable[tuple[Piece, float]], execution: Execution, device: Device) -> dict[str, float] | None:
+    """Seconds of a step by part, ``launches`` what the host adds; None where the card's rates are not known.
+
+    Args:
+        pieces: each with how often it is done.
+    """
     peak, bandwidth = device.peak(execution.precision), device.memory_bandwidth_gb_s
     if not peak or not bandwidth:
         return None
-    capability = device.capability or (8, 0)
+    reachable = bandwidth * 1e9 * BANDWIDTH
     found: dict[str, float] = {}
     kernels = 0.0
-    for piece in pieces:
+    for piece, often in pieces:
         if isinstance(piece, Product):
-            taken = _product(piece, execution, peak, bandwidth * 1e9 * BANDWIDTH, capability)
-            count = 1.0
+            taken, count = _product(piece, execution, peak, reachable, device.capability or (8, 0)), 1.0
         else:
-            moved = piece.fused if execution.compiled and piece.part != "optimizer" else piece.bytes
-            taken, count = piece.numbers * moved / (bandwidth * 1e9 * BANDWIDTH), float(piece.kernels)
-            if execution.compiled:
-                count = 1.0
-            if piece.part == "data":
-                count = 2.0
-        found[piece.part] = found.get(piece.part, 0.0) + taken * piece.times
-        kernels += count * piece.times
-    busy, queued = sum(found.values()), kernels * DISPATCH_S[execution.compiled]
-    return found | {"launches": max(0.0, queued - busy)}
+            fused = execution.compiled and piece.part not in ("optimizer", "data")
+            taken = piece.numbers * (piece.fused if fused else piece.bytes) / reachable
+            count = 1.0 if fused else piece.kernels
+        found[piece.part] = found.get(piece.part, 0.0) + taken * piece.times * often
+        kernels += count * piece.times * often
+    queued = kernels * DISPATCH_S[execution.compiled]
+    return found | {"launches": max(0.0, queued - sum(found.values()))}
 
 
 def _product(piece: Product, execution: Execution, peak: float, bandwidth: float, capability: tuple[int, int]) -> float:
+    """Seconds of one product; a kernel for attention is one with it."""
     if piece.part == "attention" and execution.attention != "eager":
         share = FLASH.get(capability, USUAL_FLASH) if execution.attention == "flash" else EFFICIENT
         return piece.flops / (peak * share)
-    wide = 2.0 if execution.half or execution.weights != "fp32" else 4.0
-    reach = REACHED.get(capability, USUAL_REACH)
-    return piece.flops / (peak * reach) + OPERANDS * piece.numbers * wide / bandwidth + TILE_S
+    width = 2.0 if execution.half or execution.weights != "fp32" else 4.0
+    reached = REACHED.get(capability, USUAL_REACH)
+    return piece.flops / (peak * reached) + OPERANDS * piece.numbers * width / bandwidth + TILE_S
