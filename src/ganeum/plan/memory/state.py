@@ -176,24 +176,29 @@ def _plain(architecture: Architecture, execution: Execution) -> State:
 
 
 def _update(architecture: Architecture, execution: Execution, moved: tuple[Weight, ...]) -> float:
-    """What one update computes on the way.
+    """What one update computes on the way, beside the weights' gradients.
 
-    torch's fused AdamW: nothing. Ours otherwise: at most nine numbers in fp32 for each weight of the piece that is
-    under way (step/optimizers.py): a part of one weight, Muon's stack of matrices, Adafactor's whole weight.
+    torch's fused AdamW, its SGD and bitsandbytes': nothing. Ours (step/optimizers.py) otherwise: at most nine numbers
+    in fp32 for each weight of the piece that is under way: a part of one weight, Muon's stack of matrices, Adafactor's
+    whole weight. Those of torch and transformers go weight by weight: Adafactor makes two numbers in fp32 of each, and
+    of half-precision ones two more; Muon one and, in bf16, two and three squares of the matrix's shorter side.
     """
-    ours = architecture.implementation == "ganeum"
-    if execution.optimizer == "adamw" and not (ours and (execution.weights != "fp32" or execution.offload != "none")):
-        return 0.0
+    optimizer, half = execution.optimizer, execution.weights != "fp32"
     largest = max(weight.each for weight in moved)
-    matrices = max((weight.each for weight in moved if weight.role in ("matrix", "adapter")), default=0)
-    stack = max(
-        (min(STACK, weight.size) for weight in moved if weight.role in ("matrix", "adapter")), default=0
-    )  # of equal matrices
-    if execution.optimizer == "muon":
-        return UPDATE * 4.0 * max(matrices, stack, min(PIECE, largest) if execution.weights == "bf16" else 0)
-    if execution.optimizer == "adafactor":
-        return UPDATE * 4.0 * largest
-    return UPDATE * 4.0 * min(PIECE, largest) if ours else 0.0
+    matrices = [weight for weight in moved if weight.role in ("matrix", "adapter")]
+    if architecture.implementation == "transformers":
+        if optimizer == "adafactor":
+            return (16.0 if half else 8.0) * largest
+        if optimizer == "muon":
+            return max((8.0 * weight.each + 6.0 * min(weight.shape) ** 2 for weight in matrices), default=0.0)
+        return 0.0
+    if optimizer == "adamw" and not half and execution.offload == "none":
+        return 0.0
+    piece = min(PIECE, largest)
+    if optimizer == "muon":
+        stacks = [max(weight.each, min(STACK, weight.size)) for weight in matrices]
+        piece = max(*stacks, piece if half else 0) if stacks else piece
+    return UPDATE * 4.0 * (largest if optimizer == "adafactor" else piece)
 
 
 def _zero(architecture: Architecture, execution: Execution) -> State:

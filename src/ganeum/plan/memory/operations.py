@@ -1,0 +1,346 @@
+"""What torch's operations keep for their gradient: matrices, norms, activation functions, dropout, attention.
+
+Each function is one operation of the library as a model's code calls it, on tensors that have a size and no content.
+B = micro_batch_size, H = heads, D = head_dim, T = queries' length, S = keys' length; wide = bytes of a number.
+Sources: torch's tools/autograd/derivatives.yaml for what a gradient needs, aten/src/ATen/autocast_mode.h for formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ganeum.plan.architecture import Architecture, Linear, Norm
+from ganeum.plan.execution import Execution
+from ganeum.plan.memory.replay import Gradient, Ledger, Tape, Tensor
+
+QUANTIZED = ("int8", "nf4")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of one attention. ``ordered``: keys and values lie in memory head by head, as a cache copies them; projections
+    are views that do not."""
+
+    batch: int
+    heads: int
+    rows: int
+    columns: int
+    ordered: bool = False
+
+    @property
+    def scores(self) -> float:
+        """Numbers in all T × S squares."""
+        return float(self.batch * self.heads * self.rows * self.columns)
+
+
+class Learnt(Gradient):
+    """A weight's gradient: complete when every use has added to it, and then one with that of earlier micro-batches."""
+
+    __slots__ = ("kept", "turned", "uses")
+
+    def __init__(self, numbers: float, wide: float) -> None:
+        super().__init__(numbers, wide)
+        self.kept: Tensor | None = None
+        self.turned = False  # whether a matrix product made it: a view, to which torch adds in a new tensor
+        self.uses = 0
+
+    def add(self, tensor: Tensor | None) -> None:
+        if self.tensor and self.turned:
+            self.tensor = Tensor(self.tensor.ledger, self.tensor.part, self.numbers, self.wide, 1)
+            self.turned = False
+        super().add(tensor)
+        self.uses -= 1
+        if not self.uses:
+            self.kept, self.tensor = self.kept or self.tensor, None
+
+
+class Graph(Tape):
+    """A tape on which weights have names: one that is used twice gets one gradient."""
+
+    def __init__(self, ledger: Ledger, *, recording: bool) -> None:
+        super().__init__(ledger, recording=recording, accumulating=False)
+        self.weights: dict[str, Tensor] = {}
+        self.part = "embedding"
+
+    @contextmanager
+    def counted_as(self, part: str) -> Iterator[None]:
+        """What is kept meanwhile is of this part."""
+        before, self.part = self.part, part
+        yield
+        self.part = before
+
+    def weight(self, name: str, numbers: float, wide: float, *, frozen: bool = False) -> Tensor:
+        """A parameter; its own bytes are counted with the state (state.py)."""
+        if name not in self.weights:
+            self.weights[name] = weight = Tensor(self.ledger, "weights", numbers, wide, 0)
+            weight.gradient = None if frozen else Learnt(numbers, wide)
+        return self.weights[name]
+
+    def operation(
+        self,
+        inputs: Sequence[Tensor],
+        numbers: float,
+        wide: float,
+        *,
+        saved: Sequence[Tensor | None] = (),
+        keeps_output: bool = False,
+        temporary: float = 0.0,
+        before: float = 0.0,
+    ) -> Tensor:
+        """One operation.
+
+        Args:
+            inputs: of which a gradient is wanted where something is learnt behind them.
+            numbers: of the output, ``wide`` bytes each.
+            saved: what its gradient needs; ``keeps_output``: the output too.
+            temporary: bytes that the gradient needs on the way; ``before``: that the operation does.
+        """
+        on_the_way = self.tensor("workspace", before, 1.0)
+        out = self.tensor(self.part, numbers, wide)
+        del on_the_way
+        return self.recorded_as(out, inputs, (*saved, out) if keeps_output else saved, temporary)
+
+    def recorded_as(
+        self,
+        out: Tensor,
+        inputs: Sequence[Tensor],
+        saved: Sequence[Tensor | None],
+        temporary: float = 0.0,
+        same: bool = False,
+    ) -> Tensor:
+        """``out`` with its way back; ``same``: inputs as large as ``out`` get its very gradient."""
+        into = [x.gradient for x in inputs if x.gradient]
+        if not self.recording or not into:
+            return out
+        arrived, moment = Gradient(out.numbers, out.wide), f"backward of {self.ledger.moment.split(' of ')[-1]}"
+        for to in into:
+            if isinstance(to, Learnt):
+                to.uses += 1
+
+        def backward(saved: Sequence[Tensor | None] = saved) -> None:
+            self.ledger.moment = moment
+            d = arrived.taken()
+            on_the_way = self.tensor("workspace", temporary, 1.0)
+            new = [
+                d if same and (to.numbers, to.wide) == (arrived.numbers, arrived.wide) else self._empty(to)
+                for to in into
+            ]
+            del d, on_the_way
+            for to in into:
+                to.add(new.pop(0))
+
+        out.gradient = arrived
+        self.recorded.append(backward)
+        return out
+
+    def _empty(self, gradient: Gradient) -> Tensor:
+        part = "gradients" if isinstance(gradient, Learnt) else "workspace"
+        return self.tensor(part, gradient.numbers, gradient.wide)
+
+
+class Operations:
+    """The operations under one precision, on one kind of device."""
+
+    def __init__(self, graph: Graph, architecture: Architecture, execution: Execution) -> None:
+        self.graph, self.execution, self.cpu = graph, execution, execution.kind == "cpu"
+        self.training = execution.purpose == "training"
+        self.wide = 4.0 if execution.weights == "fp32" else 2.0  # of weights that are not quantized
+        self.autocast = execution.half and execution.weights == "fp32"
+        self.frozen = execution.lora.rank is not None
+        self.t5 = architecture.family in ("t5", "mt5", "umt5")
+
+    def cast(self, x: Tensor, wide: float) -> Tensor:
+        """A copy in another format; itself where it is in that already."""
+        return x if x.wide == wide else self.graph.operation((x,), x.numbers, wide)
+
+    def factor(self, x: Tensor) -> Tensor:
+        """What autocast makes of a product's input."""
+        return self.cast(x, 2.0) if self.autocast else x
+
+    def linear(self, x: Tensor, name: str, linear: Linear, *, inside: bool = True) -> Tensor:
+        """(…, inputs) → (…, outputs). ``inside``: of a block, where adapters sit and weights are quantized."""
+        y = self._product(x, name, linear, frozen=self.frozen, quantized=inside and self.execution.weights in QUANTIZED)
+        lora = self.execution.lora
+        if lora.rank is None or not inside or (lora.targets == "attention" and "attention" not in linear.name):
+            return y
+        narrow = self._product(x, f"{name}.A", Linear("A", linear.inputs, lora.rank))
+        return self.add(y, self.scale(self._product(narrow, f"{name}.B", Linear("B", lora.rank, linear.outputs))))
+
+    def _product(
+        self, x: Tensor, name: str, linear: Linear, *, frozen: bool = False, quantized: bool = False
+    ) -> Tensor:
+        outputs = x.numbers / linear.inputs * linear.outputs
+        x = self.factor(x)
+        if quantized:  # made wide for this product, and again for the gradient
+            work = 2.0 * linear.weights
+            return self.graph.operation((x,), outputs, x.wide, temporary=work, before=work)
+        weight = self.graph.weight(name, linear.weights, self.wide, frozen=frozen)
+        learnt = [weight]
+        if isinstance(weight.gradient, Learnt):
+            weight.gradient.turned = not self.autocast
+        if self.autocast:
+            learnt = [self._copy_of(weight)]
+        if linear.bias:
+            learnt.append(self.graph.weight(f"{name}.bias", linear.outputs, self.wide, frozen=frozen))
+        return self.graph.operation((x, *learnt), outputs, x.wide, saved=(x if learnt[0].gradient else None, learnt[0]))
+
+    def _copy_of(self, weight: Tensor) -> Tensor:
+        """autocast keeps its copies of what is learnt until the forward pass has ended."""
+        with self.graph.counted_as("copies"):
+            copy = self.graph.operation((weight,), weight.numbers, 2.0)
+        if weight.gradient:
+            self.graph.copies.append(copy)
+        return copy
+
+    def embedding(self, name: str, numbers: float, outputs: float) -> Tensor:
+        """Looked-up rows; their gradient is a whole table."""
+        return self.graph.operation(
+            (self.graph.weight(name, numbers, self.wide, frozen=self.frozen),), outputs, self.wide
+        )
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """A sum, in the wider format."""
+        out = self.graph.tensor(self.graph.part, max(x.numbers, y.numbers), max(x.wide, y.wide))
+        return self.graph.recorded_as(out, (x, y), (), same=True)
+
+    def add_in_place(self, x: Tensor, y: Tensor) -> Tensor:
+        """``y``, which may be smaller, is added to ``x``, a tensor of nobody else's."""
+        if not y.gradient:
+            return x
+        return self.graph.recorded_as(x, (x, y), (), same=True)
+
+    def multiply(self, x: Tensor, y: Tensor) -> Tensor:
+        """A product of equally many numbers; each is the other's gradient."""
+        return self.graph.operation((x, y), x.numbers, max(x.wide, y.wide), saved=(x, y))
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Times a number; or the same numbers in another order."""
+        return self.graph.operation((x,), x.numbers, x.wide)
+
+    def dropout(self, x: Tensor, share: float) -> Tensor:
+        """A CPU keeps a mask as wide as what it masks, CUDA one byte a number (aten/src/ATen/native/Dropout.cpp)."""
+        if not share or not self.training:
+            return x
+        mask = self.graph.tensor(self.graph.part, x.numbers, x.wide if self.cpu else 1.0)
+        return self.graph.operation((x,), x.numbers, x.wide, saved=(mask,))
+
+    def norm(self, x: Tensor, name: str, norm: Norm) -> Tensor:
+        """LayerNorm is one kernel; RMSNorm is written in the models' Python, in fp32."""
+        rows, graph = x.numbers / norm.width, self.graph
+        scale = graph.weight(name, norm.width, self.wide, frozen=self.frozen)
+        if norm.mean:
+            x = self.cast(x, 4.0) if self.autocast and not self.cpu else x
+            moments = graph.tensor(graph.part, 2 * rows, 4.0)
+            bias = [graph.weight(f"{name}.bias", norm.width, self.wide, frozen=self.frozen)] if norm.bias else []
+            return graph.operation((x, scale, *bias), x.numbers, x.wide, saved=(x, moments))
+        wide = self.cast(x, 4.0)
+        root = graph.operation((self._mean_square(wide, rows),), rows, 4.0, keeps_output=True)
+        source = x if self.t5 else wide  # T5 multiplies what came in, the others its copy in fp32
+        normed = graph.operation((source, root), x.numbers, 4.0, saved=(source, root), temporary=4.0 * x.numbers)
+        del source, wide, root
+        normed = self.cast(normed, self.wide if self.t5 else x.wide)
+        out = max(normed.wide, self.wide)
+        return graph.operation((normed, scale), x.numbers, out, saved=(normed,), temporary=out * x.numbers)
+
+    def _mean_square(self, x: Tensor, rows: float) -> Tensor:
+        square = self.graph.operation((x,), x.numbers, 4.0, saved=(x,), temporary=x.size)
+        return self.graph.operation((square,), rows, 4.0)
+
+    def activation(self, x: Tensor, function: str) -> Tensor:
+        """One kernel that keeps its input (ReLU: its output), but for gelu_new, which is written out in Python."""
+        if function == "gelu_new":
+            return self._gelu_new(x)
+        relu = function == "relu"
+        return self.graph.operation((x,), x.numbers, x.wide, saved=() if relu else (x,), keeps_output=relu)
+
+    def _gelu_new(self, x: Tensor) -> Tensor:
+        """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))); autocast on CUDA takes the power in fp32."""
+        half, graph = self.scale(x), self.graph
+        wide = self.cast(x, 4.0) if self.autocast and not self.cpu else x
+        cube = graph.operation((wide,), x.numbers, wide.wide, saved=(wide,), temporary=2 * wide.size)
+        inside = self.scale(self.add(x, self.scale(cube)))
+        del cube, wide
+        bent = graph.operation((inside,), x.numbers, inside.wide, keeps_output=True)
+        del inside
+        return self.multiply(half, self.scale(bent))
+
+    def softmax(self, scores: Tensor, wide: float, before: float = 0.0) -> Tensor:
+        """Over the last dimension, into numbers of ``wide`` bytes."""
+        return self.graph.operation((scores,), scores.numbers, wide, keeps_output=True, before=before)
+
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None = None, share: float = 0.0
+    ) -> Tensor:
+        """torch's scaled_dot_product_attention through the kernel that it chooses: (B, T, H·D).
+
+        Args:
+            bias: what is added to the scores, where something is.
+            share: dropped of the weights.
+        """
+        q, k, v = (self.factor(x) for x in (q, k, v))
+        bias = self.factor(bias) if bias is not None else None
+        if not self.training:
+            share = 0.0
+        if self.cpu and (share or (bias is not None and bias.gradient)):
+            return self._products(q, k, v, shape, bias, share)
+        return self._fused(q, k, v, shape, bias)
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None) -> Tensor:
+        """Keeps inputs, output, and one number for each row of scores: flash (Dao et al. 2022, arXiv 2205.14135), and
+        with a bias on CUDA the memory-efficient kernel, whose gradient of the bias is one for every score."""
+        sums = self.graph.tensor(self.graph.part, shape.batch * shape.heads * shape.rows, 4.0)
+        inputs = (q, k, v) if bias is None else (q, k, v, bias)
+        temporary = shape.scores * q.wide if bias is not None and bias.gradient else 0.0
+        return self.graph.operation(
+            inputs, q.numbers, q.wide, saved=(*inputs, sums), keeps_output=True, temporary=temporary
+        )
+
+    def _products(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None, share: float) -> Tensor:
+        """Plain products in fp32, which keep the T × S weights, and with dropout twice more
+        (aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math)."""
+        out = q.wide
+        wide = [self.cast(x, 4.0) for x in (q, k, v)]  # named to the end, like the scaled queries
+        scaled = self.scale(wide[0])
+        q, k, v = self._in_order(scaled, self.scale(wide[1]), wide[2], shape)
+        scores = self.graph.operation((q, k), shape.scores, 4.0, saved=(q, k))
+        if bias is not None:
+            scores = self.add_in_place(scores, bias)
+        weights = self.softmax(scores, 4.0, before=shape.scores)  # and a byte each: is a whole row masked?
+        del scores
+        y = self._weighted(self.dropout(weights, share), v, q.numbers)
+        if out < 4:  # the weights are returned in half precision too, and forgotten
+            y = self.graph.operation((y,), y.numbers, out, before=out * shape.scores)
+        return self.scale(y)
+
+    def eager(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        shape: Shape,
+        added: Sequence[Tensor] = (),
+        share: float = 0.0,
+        *,
+        softmax_in: float | None = None,
+    ) -> Tensor:
+        """The attention that models write out in Python: scores, scaled, with ``added`` (biases, a mask), softmax (in
+        numbers of ``softmax_in`` bytes, made like the values again), dropout, and the product with the values."""
+        q, k, v = self._in_order(*(self.factor(x) for x in (q, k, v)), shape)
+        weights = self.scale(self.graph.operation((q, k), shape.scores, q.wide, saved=(q, k)))
+        for bias in added:
+            weights = self.add(weights, bias)
+        weights = self.softmax(weights, softmax_in or weights.wide)
+        if softmax_in:
+            weights = self.cast(weights, q.wide)
+        return self.scale(self._weighted(self.factor(self.dropout(weights, share)), v, q.numbers))
+
+    def _in_order(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
+        """As a product of many matrices needs them: copies, unless there is one sequence only."""
+        if shape.batch == 1:
+            return q, k, v
+        return self.scale(q), *((k, v) if shape.ordered else (self.scale(k), self.scale(v)))
+
+    def _weighted(self, weights: Tensor, v: Tensor, numbers: float) -> Tensor:
+        return self.graph.operation((weights, v), numbers, v.wide, saved=(weights, v))
