@@ -190,19 +190,6 @@ def test_precision_and_batch_on_a_gpu() -> None:
     assert "about 27% of the step" in eighth[small]["figure"]
 
 
-def test_a_model_too_large_for_the_memory() -> None:
-    """What does not fit even one sequence at a time is said before it is tried."""
-    tiny = Device("a small GPU", "cuda", 2.0, 1.5, capability=(8, 6))
-    found = warned(ONE_BOOK, tiny)["it may not fit into the memory of a small GPU"]
-    # 16 · 162,247,680 + 2 · 123,532,032 + 16 · 32 · 50,304 + 4 · 50,304 · 768 + 32 · 768 · (12 · 36 + 16) bytes
-    assert found["figure"] == (
-        "about 2.83 GiB with 1 of 128 sequences at once (weights 0.83, gradients 0.60, optimizer 1.21, activations "
-        "0.01, loss 0.17); 1.50 GiB are usable"
-    )
-    assert found["try"].splitlines()[0].startswith("train.")
-    assert all(" GiB: " in line for line in found["try"].splitlines())
-
-
 def test_a_sensible_run_is_left_in_peace() -> None:
     """A run with enough text, no overlap and a context has nothing to mind."""
     config = Config(model=Model(vocab_size=8192), train=Train(batch_size=64, tokens=300e6))
