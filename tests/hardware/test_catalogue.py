@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 
 from ganeum.hardware import catalogue
@@ -175,6 +177,13 @@ def test_memory_is_what_torch_sees(name: str, gib: float) -> None:
     found = catalogue.find(name)
     assert found is not None
     assert 0.96 * gib < found.free_gib(found.memory_gib[0]) <= gib + 0.005
+
+
+def test_what_the_driver_keeps_where_nobody_wrote_it_down() -> None:
+    """The share assumed for it is the median of the cards where somebody did, within 1 %."""
+    written = [gpu.figures["reserved_mib"].value for gpu in catalogue.gpus() if "reserved_mib" in gpu.figures]
+    assert (10, 408, 609) == (len(written), min(written), max(written))
+    assert statistics.median(written) == pytest.approx(catalogue.RESERVED_MIB, rel=0.01)
 
 
 def test_every_number_has_a_source_and_no_source_is_idle() -> None:

@@ -28,8 +28,8 @@ SERIES = frozenset({"rtx", "gtx"})  # what a person leaves out: 4090
 SIZE = re.compile(r"\d+gb")
 FILES = ("geforce", "workstation", "datacentre", "laptop", "apple")
 FIGURES = ("sm_count", "boost_mhz", "memory_mib", "reserved_mib", "memory_bandwidth_gb_s", "power_w")
-# What the driver keeps of a card's memory where nobody has written it down: the median of the nine cards under Linux
-# whose `reserved_mib` the catalogue has (408 to 609).
+# What the driver keeps of a card's memory where nobody has written it down: about the median of the ten cards under
+# Linux whose `reserved_mib` the catalogue has (408 to 609).
 RESERVED_MIB = 470
 
 
