@@ -1,28 +1,244 @@
-"""What our own GPT (models/gpt.py) keeps of a micro-batch for the backward pass, and needs on the way."""
+"""Our own GPT and its training step (models/gpt.py, step/loss.py), as operations on a tape.
+
+Legend: B = sequences at once, T = tokens of each, N = B T, C = n_embd, Q, K = width of all queries, of all keys,
+H = heads, V = rows of the embedding, I = width inside the MLP. ``wide``: bytes of a number in a product, 2 or 4;
+``stream``: of one in the residual stream, which has the weights' format.
+"""
 
 from __future__ import annotations
 
-from ganeum.plan.architecture.parts import Architecture
+from functools import partial
+
+from ganeum.plan.architecture.parts import Architecture, Linear
 from ganeum.plan.execution import Execution
-from ganeum.plan.memory.parts import Activations
+from ganeum.plan.memory.replay import Gradient, Tape, Tensor
+
+# Numbers of the model that cannot be imported without torch; a test holds them together.
+KEEPS_WEIGHTS, BLOCK = 1024, 64  # models/cpu_attention.py: up to this context, in blocks of so many queries
+IN_CACHE = 100_000  # models/cpu_norm.py: numbers that a norm on a CPU takes at one time
 
 
-def activations(architecture: Architecture, execution: Execution) -> Activations:
-    """Bytes of one micro-batch."""
-    (block,) = architecture.blocks
-    (attention,) = block.attentions
-    tokens, wide = execution.micro_batch_size * execution.length, 2 if execution.half else 4
-    C = architecture.width
-    of_attention = wide * (C + 2 * attention.queries + 2 * attention.keys)
-    of_mlp = wide * (C + 2 * block.inside * (1 + block.gated))
-    layers = block.count if execution.purpose == "training" else 1
-    rows = min(execution.loss_chunk or tokens, tokens)
-    return Activations(
-        kept={
-            "attention": tokens * layers * of_attention,
-            "mlp": tokens * layers * of_mlp,
-            "norms": tokens * layers * 8.0 * C,
-            "embedding": 16.0 * tokens * C,
-        },
-        loss=16.0 * rows * architecture.rows,
-    )
+def buffers(architecture: Architecture) -> float:
+    """The cosines and sines of every place, in fp32 (models/rotary.py)."""
+    (attention,) = architecture.blocks[0].attentions
+    return 4.0 * (architecture.longest or 0) * attention.rotary_dim
+
+
+class OurGPT:
+    """``architecture`` run as ``execution`` says, on ``tape``."""
+
+    def __init__(self, architecture: Architecture, execution: Execution, tape: Tape) -> None:
+        self.tape, self.execution, self.architecture = tape, execution, architecture
+        (self.block,) = architecture.blocks
+        (self.attention,) = self.block.attentions
+        self.B, self.T = execution.micro_batch_size, execution.length
+        self.N = self.B * self.T
+        self.cpu = execution.kind == "cpu"
+        self.stream = 4 if execution.weights == "fp32" else 2
+        self.wide = 2 if execution.half else self.stream
+        self.dropout = architecture.dropout if execution.purpose == "training" else 0.0
+        self.modern = self.attention.positions == "rotary"
+        self.all = execution.lora.rank is None  # whether every weight is trained
+
+    def hidden(self) -> Tensor:
+        """The residual stream (N, C) behind the last norm."""
+        return self.norm(self.tape.layers(self.block.count, self.layer_checkpointed, self.embedding()))
+
+    def embedding(self) -> Tensor:
+        tape = self.tape
+        x = self.looked_up(self.N, self.architecture.rows)
+        if not self.modern:
+            x = tape.add("norms", x, self.looked_up(self.T, self.T))
+        x = self.dropped("norms", x)
+        tape.next_moment("backward of the embedding")
+        return x
+
+    def looked_up(self, numbers: int, rows: int) -> Tensor:
+        """``numbers`` rows of a table."""
+        tape, C = self.tape, self.architecture.width
+        x = tape.tensor("norms", numbers * C, self.stream)
+        if tape.recording and self.all:
+            x.gradient = arrived = Gradient(numbers * C, self.stream)
+
+            def backward() -> None:
+                d, table = arrived.taken(), tape.tensor("gradients", rows * C, self.stream)
+                del d
+                if self.architecture.tied and rows == self.architecture.rows:
+                    self.of_head.add(table)
+                    table = self.of_head.taken() or table
+                tape.weight_gradient(table)
+
+            tape.recorded.append(backward)
+        return x
+
+    def layer_checkpointed(self, x: Tensor) -> Tensor:
+        return self.tape.again(self.layer, x) if self.execution.checkpointing == "whole" else self.layer(x)
+
+    def layer(self, x: Tensor) -> Tensor:
+        tape = self.tape
+        x = tape.add("norms", x, self.dropped("attention", self.attend(self.norm(x))))
+        half = self.execution.checkpointing == "selective"
+        y = tape.again(self.feed_forward, x) if half else self.feed_forward(x)
+        return tape.add("norms", x, self.dropped("mlp", y))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.norm(x))
+
+    def norm(self, x: Tensor, part: str = "norms") -> Tensor:
+        tape = self.tape
+        statistics = tape.tensor("norms", x.numbers / self.architecture.width, 8)
+        piece = min(x.numbers, IN_CACHE) * 4 if self.cpu and self.modern else 0
+        extra = piece * (4 if piece == x.numbers * 4 else 5)
+        return tape.apply(part, x.numbers, x.wide, [x], keeps=(x, statistics), extra=extra, forward_extra=2 * piece)
+
+    def linear(self, part: str, x: Tensor, linear: Linear) -> Tensor:
+        tape, N, wide, held = self.tape, self.N, self.wide, self.stream
+        product = partial(tape.product, part, wide=wide, held=held)
+        y = product(x, linear.size, N * linear.outputs, trained=self.all)
+        rank = self.execution.lora.rank
+        if rank is None or (self.execution.lora.targets == "attention" and "attention" not in linear.name):
+            return y
+        if self.execution.lora.dropout and self.execution.purpose == "training":
+            x = self.dropped(part, x)
+        inner = product(x, rank * linear.inputs, N * rank)
+        added = product(inner, rank * linear.outputs, N * linear.outputs)
+        del inner
+        added = tape.apply(part, added.numbers, wide, [added])  # times alpha / rank
+        return tape.add(part, y, added)
+
+    def dropped(self, part: str, x: Tensor) -> Tensor:
+        if not self.dropout:
+            return x
+        mask = self.tape.tensor(part, x.numbers, x.wide if self.cpu else 1)
+        return self.tape.apply(part, x.numbers, x.wide, [x], keeps=(mask,))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        *into, down = self.block.mlp
+        if not self.block.gated:
+            return self.linear("mlp", self.activated(self.linear("mlp", x, into[0])), down)
+        gate, up = into
+        a, b = self.activated(self.linear("mlp", x, gate)), self.linear("mlp", x, up)
+        h = self.tape.apply("mlp", a.numbers, a.wide, [a, b], keeps=(a, b))
+        del a, b
+        return self.linear("mlp", h, down)
+
+    def activated(self, x: Tensor) -> Tensor:
+        return self.tape.apply("mlp", x.numbers, x.wide, [x], keeps=(x,))
+
+    def attend(self, x: Tensor) -> Tensor:
+        linear_qkv, linear_out = self.attention.linears
+        qkv = self.linear("attention", x, linear_qkv)
+        if self.cpu and self.T <= KEEPS_WEIGHTS and not self.dropout:
+            y = self.own_kernel(qkv)
+        else:
+            y = self.torchs_kernel(qkv)
+        return self.linear("attention", y, linear_out)
+
+    def own_kernel(self, qkv: Tensor) -> Tensor:
+        """models/cpu_attention.py."""
+        tape, N, B, T, H, wide = self.tape, self.N, self.B, self.T, self.attention.heads, self.wide
+        Q, K = self.attention.queries, self.attention.keys
+        copies = tape.tensor("attention", N * (Q + 2 * K), wide)
+        blocks, rest = divmod(T, BLOCK)
+        seen = BLOCK * BLOCK * blocks * (blocks + 1) / 2 + rest * T  # of the T × T square
+        weights = tape.tensor("attention", B * H * seen, wide)
+        one = B * H * min(BLOCK, T) * T * wide  # of the last block
+        turned = T * (Q + K) * 4 if self.modern else 0  # one sequence's queries and keys
+        roots = tape.tensor("attention", N * (H + self.attention.kv_heads) * self.modern, 4)
+        return tape.apply(
+            "attention",
+            N * Q,
+            wide,
+            [qkv],
+            keeps=(copies, weights, roots, qkv if self.modern else None),
+            extra=N * (Q + 2 * K) * wide + max(2 * one, 6 * turned),
+            forward_extra=one + B * turned * wide / 4,
+        )
+
+    def torchs_kernel(self, qkv: Tensor) -> Tensor:
+        tape, N, B, T, H, wide = self.tape, self.N, self.B, self.T, self.attention.heads, self.wide
+        Q, K = self.attention.queries, self.attention.keys
+        q, k, v = tape.split(qkv, (N * Q, N * K, N * K))
+        if self.modern:
+            q, k = self.turned(q), self.turned(k)
+        if self.cpu and not self.dropout:
+            sums = tape.tensor("attention", B * H * T, 4)
+            return tape.apply("attention", N * Q, wide, [q, k, v], keeps=(q, k, v, sums), keeps_result=True)
+        return self.plain(q, k, v)
+
+    def turned(self, x: Tensor) -> Tensor:
+        tape, before = self.tape, x.wide
+        normed = self.norm(tape.apply("attention", x.numbers, 4, [x]), "attention")  # in fp32, and no longer a view
+        x = tape.apply("attention", x.numbers, 4, [normed], forward_extra=4 * x.numbers, extra=4 * x.numbers)
+        del normed
+        return tape.cast(x, before)
+
+    def plain(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q kᵀ) v with every weight of the T × T square."""
+        tape, N, Q, wide = self.tape, self.N, self.attention.queries, self.wide
+        square = self.B * self.attention.heads * self.T * self.T
+        q, k, v = (tape.apply("attention", N * Q, 4, [x]) for x in (q, k, v))
+        scores = tape.apply("attention", square, 4, [q, k], keeps=(q, k))
+        weights = tape.apply("attention", square, 4, [scores], keeps_result=True, forward_extra=square)
+        del scores
+        y = tape.apply("attention", N * Q, 4, [d := self.dropped("attention", weights), v], keeps=(d, v))
+        del d, weights
+        return tape.cast(tape.apply("attention", N * Q, 4, [y]), wide)
+
+    def loss(self, hidden: Tensor) -> None:
+        """step/loss.py: a chunk of rows at a time, with both gradients made on the way."""
+        tape, N, C, V = self.tape, self.N, self.architecture.width, self.architecture.rows
+        half, trained = self.wide < 4, self.all
+        rows = min(self.execution.loss_chunk or N, N)
+        several = rows < N  # the numbers of the chunk before are let go of when those of the next are there
+        weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
+        d_hidden = tape.tensor("workspace", N * C, hidden.wide)
+        d_weight = tape.tensor("gradients", V * C, 4) if trained else None
+        h = tape.tensor("logits", rows * C, self.wide if self.wide < hidden.wide else 0)
+        before = tape.tensor("logits", rows * V, (4 + 2 * half) * several)
+        logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, 4 * half)]
+        p = tape.tensor("logits", rows * V, 4)
+        del before, logits
+        d = tape.tensor("logits", rows * V, 2 * half)
+        tape.tensor("logits", rows * C, 10 if half else 8)
+        if trained:
+            share = tape.tensor("logits", rows * C, self.wide)
+            tape.tensor("gradients", V * C, 6 if half else 4)
+            del share
+        del p, d, h
+        if d_weight and self.stream < 4:
+            d_weight = tape.tensor("gradients", V * C, self.stream)
+        del weight
+        self.of_head = Gradient(V * C, self.stream)
+        into = hidden.gradient
+        assert into
+        into.add(d_hidden)
+        if d_weight and self.architecture.tied:
+            self.of_head.add(d_weight)
+        elif d_weight:
+            tape.recorded.append(partial(tape.weight_gradient, d_weight))
+
+    def nats(self) -> None:
+        """The evaluation's form of the loss."""
+        tape, C, V = self.tape, self.architecture.width, self.architecture.rows
+        half, rows = self.wide < 4, min(self.execution.loss_chunk or self.N, self.N)
+        weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
+        nats = tape.tensor("logits", self.N, 4)
+        before = tape.tensor("logits", rows * V, 4 * (rows < self.N))
+        tape.tensor("logits", rows * V, self.wide + 4 * half + 4)
+        del before, weight, nats
+
+    def step(self) -> None:
+        """One micro-batch: forward, loss, and in training backward."""
+        ledger = self.tape.ledger
+        ledger.moment = "forward pass"
+        hidden = self.hidden()
+        self.tape.copies.clear()
+        ledger.moment = "loss"
+        if self.execution.purpose == "training":
+            self.loss(hidden)
+            del hidden
+            ledger.moment = "backward of the last norm"
+            self.tape.backward()
+        elif self.execution.purpose == "evaluation":
+            self.nats()
