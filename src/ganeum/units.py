@@ -80,3 +80,20 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def amount(text: str) -> float:
+    """A count as people type it: the other way round than :func:`count`.
+
+    >>> amount("1.5B"), amount("300M"), amount("130,520"), amount("2e9")
+    (1500000000.0, 300000000.0, 130520.0, 2000000000.0)
+
+    Raises:
+        ValueError: it is no number, or not above zero.
+    """
+    plain = text.strip().replace(",", "").replace("_", "")
+    unit = next((unit for unit, letter in _COUNTS if plain.lower().endswith(letter.lower())), 1.0)
+    number = float(plain[:-1] if unit > 1 else plain) * unit
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number

@@ -1,77 +1,140 @@
-"""`ganeum plan`: what a run needs, worked out before it starts and without torch."""
+"""`ganeum plan`: what a run needs, what fits, how long it takes, worked out before it starts and without torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 # `--max_iters 10` and its like are keys of the config: not options of ours, and not errors.
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 
+Purpose = Literal["training", "evaluation", "inference", "generation"]
+
 
 def command(
     words: Annotated[
-        list[str],
-        typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="a YAML file and keys to set on it", show_default=False),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG] [KEY=VALUE]...",
+            help="a YAML file and keys to set on it; or a model of Hugging Face's (a name, a directory, a config.json) "
+            "and how it is to be run: length=512 batch_size=16 optimizer=adafactor …",
+            show_default=False,
+        ),
+    ] = None,
     section: Annotated[
         str | None,
         typer.Option("--config-section", metavar="NAME", help="the one config to take of a file that holds several"),
     ] = None,
-    tokens: Annotated[int | None, typer.Option(min=1, help="tokens in the data, where it is not prepared yet")] = None,
+    gpu: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="a card of the catalogue (ganeum gpus) instead of this machine's device; twice: side by side; here: "
+            "this machine's",
+        ),
+    ] = None,
+    which_gpu: Annotated[
+        bool, typer.Option("--which-gpu", help="the cards that it fits on, the smallest first")
+    ] = False,
+    hours: Annotated[
+        float | None, typer.Option(metavar="H", help="how long it may train; without CONFIG: the model to train then")
+    ] = None,
+    parameters: Annotated[
+        str | None, typer.Option(metavar="N", help="without CONFIG: how large the model is to be")
+    ] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens",
+            metavar="N",
+            help="tokens in the data, where it is not prepared yet; without CONFIG: how many are to be seen (2B)",
+        ),
+    ] = None,
+    tokens_available: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="tokens of text that there are (1B); with CONFIG the same as --tokens"),
+    ] = None,
+    purpose: Annotated[Purpose | None, typer.Option(help="what for; without it training")] = None,
+    may_shorten: Annotated[
+        bool, typer.Option("--may-shorten", help="the context may be cut where nothing else makes it fit")
+    ] = False,
+    price_per_hour: Annotated[float | None, typer.Option(metavar="X", help="rent of the GPU, in any money")] = None,
+    price_per_kwh: Annotated[float | None, typer.Option(metavar="X", help="price of a kilowatt-hour")] = None,
+    emit: Annotated[
+        Literal["ganeum", "hf", "deepspeed"] | None,
+        typer.Option(help="write it as a config for ganeum train, TrainingArguments in YAML, or DeepSpeed's JSON"),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="derive every figure, with the numbers put in")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the plan as JSON, as in plan.json")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="also write the JSON to this file")] = None,
+    form: Annotated[
+        Literal["text", "markdown", "json", "csv"], typer.Option("--format", help="how it is printed")
+    ] = "text",
+    as_json: Annotated[bool, typer.Option("--json", help="the same as --format json: as in plan.json")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="also write JSON, or what is emitted, here")] = None,
 ) -> None:
     """Say what a run needs, before it starts.
 
-    Parameters part by part, tokens, windows, steps, how often each token is seen, FLOPs, the micro-batch and why, and
-    what to mind. Nothing is trained and nothing is written (but with -o). It needs no GPU, and no data either: where
-    that is not prepared, say how large it will be with --tokens.
+    Memory part by part, how long it takes, what fits and why, and what to mind; without a CONFIG, the model that is
+    worth training on a card in some hours. Nothing is trained and nothing is written (but with -o). It needs no GPU,
+    and no data either: where that is not prepared, say how large it will be with --tokens.
     """
-    import json
-    import sys
-
-    from ganeum.config import load
-    from ganeum.config.arguments import split_arguments
-    from ganeum.errors import ConfigError
-    from ganeum.hardware.machine import look
-    from ganeum.plan.closed_form import plan
-    from ganeum.plan.corpus import size_of
-    from ganeum.record.files import write_json
-
-    files, overrides = split_arguments(words)
-    if len(files) != 1:
-        raise ConfigError(
-            "no config is named" if not files else f"one config is planned at a time, but {len(files)} are named",
-            where=" ".join(["ganeum plan", *files]),
-            suggestion="ganeum plan configs/demo.yaml",
-        )
-    config = load(files[0], overrides, section=section, say=lambda text: print(text + "\n", file=sys.stderr))
-    size = size_of(config.data.directory)
-    found = plan(
-        config,
-        device=look(config.device),
-        tokens=tokens or (size.tokens if size else None),
-        vocab_size=size.vocab_size if size else None,
-    )
-    if out is not None:
-        try:
-            write_json(out, found)
-        except OSError as error:
-            raise ConfigError(f"the plan cannot be written: {error.strerror}", where=str(out)) from None
-    if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-        return
     from rich.console import Console
 
-    from ganeum.plan.explain import explain as derive
-    from ganeum.plan.render import show
+    from ganeum.config.arguments import split_arguments
+    from ganeum.plan.compare import Prices
+    from ganeum.plan.question import Question, answer, emitted
 
-    console = Console(highlight=False)
-    console.print(show(found))
-    if explain:
-        console.print()
-        console.print(derive(config, found), soft_wrap=True, markup=False)
+    alone, settings = split_arguments(words or [])
+    asked = Question(
+        words=alone,
+        settings=settings,
+        section=section,
+        gpus=gpu or (),
+        which_gpu=which_gpu,
+        hours=hours,
+        parameters=parameters,
+        tokens=tokens,
+        tokens_available=tokens_available,
+        purpose=purpose,
+        may_shorten=may_shorten,
+        prices=Prices(price_per_hour, price_per_kwh),
+        explain=explain,
+    )
+    if emit is not None:
+        _alone("--emit", {"--format": form != "text" or as_json, "--explain": explain, "--which-gpu": which_gpu})
+        text = emitted(asked, emit)
+        _write(out, text)
+        print(text, end="")
+        return
+    found = answer(asked)
+    _write(out, found.json() + "\n")
+    form = "json" if as_json else form
+    if form == "text":
+        Console(highlight=False).print(found.text())
+    else:
+        print(getattr(found, form)())
+
+
+def _alone(option: str, others: Mapping[str, bool]) -> None:
+    """Refuses options that would not be heeded beside this one."""
+    from ganeum.errors import ConfigError
+
+    if given := [other for other, is_given in others.items() if is_given]:
+        raise ConfigError(
+            f"{option} and {given[0]} cannot be asked together",
+            where="ganeum plan",
+            why="what is emitted is a file, in a form of its own",
+        )
+
+
+def _write(path: Path | None, text: str) -> None:
+    from ganeum.errors import ConfigError
+    from ganeum.record.files import write_atomic
+
+    if path is not None:
+        try:
+            write_atomic(path, text)
+        except OSError as error:
+            raise ConfigError(f"the plan cannot be written: {error.strerror}", where=str(path)) from None

@@ -154,7 +154,9 @@ def time_to_evaluate(
     if at_once == "auto":
         at_once, _ = micro_batch.choose_for_evaluation(config, device)
     evaluation = time.of(architecture, replace(way, purpose="evaluation", micro_batch_size=at_once), device)
-    tokens = val_tokens if train.eval_tokens == "all" else min(train.eval_tokens, val_tokens or train.eval_tokens)
+    tokens = val_tokens
+    if train.eval_tokens != "all":
+        tokens = train.eval_tokens if val_tokens is None else min(train.eval_tokens, val_tokens)
     if evaluation is None or tokens is None or length.steps is None:
         return 0.0
     every = train.eval_interval

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from ganeum import units
 from ganeum.hardware import catalogue
@@ -55,6 +61,18 @@ COLUMNS = (
     Column("rent", "rent", _amount),
 )
 
+MEANING = {  # where a figure has a line of its own
+    "memory_gib": "memory, GiB",
+    "needed_gib": "needed, GiB",
+    "high_gib": "at most, GiB",
+    "at_once": "sequences at once",
+    "checkpointing": "computed twice",
+    "precision": "precision",
+    "hours": "the whole training",
+    "kwh": "kWh at most",
+    "energy": "price of that energy",
+}
+
 
 def row(plan: Plan, prices: Prices) -> dict[str, Any]:
     """A plan as one row: the columns' keys, and what is not known left out."""
@@ -103,9 +121,43 @@ def every_card() -> Iterator[Device]:
             yield as_device(gpu, size)
 
 
-def beside(plans: Sequence[Plan], prices: Prices) -> Table:
-    """A row for each plan."""
-    return Table(COLUMNS, [row(plan, prices) for plan in plans])
+@dataclass(frozen=True)
+class Beside:
+    """Several plans of one thing, each on another device."""
+
+    plans: Sequence[Plan]
+    prices: Prices
+
+    def table(self) -> Table:
+        """A row for each."""
+        return Table(COLUMNS, [row(plan, self.prices) for plan in self.plans])
+
+    def text(self) -> RenderableType:
+        """A column for each, and what changes."""
+        rows, shown = [row(plan, self.prices) for plan in self.plans], RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+        name, *figures = self.table().used()
+        shown.add_column("")
+        for one in rows:
+            shown.add_column(name.cell(one), justify="right")
+        for figure in figures:
+            shown.add_row(MEANING.get(figure.key, figure.title), *(figure.cell(one) for one in rows))
+        return Group(shown, *(Text(sentence) for sentence in self.sentences()))
+
+    def sentences(self) -> list[str]:
+        """What changes from the first to each of the others."""
+        return [changes(self.plans[0], other) for other in self.plans[1:]]
+
+    def markdown(self) -> str:
+        """The table, and what changes."""
+        return "\n\n".join([self.table().markdown(), *self.sentences()])
+
+    def csv(self) -> str:
+        """The table."""
+        return self.table().csv()
+
+    def json(self) -> str:
+        """The plans, whole."""
+        return json.dumps(list(self.plans), indent=2, ensure_ascii=False)
 
 
 def changes(first: Plan, other: Plan) -> str:

@@ -10,10 +10,11 @@ from ganeum.data.meta import Meta
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """``tokens`` in ``train.bin``, and the vocabulary's size."""
+    """``tokens`` in ``train.bin``, the vocabulary's size, and ``val_tokens`` in ``val.bin``, 0 without one."""
 
     tokens: int
     vocab_size: int
+    val_tokens: int = 0
 
 
 def size_of(directory: str | Path) -> CorpusSize | None:
@@ -27,10 +28,10 @@ def size_of(directory: str | Path) -> CorpusSize | None:
     directory = Path(directory)
     meta = Meta.read(directory)
     if meta is not None:
-        return CorpusSize(meta.train.tokens, meta.vocab_size)
+        return CorpusSize(meta.train.tokens, meta.vocab_size, meta.val.tokens if meta.val else 0)
     if not (directory / "train.bin").exists():
         return None
     from ganeum.data.corpus import open_corpus
 
     corpus = open_corpus(directory)
-    return CorpusSize(len(corpus.train), corpus.vocab_size)
+    return CorpusSize(len(corpus.train), corpus.vocab_size, 0 if corpus.val is None else len(corpus.val))

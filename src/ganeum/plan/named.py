@@ -43,8 +43,10 @@ def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]
     choices += _choices(use, found, device)
     counted, work = parameters.of(architecture, way.lora), flops.of(architecture, way)
     sequences = way.micro_batch_size * way.accumulation * way.devices
-    steps = math.ceil(use.tokens / (sequences * way.length)) if use.tokens else None
     step = found.way.time
+    steps = math.ceil(use.tokens / (sequences * way.length)) if use.tokens else None
+    if use.hours and step:
+        steps = max(1, int(use.hours * 3600 / step.step_s))
     hours = None if steps is None or step is None else steps * step.step_s / 3600
     result: dict[str, Any] = {
         "ganeum_version": ganeum.__version__,
@@ -80,6 +82,16 @@ def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]
     return {key: sections.without_none(value) for key, value in result.items() if value is not None}
 
 
+def settled(architecture: Architecture, use: Use, device: Device) -> Execution:
+    """How ``use`` runs on ``device`` before anything is chosen: one sequence at once where no batch is asked for.
+
+    Raises:
+        ConfigError: what is asked for cannot be together, or not of this model.
+    """
+    _check(architecture, use, device)
+    return _base(architecture, use, device, [])
+
+
 def _check(architecture: Architecture, use: Use, device: Device) -> None:
     name = architecture.name
     longest = architecture.longest
@@ -88,6 +100,13 @@ def _check(architecture: Architecture, use: Use, device: Device) -> None:
             f"{name} knows positions for {longest:,} tokens, and length is {use.length:,}",
             where=f"length={use.length}",
             suggestion=f"length={longest}",
+        )
+    if use.tokens and use.hours:
+        raise ConfigError(
+            "tokens and hours are both given",
+            where=f"tokens={use.tokens:g} hours={use.hours:g}",
+            why="each says when a training ends; the other follows from the speed",
+            suggestion="one of them",
         )
     if use.source_length != "auto" and not architecture.encoder_decoder:
         raise ConfigError(

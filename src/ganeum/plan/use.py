@@ -52,6 +52,10 @@ class Use(Section):
     devices: PositiveInt = Field(1, description="GPUs that share the work; what is planned is one of them")
     beams: PositiveInt = Field(1, description="hypotheses of a sequence in generation")
     tokens: PositiveFloat | None = Field(None, description="length of the training in tokens of the decoder")
+    hours: PositiveFloat | None = Field(None, description="length of the training in hours")
+    learning_rate: PositiveFloat | Auto = Field(
+        "auto", description="what --emit writes; auto: 5e-5, as the Trainer has it, and 1e-3 with Adafactor"
+    )
 
 
 OTHERWISE = {  # what people call these elsewhere

@@ -1,0 +1,301 @@
+"""What can be asked of the planner, and which answer a question gets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ganeum import units
+from ganeum.config import load
+from ganeum.config.source import scalar
+from ganeum.errors import ConfigError
+from ganeum.hardware.card import card
+from ganeum.hardware.device import Device
+from ganeum.hardware.machine import look
+from ganeum.plan import compare, sections, use
+from ganeum.plan.compare import Plan, Prices
+from ganeum.plan.render import Page
+from ganeum.plan.subject import Model, Run, Subject
+from ganeum.plan.table import Column, Table
+
+if TYPE_CHECKING:
+    from ganeum.plan import backwards
+
+HERE = "here"  # as a GPU's name: this machine's device
+# What a search for a model can be told besides its options → the argument of backwards.search.
+WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "block_size": ("context", int),
+    "context": ("context", int),
+    "vocab_size": ("vocab_size", int),
+    "optimizer": ("optimizer", str),
+    "directory": ("directory", str),
+}
+
+
+class Answer(Protocol):
+    """Something to print, in any of the forms."""
+
+    def text(self) -> RenderableType:
+        """For a terminal."""
+        ...
+
+    def markdown(self) -> str:
+        """For a page."""
+        ...
+
+    def json(self) -> str:
+        """For a program."""
+        ...
+
+    def csv(self) -> str:
+        """For a spreadsheet."""
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was typed, as :mod:`ganeum.cli.plan` says it.
+
+    Attributes:
+        words: what is planned, a config's file or a model's name; none: a model is searched.
+        settings: ``key=value``.
+        tokens, tokens_available, parameters: counts as people type them, ``1.5B``.
+    """
+
+    words: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    section: str | None = None
+    gpus: Sequence[str] = ()
+    which_gpu: bool = False
+    hours: float | None = None
+    parameters: str | None = None
+    tokens: str | None = None
+    tokens_available: str | None = None
+    purpose: str | None = None
+    may_shorten: bool = False
+    prices: Prices = field(default_factory=Prices)
+    explain: bool = False
+
+    @property
+    def searches(self) -> bool:
+        """Whether a model is to be found, rather than one that there is to be planned."""
+        return not self.words and any((self.hours, self.tokens, self.parameters))
+
+    def devices(self, default: str = "auto") -> list[Device]:
+        """Those that are named, or this machine's."""
+        return [look(default) if name == HERE else card(name) for name in self.gpus or (HERE,)]
+
+
+def answer(asked: Question) -> Answer:
+    """The answer in every form.
+
+    Raises:
+        GaneumError: there is no such config, model or card; or what is asked cannot be asked together.
+    """
+    _check(asked)
+    if asked.searches:
+        return Found(_search(asked))
+    subject, default = _subject(asked)
+
+    def plan(device: Device) -> Plan:
+        return _priced(subject.plan(device), asked.prices)
+
+    if asked.which_gpu:
+        return compare.which(plan, asked.prices)
+    devices = asked.devices(default)
+    if len(devices) > 1:
+        return compare.Beside([plan(device) for device in devices], asked.prices)
+    found = plan(devices[0])
+    return Explained(found, subject.explain(found)) if asked.explain else Page(found)
+
+
+def emitted(asked: Question, form: str) -> str:
+    """The plan written out for another program: a file's text.
+
+    Raises:
+        GaneumError: as :func:`answer`; or the form cannot say it.
+    """
+    _check(asked)
+    if asked.searches:
+        if form != "ganeum":
+            raise ConfigError(
+                f"the model that is searched is one of ganeum's, and {form} is for another trainer",
+                where=f"--emit {form}",
+                suggestion="--emit ganeum",
+            )
+        return _search(asked).yaml()
+    subject, default = _subject(asked)
+    (device,) = asked.devices(default)
+    return subject.emit(form, subject.plan(device), device)
+
+
+@dataclass(frozen=True)
+class Explained(Page):
+    """A plan with the derivation of its figures behind it."""
+
+    derivation: str
+
+    def text(self) -> RenderableType:
+        """The page, then the derivation, whose lines are as long as they are."""
+        return Group(super().text(), Text("\n" + self.derivation, no_wrap=True, overflow="ignore"))
+
+    def markdown(self) -> str:
+        """The derivation as it stands, in a block of code."""
+        return f"{super().markdown()}\n\n```text\n{self.derivation}\n```"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The model that a search found."""
+
+    found: backwards.Answer
+
+    def text(self) -> RenderableType:
+        """Why this one, and its neighbours."""
+        from ganeum.plan import backwards
+
+        return backwards.show(self.found)
+
+    def markdown(self) -> str:
+        """Its config, with its reasons as comments."""
+        return f"```yaml\n{self.found.yaml().rstrip()}\n```"
+
+    def json(self) -> str:
+        """The question, the config, its figures."""
+        return json.dumps(self.found.as_dict(), indent=2, ensure_ascii=False)
+
+    def csv(self) -> str:
+        """A line for the model and its neighbours each."""
+        told = self.found.as_dict()
+        rows = [{"model": name, **told[name]} for name in ("smaller", "best", "larger") if name in told]
+        return Table(tuple(Column(key, key) for key in rows[0] if key != "loss"), rows).csv()
+
+
+def _search(asked: Question) -> backwards.Answer:
+    from ganeum.plan import backwards
+
+    wishes: dict[str, Any] = {}
+    for setting in asked.settings:
+        name, _, value = setting.partition("=")
+        if (bare := name.rpartition(".")[2]) not in WISHES:
+            raise ConfigError(
+                f"a model that is searched has no {name} to set",
+                where=f"the command line: {setting}",
+                why="the search decides it",
+                suggestion="one of " + ", ".join(f"{wish}=…" for wish in WISHES),
+            )
+        key, kind = WISHES[bare]
+        if kind is int and not (isinstance(number := scalar(value), int) and number > 0):
+            raise ConfigError(
+                f"{name} must be a whole number of at least 1, but it is {value!r}",
+                where=f"the command line: {setting}",
+            )
+        wishes[key] = kind(value)
+    (device,) = asked.devices()
+    tokens, available = _amount(asked.tokens, "--tokens"), _amount(asked.tokens_available, "--tokens-available")
+    return backwards.search(
+        device,
+        hours=asked.hours,
+        tokens=tokens,
+        parameters=_amount(asked.parameters, "--parameters"),
+        tokens_available=available,
+        **wishes,
+    )
+
+
+def _subject(asked: Question) -> tuple[Subject, str]:
+    """What is planned, and the device that it asks for by itself."""
+    (word,) = asked.words
+    path = Path(word)
+    path = path / "config.yaml" if (path / "config.yaml").is_file() else path
+    if path.suffix not in (".yaml", ".yml"):
+        from ganeum.plan.architecture import find
+
+        return Model(find(word), use.read([*asked.settings, *_of_a_model(asked)])), "auto"
+    hours = [f"train.hours={asked.hours:g}"] if asked.hours else []
+    settings = [*asked.settings, *hours]
+    config = load(path, settings, section=asked.section, say=lambda text: print(text + "\n", file=sys.stderr))
+    tokens = _amount(asked.tokens, "--tokens") or _amount(asked.tokens_available, "--tokens-available")
+    run = Run.of(config, tokens, may_shorten=asked.may_shorten)
+    if asked.purpose in (None, "training"):
+        return run, config.device
+    return run.used_for(use.read([f"purpose={asked.purpose}", f"length={config.model.block_size}"])), config.device
+
+
+def _of_a_model(asked: Question) -> Iterator[str]:
+    """Options that are keys of a model's use."""
+    if asked.purpose:
+        yield f"purpose={asked.purpose}"
+    if asked.hours:
+        yield f"hours={asked.hours:g}"
+    if tokens := _amount(asked.tokens, "--tokens"):
+        yield f"tokens={tokens}"
+
+
+def _amount(text: str | None, option: str) -> int | None:
+    """``1.5B`` → 1,500,000,000.
+
+    Raises:
+        ConfigError: it is no such number.
+    """
+    try:
+        return None if text is None else max(1, round(units.amount(text)))
+    except ValueError:
+        raise ConfigError(
+            f"{option} must be a number above 0, but it is {text!r}",
+            where=f"the command line: {option} {text}",
+            suggestion=f"{option} 300M, {option} 1.5B or {option} 130520",
+        ) from None
+
+
+def _priced(plan: Plan, prices: Prices) -> Plan:
+    """With what its hours cost, where they are known, behind its time."""
+    hours, power_w = plan.get("time", {}).get("hours"), plan["device"].get("power_w")
+    cost = sections.cost(hours, power_w, prices.per_hour, prices.per_kwh)
+    if cost is None:
+        return plan
+    before = list(plan)[: list(plan).index("time") + 1]
+    behind = [key for key in plan if key not in before]
+    return {
+        **{key: plan[key] for key in before},
+        "cost": sections.without_none(cost),
+        **{key: plan[key] for key in behind},
+    }
+
+
+def _check(asked: Question) -> None:
+    """What cannot be asked together, or is no answer's question."""
+    where = " ".join(["ganeum plan", *asked.words])
+    if len(asked.words) > 1:
+        raise ConfigError(
+            f"one config is planned at a time, but {len(asked.words)} are named",
+            where=where,
+            suggestion=f"ganeum plan {asked.words[0]}, or a table of models: --models {','.join(asked.words)}",
+        )
+    if not asked.words and not asked.searches:
+        raise ConfigError(
+            "no config is named",
+            where=where,
+            suggestion='ganeum plan configs/demo.yaml; ganeum plan t5-base; ganeum plan --gpu "RTX 4080" --hours 8',
+        )
+    for name, price in (("--hours", asked.hours), ("--price-per-hour", asked.prices.per_hour)):
+        if price is not None and not 0 < price < float("inf"):
+            raise ConfigError(f"{name} must be a number above 0, but it is {price:g}", where="the command line")
+    for one, other, why in (
+        (asked.which_gpu and "--which-gpu", asked.gpus and "--gpu", "the one asks for the cards, the other names them"),
+        (asked.which_gpu and "--which-gpu", asked.explain and "--explain", "one plan is derived at a time"),
+        (asked.which_gpu and "--which-gpu", asked.searches and "no config", "a model is searched for one card"),
+        (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
+        (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),
+        (asked.searches and "no config", asked.purpose and "--purpose", "a model is searched for its training"),
+        (asked.words and asked.words[0], asked.parameters and "--parameters", "it has the size that it has"),
+    ):
+        if one and other:
+            raise ConfigError(f"{one} and {other} cannot be asked together", where=where, why=why)

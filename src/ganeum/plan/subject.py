@@ -1,0 +1,153 @@
+"""What is planned: one of our configs, or a model that is known by its name; either answers for any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ganeum.config import Config
+from ganeum.config.schema import Train
+from ganeum.errors import ConfigError
+from ganeum.hardware.device import Device
+from ganeum.plan import closed_form, emit, named
+from ganeum.plan.architecture import Architecture, ours
+from ganeum.plan.corpus import size_of
+from ganeum.plan.use import Use
+
+LEARNING_RATES = {"adafactor": 1e-3}  # T5's (Raffel et al. 2020, arXiv 1910.10683, section 3.1.2)
+LEARNING_RATE = 5e-5  # what TrainingArguments has unless told otherwise
+
+Plan = dict[str, Any]
+
+
+class Subject(Protocol):
+    """Something that can be planned."""
+
+    def plan(self, device: Device) -> Plan:
+        """The plan on ``device``, a dict as in plan.json."""
+        ...
+
+    def emit(self, form: str, plan: Plan, device: Device) -> str:
+        """The plan as another program's file: ``ganeum``, ``hf`` or ``deepspeed``."""
+        ...
+
+    def explain(self, plan: Plan) -> str:
+        """Each figure of the plan derived."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A config of ours, with what is known of its data."""
+
+    config: Config
+    tokens: int | None = None
+    vocab_size: int | None = None
+    val_tokens: int | None = None
+    may_shorten: bool = False
+
+    @classmethod
+    def of(cls, config: Config, tokens: int | None = None, *, may_shorten: bool = False) -> Run:
+        """With the sizes of its prepared data, or ``tokens`` where that is not there yet."""
+        size = size_of(config.data.directory)
+        if size is None:
+            return cls(config, tokens, may_shorten=may_shorten)
+        return cls(config, tokens or size.tokens, size.vocab_size, size.val_tokens, may_shorten)
+
+    def plan(self, device: Device) -> Plan:
+        """The plan of the training."""
+        return closed_form.plan(
+            self.config,
+            device=device,
+            tokens=self.tokens,
+            vocab_size=self.vocab_size,
+            val_tokens=self.val_tokens,
+            may_shorten=self.may_shorten,
+        )
+
+    def emit(self, form: str, plan: Plan, device: Device) -> str:
+        """As :data:`ganeum.plan.emit.FORMS` has them."""
+        return emit.FORMS[form](self.config, plan)
+
+    def explain(self, plan: Plan) -> str:
+        """:func:`ganeum.plan.explain.explain`."""
+        from ganeum.plan.explain import explain
+
+        return explain(self.config, plan)
+
+    def used_for(self, use: Use) -> Model:
+        """The same network for something else than training."""
+        model = self.config.model
+        vocab_size = model.vocab_size if model.vocab_size != "auto" else self.vocab_size or closed_form.GPT2_VOCAB_SIZE
+        return Model(replace(ours.architecture(model, vocab_size), name=self.config.name or "a run"), use)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Somebody else's model, and how it is to be run."""
+
+    architecture: Architecture
+    use: Use
+
+    def plan(self, device: Device) -> Plan:
+        """The plan of what it is to be used for."""
+        return named.plan(self.architecture, self.use, device)
+
+    def emit(self, form: str, plan: Plan, device: Device) -> str:
+        """TrainingArguments or a DeepSpeed JSON of its training.
+
+        Raises:
+            ConfigError: ganeum trains no such model; or it is not to be trained.
+        """
+        name = self.architecture.name
+        if form == "ganeum":
+            raise ConfigError(
+                f"{name} cannot be written as a config of ganeum's",
+                where="--emit ganeum",
+                why="ganeum trains its own two styles; this plan is for Hugging Face's Trainer",
+                suggestion="--emit hf or --emit deepspeed",
+            )
+        if self.use.purpose != "training":
+            raise ConfigError(
+                f"what is planned is {self.use.purpose}, and {form} is for a training",
+                where=f"--emit {form}",
+                suggestion="purpose=training",
+            )
+        config = self._config(plan, device)
+        if form == "deepspeed":
+            return emit.deepspeed(
+                config, plan, devices=self.use.devices, zero_stage=self.use.zero_stage or None, offload=self.use.offload
+            )
+        return emit.hugging_face(config, plan)
+
+    def explain(self, plan: Plan) -> str:
+        """Not yet of somebody else's model."""
+        raise ConfigError(
+            f"the figures of {self.architecture.name} are not derived line by line",
+            where="--explain",
+            suggestion="a config of ganeum's",
+        )
+
+    def _config(self, plan: Plan, device: Device) -> Config:
+        """What of a config of ours the two forms are written from."""
+        use, batch = self.use, plan["batch"]
+        way = {choice["key"]: choice["value"] for choice in plan["choices"]}
+        level = way.get("activation_checkpointing", use.activation_checkpointing)
+        evaluated = named.plan(
+            self.architecture, use.model_copy(update={"purpose": "evaluation", "batch_size": "auto"}), device
+        )
+        rate = LEARNING_RATES.get(use.optimizer, LEARNING_RATE) if use.learning_rate == "auto" else use.learning_rate
+        return Config(
+            name=Path(self.architecture.name).name,
+            train=Train(
+                batch_size=batch["batch_size"],
+                micro_batch_size=batch["micro_batch_size"],
+                eval_batch_size=evaluated["batch"]["micro_batch_size"],
+                precision=plan["device"]["precision"],
+                activation_checkpointing=level,
+                optimizer=use.optimizer,
+                learning_rate=rate,
+                max_iters=plan["data"].get("steps"),
+            ),
+        )
