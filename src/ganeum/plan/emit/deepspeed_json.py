@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ganeum.config.batch import divisors
 from ganeum.config.schema import Config
+from ganeum.errors import ConfigError
 from ganeum.plan.emit.settled import settled
 from ganeum.plan.execution import Offload
-
-ADAMW = ("adamw", "adamw8bit")
 
 
 def deepspeed(
@@ -25,22 +25,33 @@ def deepspeed(
 
     Args:
         plan: of ``config``: its choices are the values where the config says ``auto``.
-        devices: GPUs that share the work; each takes ``micro_batch_size`` at once.
+        devices: GPUs that share the batch; each takes ``micro_batch_size`` at once, or what is its share of the batch.
         zero_stage: what is shared out; None: the lowest that carries the offload, and 2 (state and gradients, at no
             more traffic than plain data parallelism: Rajbhandari et al. 2020, arXiv 1910.02054, section 7) on several.
         offload: None: as ``train.optimizer_offload`` says.
+
+    Raises:
+        ConfigError: the batch cannot be shared out equally.
     """
     final, _ = settled(config, plan)
-    train, micro = final.train, final.train.micro_batch_size
-    assert isinstance(micro, int), "a plan has chosen it"
+    train, at_once = final.train, final.train.micro_batch_size
+    assert isinstance(at_once, int), "a plan has chosen it"
     offload = offload or ("optimizer" if train.optimizer_offload else "none")
     stage = {"none": 0 if devices == 1 else 2, "optimizer": 2, "optimizer_and_weights": 3}[offload]
-    accumulation = max(1, train.batch_size // (micro * devices))
+    if train.batch_size % devices:
+        raise ConfigError(
+            f"train.batch_size is {train.batch_size}, which {devices} GPUs cannot share equally",
+            where="--emit deepspeed",
+            why="DeepSpeed wants micro-batch × accumulation × GPUs to be the batch",
+            suggestion=f"train.batch_size={-(-train.batch_size // devices) * devices}",
+        )
+    share = train.batch_size // devices
+    micro = max(size for size in divisors(share) if size <= at_once)
     precision = plan["device"]["precision"] if train.precision == "auto" else train.precision
     written: dict[str, Any] = {
-        "train_batch_size": micro * accumulation * devices,
+        "train_batch_size": train.batch_size,
         "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": share // micro,
         "gradient_clipping": train.grad_clip,
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},

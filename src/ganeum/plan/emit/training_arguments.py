@@ -16,6 +16,7 @@ from ganeum.plan.emit.settled import settled
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw8bit": "adamw_8bit", "adafactor": "adafactor", "sgd": "sgd"}
 NAME = "run"  # the section's, of a config without a name
+TENTH = 0.1  # of all steps: what `auto` is for evaluations
 
 Field = tuple[str, object, str]  # name, value, comment
 
@@ -30,17 +31,33 @@ def hugging_face(config: Config, plan: Mapping[str, Any]) -> str:
         plan: of ``config``: its choices are the values where the config says ``auto``.
 
     Raises:
-        ConfigError: the optimizer is one that TrainingArguments does not know.
+        ConfigError: TrainingArguments does not know the optimizer, or nobody knows how many steps there are.
     """
     final, _ = settled(config, plan)
-    name = final.name or NAME
-    lines = [f"{name}:", "  training:", *_lines(_training(final, plan)), "  inference:"]
-    lines += _lines([("batch_size", _at_once(final), "")])
+    lines = [
+        *(f"# {text}" for text in _beside(final.train)),
+        f"{final.name or NAME}:",
+        "  training:",
+        *map(_line, _training(final, plan)),
+        "  inference:",
+        _line(("batch_size", _at_once(final), "")),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _lines(fields: Any) -> list[str]:
-    return [f"    {name}: {written(value)}" + (f"  # {comment}" if comment else "") for name, value, comment in fields]
+def _line(field: Field) -> str:
+    name, value, comment = field
+    return f"    {name}: {written(value)}" + (f"  # {comment}" if comment else "")
+
+
+def _beside(train: Train) -> Iterator[str]:
+    """What the script must do itself, since no argument of the Trainer does it."""
+    if train.weights == "bf16":
+        yield "not in TrainingArguments: train.weights: bf16 (load the model with dtype=torch.bfloat16)"
+    if train.lora.rank is not None:
+        yield f"not in TrainingArguments: train.lora.rank: {train.lora.rank} (peft's LoraConfig)"
+    if train.optimizer_offload:
+        yield "not in TrainingArguments: train.optimizer_offload (deepspeed: the file that --emit deepspeed writes)"
 
 
 def _training(config: Config, plan: Mapping[str, Any]) -> Iterator[Field]:
@@ -57,14 +74,12 @@ def _training(config: Config, plan: Mapping[str, Any]) -> Iterator[Field]:
     yield "gradient_checkpointing", level != "none", "whole blocks; ours would be the MLPs" * (level == "selective")
     yield from _optimizer(config)
     yield from _schedule(train, plan)
-    if train.eval_interval != "auto":
-        yield "eval_strategy", "steps", ""
-        yield "eval_steps", train.eval_interval, ""
-    if train.checkpoint_interval != "auto":
-        yield "save_steps", train.checkpoint_interval, ""
+    evaluated = TENTH if train.eval_interval == "auto" else train.eval_interval
+    yield "eval_strategy", "steps", ""
+    yield "eval_steps", evaluated, "a share of all steps" if evaluated < 1 else ""
+    yield "save_steps", evaluated if train.checkpoint_interval == "auto" else train.checkpoint_interval, ""
     yield "save_total_limit", train.keep_last, ""
-    if config.log.interval != "auto":
-        yield "logging_steps", config.log.interval, ""
+    yield "logging_steps", 10 if config.log.interval == "auto" else config.log.interval, ""
     if train.compile is True:
         yield "torch_compile", True, ""
     yield "seed", config.seed, ""
@@ -84,6 +99,13 @@ def _length(config: Config, plan: Mapping[str, Any]) -> Iterator[Field]:
         yield "max_steps", steps, ""
     elif config.train.epochs is not None:
         yield "num_train_epochs", config.train.epochs, ""
+    else:
+        raise ConfigError(
+            "how many steps there are is not known",
+            where="--emit hf",
+            why="TrainingArguments counts steps or epochs, and how many of them the hours hold depends on the speed",
+            suggestion="train.max_iters, train.tokens or train.epochs in place of train.hours",
+        )
 
 
 def _steps(train: Train, plan: Mapping[str, Any]) -> int | None:
