@@ -1,0 +1,116 @@
+"""Decoders as transformers runs them: GPT-2, GPTBigCode, Llama, Mistral, Qwen, CodeGen, Phi, MPT.
+
+Sequences are full, so there is no padding mask. Attention is a fused kernel of torch where the family knows it; CodeGen
+and MPT write theirs out, CodeGen in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ganeum.plan.architecture import Attention, Block
+from ganeum.plan.memory.ends import Ends
+from ganeum.plan.memory.operations import Shape
+from ganeum.plan.memory.replay import Tensor
+
+WRITTEN_OUT = ("codegen", "mpt")
+
+
+class Decoder(Ends):
+    """One stream of equal blocks."""
+
+    def loss(self) -> Tensor:
+        """Tokens to the loss, which transformers always takes in fp32 (loss/loss_utils.py)."""
+        (block,) = self.architecture.blocks
+        x = self.start("decoder", self.T)
+        if len(self.architecture.tables) > 1:
+            table = self.architecture.tables[1]
+            x = self.add(x, self.embedding(table.name, table.size, self.T * table.width))
+        x = self.dropout(x, self.dropped)
+        rotary = block.attentions[0].rotary_dim
+        turns = self.graph.tensor("attention", 2 * self.T * rotary, self.wide)
+
+        def layer(x: Tensor, name: str) -> Tensor:
+            return self.parallel(x, block, name) if block.parallel else self.sequential(x, block, name)
+
+        x = self.layers(block, layer, x)
+        with self.graph.counted_as("norms"):
+            x = self.norm(x, "final_norm", self.architecture.norms[0])
+        del turns
+        logits = self.logits(x)
+        wide = self.cast(logits, 4.0)
+        return self.cross_entropy(wide)
+
+    def sequential(self, x: Tensor, block: Block, name: str) -> Tensor:
+        """x + attention(norm(x)), then x + mlp(norm(x))."""
+        x = self.residual(x, self.attend(self.normed(x, f"{name}.1", block), block, name))
+        return self.residual(x, self.mlp(self.normed(x, f"{name}.2", block), block, name))
+
+    def parallel(self, x: Tensor, block: Block, name: str) -> Tensor:
+        """x + attention(norm(x)) + mlp(norm(x))."""
+        normed = self.normed(x, f"{name}.1", block)
+        attended = self.dropout(self.attend(normed, block, name), self.dropped)
+        return self.add(self.add(attended, self.dropout(self.mlp(normed, block, name), self.dropped)), x)
+
+    def normed(self, x: Tensor, name: str, block: Block) -> Tensor:
+        with self.graph.counted_as("norms"):
+            return self.norm(x, name, block.norms[0])
+
+    def attend(self, x: Tensor, block: Block, name: str) -> Tensor:
+        """(B, T, C) → (B, T, C)"""
+        (attention,) = block.attentions
+        shape = Shape(self.B, attention.heads, self.T, self.T)
+        with self.graph.counted_as("attention"):
+            q, k, v = self.projected(x, attention, name)
+            if attention.norms:
+                q, k = (
+                    self.norm(q, f"{name}.q_norm", attention.norms[0]),
+                    self.norm(k, f"{name}.k_norm", attention.norms[1]),
+                )
+            if attention.rotary_dim:
+                q, k = self.turned(q, attention), self.turned(k, attention)
+            y = self.weigh(q, k, v, shape, attention)
+            return self.linear(y, f"{name}.out", attention.linears[-1])
+
+    def projected(self, x: Tensor, attention: Attention, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: of three matrices, or as views of one product."""
+        *into, _ = attention.linears
+        if len(into) == 3:
+            q, k, v = (self.linear(x, f"{name}.{linear.name}", linear) for linear in into)
+            return q, k, v
+        rows = float(self.B * self.T)
+        q, k, v = self.graph.split(
+            self.linear(x, f"{name}.qkv", into[0]),
+            [rows * attention.queries, rows * attention.keys, rows * attention.keys],
+        )
+        return q, k, v
+
+    def turned(self, x: Tensor, attention: Attention) -> Tensor:
+        """x · cos + turned x · sin, neither of which is learnt; what is not turned is put beside it again."""
+        share = attention.rotary_dim / attention.head_dim
+        part = x if share == 1 else self.graph.operation((x,), x.numbers * share, x.wide)
+        part = self.add(self.scale(part), self.scale(self.scale(part)))
+        return part if share == 1 else self.graph.operation((part, x), x.numbers, x.wide)
+
+    def weigh(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, attention: Attention) -> Tensor:
+        """The attention itself."""
+        written_out: Callable[..., Tensor] = self.eager
+        family = self.architecture.family
+        mask = (self.graph.tensor("attention", self.T * self.T, 4.0),)
+        if family == "codegen":
+            q, k = self.cast(q, 4.0), self.cast(k, 4.0)
+            return written_out(q, k, v, shape, mask, self.dropped, softmax_in=4.0)
+        if family == "mpt":
+            return written_out(q, k, v, shape, mask, self.dropped, softmax_in=4.0)
+        if self.execution.attention == "eager":
+            return written_out(q, k, v, shape, mask, self.dropped, softmax_in=4.0)
+        return self.attention(q, k, v, shape, None, self.dropped)
+
+    def mlp(self, x: Tensor, block: Block, name: str) -> Tensor:
+        """(B, T, C) → (B, T, C)"""
+        with self.graph.counted_as("mlp"):
+            *into, out = block.mlp
+            y = self.activation(self.linear(x, f"{name}.{into[0].name}", into[0]), block.activation)
+            if block.gated:
+                y = self.multiply(y, self.linear(x, f"{name}.{into[1].name}", into[1]))
+            return self.linear(y, f"{name}.down", out)

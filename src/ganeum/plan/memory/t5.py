@@ -1,0 +1,114 @@
+"""T5 and mT5 as transformers runs them (models/t5/modeling_t5.py), operation by operation.
+
+Sources are padded to one length, so there is a mask; positions are a bias on the scores, learnt once for each stream.
+"""
+
+from __future__ import annotations
+
+from ganeum.plan.architecture import Architecture, Attention, Block
+from ganeum.plan.execution import Execution
+from ganeum.plan.memory.ends import Ends
+from ganeum.plan.memory.operations import Graph, Shape
+from ganeum.plan.memory.replay import Gradient, Tensor
+
+
+class T5(Ends):
+    """models/t5/modeling_t5.py, and mT5's, which is the same."""
+
+    def __init__(self, graph: Graph, architecture: Architecture, execution: Execution) -> None:
+        super().__init__(graph, architecture, execution)
+        self.wide_out = 4.0 if execution.weights == "fp16" else self.wide  # _keep_in_fp32_modules = ["wo"]
+
+    def loss(self) -> Tensor:
+        """Source and target through encoder and decoder to the loss."""
+        encoder, decoder = self.architecture.blocks
+        encoded = self.encoder(encoder)
+        x = self.decoder(decoder, encoded)
+        if self.architecture.tied:
+            self.graph.part = "logits"
+            x = self.scale(x)
+        logits = self.logits(x)
+        return self.cross_entropy(logits)
+
+    def encoder(self, block: Block) -> Tensor:
+        """(B, S, C)"""
+        x = self.dropout(self.start("encoder", self.S), self.dropped)
+        own = block.attentions[0]
+        bias = self.position_bias(block, own, self.S)
+        mask = self.graph.tensor("attention", self.B * self.S * self.S, 1.0)
+
+        def layer(x: Tensor, name: str) -> Tensor:
+            x = self.residual(x, self.attend(x, x, own, name, block, bias, mask))
+            return self.residual(x, self.mlp(x, block, name))
+
+        return self.end(self.layers(block, layer, x), block)
+
+    def decoder(self, block: Block, encoded: Tensor) -> Tensor:
+        """(B, T, C)"""
+        x = self.dropout(self.start("decoder", self.T), self.dropped)
+        own, across = block.attentions
+        bias = self.position_bias(block, own, self.T)
+        causal = self.graph.tensor("attention", self.T * self.T, 1.0)
+        mask = self.graph.tensor("attention", self.B * self.T * self.S, 1.0)
+        zeros = self.graph.tensor("attention", own.heads * self.T * self.S, 2.0 if self.autocast else self.wide)
+        if self.again:  # they are made to ask for a gradient, so that attention falls back on plain products
+            zeros.gradient = Gradient(zeros.numbers, zeros.wide)
+
+        def layer(x: Tensor, name: str) -> Tensor:
+            x = self.residual(x, self.attend(x, x, own, name, block, bias, causal))
+            x = self.residual(x, self.attend(x, encoded, across, f"{name}.across", block, zeros, mask))
+            return self.residual(x, self.mlp(x, block, name))
+
+        return self.end(self.layers(block, layer, x), block)
+
+    def end(self, x: Tensor, block: Block) -> Tensor:
+        with self.graph.counted_as("norms"):
+            x = self.norm(x, f"{block.stream}.final_norm", self.architecture.norms[0])
+        return self.dropout(x, self.dropped)
+
+    def position_bias(self, block: Block, own: Attention, T: int) -> Tensor:
+        """(1, H, T, T): a table's rows, looked up for each distance."""
+        with self.graph.counted_as("attention"):
+            buckets = self.graph.tensor("attention", T * T, 8.0)
+            table = self.graph.weight(f"{block.stream}.positions", 32 * own.heads, self.wide, frozen=self.frozen)
+            return self.graph.operation((table,), own.heads * T * T, self.wide, saved=(buckets,))
+
+    def attend(
+        self, x: Tensor, source: Tensor, attention: Attention, name: str, block: Block, bias: Tensor, mask: Tensor
+    ) -> Tensor:
+        """(B, T, C) of the stream and the keys' (B, S, C) → (B, T, C). The mask has a byte for each pair of tokens."""
+        T = self.S if block.stream == "encoder" else self.T
+        S = self.S if attention.across else T
+        with self.graph.counted_as("norms"):
+            x = self.norm(x, f"{name}.norm", block.norms[0])
+        if not attention.across:
+            source = x
+        with self.graph.counted_as("attention"):
+            query, key, value, out = attention.linears
+            q = self.linear(x, f"{name}.q", query)
+            k = self.linear(source, f"{name}.k", key)
+            v = self.linear(source, f"{name}.v", value)
+            cached = block.stream == "decoder" and not self.again  # a cache is made in training too
+            if cached:
+                k, v = self.scale(k), self.scale(v)
+                self.held += k, v
+            shape = Shape(self.B, attention.heads, T, S, cached)
+            if self.execution.attention == "eager":
+                least = self.graph.tensor("attention", mask.numbers, self.wide)
+                y = self.eager(q, k, v, shape, (bias, least), self.dropped)
+            else:
+                masked = self.graph.operation((bias,), attention.heads * mask.numbers, bias.wide, saved=(mask,))
+                masked = masked if attention.across else self.scale(masked)  # in order, which the zeros are
+                y = self.attention(q, k, v, shape, masked, self.dropped)
+            return self.linear(y, f"{name}.o", out)
+
+    def mlp(self, x: Tensor, block: Block, name: str) -> Tensor:
+        with self.graph.counted_as("norms"):
+            x = self.norm(x, f"{name}.mlp_norm", block.norms[0])
+        with self.graph.counted_as("mlp"):
+            *into, out = block.mlp
+            y = self.activation(self.linear(x, f"{name}.{into[0].name}", into[0]), block.activation)
+            if len(into) == 2:
+                y = self.multiply(y, self.linear(x, f"{name}.{into[1].name}", into[1]))
+            y = self.cast(self.dropout(y, self.dropped), self.wide_out)  # as wide as the weights, even under autocast
+            return self.linear(y, f"{name}.out", out)
