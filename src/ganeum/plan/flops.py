@@ -118,7 +118,7 @@ def of(architecture: Architecture, execution: Execution) -> Flops:
         for attention in block.attentions:
             part = "cross attention" if attention.across else f"{prefix}attention"
             by_part[part] += block.count * (1 if prefix else beams) * _attention(block, attention, execution)
-        recomputed += block.count * _recomputed(architecture, block, execution) if training else 0
+        recomputed += block.count * sum(work for _, work in again(architecture, block, execution))
     by_part["head"] = 2 * architecture.head.weights * execution.length * beams
     if execution.lora.rank is not None:
         spared += by_part["head"]
@@ -167,22 +167,27 @@ def _attention(block: Block, attention: Attention, execution: Execution) -> int:
     return 4 * queries * keys * attention.queries
 
 
-def _recomputed(architecture: Architecture, block: Block, execution: Execution) -> int:
-    """Of one layer, a sequence: of the MLP half, or of the whole block. It is stopped as soon as backward has what it
-    needs, and nobody needs what the last product gives once more, but a dropout of the block behind it does."""
-    if execution.checkpointing == "none":
-        return 0
+def again(architecture: Architecture, block: Block, execution: Execution) -> Iterator[tuple[str, int]]:
+    """What checkpointing computes a second time in one layer, a sequence: each part's name and FLOPs.
+
+    Of the MLP half, or of the whole block. It is stopped as soon as backward has what it needs, and nobody needs what
+    the last product gives once more, but a dropout of the block behind it does.
+    """
+    if execution.checkpointing == "none" or execution.purpose != "training":
+        return
     whole, last = execution.checkpointing == "whole", block.mlp[-1]
     to_the_end = whole and architecture.dropout > 0
-    again = 0
     for linear, tokens in products(block, execution.length, execution.source_length):
         if not whole and linear not in block.mlp:
             continue
         product, (into, out) = 2 * linear.weights, _adapter(linear, execution.lora)
         if linear is last and not to_the_end:  # an adapter's second product comes behind the matrix's own
             product, out = (product, 0) if out else (0, 0)
-        again += (product + into + out) * tokens
-    return again + whole * sum(_attention(block, attention, execution) for attention in block.attentions)
+        if product + into + out:
+            yield linear.name, (product + into + out) * tokens
+    if whole:
+        for attention in block.attentions:
+            yield "cross attention" if attention.across else "attention", _attention(block, attention, execution)
 
 
 def count(model: Model, parameters: Parameters, train: Train | None = None) -> Flops:
