@@ -201,11 +201,11 @@ def _adapters(architecture: Architecture, per: _Per) -> tuple[str, str]:
     for block in architecture.blocks:
         for linear, tokens in counting.products(block, per.target * per.beams, per.source, per.beams):
             if counted_by.adapted(linear, lora):
-                key = f"{block.count}·{per.of(tokens):,}"
+                key = f"{block.count}" if per.of(tokens) == 1 else f"{block.count}·{per.of(tokens):,}"
                 terms[key] = terms.get(key, 0) + linear.inputs + linear.outputs
     numbers = plus(f"{key}·{sides:,}" for key, sides in terms.items())
-    tokens_each = "layers·tokens" if per.thing == "sequence" else "layers·1"
-    return f"2·rank·({tokens_each}·(in + out))", f"2·{rank}·({numbers})"
+    tokens_each = "·tokens" if per.thing == "sequence" else ""
+    return f"2·rank·layers{tokens_each}·(in + out)", f"2·{rank}·({numbers})"
 
 
 def _backward(found: counting.Flops, per: _Per) -> Iterator[Line]:

@@ -122,12 +122,10 @@ class Model:
         return emit.hugging_face(config, plan)
 
     def explain(self, plan: Plan) -> str:
-        """Not yet of somebody else's model."""
-        raise ConfigError(
-            f"the figures of {self.architecture.name} are not derived line by line",
-            where="--explain",
-            suggestion="a config of ganeum's",
-        )
+        """:func:`ganeum.plan.explain.named`."""
+        from ganeum.plan.explain import named
+
+        return named(self.architecture, self.use, plan)
 
     def _config(self, plan: Plan, device: Device) -> Config:
         """What of a config of ours the two forms are written from."""
