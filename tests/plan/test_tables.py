@@ -1,0 +1,110 @@
+"""What fits where: rows that memory and the cards bear out, the same in every form, and a page that is current."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ganeum import units
+from ganeum.errors import ConfigError
+from ganeum.hardware.card import card
+from ganeum.plan import memory, named, tables, what_fits
+from ganeum.plan.architecture import find
+from ganeum.plan.use import read
+
+SHORT = ["precision=fp16", "length=256"]
+
+
+@pytest.mark.parametrize("way", tables.LEVERS)
+def test_the_largest_fits_and_one_more_does_not(way: str) -> None:
+    """``largest`` sequences at once fit with all bounds, and one more does not."""
+    model, device, use = find("gpt2"), card("RTX 3080 10GB"), tables.levers(SHORT)[way]
+    found = tables.row(model, device, use)
+    one = replace(named.settled(model, use, device), checkpointing=use.activation_checkpointing)
+    assert found["largest"] > 0
+    assert memory.of(model, replace(one, micro_batch_size=found["largest"])).fits(device)
+    assert not memory.of(model, replace(one, micro_batch_size=found["largest"] + 1)).fits(device)
+
+
+def test_a_row_by_hand() -> None:
+    """StarCoder has 15,517,456,384 parameters; AdamW keeps 16 bytes for each, 231 GiB, where document 001 reckons two
+    bytes for each: 29 GiB."""
+    found = tables.row(find("starcoder"), card("RTX 4080"), read([*SHORT, "activation_checkpointing=none"]), "plain")
+    assert (15_517_456_384, "no", 0, "plain") == (found["parameters"], found["fits"], found["largest"], found["way"])
+    assert 16 * 15_517_456_384 / 2**30 <= found["gib"] <= found["high"]
+    assert found["low"] <= found["gib"]
+    assert "tokens_per_second" not in found
+
+
+def test_more_levers_let_more_fit() -> None:
+    """Checkpointing, 8-bit state and offloading: each needs less than the one before, and no fewer sequences fit."""
+    rows = tables.grid([find("phi-1-small")], [card("RTX 4080")], tables.levers(SHORT)).rows
+    assert list(tables.LEVERS) == [row["way"] for row in rows]
+    needs, fit = [row["gib"] for row in rows], [row["largest"] for row in rows]
+    assert sorted(needs, reverse=True) == needs
+    assert sorted(fit) == fit
+    assert ["tokens_per_second" in row for row in rows] == [True, True, True, False, False]
+
+
+def test_perhaps_lies_between_the_bounds() -> None:
+    """A card whose memory lies between the two bounds is a perhaps: neither promised nor refused."""
+    model, use = find("gpt2"), read([*SHORT, "activation_checkpointing=none"])
+    roomy = tables.row(model, card("RTX 4090"), use)
+    assert roomy["fits"] == "yes"
+    between = replace(card("RTX 4090"), usable_gib=(roomy["low"] + roomy["high"]) / 2)
+    below = replace(between, usable_gib=0.99 * roomy["low"])
+    assert ("perhaps", 0) == (tables.row(model, between, use)["fits"], tables.row(model, between, use)["largest"])
+    assert tables.row(model, below, use)["fits"] == "no"
+
+
+def test_hours_follow_from_tokens() -> None:
+    """With a length of training in tokens, hours are tokens ÷ tokens per second."""
+    found = tables.row(find("gpt2"), card("RTX 4090"), read([*SHORT, "tokens=1e9"]))
+    assert 1e9 / found["tokens_per_second"] / 3600 == pytest.approx(found["hours"])
+
+
+def test_every_form_holds_the_same_rows() -> None:
+    """Text, Markdown, JSON and CSV of one table: each row once, in the order models, GPUs, ways."""
+    models, gpus = [find("gpt2"), find("t5-small")], [card("RTX 3080 10GB"), card("RTX 4090")]
+    ways = {"train": read(["precision=fp16"]), "ask": read(["purpose=inference"])}
+    table = tables.grid(models, gpus, ways)
+    order = [(row["model"], row["gpu"], row["way"]) for row in table.rows]
+    assert order == [(m.name, g.name, w) for m in models for g in gpus for w in ways]
+    assert order == [(row["model"], row["gpu"], row["way"]) for row in json.loads(table.json())]
+    assert order == [(row["model"], row["gpu"], row["way"]) for row in csv.DictReader(io.StringIO(table.csv()))]
+    assert len(order) + 2 == len(table.markdown().splitlines())
+
+
+def test_what_cannot_be_is_refused() -> None:
+    """A length that a model has no positions for is an error, not a row."""
+    with pytest.raises(ConfigError, match="gpt2 knows positions for 1,024 tokens, and length is 4,096"):
+        tables.grid([find("gpt2")], [card("RTX 4090")], {"": read(["length=4096"])})
+
+
+def test_the_documents_questions_are_asked() -> None:
+    """Six models in five ways; two models on five cards for training (two optimizers), evaluation and inference."""
+    six, two = what_fits.six(), what_fits.two()
+    assert (6 * 5, 2 * 5 * 4) == (len(six.rows), len(two.rows))
+    asked = {(row["model"], row["gpu"], row["way"]): row["batch"] for row in two.rows}
+    assert asked["t5-base", "Tesla V100 SXM2 16GB", "inference, 4 beams"] == 8
+    assert asked["mt5-large", "A100 SXM4 40GB", "training, AdamW"] == 4
+    assert asked["mt5-large", "GeForce RTX 4090", "evaluation, AdamW"] == 1
+
+
+def test_the_page_is_current(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """docs/what_fits.md is what `python -m ganeum.plan.what_fits` writes."""
+    monkeypatch.setenv("GANEUM_CACHE", str(tmp_path))  # without what was measured here
+    assert what_fits.PAGE.read_text(encoding="utf-8") == what_fits.page()
+
+
+def test_rows_are_in_gib() -> None:
+    """GiB of a row are the bytes of the planner over 2³⁰."""
+    model, device, use = find("t5-small"), card("RTX 4090"), read(["purpose=inference", "micro_batch_size=2"])
+    one = replace(named.settled(model, use, device), micro_batch_size=2)
+    found = tables.row(model, device, use)
+    assert (2, memory.of(model, one).total / units.GIB) == (found["batch"], found["gib"])
