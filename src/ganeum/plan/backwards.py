@@ -18,7 +18,18 @@ from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.errors import ConfigError, DeviceError
 from ganeum.hardware.device import Device
-from ganeum.plan import closed_form, execution, fastest, memory, parameters, recipe, scaling_laws, time
+from ganeum.plan import (
+    backwards_page,
+    closed_form,
+    emit,
+    execution,
+    fastest,
+    memory,
+    parameters,
+    recipe,
+    scaling_laws,
+    time,
+)
 from ganeum.plan.architecture import ours
 from ganeum.plan.lengths import lengths
 from ganeum.plan.memory import Memory
@@ -138,14 +149,10 @@ class Answer:
     @property
     def reasons(self) -> dict[str, str]:
         """Dotted key → why it has its value, for each that the search set."""
-        from ganeum.plan import backwards_page
-
         return backwards_page.reasons(self)
 
     def yaml(self) -> str:
         """A config for `ganeum train` and `ganeum plan`, with its reasons as comments."""
-        from ganeum.plan import backwards_page, emit
-
         return emit.ganeum(self.best.config, reasons=self.reasons, heading=backwards_page.heading(self))
 
     def as_dict(self) -> dict[str, Any]:
@@ -218,9 +225,7 @@ def search(
 
 def show(answer: Answer) -> RenderableType:
     """The answer as a page of 80 columns and more, for ``rich.console.Console.print``."""
-    from ganeum.plan.backwards_page import page
-
-    return page(answer)
+    return backwards_page.page(answer)
 
 
 def _check(asked: Question) -> None:
@@ -388,5 +393,5 @@ def _optimum(law: scaling_laws.Law, n_params: float) -> float:
 def _name(asked: Question) -> str:
     card = "-".join(asked.device.name.lower().replace("nvidia", "").replace("geforce", "").split())
     if asked.hours is not None:
-        return f"{card}-{asked.hours:g}h"
+        return f"{card}-{backwards_page.spoken(asked.hours).replace(' ', '')}"
     return f"{card}-" + (units.count(asked.tokens) if asked.tokens else units.count(asked.parameters or 0)).lower()

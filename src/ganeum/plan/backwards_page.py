@@ -22,8 +22,8 @@ def reasons(answer: Answer) -> dict[str, str]:
     return {
         "name": "the run's directory under results/",
         "model.style": "RMSNorm and SwiGLU, as the models had that batch and learning rate were fitted on",
-        "model.n_layer": f"{model.n_embd / model.n_layer:.0f} wide for each layer: between 30 and 130 the loss hardly "
-        "depends on it (Kaplan et al. 2020, figure 5), and the faster shape won",
+        "model.n_layer": f"n_embd / n_layer is {model.n_embd / model.n_layer:.0f}: of usual shapes the fastest; it "
+        "hardly moves the loss (Kaplan et al. 2020, section 3.1)",
         "model.n_head": f"heads of {sizes.head_dim(model)}",
         "model.n_embd": _why_size(answer),
         "model.block_size": "as asked" if asked.context != 1024 else "what such models are usually trained with",
@@ -32,7 +32,7 @@ def reasons(answer: Answer) -> dict[str, str]:
         "repeated text was measured on had as much",
         "train.batch_size": f"{best.tokens_per_step:,} tokens: 0.58 · D^0.571, to a power of two (Li et al. 2025)",
         "train.tokens": _why_tokens(answer),
-        "train.learning_rate": "1.79 · N^-0.713 · D^0.307 (Li et al. 2025)",
+        "train.learning_rate": "1.79 · N^-0.713 · D^0.307 (Li et al. 2025), N without embeddings, at most 4e-3",
         "train.min_learning_rate": "where their schedules ended",
         "train.eval_tokens": "a short training: few, so that they take little of it",
     }
@@ -44,14 +44,14 @@ def _why_size(answer: Answer) -> str:
         return f"{units.count(best.n_params)} parameters: the nearest to the {units.count(asked.parameters)} asked for"
     if asked.tokens is not None:
         return f"{units.count(best.n_params)} parameters, which these tokens are the optimum for"
-    return f"{units.count(best.n_params)} parameters: the lowest loss after {asked.hours:g} h"
+    return f"{units.count(best.n_params)} parameters: the lowest loss after {spoken(asked.hours or 0)}"
 
 
 def _why_tokens(answer: Answer) -> str:
     asked, best = answer.question, answer.best
-    pace = f"{best.hours:.3g} h at {best.planned.step.tokens_per_second:,.0f} tokens/s"
+    pace = f"{spoken(best.hours)} at {best.planned.step.tokens_per_second:,.0f} tokens/s"
     if asked.hours is not None:
-        return f"what {pace} hold; train.hours={asked.hours:g} instead lets the machine's own speed decide"
+        return f"what {pace} hold; train.hours={asked.hours:.4g} instead lets the machine's own speed decide"
     return f"as asked: {pace}" if asked.tokens is not None else f"the optimum for this size: {pace}"
 
 
@@ -80,6 +80,11 @@ def expected(candidate: Candidate) -> str:
     return f"about {loss.expected:.2f} ({loss.low:.2f} to {loss.high:.2f}) nats a token of web text"
 
 
+def spoken(hours: float) -> str:
+    """Hours as one says them: ``8 h``, ``1.5 h``, ``5 min``."""
+    return f"{hours:.3g} h" if hours >= 1 else f"{60 * hours:.3g} min"
+
+
 def page(answer: Answer) -> RenderableType:
     """For ``rich.console.Console.print``; fits 80 columns."""
     from rich.console import Group
@@ -89,7 +94,7 @@ def page(answer: Answer) -> RenderableType:
     from rich.text import Text
 
     asked, best = answer.question, answer.best
-    wanted = f"{asked.hours:g} hours" if asked.hours is not None else "as many hours as it takes"
+    wanted = spoken(asked.hours) if asked.hours is not None else "as long as it takes"
     title = Text.assemble(
         (f"{units.count(best.n_params)} parameters", "bold"), f"  for {wanted} on {asked.device.name}"
     )
@@ -130,8 +135,8 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
         ),
         (
             "Memory",
-            f"{units.gib(best.planned.needed.expected)} of {answer.question.device.usable_gib:.1f} GiB usable; at most "
-            f"{units.gib(best.planned.needed.high)}",
+            f"{units.gib(best.planned.needed.total)} of {answer.question.device.usable_gib:.1f} GiB usable; at most "
+            f"{units.gib(best.planned.needed.high + best.planned.needed.framework)}",
         ),
         ("Loss", expected(best)),
     ]
@@ -143,7 +148,8 @@ def _neighbours(answer: Answer) -> Table:
 
     table = Table(box=None, padding=(0, 2), header_style="dim")
     table.add_column("")
-    for name in ("parameters", "layers × width", "tokens", "hours", "loss"):
+    loss = "loss beside it" if answer.best.extrapolated else "loss"
+    for name in ("parameters", "layers × width", "tokens", "time", loss):
         table.add_column(name, justify="right")
     for name, one in (("smaller", answer.smaller), ("best", answer.best), ("larger", answer.larger)):
         if one is not None:
@@ -153,7 +159,7 @@ def _neighbours(answer: Answer) -> Table:
                 units.count(one.n_params),
                 f"{model.n_layer} × {model.n_embd}",
                 units.count(one.tokens),
-                f"{one.hours:.3g}",
+                spoken(one.hours),
                 f"{worse:+.3f}" if one is not answer.best else "" if one.extrapolated else f"{one.loss.expected:.3f}",
                 style="bold" if one is answer.best else None,
             )
