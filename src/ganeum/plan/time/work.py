@@ -74,8 +74,9 @@ def of(architecture: Architecture, execution: Execution) -> Iterator[tuple[Piece
     for piece in _loss(architecture, execution):
         yield piece, micro
     if training:
+        shared = 1.0 / execution.devices if execution.zero_stage else 1.0  # ZeRO: each device updates its share
         for piece in _optimizer(architecture, execution):
-            yield piece, 1.0
+            yield piece, shared
 
 
 def _block(block: Block, architecture: Architecture, execution: Execution) -> list[Piece]:
