@@ -57,6 +57,12 @@ def command(
         str | None,
         typer.Option(metavar="N", help="tokens of text that there are (1B); with CONFIG the same as --tokens"),
     ] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="a table: models, separated by commas, on the cards of --gpus")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="several cards, separated by commas: as --gpu several times")
+    ] = None,
     purpose: Annotated[Purpose | None, typer.Option(help="what for; without it training")] = None,
     may_shorten: Annotated[
         bool, typer.Option("--may-shorten", help="the context may be cut where nothing else makes it fit")
@@ -91,7 +97,8 @@ def command(
         words=alone,
         settings=settings,
         section=section,
-        gpus=gpu or (),
+        models=_several(models),
+        gpus=[*(gpu or ()), *_several(gpus)],
         which_gpu=which_gpu,
         hours=hours,
         parameters=parameters,
@@ -103,7 +110,15 @@ def command(
         explain=explain,
     )
     if emit is not None:
-        _alone("--emit", {"--format": form != "text" or as_json, "--explain": explain, "--which-gpu": which_gpu})
+        _alone(
+            "--emit",
+            {
+                "--models": bool(models),
+                "--which-gpu": which_gpu,
+                "--explain": explain,
+                "--format": form != "text" or as_json,
+            },
+        )
         text = emitted(asked, emit)
         _write(out, text)
         print(text, end="")
@@ -112,9 +127,16 @@ def command(
     _write(out, found.json() + "\n")
     form = "json" if as_json else form
     if form == "text":
-        Console(highlight=False).print(found.text())
+        Console(highlight=False).print(found.text(), crop=False)  # a derivation's lines are as long as they are
     else:
         print(getattr(found, form)())
+
+
+def _several(names: str | None) -> list[str]:
+    """Names between commas; a card with its own figures (``NAME: 24GB, bandwidth …``) is one."""
+    if names is None or ":" in names:
+        return [names] if names else []
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _alone(option: str, others: Mapping[str, bool]) -> None:
@@ -125,7 +147,7 @@ def _alone(option: str, others: Mapping[str, bool]) -> None:
         raise ConfigError(
             f"{option} and {given[0]} cannot be asked together",
             where="ganeum plan",
-            why="what is emitted is a file, in a form of its own",
+            why="what is emitted is one run's file, in a form of its own",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +45,12 @@ def _hours(value: float) -> str:
     return units.duration(value * 3600)
 
 
+def _brief(name: str) -> str:
+    return re.sub(r"^(GeForce|Tesla|Quadro|NVIDIA) ", "", name)
+
+
 COLUMNS = (
-    Column("gpu", "GPU", left=True),
+    Column("gpu", "GPU", _brief, left=True),
     Column("memory_gib", "GiB", _gib),
     Column("fits", "fits", lambda fits: "yes" if fits else "no", left=True),
     Column("needed_gib", "needs", _gib),
@@ -110,7 +115,8 @@ def which(planner: Planner, prices: Prices) -> Table:
     plans = [planner(device) for device in every_card()]
     rows = [row(plan, prices) for plan in plans if plan["memory_gib"]["fits"]]
     rows.sort(key=lambda one: (round(one["memory_gib"]), -one.get("tokens_per_second", 0.0)))
-    columns = tuple(column for column in COLUMNS if column.key not in ("fits", "high_gib"))
+    shown = ("gpu", "memory_gib", "needed_gib", "at_once", "checkpointing", "tokens_per_second", "uncertainty", "hours")
+    columns = tuple(column for column in COLUMNS if column.key in (*shown, "kwh", "energy", "rent"))
     return Table(columns, rows, f"Fits on {len(rows)} of {len(plans)} cards, the smallest first")
 
 

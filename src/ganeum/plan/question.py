@@ -65,11 +65,13 @@ class Question:
 
     Attributes:
         words: what is planned, a config's file or a model's name; none: a model is searched.
+        models: those of a table, on the cards of ``gpus``.
         settings: ``key=value``.
         tokens, tokens_available, parameters: counts as people type them, ``1.5B``.
     """
 
     words: Sequence[str] = ()
+    models: Sequence[str] = ()
     settings: Sequence[str] = ()
     section: str | None = None
     gpus: Sequence[str] = ()
@@ -86,7 +88,7 @@ class Question:
     @property
     def searches(self) -> bool:
         """Whether a model is to be found, rather than one that there is to be planned."""
-        return not self.words and any((self.hours, self.tokens, self.parameters))
+        return not self.words and not self.models and any((self.hours, self.tokens, self.parameters))
 
     def devices(self, default: str = "auto") -> list[Device]:
         """Those that are named, or this machine's."""
@@ -100,6 +102,8 @@ def answer(asked: Question) -> Answer:
         GaneumError: there is no such config, model or card; or what is asked cannot be asked together.
     """
     _check(asked)
+    if asked.models:
+        return _table(asked)
     if asked.searches:
         return Found(_search(asked))
     subject, default = _subject(asked)
@@ -210,6 +214,18 @@ def _search(asked: Question) -> backwards.Answer:
     )
 
 
+def _table(asked: Question) -> Table:
+    """Models on cards: a training in each of the ways that people make one fit, unless one way is said."""
+    from ganeum.plan import tables
+    from ganeum.plan.architecture import find
+
+    settings = [*asked.settings, *_of_a_model(asked)]
+    one = use.read(settings)
+    said = one.model_fields_set & {"activation_checkpointing", "optimizer", "zero_stage", "offload", "lora"}
+    ways = {"": one} if said or one.purpose != "training" else tables.levers(settings)
+    return tables.grid([find(name) for name in asked.models], asked.devices(), ways)
+
+
 def _subject(asked: Question) -> tuple[Subject, str]:
     """What is planned, and the device that it asks for by itself."""
     (word,) = asked.words
@@ -279,7 +295,7 @@ def _check(asked: Question) -> None:
             where=where,
             suggestion=f"ganeum plan {asked.words[0]}, or a table of models: --models {','.join(asked.words)}",
         )
-    if not asked.words and not asked.searches:
+    if not asked.words and not asked.models and not asked.searches:
         raise ConfigError(
             "no config is named",
             where=where,
@@ -295,6 +311,9 @@ def _check(asked: Question) -> None:
         (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
         (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),
         (asked.searches and "no config", asked.purpose and "--purpose", "a model is searched for its training"),
+        (asked.models and "--models", asked.words and asked.words[0], "a table has its models from --models"),
+        (asked.models and "--models", asked.which_gpu and "--which-gpu", "a table has its cards from --gpus"),
+        (asked.models and "--models", asked.explain and "--explain", "one plan is derived at a time"),
         (asked.words and asked.words[0], asked.parameters and "--parameters", "it has the size that it has"),
     ):
         if one and other:

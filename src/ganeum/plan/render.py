@@ -136,15 +136,18 @@ def _model(plan: dict[str, Any]) -> Rows:
     if counted["trainable"] != counted["total"]:
         said += f", {units.count(counted['trainable'])} of them trained"
     rows: Rows = [(units.count(counted["total"]), Text(said))]
+    width = max(19, *(len(name) + 1 for name in counted["by_component"]))
     for name, count in counted["by_component"].items():
         if count:
-            rows.append((units.count(count), _share(name, count / counted["total"])))
+            rows.append((units.count(count), _share(name, count / counted["total"], width)))
     return rows
 
 
-def _share(name: str, share: float) -> Text:
+def _share(name: str, share: float, width: int = 19) -> Text:
     bar = "█" * round(SHARE_WIDE * share) or "▏"
-    return Text.assemble(f"{name.replace('_', ' '):<19}", (f"{bar} ", "dim"), (f"{share:.1%}", "dim"))
+    return Text.assemble(
+        f"{name.replace('_', ' ').replace('.', ' '):<{width}}", (f"{bar} ", "dim"), (f"{share:.1%}", "dim")
+    )
 
 
 def _data(plan: dict[str, Any]) -> Rows:

@@ -7,11 +7,13 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal, get_args
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
+from rich.text import Text
 
 Format = Literal["text", "markdown", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -34,26 +36,49 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """``rows``: mappings from the columns' keys; what is not known is not in them."""
+    """``rows``: mappings from the columns' keys; what is not known is not in them. ``groups``: keys of columns that are
+    said above several rows where a terminal is too narrow for all of them."""
 
     columns: tuple[Column, ...]
     rows: Sequence[Mapping[str, Any]]
     title: str = ""
+    groups: tuple[str, ...] = ()
 
     def used(self) -> tuple[Column, ...]:
         """The columns in which anything stands."""
         return tuple(column for column in self.columns if any(row.get(column.key) is not None for row in self.rows))
 
     def text(self) -> RenderableType:
-        """For ``rich.console.Console.print``."""
-        table = RichTable(
-            title=self.title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
-        )
-        for column in self.used():
-            table.add_column(column.title, justify="left" if column.left else "right", overflow="fold")
-        for row in self.rows:
-            table.add_row(*(column.cell(row) for column in self.used()))
+        """For ``rich.console.Console.print``: what is the same in every row is said once, above them; what is the same
+        in a group of rows, above these."""
+        same = [column for column in self.used() if self._one_value(column)]
+        heads = [column for column in self.used() if column.key in self.groups and column not in same]
+        shown = [column for column in self.used() if column not in (*same, *heads)]
+        parts: list[RenderableType] = [Text(self.title, style="bold")] if self.title else []
+        if same:
+            parts.append(Text(_said(same, self.rows[0]), style="dim"))
+        for _, rows in groupby(self.rows, lambda row: [row.get(column.key) for column in heads]):
+            group = list(rows)
+            if heads:
+                parts.append(Text(_said(heads, group[0]), style="bold"))
+            parts.append(self._text(shown, group))
+        return Group(*parts)
+
+    def _text(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> RichTable:
+        """Some rows, their numbers as wide as all rows need them."""
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for column in columns:
+            words = [*column.title.split(), *(column.cell(row) for row in self.rows)]  # a title may wrap, a number not
+            width = None if column.left and not self.groups else max(map(len, words))
+            table.add_column(column.title, justify="left" if column.left else "right", width=width, overflow="fold")
+        for row in rows:
+            table.add_row(*(column.cell(row) for column in columns))
         return table
+
+    def _one_value(self, column: Column) -> bool:
+        """Whether several rows all have it, and the same."""
+        values = [row.get(column.key) for row in self.rows]
+        return len(values) > 1 and all(value == values[0] for value in values)
 
     def markdown(self) -> str:
         """GitHub's form."""
@@ -77,3 +102,7 @@ class Table:
     def json(self) -> str:
         """A list of objects."""
         return json.dumps([dict(row) for row in self.rows], indent=2, ensure_ascii=False)
+
+
+def _said(columns: Sequence[Column], row: Mapping[str, Any]) -> str:
+    return "  ".join(f"{column.title} {column.cell(row)}" for column in columns)

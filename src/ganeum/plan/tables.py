@@ -98,4 +98,5 @@ COLUMNS = (
 
 def grid(models: Sequence[Architecture], gpus: Sequence[Device], ways: Mapping[str, Use]) -> Table:
     """Every model on every GPU in every way; ``ways``: a name for each, which may be empty."""
-    return Table(COLUMNS, [row(model, gpu, use, way) for model in models for gpu in gpus for way, use in ways.items()])
+    rows = [row(model, gpu, use, way) for model in models for gpu in gpus for way, use in ways.items()]
+    return Table(COLUMNS, rows, groups=("model", "parameters", "gpu", "usable_gib"))
