@@ -17,6 +17,9 @@ from ganeum.config.schema import Config
 from ganeum.errors import GaneumError
 from ganeum.hardware.device import Device
 from ganeum.plan import closed_form, emit
+from ganeum.plan.architecture import find
+from ganeum.plan.subject import Model
+from ganeum.plan.use import read
 from ganeum.step import schedule
 
 CARD = Device(
@@ -242,6 +245,37 @@ def test_a_batch_that_cannot_be_shared_out() -> None:
         "  why    DeepSpeed wants micro-batch × accumulation × GPUs to be the batch\n"
         "  try    train.batch_size=66"
     )
+
+
+def test_a_model_by_its_name() -> None:
+    """T5 and mT5 for a card, as an author's YAML has them: sequences at once for training, evaluation and inference."""
+    for name in ("t5-base", "mt5-large"):
+        model = Model(find(name), read(["batch_size=8", "tokens=1e6"]))
+        text = model.emit("hf", model.plan(CARD), CARD)
+        theirs = arguments(text)
+        assert theirs.per_device_train_batch_size * theirs.gradient_accumulation_steps == 8
+        assert theirs.max_steps == -(-1_000_000 // (8 * 128))  # 128 tokens are written for each sequence
+        assert theirs.per_device_eval_batch_size >= theirs.per_device_train_batch_size
+        assert yaml.safe_load(text)[name]["inference"]["batch_size"] >= 1
+
+
+def test_several_gpus_share_the_batch() -> None:
+    """On four GPUs a batch of 32 is 32 together, as the Trainer multiplies it."""
+    model = Model(find("t5-small"), read(["batch_size=32", "micro_batch_size=2", "devices=4"]))
+    plan = model.plan(CARD)
+    theirs = arguments(model.emit("hf", plan, CARD))
+    assert theirs.per_device_train_batch_size * theirs.gradient_accumulation_steps * 4 == 32
+    found = json.loads(model.emit("deepspeed", plan, CARD))
+    assert found["train_batch_size"] == 32
+    assert found["train_micro_batch_size_per_gpu"] * found["gradient_accumulation_steps"] * 4 == 32
+
+
+def test_a_length_that_nobody_said() -> None:
+    """Without a length none is written, and what the Trainer would then do is said."""
+    model = Model(find("t5-small"), read(["batch_size=8"]))
+    text = model.emit("hf", model.plan(CARD), CARD)
+    assert text.splitlines()[0] == ("# not said: max_steps or num_train_epochs; TrainingArguments takes 3 epochs")
+    assert arguments(text).num_train_epochs == 3
 
 
 def test_muon_is_refused() -> None:

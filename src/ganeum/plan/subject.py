@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from ganeum.hardware.device import Device
 from ganeum.plan import closed_form, emit, named
 from ganeum.plan.architecture import Architecture, ours
 from ganeum.plan.corpus import size_of
+from ganeum.plan.execution import Purpose
 from ganeum.plan.use import Use
 
 LEARNING_RATES = {"adafactor": 1e-3}  # T5's (Raffel et al. 2020, arXiv 1910.10683, section 3.1.2)
@@ -35,6 +37,16 @@ class Subject(Protocol):
     def explain(self, plan: Plan) -> str:
         """Each figure of the plan derived."""
         ...
+
+
+def config_file(word: str | PathLike[str]) -> Path | None:
+    """The file of ours that a word means: YAML, or that of a run's directory; None: it is a model's name, directory or
+    config.json."""
+    path = Path(word)
+    if (path / "config.yaml").is_file():
+        return path / "config.yaml"
+    ours = path.suffix in (".yaml", ".yml") or (path.is_file() and path.suffix != ".json")
+    return path if ours else None
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,7 @@ class Model:
             return emit.deepspeed(
                 config, plan, devices=self.use.devices, zero_stage=self.use.zero_stage or None, offload=self.use.offload
             )
-        return emit.hugging_face(config, plan)
+        return emit.hugging_face(config, plan, inference_batch_size=self._at_once("generation", device))
 
     def explain(self, plan: Plan) -> str:
         """:func:`ganeum.plan.explain.named`."""
@@ -127,21 +139,24 @@ class Model:
 
         return named(self.architecture, self.use, plan)
 
+    def _at_once(self, purpose: Purpose, device: Device) -> int:
+        """Sequences that fit at once when it is used for something else than training."""
+        use = self.use.model_copy(update={"purpose": purpose, "batch_size": "auto", "micro_batch_size": "auto"})
+        size: int = named.plan(self.architecture, use, device)["batch"]["micro_batch_size"]
+        return size
+
     def _config(self, plan: Plan, device: Device) -> Config:
         """What of a config of ours the two forms are written from."""
         use, batch = self.use, plan["batch"]
         way = {choice["key"]: choice["value"] for choice in plan["choices"]}
         level = way.get("activation_checkpointing", use.activation_checkpointing)
-        evaluated = named.plan(
-            self.architecture, use.model_copy(update={"purpose": "evaluation", "batch_size": "auto"}), device
-        )
         rate = LEARNING_RATES.get(use.optimizer, LEARNING_RATE) if use.learning_rate == "auto" else use.learning_rate
         return Config(
             name=Path(self.architecture.name).name,
             train=Train(
                 batch_size=batch["batch_size"],
                 micro_batch_size=batch["micro_batch_size"],
-                eval_batch_size=evaluated["batch"]["micro_batch_size"],
+                eval_batch_size=self._at_once("evaluation", device),
                 precision=plan["device"]["precision"],
                 activation_checkpointing=level,
                 optimizer=use.optimizer,

@@ -21,7 +21,7 @@ TENTH = 0.1  # of all steps: what `auto` is for evaluations
 Field = tuple[str, object, str]  # name, value, comment
 
 
-def hugging_face(config: Config, plan: Mapping[str, Any]) -> str:
+def hugging_face(config: Config, plan: Mapping[str, Any], *, inference_batch_size: int | None = None) -> str:
     """The YAML: `NAME: {training: {…}, inference: {…}}`.
 
     ``yaml.safe_load`` of it gives ``TrainingArguments(**section["training"])``; `config.load` with this section gives
@@ -29,18 +29,19 @@ def hugging_face(config: Config, plan: Mapping[str, Any]) -> str:
 
     Args:
         plan: of ``config``: its choices are the values where the config says ``auto``.
+        inference_batch_size: sequences at once when text is generated; None: as in an evaluation.
 
     Raises:
         ConfigError: TrainingArguments does not know the optimizer, or nobody knows how many steps there are.
     """
     final, _ = settled(config, plan)
     lines = [
-        *(f"# {text}" for text in _beside(final.train)),
+        *(f"# {text}" for text in _beside(final.train, plan)),
         f"{final.name or NAME}:",
         "  training:",
         *map(_line, _training(final, plan)),
         "  inference:",
-        _line(("batch_size", _at_once(final), "")),
+        _line(("batch_size", inference_batch_size or _at_once(final), "")),
     ]
     return "\n".join(lines) + "\n"
 
@@ -50,8 +51,10 @@ def _line(field: Field) -> str:
     return f"    {name}: {written(value)}" + (f"  # {comment}" if comment else "")
 
 
-def _beside(train: Train) -> Iterator[str]:
-    """What the script must do itself, since no argument of the Trainer does it."""
+def _beside(train: Train, plan: Mapping[str, Any]) -> Iterator[str]:
+    """What the script must do itself, since no argument of the Trainer does it, or nobody said it."""
+    if _steps(train, plan) is None and train.epochs is None:
+        yield "not said: max_steps or num_train_epochs; TrainingArguments takes 3 epochs"
     if train.weights == "bf16":
         yield "not in TrainingArguments: train.weights: bf16 (load the model with dtype=torch.bfloat16)"
     if train.lora.rank is not None:
@@ -66,8 +69,10 @@ def _training(config: Config, plan: Mapping[str, Any]) -> Iterator[Field]:
     yield "output_dir", f"results/{config.name or NAME}", ""
     yield "per_device_train_batch_size", micro, ""
     yield "per_device_eval_batch_size", _at_once(config), ""
-    together = f"{micro} × {train.batch_size // micro} = {train.batch_size} sequences a step"
-    yield "gradient_accumulation_steps", train.batch_size // micro, together
+    devices = plan["batch"].get("devices", 1)
+    steps = train.batch_size // (micro * devices)
+    together = f"{micro} × {steps}" + (f" × {devices} GPUs" if devices > 1 else "")
+    yield "gradient_accumulation_steps", steps, f"{together} = {train.batch_size} sequences a step"
     yield from _length(config, plan)
     yield from _precision(train, plan)
     level = train.activation_checkpointing
@@ -99,7 +104,7 @@ def _length(config: Config, plan: Mapping[str, Any]) -> Iterator[Field]:
         yield "max_steps", steps, ""
     elif config.train.epochs is not None:
         yield "num_train_epochs", config.train.epochs, ""
-    else:
+    elif config.train.hours is not None:
         raise ConfigError(
             "how many steps there are is not known",
             where="--emit hf",
@@ -156,3 +161,5 @@ def _schedule(train: Train, plan: Mapping[str, Any]) -> Iterator[Field]:
         yield "warmup_steps", train.warmup_iters, ""
     elif steps is not None:
         yield "warmup_steps", min(max(steps // 50, 10), 2_000, steps // 2), "2 % of all"
+    else:
+        yield "warmup_steps", 0.02, "a share of all steps"
