@@ -6,8 +6,6 @@ and MPT write theirs out, CodeGen in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ganeum.plan.architecture import Attention, Block
 from ganeum.plan.memory.ends import Ends
 from ganeum.plan.memory.operations import Shape
@@ -19,6 +17,11 @@ WRITTEN_OUT = ("codegen", "mpt")
 class Decoder(Ends):
     """One stream of equal blocks."""
 
+    @property
+    def written_out(self) -> bool:
+        """Whether attention is plain products in Python, with a mask to add."""
+        return self.architecture.family in WRITTEN_OUT or self.execution.attention == "eager"
+
     def loss(self) -> Tensor:
         """Tokens to the loss, which transformers always takes in fp32 (loss/loss_utils.py)."""
         (block,) = self.architecture.blocks
@@ -28,10 +31,12 @@ class Decoder(Ends):
             x = self.add(x, self.embedding(table.name, table.size, self.T * table.width))
         x = self.dropout(x, self.dropped)
         rotary = block.attentions[0].rotary_dim
+        squares = self.B * self.T * self.T if self.written_out else 0
+        mask = self.graph.tensor("attention", squares, 1.0 if self.architecture.family == "mpt" else self.wide)
         turns = self.graph.tensor("attention", 2 * self.T * rotary, self.wide)
 
         def layer(x: Tensor, name: str) -> Tensor:
-            return self.parallel(x, block, name) if block.parallel else self.sequential(x, block, name)
+            return (self.parallel if block.parallel else self.sequential)(x, block, name, mask)
 
         x = self.layers(block, layer, x)
         with self.graph.counted_as("norms"):
@@ -41,25 +46,32 @@ class Decoder(Ends):
         wide = self.cast(logits, 4.0)
         return self.cross_entropy(wide)
 
-    def sequential(self, x: Tensor, block: Block, name: str) -> Tensor:
+    def sequential(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """x + attention(norm(x)), then x + mlp(norm(x))."""
-        x = self.residual(x, self.attend(self.normed(x, f"{name}.1", block), block, name))
+        x = self.residual(x, self.attend(self.normed(x, f"{name}.1", block), block, name, mask))
         return self.residual(x, self.mlp(self.normed(x, f"{name}.2", block), block, name))
 
-    def parallel(self, x: Tensor, block: Block, name: str) -> Tensor:
+    def parallel(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """x + attention(norm(x)) + mlp(norm(x))."""
         normed = self.normed(x, f"{name}.1", block)
-        attended = self.dropout(self.attend(normed, block, name), self.dropped)
+        attended = self.dropout(self.attend(normed, block, name, mask), self.dropped)
         return self.add(self.add(attended, self.dropout(self.mlp(normed, block, name), self.dropped)), x)
 
     def normed(self, x: Tensor, name: str, block: Block) -> Tensor:
         with self.graph.counted_as("norms"):
             return self.norm(x, name, block.norms[0])
 
-    def attend(self, x: Tensor, block: Block, name: str) -> Tensor:
+    def attend(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """(B, T, C) → (B, T, C)"""
         (attention,) = block.attentions
-        shape = Shape(self.B, attention.heads, self.T, self.T)
+        shape = Shape(
+            self.B,
+            attention.heads,
+            self.T,
+            self.T,
+            groups=attention.heads // attention.kv_heads,
+            ordered_queries=0 < attention.rotary_dim < attention.head_dim,  # put side by side anew
+        )
         with self.graph.counted_as("attention"):
             q, k, v = self.projected(x, attention, name)
             if attention.norms:
@@ -69,7 +81,7 @@ class Decoder(Ends):
                 )
             if attention.rotary_dim:
                 q, k = self.turned(q, attention), self.turned(k, attention)
-            y = self.weigh(q, k, v, shape, attention)
+            y = self.weigh(q, k, v, shape, mask)
             return self.linear(y, f"{name}.out", attention.linears[-1])
 
     def projected(self, x: Tensor, attention: Attention, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,19 +104,13 @@ class Decoder(Ends):
         part = self.add(self.scale(part), self.scale(self.scale(part)))
         return part if share == 1 else self.graph.operation((part, x), x.numbers, x.wide)
 
-    def weigh(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, attention: Attention) -> Tensor:
+    def weigh(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, mask: Tensor) -> Tensor:
         """The attention itself."""
-        written_out: Callable[..., Tensor] = self.eager
-        family = self.architecture.family
-        mask = (self.graph.tensor("attention", self.T * self.T, 4.0),)
-        if family == "codegen":
+        if not self.written_out:
+            return self.attention(q, k, v, shape, None, self.dropped)
+        if self.architecture.family == "codegen":
             q, k = self.cast(q, 4.0), self.cast(k, 4.0)
-            return written_out(q, k, v, shape, mask, self.dropped, softmax_in=4.0)
-        if family == "mpt":
-            return written_out(q, k, v, shape, mask, self.dropped, softmax_in=4.0)
-        if self.execution.attention == "eager":
-            return written_out(q, k, v, shape, mask, self.dropped, softmax_in=4.0)
-        return self.attention(q, k, v, shape, None, self.dropped)
+        return self.eager(q, k, v, shape, (mask,), self.dropped, softmax_in=4.0)
 
     def mlp(self, x: Tensor, block: Block, name: str) -> Tensor:
         """(B, T, C) → (B, T, C)"""

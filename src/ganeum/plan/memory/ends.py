@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import count
 
 from ganeum.plan.architecture import Architecture, Block
@@ -46,7 +45,10 @@ class Ends(Operations):
         def next_layer(x: Tensor) -> Tensor:
             name = f"{block.stream} layer {next(numbers)}"
             self.graph.ledger.moment = name
-            named = partial(layer, name=name)
+
+            def named(x: Tensor) -> Tensor:
+                return layer(x, name)
+
             return self.graph.again(named, x) if self.again else named(x)
 
         return self.graph.layers(block.count, next_layer, x)

@@ -20,14 +20,27 @@ QUANTIZED = ("int8", "nf4")
 
 @dataclass(frozen=True)
 class Shape:
-    """Of one attention. ``ordered``: keys and values lie in memory head by head, as a cache copies them; projections
-    are views that do not."""
+    """Of one attention.
+
+    Attributes:
+        rows, columns: queries and keys of a sequence.
+        groups: heads of queries that share one of keys and values.
+        ordered: keys and values lie in memory head by head, as a cache copies them; projections are views that do not.
+        ordered_queries: queries lie so too.
+    """
 
     batch: int
     heads: int
     rows: int
     columns: int
+    groups: int = 1
     ordered: bool = False
+    ordered_queries: bool = False
+
+    @property
+    def keys_in_order(self) -> bool:
+        """Whether keys and values are copies already when they are multiplied."""
+        return self.ordered or self.groups > 1
 
     @property
     def scores(self) -> float:
@@ -201,8 +214,11 @@ class Operations:
         )
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
-        """A sum, in the wider format."""
+        """A sum, in the wider format; a CPU makes a copy of the narrower one first (TensorIterator)."""
+        copied = min(x, y, key=lambda tensor: tensor.wide).numbers * 4.0 * (x.wide != y.wide) * self.cpu
+        on_the_way = self.graph.tensor("workspace", copied, 1.0)
         out = self.graph.tensor(self.graph.part, max(x.numbers, y.numbers), max(x.wide, y.wide))
+        del on_the_way
         return self.graph.recorded_as(out, (x, y), (), same=True)
 
     def add_in_place(self, x: Tensor, y: Tensor) -> Tensor:
@@ -285,7 +301,8 @@ class Operations:
             share = 0.0
         if self.cpu and (share or (bias is not None and bias.gradient)):
             return self._products(q, k, v, shape, bias, share)
-        return self._fused(q, k, v, shape, bias)
+        y = self._fused(q, k, v, shape, bias)
+        return self.scale(y) if shape.ordered_queries else y  # what comes out lies in memory like the queries
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None) -> Tensor:
         """Keeps inputs, output, and one number for each row of scores: flash (Dao et al. 2022, arXiv 2205.14135), and
@@ -301,15 +318,14 @@ class Operations:
         """Plain products in fp32, which keep the T × S weights, and with dropout twice more
         (aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math)."""
         out = q.wide
-        wide = [self.cast(x, 4.0) for x in (q, k, v)]  # named to the end, like the scaled queries
-        scaled = self.scale(wide[0])
-        q, k, v = self._in_order(scaled, self.scale(wide[1]), wide[2], shape)
-        scores = self.graph.operation((q, k), shape.scores, 4.0, saved=(q, k))
+        wide = [self.cast(x, 4.0) for x in (q, self._repeated(k, shape), self._repeated(v, shape))]
+        scaled = self.scale(wide[0])  # both named to the end
+        scores = self._scores(scaled, self.scale(wide[1]), shape)
         if bias is not None:
             scores = self.add_in_place(scores, bias)
         weights = self.softmax(scores, 4.0, before=shape.scores)  # and a byte each: is a whole row masked?
         del scores
-        y = self._weighted(self.dropout(weights, share), v, q.numbers)
+        y = self._weighted(self.dropout(weights, share), wide[2], shape, q.numbers)
         if out < 4:  # the weights are returned in half precision too, and forgotten
             y = self.graph.operation((y,), y.numbers, out, before=out * shape.scores)
         return self.scale(y)
@@ -327,20 +343,29 @@ class Operations:
     ) -> Tensor:
         """The attention that models write out in Python: scores, scaled, with ``added`` (biases, a mask), softmax (in
         numbers of ``softmax_in`` bytes, made like the values again), dropout, and the product with the values."""
-        q, k, v = self._in_order(*(self.factor(x) for x in (q, k, v)), shape)
-        weights = self.scale(self.graph.operation((q, k), shape.scores, q.wide, saved=(q, k)))
+        k, v = self._repeated(k, shape), self._repeated(v, shape)
+        weights = self.scale(self._scores(self.factor(q), self.factor(k), shape))
         for bias in added:
             weights = self.add(weights, bias)
         weights = self.softmax(weights, softmax_in or weights.wide)
         if softmax_in:
-            weights = self.cast(weights, q.wide)
-        return self.scale(self._weighted(self.factor(self.dropout(weights, share)), v, q.numbers))
+            weights = self.cast(weights, v.wide)
+        weights = self.dropout(weights, share)
+        return self.scale(self._weighted(self.factor(weights), self.factor(v), shape, q.numbers))
 
-    def _in_order(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
-        """As a product of many matrices needs them: copies, unless there is one sequence only."""
-        if shape.batch == 1:
-            return q, k, v
-        return self.scale(q), *((k, v) if shape.ordered else (self.scale(k), self.scale(v)))
+    def _scores(self, q: Tensor, k: Tensor, shape: Shape) -> Tensor:
+        """(B, H, T, S)"""
+        q, k = self._ordered(q, shape), k if shape.keys_in_order else self._ordered(k, shape)
+        return self.graph.operation((q, k), shape.scores, q.wide, saved=(q, k))
 
-    def _weighted(self, weights: Tensor, v: Tensor, numbers: float) -> Tensor:
+    def _weighted(self, weights: Tensor, v: Tensor, shape: Shape, numbers: float) -> Tensor:
+        v = v if shape.keys_in_order else self._ordered(v, shape)
         return self.graph.operation((weights, v), numbers, v.wide, saved=(weights, v))
+
+    def _ordered(self, x: Tensor, shape: Shape) -> Tensor:
+        """As a product of many matrices needs it: a copy, unless there is one sequence only."""
+        return x if shape.batch == 1 else self.scale(x)
+
+    def _repeated(self, x: Tensor, shape: Shape) -> Tensor:
+        """Keys or values once for each head of queries."""
+        return x if shape.groups == 1 else self.graph.operation((x,), x.numbers * shape.groups, x.wide)

@@ -17,6 +17,7 @@ class T5(Ends):
 
     def __init__(self, graph: Graph, architecture: Architecture, execution: Execution) -> None:
         super().__init__(graph, architecture, execution)
+        self.wide_mask = self.wide if execution.attention == "eager" else 1.0  # a number to add, or yes and no
         self.wide_out = 4.0 if execution.weights == "fp16" else self.wide  # _keep_in_fp32_modules = ["wo"]
 
     def loss(self) -> Tensor:
@@ -35,7 +36,7 @@ class T5(Ends):
         x = self.dropout(self.start("encoder", self.S), self.dropped)
         own = block.attentions[0]
         bias = self.position_bias(block, own, self.S)
-        mask = self.graph.tensor("attention", self.B * self.S * self.S, 1.0)
+        mask = self.graph.tensor("attention", self.B * self.S * self.S, self.wide_mask)
 
         def layer(x: Tensor, name: str) -> Tensor:
             x = self.residual(x, self.attend(x, x, own, name, block, bias, mask))
@@ -48,8 +49,8 @@ class T5(Ends):
         x = self.dropout(self.start("decoder", self.T), self.dropped)
         own, across = block.attentions
         bias = self.position_bias(block, own, self.T)
-        causal = self.graph.tensor("attention", self.T * self.T, 1.0)
-        mask = self.graph.tensor("attention", self.B * self.T * self.S, 1.0)
+        causal = self.graph.tensor("attention", self.T * self.T, self.wide_mask)
+        mask = self.graph.tensor("attention", self.B * self.T * self.S, self.wide_mask)
         zeros = self.graph.tensor("attention", own.heads * self.T * self.S, 2.0 if self.autocast else self.wide)
         if self.again:  # they are made to ask for a gradient, so that attention falls back on plain products
             zeros.gradient = Gradient(zeros.numbers, zeros.wide)
@@ -76,7 +77,7 @@ class T5(Ends):
     def attend(
         self, x: Tensor, source: Tensor, attention: Attention, name: str, block: Block, bias: Tensor, mask: Tensor
     ) -> Tensor:
-        """(B, T, C) of the stream and the keys' (B, S, C) → (B, T, C). The mask has a byte for each pair of tokens."""
+        """(B, T, C) of the stream and the keys' (B, S, C) → (B, T, C). The mask is of pairs of tokens."""
         T = self.S if block.stream == "encoder" else self.T
         S = self.S if attention.across else T
         with self.graph.counted_as("norms"):
@@ -92,10 +93,9 @@ class T5(Ends):
             if cached:
                 k, v = self.scale(k), self.scale(v)
                 self.held += k, v
-            shape = Shape(self.B, attention.heads, T, S, cached)
+            shape = Shape(self.B, attention.heads, T, S, ordered=cached)
             if self.execution.attention == "eager":
-                least = self.graph.tensor("attention", mask.numbers, self.wide)
-                y = self.eager(q, k, v, shape, (bias, least), self.dropped)
+                y = self.eager(q, k, v, shape, (bias, mask), self.dropped)
             else:
                 masked = self.graph.operation((bias,), attention.heads * mask.numbers, bias.wide, saved=(mask,))
                 masked = masked if attention.across else self.scale(masked)  # in order, which the zeros are
