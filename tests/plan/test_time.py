@@ -166,11 +166,11 @@ def test_recomputing_costs_what_is_done_again() -> None:
 
 
 def test_fewer_tokens_wait_for_the_host() -> None:
-    """One short sequence keeps a fast GPU waiting for kernels to be started: that is `launches`, and compiling helps."""
+    """One short sequence keeps a fast GPU waiting for kernels to be started: `launches`; compiling starts fewer."""
     small = {"micro_batch_size": 1, "length": 128}
     eager, compiled = (taken(GPT2, "H100 SXM5", compiled=compiled, **small) for compiled in (False, True))
     assert eager.parts["launches"] > 0.4 * eager.step_s
-    assert compiled.step_s < 0.5 * eager.step_s
+    assert compiled.step_s < 0.65 * eager.step_s
 
 
 def test_a_forward_pass_is_less_than_a_third_of_a_step() -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganeum import units
 from ganeum.config import Config
 from ganeum.data.corpus import Corpus
 from ganeum.hardware import Device
-from ganeum.plan import flops, parameters
+from ganeum.plan import execution
+from ganeum.plan.architecture.ours import architecture
+from ganeum.plan.time import of as step_time
 from ganeum.train.out_of_memory import Full
-from ganeum.train.trial import Trial, tried
+from ganeum.train.trial import Trial, sizes, tried
 
 WARM_UP, LEAST, MEASURE_S = 2, 3, 10.0  # steps before the clock; steps measured at least; seconds, after LEAST steps
 SHORT_S, SHARE, WORTH = 3.0, 100, 50  # seconds, part of the run's steps at most, for runs of more steps than this
 AUTO_INTERVAL = 0.1  # what eval_interval: auto is, as a share of all steps
-USUAL_MFU = 0.3  # of the device's peak, for a rough guess without measuring
-GUESSED = f"a rough guess: {USUAL_MFU:.0%} of the device's peak, no evaluations"
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,11 @@ def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace
 
 
 def estimate(config: Config, device: Device) -> float | None:
-    """Seconds a step, roughly, from FLOPs and the device's peak; None where that is not known."""
-    peak, vocab_size = device.peak(config.train.precision), config.model.vocab_size
-    assert vocab_size != "auto", "resolved before"
-    if not peak:
-        return None
-    per_token = flops.count(config.model, parameters.count(config.model, vocab_size)).per_token
-    return per_token * config.train.batch_size * config.model.block_size / (USUAL_MFU * peak)
+    """Seconds a step, uncompiled, as far as they are known without taking one (:mod:`ganeum.plan.time`).
+
+    Args:
+        config: micro-batch, precision and vocabulary resolved.
+    """
+    way = execution.of(config, device, sizes(config)[0])
+    step = step_time(architecture(config.model), replace(way, compiled=False), device)
+    return None if step is None else step.step_s
