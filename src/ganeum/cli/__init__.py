@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Literal
 
@@ -14,8 +15,8 @@ from ganeum.errors import GaneumError
 COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs", "queue", "gpus")
 
 
-def build(markup: Literal["rich"] | None = "rich") -> typer.Typer:
-    """The application with every command; without ``markup`` its help is plain text, as docs/commands.md has it."""
+def build(markup: Literal["rich"] | None = "rich", commands: Sequence[str] = COMMANDS) -> typer.Typer:
+    """The application with these commands; without ``markup`` its help is plain text, as docs/commands.md has it."""
     app = typer.Typer(
         help="From one YAML file: what a run needs, the run itself, and what was planned beside what was measured.",
         no_args_is_help=True,
@@ -25,7 +26,7 @@ def build(markup: Literal["rich"] | None = "rich") -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         callback=_options,
     )
-    for name in COMMANDS:
+    for name in commands:
         module = import_module(f"ganeum.cli.{name}")
         app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
     return app
@@ -53,7 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
     # cores training is then 3 to 5 times as fast (docs/log.md); alone it makes no difference.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        build()(args=arguments, prog_name="ganeum")
+        words = sys.argv[1:] if arguments is None else arguments
+        # The options of a command that is not called would only be worked out: a tenth of a second for all of them.
+        called = [name for name in COMMANDS if words[:1] == [name]]
+        build(commands=called or COMMANDS)(args=words, prog_name="ganeum")
     except GaneumError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

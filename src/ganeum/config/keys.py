@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -19,8 +19,18 @@ class Key:
     name: str
     description: str
     default: object
-    adapter: TypeAdapter[Any]
-    alternatives: tuple[Mapping[str, Any], ...]  # JSON schema of each thing that it takes
+    annotation: Any
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        """What checks a value; made for the few keys that a config sets, not for all."""
+        return TypeAdapter(self.annotation)
+
+    @cached_property
+    def alternatives(self) -> tuple[Mapping[str, Any], ...]:
+        """JSON schema of each thing that it takes."""
+        schema = self.adapter.json_schema()
+        return tuple(schema.get("anyOf", (schema,)))
 
     @property
     def section(self) -> str:
@@ -86,9 +96,7 @@ def walk(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
         annotation: Any = field.annotation
         for constraint in field.metadata:
             annotation = Annotated[annotation, constraint]
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        schema = adapter.json_schema()
-        yield Key(prefix + name, field.description or "", field.default, adapter, tuple(schema.get("anyOf", (schema,))))
+        yield Key(prefix + name, field.description or "", field.default, annotation)
 
 
 @lru_cache(maxsize=1)

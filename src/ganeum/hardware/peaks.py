@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def _file() -> Path:
     return cache_directory() / "cpu_peaks.json"
 
 
+@cache
 def torch_version() -> str:
     """The installed torch by its package's metadata, without importing it; empty if there is none."""
     try:
