@@ -152,11 +152,12 @@ def _alone(option: str, others: Mapping[str, bool]) -> None:
 
 
 def _write(path: Path | None, text: str) -> None:
+    if path is None:
+        return
     from ganeum.errors import ConfigError
     from ganeum.record.files import write_atomic
 
-    if path is not None:
-        try:
-            write_atomic(path, text)
-        except OSError as error:
-            raise ConfigError(f"the plan cannot be written: {error.strerror}", where=str(path)) from None
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise ConfigError(f"the plan cannot be written: {error.strerror}", where=str(path)) from None

@@ -1,15 +1,18 @@
-"""`ganeum.plan(…)`: the closed-form plan of a config, for this machine or for a card of the catalogue."""
+"""`ganeum.plan(…)`: the closed-form plan of a config or of a model by its name, for this machine or for a card."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from os import fspath
 from typing import Any
 
+from ganeum.config import Config
 from ganeum.config.given import Given, taken
 from ganeum.hardware.card import card
 from ganeum.hardware.machine import look
-from ganeum.plan import closed_form
-from ganeum.plan.corpus import size_of
+from ganeum.plan import use
+from ganeum.plan.subject import Model, Run, config_file
 
 
 def plan(
@@ -24,20 +27,22 @@ def plan(
     What Hugging Face's names came to, if there are any, is said on standard error.
 
     Args:
-        config: a YAML file, the same as a dictionary, or a config that was loaded.
-        overrides: keys as on the command line: `"max_iters=100"`.
+        config: a YAML file, the same as a dictionary, or a config that was loaded; or a model of Hugging Face's by its
+            name, its directory or its config.json.
+        overrides: keys as on the command line: `"max_iters=100"`; of a model by its name, how it is to be run:
+            `"length=512"`, `"purpose=inference"`.
         section: the one config to take of a file that holds several.
         gpu: a card of the catalogue, as a person calls it (`"RTX 3080 12GB"`); None: this machine's device.
         tokens: tokens in the data, where it is not prepared yet.
 
     Raises:
-        GaneumError: the config cannot be a run, or the card is not known.
+        GaneumError: the config cannot be a run, or the card or the model is not known.
     """
+    if not isinstance(config, (Config, Mapping)):
+        if (file := config_file(config)) is None:
+            from ganeum.plan.architecture import find
+
+            return Model(find(fspath(config)), use.read(overrides)).plan(look() if gpu is None else card(gpu))
+        config = file
     wanted = taken(config, overrides, section=section, say=lambda text: print(text + "\n", file=sys.stderr))
-    size = size_of(wanted.data.directory)
-    return closed_form.plan(
-        wanted,
-        device=look(wanted.device) if gpu is None else card(gpu),
-        tokens=tokens or (size.tokens if size else None),
-        vocab_size=size.vocab_size if size else None,
-    )
+    return Run.of(wanted, tokens).plan(look(wanted.device) if gpu is None else card(gpu))

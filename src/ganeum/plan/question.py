@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Group, RenderableType
@@ -22,7 +21,7 @@ from ganeum.hardware.machine import look
 from ganeum.plan import compare, sections, use
 from ganeum.plan.compare import Plan, Prices
 from ganeum.plan.render import Page
-from ganeum.plan.subject import Model, Run, Subject
+from ganeum.plan.subject import Model, Run, Subject, config_file
 from ganeum.plan.table import Column, Table
 
 if TYPE_CHECKING:
@@ -229,9 +228,7 @@ def _table(asked: Question) -> Table:
 def _subject(asked: Question) -> tuple[Subject, str]:
     """What is planned, and the device that it asks for by itself."""
     (word,) = asked.words
-    path = Path(word)
-    path = path / "config.yaml" if (path / "config.yaml").is_file() else path
-    if path.suffix not in (".yaml", ".yml"):
+    if (path := config_file(word)) is None:
         from ganeum.plan.architecture import find
 
         return Model(find(word), use.read([*asked.settings, *_of_a_model(asked)])), "auto"
