@@ -79,7 +79,7 @@ def test_a_thread_that_really_cannot_start_is_explained() -> None:
         child = (
             f"open({str(PIDS / 'cgroup.procs')!r}, 'w').write('0'); from ganeum.cli import main; "
             "import ganeum.cli; from ganeum.hardware import limits; "
-            "ganeum.cli.build = lambda: lambda **_: limits.check_threads(2); main([])"
+            "ganeum.cli.build = lambda **_: lambda **_: limits.check_threads(2); main([])"
         )
         done = subprocess.run(
             [sys.executable, "-c", child], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -59,6 +59,7 @@ def test_what_nvml_says(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, answer)
+    monkeypatch.setattr(nvml, "has_library", lambda: True)
     card = NvidiaGpu(0, "GPU-cccc-3", "NVIDIA GeForce RTX 5070", 12_227 / 1024, 11_203 / 1024, (12, 0))
     assert Nvidia("576.88", (card,)) == nvml.read()
     assert closed == [True]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,8 +43,21 @@ def _session() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
+def has_library() -> bool:
+    """Whether NVIDIA's library is there to be loaded. Asked first: pynvml takes as long to import as a small plan."""
+    if sys.platform != "linux":
+        return True
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def read() -> Nvidia | None:
     """What NVML says, or None without an NVIDIA driver. A card that cannot be asked (lost from the bus) is left out."""
+    if not has_library():
+        return None
     import pynvml
 
     gpus = []
