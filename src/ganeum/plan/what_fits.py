@@ -120,8 +120,9 @@ def page() -> str:
 
 Two questions that people worked out by hand, answered by the plan. Written by `python -m ganeum.plan.what_fits`; a test
 holds it to what the planner says. `fits` is **yes** where even the upper bound of the memory is free on that card (for
-tensors, after driver and CUDA), **no** where the lower bound is not, else **perhaps**. GiB are those of one micro-batch
-as large as the row says, of one sequence where it says nothing; `at most at once` is how many sequences fit.
+tensors, after driver and CUDA), **no** where the lower bound is not, else **perhaps**. GiB, expected between `low` and
+`high`, are those of one micro-batch as large as the row says, of one sequence where it says nothing; `at once` is how
+many sequences fit.
 
 ## Six code models in 16 GB
 
