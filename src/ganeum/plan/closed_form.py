@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import ganeum
@@ -90,7 +91,7 @@ def plan(
     found: dict[str, Any] = {
         "ganeum_version": ganeum.__version__,
         "torch_version": torch_version(),
-        "config_sha256": hashlib.sha256(to_yaml(config).encode()).hexdigest(),
+        "config_sha256": _sum(config),
         "name": config.name,
         "method": "closed_form",
         "model": model.model_dump(include={"style", "n_layer", "n_head", "n_embd", "block_size", "vocab_size"}),
@@ -123,6 +124,11 @@ def plan(
         "warnings": [warning.as_dict() for warning in critique.of(facts)],
     }
     return {key: sections.without_none(value) for key, value in found.items() if value is not None}
+
+
+@lru_cache(maxsize=4)  # one config is planned for many cards
+def _sum(config: Config) -> str:
+    return hashlib.sha256(to_yaml(config).encode()).hexdigest()
 
 
 def settle(
