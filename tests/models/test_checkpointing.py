@@ -15,7 +15,9 @@ from ganeum.models import checkpointing
 from ganeum.models.checkpointing import Mode
 from ganeum.models.gpt import GPT
 from ganeum.models.kernels import mode_kept
-from ganeum.plan import flops, parameters
+from ganeum.plan import flops
+from ganeum.plan.architecture import ours
+from ganeum.plan.execution import Execution
 from ganeum.step.optimizer_step import OptimizerStep
 
 B, T, C, LAYERS = 4, 16, 32, 2
@@ -73,9 +75,8 @@ def test_the_plan_says_what_is_computed_again(mode: Mode, dropout: float, style:
     """flops.recomputed_per_token, which arithmetic alone gives, is what torch counts."""
     model = gpt(mode, dropout=dropout, style=style)
     extra = products(model) - products(gpt("none", dropout=dropout, style=style))
-    counted = parameters.count(model.config, 70)
-    planned = flops.count(model.config, counted, Train(activation_checkpointing=mode)).recomputed_per_token
-    assert planned == extra / (B * T)
+    planned = flops.of(ours.architecture(model.config, 70), Execution(length=T, checkpointing=mode))
+    assert planned.recomputed_per_token == extra / (B * T)
 
 
 @pytest.mark.parametrize(

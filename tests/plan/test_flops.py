@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from ganeum.config.schema import Lora, Model
 from ganeum.models import adapters, checkpointing
 from ganeum.models.gpt import GPT, padded_vocab_size
-from ganeum.plan import flops, parameters
+from ganeum.plan import flops
 from ganeum.plan.architecture import find, from_config_json, ours
 from ganeum.plan.execution import Execution
 
@@ -222,11 +221,3 @@ def test_a_decoder_tokens_share_of_two_streams_by_hand() -> None:
     assert forward == found.by_part
     assert 3 * sum(forward.values()) == found.per_step
     assert found.per_token == found.per_step / T
-
-
-def test_the_old_name_counts_the_same() -> None:
-    """`count` of a config's model is `of` its parts."""
-    for shape, vocab_size in itertools.product(SHAPES, [100, 128]):
-        model = our_model(shape, vocab_size=vocab_size)
-        found = flops.count(model, parameters.count(model, vocab_size))
-        assert found == flops.of(ours.architecture(model), Execution(length=16))

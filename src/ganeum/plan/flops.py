@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ganeum.config.schema import Lora, Model, Train
-from ganeum.plan.architecture import ours
+from ganeum.config.schema import Lora
 from ganeum.plan.architecture.parts import Architecture, Attention, Block, Linear
 from ganeum.plan.execution import Execution
-from ganeum.plan.parameters import Parameters, adapted
+from ganeum.plan.parameters import adapted
 
 
 @dataclass(frozen=True)
@@ -188,14 +187,3 @@ def again(architecture: Architecture, block: Block, execution: Execution) -> Ite
     if whole:
         for attention in block.attentions:
             yield "cross attention" if attention.across else "attention", _attention(block, attention, execution)
-
-
-def count(model: Model, parameters: Parameters, train: Train | None = None) -> Flops:
-    """The same of a sequence of our own ``model``, whose ``parameters`` were counted."""
-    vocab_size = parameters.by_component["token_embedding"] // model.n_embd
-    execution = Execution(length=model.block_size)
-    if train is not None:
-        again = train.activation_checkpointing
-        checkpointing = "none" if again == "auto" else again  # auto is decided before anything is counted for good
-        execution = Execution(length=model.block_size, checkpointing=checkpointing, lora=train.lora)
-    return of(ours.architecture(model, vocab_size), execution)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ganeum import units
 from ganeum.config import sizes
 from ganeum.plan.critique.facts import Facts, Warning
-from ganeum.plan.flops import count as count_flops
 
 SHORT, LONGER = 128, 256  # tokens of context
 MUCH = 0.4  # of all parameters
@@ -38,8 +37,8 @@ def short_context(facts: Facts) -> Iterator[Warning]:
     model = facts.config.model
     if model.block_size >= SHORT:
         return
-    longer = model.model_copy(update={"block_size": LONGER})
-    more = count_flops(longer, facts.parameters).per_token / facts.flops.per_token - 1
+    attention = facts.flops.attention_per_token  # grows with the context; the rest does not
+    more = attention * (LONGER / model.block_size - 1) / facts.flops.forward_per_token
     yield Warning(
         "note",
         "the context is short",
