@@ -51,11 +51,12 @@ class Shape:
 class Learnt(Gradient):
     """A weight's gradient: complete when every use has added to it, and then one with that of earlier micro-batches."""
 
-    __slots__ = ("kept", "turned", "uses")
+    __slots__ = ("kept", "stays", "turned", "uses")
 
-    def __init__(self, numbers: float, wide: float) -> None:
+    def __init__(self, numbers: float, wide: float, stays: float = 1.0) -> None:
         super().__init__(numbers, wide)
         self.kept: Tensor | None = None
+        self.stays = stays  # share of it that this device keeps: ZeRO spreads it over devices, or sends it to the CPU
         self.turned = False  # whether a matrix product made it: a view, to which torch adds in a new tensor
         self.uses = 0
 
@@ -66,15 +67,21 @@ class Learnt(Gradient):
         super().add(tensor)
         self.uses -= 1
         if not self.uses:
+            if self.tensor and self.stays < 1:
+                self.kept = self.kept or Tensor(
+                    self.tensor.ledger, "gradients", self.numbers * self.stays, self.wide, 1
+                )
+                self.tensor = None
             self.kept, self.tensor = self.kept or self.tensor, None
 
 
 class Graph(Tape):
     """A tape on which weights have names: one that is used twice gets one gradient."""
 
-    def __init__(self, ledger: Ledger, *, recording: bool) -> None:
+    def __init__(self, ledger: Ledger, *, recording: bool, gradients_stay: float = 1.0) -> None:
         super().__init__(ledger, recording=recording, accumulating=False)
         self.weights: dict[str, Tensor] = {}
+        self.gradients_stay = gradients_stay
         self.part = "embedding"
 
     @contextmanager
@@ -88,7 +95,7 @@ class Graph(Tape):
         """A parameter; its own bytes are counted with the state (state.py)."""
         if name not in self.weights:
             self.weights[name] = weight = Tensor(self.ledger, "weights", numbers, wide, 0)
-            weight.gradient = None if frozen else Learnt(numbers, wide)
+            weight.gradient = None if frozen else Learnt(numbers, wide, self.gradients_stay)
         return self.weights[name]
 
     def operation(
@@ -159,8 +166,9 @@ class Operations:
     def __init__(self, graph: Graph, architecture: Architecture, execution: Execution) -> None:
         self.graph, self.execution, self.cpu = graph, execution, execution.kind == "cpu"
         self.training = execution.purpose == "training"
-        self.wide = 4.0 if execution.weights == "fp32" else 2.0  # of weights that are not quantized
-        self.autocast = execution.half and execution.weights == "fp32"
+        # Of weights that are not quantized; DeepSpeed casts the model, and keeps fp32 in the optimizer.
+        self.wide = 2.0 if execution.weights != "fp32" or (execution.zero_stage and execution.half) else 4.0
+        self.autocast = execution.half and self.wide == 4.0
         self.frozen = execution.lora.rank is not None
         self.t5 = architecture.family in ("t5", "mt5", "umt5")
 
@@ -174,30 +182,36 @@ class Operations:
 
     def linear(self, x: Tensor, name: str, linear: Linear, *, inside: bool = True) -> Tensor:
         """(…, inputs) → (…, outputs). ``inside``: of a block, where adapters sit and weights are quantized."""
-        y = self._product(x, name, linear, frozen=self.frozen, quantized=inside and self.execution.weights in QUANTIZED)
         lora = self.execution.lora
+        y = (
+            self._quantized(x, linear)
+            if inside and self.execution.weights in QUANTIZED
+            else self._product(x, name, linear)
+        )
         if lora.rank is None or not inside or (lora.targets == "attention" and "attention" not in linear.name):
             return y
-        narrow = self._product(x, f"{name}.A", Linear("A", linear.inputs, lora.rank))
-        return self.add(y, self.scale(self._product(narrow, f"{name}.B", Linear("B", lora.rank, linear.outputs))))
+        # peft keeps adapters in fp32: what goes into them is made wide, and the sum as narrow as the layer's again
+        narrow = Linear(f"{linear.name}.A", linear.inputs, lora.rank)
+        added = self._product(x if self.autocast else self.cast(x, 4.0), f"{name}.A", narrow, adapter=True)
+        added = self._product(added, f"{name}.B", Linear(f"{linear.name}.B", lora.rank, linear.outputs), adapter=True)
+        return self.cast(self.add(y, self.scale(added)), y.wide)
 
-    def _product(
-        self, x: Tensor, name: str, linear: Linear, *, frozen: bool = False, quantized: bool = False
-    ) -> Tensor:
+    def _product(self, x: Tensor, name: str, linear: Linear, *, adapter: bool = False) -> Tensor:
         outputs = x.numbers / linear.inputs * linear.outputs
-        x = self.factor(x)
-        if quantized:  # made wide for this product, and again for the gradient
-            work = 2.0 * linear.weights
-            return self.graph.operation((x,), outputs, x.wide, temporary=work, before=work)
-        weight = self.graph.weight(name, linear.weights, self.wide, frozen=frozen)
-        learnt = [weight]
+        x, frozen, wide = self.factor(x), self.frozen and not adapter, 4.0 if adapter else self.wide
+        weight = self.graph.weight(name, linear.weights, wide, frozen=frozen)
         if isinstance(weight.gradient, Learnt):
             weight.gradient.turned = not self.autocast
-        if self.autocast:
-            learnt = [self._copy_of(weight)]
+        learnt = [self._copy_of(weight) if self.autocast else weight]
         if linear.bias:
-            learnt.append(self.graph.weight(f"{name}.bias", linear.outputs, self.wide, frozen=frozen))
-        return self.graph.operation((x, *learnt), outputs, x.wide, saved=(x if learnt[0].gradient else None, learnt[0]))
+            learnt.append(self.graph.weight(f"{name}.bias", linear.outputs, wide, frozen=frozen))
+        return self.graph.operation((x, *learnt), outputs, x.wide, saved=(None if frozen else x, learnt[0]))
+
+    def _quantized(self, x: Tensor, linear: Linear) -> Tensor:
+        """The weights are made wide for the product, and again for the gradient (bitsandbytes' MatMul4Bit)."""
+        work = 2.0 * linear.weights
+        x = self.cast(x, 2.0)
+        return self.graph.operation((x,), x.numbers / linear.inputs * linear.outputs, 2.0, temporary=work, before=work)
 
     def _copy_of(self, weight: Tensor) -> Tensor:
         """autocast keeps its copies of what is learnt until the forward pass has ended."""
@@ -258,7 +272,10 @@ class Operations:
         del source, wide, root
         normed = self.cast(normed, self.wide if self.t5 else x.wide)
         out = max(normed.wide, self.wide)
-        return graph.operation((normed, scale), x.numbers, out, saved=(normed,), temporary=out * x.numbers)
+        learnt = scale.gradient is not None
+        return graph.operation(
+            (normed, scale), x.numbers, out, saved=(normed if learnt else None,), temporary=out * x.numbers * learnt
+        )
 
     def _mean_square(self, x: Tensor, rows: float) -> Tensor:
         square = self.graph.operation((x,), x.numbers, 4.0, saved=(x,), temporary=x.size)

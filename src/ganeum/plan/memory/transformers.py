@@ -19,7 +19,7 @@ def fullest(architecture: Architecture, execution: Execution) -> tuple[dict[str,
     """
     kept = state.of(architecture, execution)
     ledger = Ledger()
-    graph = Graph(ledger, recording=execution.purpose == "training")
+    graph = Graph(ledger, recording=execution.purpose == "training", gradients_stay=_staying(execution))
     model = (
         T5(graph, architecture, execution) if architecture.encoder_decoder else Decoder(graph, architecture, execution)
     )
@@ -35,3 +35,11 @@ def fullest(architecture: Architecture, execution: Execution) -> tuple[dict[str,
     graph.tensor("update", kept.update, 1.0)
     parts = ledger.fullest | {"weights": kept.weights, "optimizer": kept.optimizer}
     return {name: size for name, size in parts.items() if size}, ledger.at
+
+
+def _staying(execution: Execution) -> float:
+    """The share of the weights' gradients that stays on a device: from ZeRO's stage 2 on its own, or none of them where
+    the optimizer is the CPU's."""
+    if execution.zero_stage and execution.offload != "none":
+        return 0.0
+    return 1 / execution.devices if execution.zero_stage >= 2 else 1.0
