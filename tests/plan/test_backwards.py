@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ganeum.cli.examples import refreshed
 from ganeum.config import load
 from ganeum.config.change import change
 from ganeum.config.schema import Config
@@ -18,6 +19,8 @@ from ganeum.errors import GaneumError
 from ganeum.hardware.device import Device
 from ganeum.plan import backwards, closed_form, parameters, scaling_laws
 from ganeum.plan.architecture import ours
+
+ROOT = Path(__file__).parents[2]
 
 
 def card(memory_gib: float = 16.0, **peaks: float) -> Device:
@@ -220,6 +223,12 @@ def test_an_unknown_speed() -> None:
         "  why    without its speed nobody can say how many tokens some hours hold\n"
         "  try    ganeum gpus --measure, on the machine that has it"
     )
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    """Every command of docs/backwards.md prints what stands there: python -m ganeum.cli.examples docs/backwards.md."""
+    page = (ROOT / "docs" / "backwards.md").read_text(encoding="utf-8")
+    assert page == refreshed(page, ROOT)
 
 
 def test_torch_is_not_loaded() -> None:
