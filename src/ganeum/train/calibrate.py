@@ -12,6 +12,7 @@ thread the processor's own time is read, which does not run while other programs
 from __future__ import annotations
 
 import datetime
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from ganeum.step.optimizer_step import OptimizerStep
 
 SECONDS = 15.0
 LEAST_ROUNDS = 2  # beside the first, in which kernels are chosen and threads started
+WARM_S = 0.01
 SWEEPS = 2_000  # of the fit, over all kinds of work of a group
 
 # (sequences, tokens, width, heads): few and many tokens, narrow and wide, short and long contexts, apart from each
@@ -105,7 +107,7 @@ def calibrate(device: Device, seconds: float = SECONDS) -> Rates:
                 probe.run()
             while len(times[0]) < LEAST_ROUNDS or time.monotonic() - began < seconds * (1 - 1 / len(times[0])):
                 for probe, taken in zip(probes, times, strict=True):
-                    taken.append(probe.run())
+                    taken.append(_warm(probe))
     finally:
         torch.set_float32_matmul_precision(products)
     found = fitted(probes, times)
@@ -113,12 +115,21 @@ def calibrate(device: Device, seconds: float = SECONDS) -> Rates:
     return found
 
 
+def _warm(probe: Probe) -> list[float]:
+    """The last of as many runs as fit into :data:`WARM_S`: a step repeats its modules too, and what was before one of
+    a fraction of a millisecond has left its caches cold."""
+    spent, taken = 0.0, probe.run()
+    while (spent := spent + sum(taken)) < WARM_S:
+        taken = probe.run()
+    return taken
+
+
 def fitted(probes: list[Probe], times: list[list[list[float]]]) -> Rates:
-    """The rates behind the times; of each probe's times the lower quartile counts, which other work lengthens least."""
+    """The rates behind the times; of each probe's rounds the middle one counts, of two the shorter."""
     measured: dict[str, list[tuple[dict[str, float], float]]] = {}
     for probe, taken in zip(probes, times, strict=True):
         for group, seconds in zip(probe.groups, zip(*taken, strict=True), strict=True):
-            measured.setdefault(group, []).append((probe.amounts, sorted(seconds)[len(seconds) // 4]))
+            measured.setdefault(group, []).append((probe.amounts, statistics.median_low(seconds)))
     found = {group: fit(points) for group, points in measured.items()}
     misses = [
         abs(sum(amount * found[group][kind] for kind, amount in amounts.items()) / seconds - 1)

@@ -1,0 +1,151 @@
+"""A calibrated machine's step is amounts of work times rates; the amounts are counted by hand here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ganeum.config.schema import Lora, Model
+from ganeum.hardware import rates
+from ganeum.hardware.device import Device
+from ganeum.hardware.rates import Rates
+from ganeum.plan import time
+from ganeum.plan.architecture import ours
+from ganeum.plan.execution import Execution
+from ganeum.plan.time import loads, measured
+
+CPU = Device("a CPU", "cpu", 16, 12, peak_flops_per_second={"fp32": 1e11}, bf16_unit="AMX")
+SMALL = ours.architecture(Model(n_layer=3, n_head=2, n_embd=64, block_size=128), 1000)
+MODERN = ours.architecture(Model(style="modern", n_layer=2, n_head=4, n_kv_head=2, n_embd=128, block_size=96), 300)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GANEUM_CACHE", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def run(**given: Any) -> Execution:
+    """Five sequences of 128 tokens at once in fp32."""
+    return Execution(
+        **({"micro_batch_size": 5, "length": 128, "kind": "cpu", "precision": "fp32", "loss_chunk": 512} | given)
+    )
+
+
+def total(found: list[loads.Load], kind: str, group: str = "") -> float:
+    """Of one kind of work in a step."""
+    return sum(load.times * load.amounts.get(kind, 0.0) for load in found if group in load.group)
+
+
+def test_products_are_counted_once_forward_and_once_backward() -> None:
+    """12 C² weights a layer, 2 FLOP each and token; the rate of `backward` knows that it does twice as much."""
+    found = loads.of(SMALL, run())
+    once = 2 * 5 * 128 * 3 * 12 * 64**2
+    assert total(found, "flops", "forward") == once
+    assert total(found, "flops", "backward") == once
+    assert total(found, "flops", "loss") == 3 * 2 * 5 * 128 * 64 * 1024  # 1,000 tokens in 1,024 rows
+    assert measured.flops(found) == 3 * once + total(found, "flops", "loss") + 3 * total(
+        found, "square flops", "forward"
+    )
+
+
+def test_attention_computes_blocks_of_64_queries() -> None:
+    """128 tokens in two blocks: the first sees 64 keys, the second 128, so 3/4 of the square; without blocks, all."""
+    found = loads.of(SMALL, run())
+    assert total(found, "square", "forward") == 3 * 5 * 2 * 128 * 128 * 3 / 4
+    assert total(found, "square flops", "forward") == 3 * 5 * 2 * 128 * 128 * 3 / 4 * 4 * 32
+    assert total(found, "turns", "forward") == 3 * 2
+    dropped = loads.of(replace(SMALL, dropout=0.1), run())
+    assert total(dropped, "square", "forward") == 3 * 5 * 2 * 128 * 128
+    assert {"fp32 plain dropped attention forward", "dropout"} <= {load.group for load in dropped}
+
+
+def test_recomputed_halves_run_forward_once_more() -> None:
+    """`selective` the MLP without its last product (4 C² of 8), `whole` the attention besides."""
+    none, selective, whole = (loads.of(SMALL, run(checkpointing=mode)) for mode in ("none", "selective", "whole"))
+    extra = 2 * 5 * 128 * 3 * 64**2
+    assert total(selective, "flops", "forward") - total(none, "flops", "forward") == 4 * extra
+    assert total(whole, "flops", "forward") - total(none, "flops", "forward") == 8 * extra
+    assert total(whole, "calls", "attention forward") == 2 * total(none, "calls", "attention forward")
+    assert total(selective, "calls", "attention forward") == total(none, "calls", "attention forward")
+
+
+def test_accumulation_repeats_all_but_the_update() -> None:
+    """Three micro-batches: each load thrice, gradients added twice, one update."""
+    one, three = loads.of(SMALL, run()), loads.of(SMALL, run(accumulation=3))
+    assert total(three, "flops") == 3 * total(one, "flops")
+    weights = 3 * 12 * 64**2 + 1000 * 64 + 128 * 64
+    assert total(three, "weights", "accumulate") == 2 * weights
+    assert total(three, "weights", "update adamw") == total(one, "weights", "update adamw") == weights
+
+
+def test_muon_makes_queries_keys_and_values_orthogonal_apart() -> None:
+    """Five Newton–Schulz steps: x xᵀ, its square, and that times x; for n × n matrices 6 n³ FLOP each step."""
+    architecture = ours.architecture(Model(n_layer=1, n_head=2, n_embd=64, block_size=8, intermediate_size=64), 64)
+    found = loads.update(architecture, run(optimizer="muon"))
+    assert found.group == "fp32 update muon"
+    assert found.amounts["flops"] == (3 + 1 + 2) * 5 * 6 * 64**3
+
+
+@pytest.mark.parametrize("architecture", [SMALL, MODERN], ids=["gpt2", "modern"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "tf32"])
+def test_a_step_is_amounts_times_rates(architecture: Any, precision: Any) -> None:
+    """With one rate for every unit of a kind, seconds are sums of amounts, and tf32 is fp32 on a CPU."""
+    way = run(precision=precision)
+    found = loads.of(architecture, way)
+    each = {"calls": 1e-5, "flops": 1e-11, "logits": 1e-9, "numbers": 0.0, "weights": 0.0}
+    rates.remember("a CPU", 1, Rates("2026-11-21", {load.group: each for load in found}, 0.0))
+    step = time.of(architecture, way, CPU)
+    assert step is not None
+    assert step.source == "calibrated on this machine 2026-11-21"
+    expected = sum(total(found, kind) * rate for kind, rate in each.items())
+    assert step.step_s == pytest.approx(expected)
+    assert step.step_s == pytest.approx(sum(step.parts.values()))
+    assert step.parts["matmul"] == pytest.approx(1e-11 * (total(found, "flops") - total(found, "flops", "loss")))
+    assert step.low == pytest.approx(0.83 * expected)
+    assert step.high == pytest.approx(1.2 * expected)
+    assert all(load.group.startswith(("fp32", "bf16", "embedding", "update")) for load in found)
+
+
+def test_what_is_akin_has_wider_bounds() -> None:
+    """Adapters, and a context beyond the own attention kernel, run other modules than those that were measured."""
+    long = ours.architecture(Model(n_layer=3, n_head=2, n_embd=64, block_size=2048), 1000)
+    groups = [load.group for load in [*loads.of(SMALL, run()), *loads.of(SMALL, run(lora=Lora(rank=4)))]]
+    rates.remember("a CPU", 1, Rates("2026-11-21", {group: {"calls": 1e-5} for group in groups}, 0.0))
+    for architecture, way in ((SMALL, run(lora=Lora(rank=4))), (long, run(length=2048))):
+        step = time.of(architecture, way, CPU)
+        assert step is not None
+        assert (step.low, step.high) == pytest.approx((0.6 * step.step_s, 1.6 * step.step_s))
+
+
+def test_an_uncalibrated_cpu_has_a_rough_guess() -> None:
+    """From its peak: bounds a factor of five apart, and what to type; without a peak there is none."""
+    step = time.of(SMALL, run(), CPU)
+    assert step is not None
+    assert step.source == (
+        "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
+    )
+    assert step.step_s == pytest.approx(measured.flops(loads.of(SMALL, run())) / (0.4 * 1e11))
+    assert step.high == pytest.approx(5 * step.low)
+    assert time.of(SMALL, run(precision="bf16"), CPU) is None
+
+
+def test_a_group_that_was_not_measured_falls_back() -> None:
+    """fp16 on a CPU calibrated in fp32: its peak is asked, and where that is unknown too there is no time."""
+    groups = [load.group for load in loads.of(SMALL, run())]
+    rates.remember("a CPU", 1, Rates("2026-11-21", {group: {"calls": 1e-5} for group in groups}, 0.0))
+    assert time.of(SMALL, run(), CPU) is not None
+    assert time.of(SMALL, run(precision="fp16"), CPU) is None
+
+
+def test_evaluations_are_passes_over_the_validation_set() -> None:
+    """Ten sequences, four at once: three passes, each a forward pass and the loss."""
+    way = run(purpose="evaluation", micro_batch_size=4)
+    found = loads.of(SMALL, way)
+    assert not [load for load in found if "backward" in load.group or "update" in load.group]
+    rates.remember("a CPU", 1, Rates("2026-11-21", {load.group: {"calls": 1.0} for load in found}, 0.0))
+    assert time.evaluation_s(SMALL, way, CPU, sequences=10) == pytest.approx(3 * total(found, "calls"))
+    assert time.evaluation_s(SMALL, replace(way, precision="fp16"), CPU, sequences=10) is None
