@@ -51,6 +51,20 @@ def test_more_levers_let_more_fit() -> None:
     assert ["tokens_per_second" in row for row in rows] == [True, True, True, False, False]
 
 
+def test_offloading_leaves_two_bytes_a_parameter() -> None:
+    """Of phi-1's 1,418,270,720 parameters ZeRO-2 with the optimizer offloaded leaves 2 bytes each on the GPU, 2.64 GiB
+    (Ren et al. 2021, section 4), and ZeRO-3 with all offloaded none but a layer's; the rest is in the CPU's memory: 12
+    bytes each for AdamW and the weights in fp32, 4 for gradients, and 2 for ZeRO-3's weights."""
+    ways = tables.levers(["precision=fp16", "length=256"])
+    two, three = (
+        tables.row(find("phi-1"), card("RTX 4080"), ways[way]) for way in ("ZeRO-2 offload", "ZeRO-3 offload")
+    )
+    each = 1_418_270_720 / 2**30
+    assert 2 * each < two["gib"] < 2 * each + 1
+    assert three["gib"] < 1
+    assert (pytest.approx(16 * each), pytest.approx(18 * each)) == (two["host_gib"], three["host_gib"])
+
+
 def test_perhaps_lies_between_the_bounds() -> None:
     """A card whose memory lies between the two bounds is a perhaps: neither promised nor refused."""
     model, use = find("gpt2"), read([*SHORT, "activation_checkpointing=none"])

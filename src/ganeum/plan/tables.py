@@ -11,6 +11,7 @@ from ganeum.hardware.device import Device
 from ganeum.plan import fastest, memory, named, parameters, time
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
+from ganeum.plan.memory import state
 from ganeum.plan.table import Column, Table
 from ganeum.plan.time import StepTime
 from ganeum.plan.use import Use, read
@@ -35,11 +36,11 @@ def row(architecture: Architecture, device: Device, use: Use, way: str = "") -> 
     """One line: ``use`` of the model on the device.
 
     Returns:
-        model, parameters, gpu, usable_gib, purpose, way, length, source_length, batch (sequences at once that
-        memory is given for: those asked for, else one), gib, low, high (memory of the device, expected and its
-        bounds), fits (``yes``; ``perhaps``, when only its lower bound does; ``no``), largest (sequences at once; 0: not
-        even one), tokens_per_second (with these; not where something is offloaded), hours (of ``use.tokens``). What is
-        not known is not there.
+        model, parameters, gpu, usable_gib, purpose, way, length, source_length, batch (sequences at once that memory is
+        given for: those asked for, else one), gib, low, high (memory of the device, expected and its bounds), fits
+        (``yes``; ``perhaps``, when only its lower bound does; ``no``), host_gib (what lies in the CPU's memory instead),
+        largest (sequences at once; 0: not even one), tokens_per_second (with these; not where something is offloaded),
+        hours (of ``use.tokens``). What is not known is not there.
 
     Raises:
         ConfigError: what is asked for cannot be together, or not of this model.
@@ -64,6 +65,7 @@ def row(architecture: Architecture, device: Device, use: Use, way: str = "") -> 
         "low": (needed.low + needed.framework) / units.GIB,
         "high": (needed.high + needed.framework) / units.GIB,
         "fits": "yes" if needed.fits(device) else "perhaps" if needed.low + needed.framework <= usable else "no",
+        "host_gib": state.of(architecture, one).host / units.GIB or None,
         "largest": largest,
         "tokens_per_second": step.tokens_per_second if step else None,
         "hours": use.tokens / step.tokens_per_second / 3600 if step and use.tokens else None,
@@ -90,6 +92,7 @@ COLUMNS = (
     Column("gib", "GiB", "{:.1f}".format),
     Column("high", "high", "{:.1f}".format),
     Column("fits", "fits", left=True),
+    Column("host_gib", "CPU's GiB", "{:.1f}".format),
     Column("largest", "at once", "{:,}".format),
     Column("tokens_per_second", "tokens/s", "{:,.0f}".format),
     Column("hours", "hours", "{:,.1f}".format),

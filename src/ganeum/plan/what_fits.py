@@ -68,7 +68,10 @@ def six() -> Table:
     gpu, ways = card(SIXTEEN_GB), tables.levers(SIX_KEYS)
     return Table(
         (
-            *(_column(key) for key in ("model", "parameters", "way", "low", "gib", "high", "fits", "largest")),
+            *(
+                _column(key)
+                for key in ("model", "parameters", "way", "low", "gib", "high", "fits", "host_gib", "largest")
+            ),
             _column("tokens_per_second"),
             Column("said_gb", "it says, GB", "{:g}".format),
             Column("said_one", "one fits", left=True),
