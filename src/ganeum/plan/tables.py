@@ -38,7 +38,7 @@ def row(architecture: Architecture, device: Device, use: Use, way: str = "") -> 
     Returns:
         model, parameters, gpu, usable_gib, purpose, way, length, source_length, batch (sequences at once that memory is
         given for: those asked for, else one), gib, low, high (memory of the device, expected and its bounds), fits
-        (``yes``; ``perhaps``, when only its lower bound does; ``no``), host_gib (what lies in the CPU's memory instead),
+        (``yes``; ``perhaps``, when only its lower bound does; ``no``), host_gib (what is in the CPU's memory instead),
         largest (sequences at once; 0: not even one), tokens_per_second (with these; not where something is offloaded),
         hours (of ``use.tokens``). What is not known is not there.
 
