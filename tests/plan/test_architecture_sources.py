@@ -43,6 +43,16 @@ def test_every_known_model_can_be_counted_and_has_a_source(model: object) -> Non
     assert architecture.source.startswith(("https://huggingface.co/", "Gunasekar et al. 2023, arXiv 2306.11644"))
 
 
+def test_the_manuals_table_is_true() -> None:
+    """docs/arithmetic.md lists every known model with its counts and its note."""
+    page = (Path(__file__).parents[2] / "docs" / "arithmetic.md").read_text(encoding="utf-8")
+    for model in known():
+        counted = parameters.of(find(model.name))
+        hub = f" {model.hub}" if "/" in model.hub else ""
+        note = f" {model.note}" if model.note else ""
+        assert f"| {model.name} |{hub} | {counted.total:,} | {counted.non_embedding:,} |{note} |" in page
+
+
 def test_a_name_that_is_nearly_known() -> None:
     """A mistyped name gets the nearest ones."""
     with pytest.raises(ConfigError) as error:
