@@ -14,7 +14,8 @@ from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
 from ganeum.plan import micro_batch
-from ganeum.plan.memory import LOSS_CHUNK, Memory
+from ganeum.plan.execution import LOSS_CHUNK
+from ganeum.plan.memory import Memory
 
 SMALL_CHUNK = 128  # rows: a CPU's cores and a GPU's still have something to multiply
 SHORTEST, RANK = 64, 16  # tokens of context; of LoRA's adapters
@@ -22,11 +23,13 @@ SHORTEST, RANK = 64, 16  # tokens of context; of LoRA's adapters
 
 @dataclass(frozen=True)
 class Lever:
-    """``settings``: dotted keys and their values; ``cost``: in words; ``bytes``: needed then, one sequence at once."""
+    """``settings``: dotted keys and their values; ``cost``: in words; ``bytes``: needed then, one sequence at once;
+    ``most``: the upper bound of that."""
 
     settings: Mapping[str, Any]
     cost: str
     bytes: float
+    most: float
 
     def __str__(self) -> str:
         """As one types it: ``train.optimizer=muon train.loss_chunk=128``."""
@@ -44,10 +47,10 @@ def that_fit(config: Config, device: Device, fits: Callable[[Lever], bool]) -> l
         config: with ``model.vocab_size`` resolved.
         fits: decides for one lever: :func:`by_estimate`, or a trial.
     """
-    now = _bytes(config, device, {})
+    now, _ = _bytes(config, device, {})
 
     def weighed(settings: Mapping[str, Any], cost: str) -> Lever:
-        return Lever(settings, cost, _bytes(config, device, settings))
+        return Lever(settings, cost, *_bytes(config, device, settings))
 
     keeping = [weighed({key: value}, cost) for key, value, cost in _keeping(config, device)]
     keeping = [lever for lever in keeping if lever.bytes < now]
@@ -60,8 +63,8 @@ def that_fit(config: Config, device: Device, fits: Callable[[Lever], bool]) -> l
 
 
 def by_estimate(most_bytes: float) -> Callable[[Lever], bool]:
-    """For :func:`that_fit`: what is needed is at most so much."""
-    return lambda lever: lever.bytes <= most_bytes
+    """For :func:`that_fit`: even the upper bound of what is needed is no more than that."""
+    return lambda lever: lever.most <= most_bytes
 
 
 def table(levers: list[Lever]) -> str:
@@ -150,11 +153,13 @@ def _smaller(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
         width, heads = width // 2, heads // 2
 
 
-def _bytes(config: Config, device: Device, settings: Mapping[str, Any]) -> float:
+def _bytes(config: Config, device: Device, settings: Mapping[str, Any]) -> tuple[float, float]:
+    """What is needed, and its upper bound."""
     try:
-        return micro_batch.needed(change(config, settings), device, 1).total
+        needed = micro_batch.needed(change(config, settings), device, 1)
     except ValidationError:  # keys that the schema does not let stand together
-        return float("inf")
+        return float("inf"), float("inf")
+    return needed.total, needed.high + needed.framework
 
 
 def _typed(value: Any) -> str:

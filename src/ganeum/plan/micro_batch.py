@@ -9,32 +9,31 @@ from ganeum import units
 from ganeum.config.batch import divisors
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
-from ganeum.plan import memory
+from ganeum.plan import execution, memory
+from ganeum.plan.architecture import ours
 from ganeum.plan.memory import Memory
 
 CPU_TOKENS = 4096  # at once; see choose
 EVALUATION_TOKENS = 65_536  # at once on a GPU: by then it has long been busy
-SHARE = 0.85  # of the usable memory: the estimate counts tensors only
 
 
 def choose(config: Config, device: Device) -> tuple[int, str]:
     """The micro-batch for ``train.micro_batch_size: auto``, and the reason in words.
 
-    It is the largest divisor of ``batch_size`` whose estimated memory (:mod:`ganeum.plan.memory`) stays within 85 % of
-    what is usable. On a CPU it is at most 4,096 tokens, or one sequence: more of them at once only leave the caches,
+    It is the largest divisor of ``batch_size`` with which even the upper bound of what is needed
+    (:mod:`ganeum.plan.memory`) is usable. On a CPU it is at most 4,096 tokens, or one sequence: more of them at once only leave the caches,
     they fill no idle units. With nothing that fits it is 1, and the reason says that even that does not.
 
     Args:
         config: with ``model.vocab_size`` resolved.
     """
     batch_size, block_size = config.train.batch_size, config.model.block_size
-    fitting = [size for size in divisors(batch_size) if fits(needed(config, device, size), device)]
-    if not fitting:
+    falling = divisors(batch_size)[::-1]
+    size = next((size for size in falling if fits(needed(config, device, size), device)), None)
+    if size is None:
         return 1, f"even one sequence needs about {_gib(needed(config, device, 1))}, and {_usable(device)} are usable"
-    size = fitting[-1]
-    capped = [s for s in fitting if s * block_size <= CPU_TOKENS] or [1]
-    if device.kind == "cpu" and capped[-1] < size:
-        size = capped[-1]
+    if device.kind == "cpu" and size * block_size > CPU_TOKENS and size > 1:
+        size = next((smaller for smaller in falling if smaller * block_size <= CPU_TOKENS), 1)
         return size, f"{size * block_size:,} tokens at once keep this CPU busy; more bring no speed"
     room = f"about {_gib(needed(config, device, size))} of {_usable(device)} usable"
     return size, f"the whole batch fits at once: {room}" if size == batch_size else f"the largest that fits: {room}"
@@ -64,30 +63,19 @@ def choose_for_evaluation(config: Config, device: Device) -> tuple[int, str]:
 
 
 def fits(needed: Memory, device: Device) -> bool:
-    """Whether an estimate leaves what an estimate must leave."""
-    return needed.total <= SHARE * device.usable_gib * units.GIB
+    """Whether the device has room for what may be needed at most."""
+    return needed.fits(device)
 
 
 def needed(config: Config, device: Device, micro_batch_size: int) -> Memory:
-    """The estimate of a training step on this device; ``auto`` counts as what it becomes there."""
-    precision, loss_chunk = _settled(config, device)
-    return memory.training(
-        config, kind=device.kind, micro_batch_size=micro_batch_size, precision=precision, loss_chunk=loss_chunk
-    )
+    """What a training step takes on this device; ``auto`` counts as what it becomes there."""
+    return memory.of(ours.architecture(config.model), execution.of(config, device, micro_batch_size))
 
 
 def needed_to_evaluate(config: Config, device: Device, eval_batch_size: int) -> Memory:
-    """The same of an evaluation."""
-    precision, loss_chunk = _settled(config, device)
-    return memory.evaluation(
-        config, kind=device.kind, eval_batch_size=eval_batch_size, precision=precision, loss_chunk=loss_chunk
-    )
-
-
-def _settled(config: Config, device: Device) -> tuple[str, int]:
-    train = config.train
-    precision = device.fast_precision if train.precision == "auto" else train.precision
-    return precision, memory.LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk
+    """The same of an evaluation between two steps."""
+    evaluation = execution.of(config, device, eval_batch_size, purpose="evaluation")
+    return memory.of(ours.architecture(config.model), evaluation)
 
 
 def _gib(needed: Memory) -> str:

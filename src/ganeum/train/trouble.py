@@ -70,7 +70,8 @@ def too_large(
             suggestion=f"train.eval_batch_size=auto{how}",
         )
     needed = micro_batch.needed(config, device, 1)
-    most = micro_batch.SHARE * min(device.usable_gib * units.GIB, needed.total)
+    # What ran out was less than what was thought to be usable, or needed.
+    most = min(device.usable_gib * units.GIB, needed.low + needed.framework)
     fits = by_estimate(most) if proven is None else lambda lever: proven(change(config, lever.settings))
     levers = that_fit(config, device, fits)
     if full.part in ("start", "update"):
@@ -96,7 +97,7 @@ def impossible(needed: Memory, config: Config, device: Device) -> RunError:
     twice = ""
     if config.train.activation_checkpointing == "auto":
         config, twice = change(config, {"train.activation_checkpointing": fastest.LEVELS[-1]}), ", computed twice"
-    levers = that_fit(config, device, by_estimate(micro_batch.SHARE * device.usable_gib * units.GIB))
+    levers = that_fit(config, device, by_estimate(device.usable_gib * units.GIB))
     return RunError(
         f"this run cannot fit into the memory of {device.name}",
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",

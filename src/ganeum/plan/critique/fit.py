@@ -14,7 +14,6 @@ from ganeum.plan.architecture import ours
 from ganeum.plan.critique.facts import Facts, Warning
 from ganeum.plan.levers import by_estimate, needs, table, that_fit
 from ganeum.plan.memory import Memory
-from ganeum.plan.micro_batch import SHARE
 
 AGAINST_SPILLING = {
     "Windows": "or make it fail instead: NVIDIA control panel, CUDA - Sysmem Fallback Policy, Prefer No Sysmem "
@@ -49,7 +48,7 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
     fitting = (
         "train.micro_batch_size=auto"
         if size > 1
-        else table(that_fit(facts.config, device, by_estimate(SHARE * usable))) or "a far smaller model"
+        else table(that_fit(facts.config, device, by_estimate(usable))) or "a far smaller model"
     )
     figure = (
         f"about {units.gib(needed.total)}, {units.gib(needed.low + held)} to {units.gib(needed.high + held)}, with "

@@ -15,6 +15,7 @@ from ganeum.plan.memory.replay import Gradient, Tape, Tensor
 
 # Numbers of the model that cannot be imported without torch; a test holds them together.
 KEEPS_WEIGHTS, BLOCK = 1024, 64  # models/cpu_attention.py: up to this context, in blocks of so many queries
+PROCESSORS = 128  # multiprocessors of a large GPU: of an RTX 4090; 108 to 132 of an A100 and H100, 28 to 84 of others
 IN_CACHE = 100_000  # models/cpu_norm.py: numbers that a norm on a CPU takes at one time
 
 
@@ -38,6 +39,7 @@ class OurGPT:
         self.wide = 2 if execution.half else self.stream
         self.dropout = architecture.dropout if execution.purpose == "training" else 0.0
         self.modern = self.attention.positions == "rotary"
+        self.widened = not self.cpu and execution.half  # CUDA's autocast takes norms in fp32, a CPU's leaves them be
         self.all = execution.lora.rank is None  # whether every weight is trained
 
     def hidden(self) -> Tensor:
@@ -86,6 +88,8 @@ class OurGPT:
 
     def norm(self, x: Tensor, part: str = "norms") -> Tensor:
         tape = self.tape
+        if self.widened:
+            x = tape.cast(x, 4)
         statistics = tape.tensor("norms", x.numbers / self.architecture.width, 8)
         piece = min(x.numbers, IN_CACHE) * 4 if self.cpu and self.modern else 0
         extra = piece * (4 if piece == x.numbers * 4 else 5)
@@ -161,10 +165,28 @@ class OurGPT:
         q, k, v = tape.split(qkv, (N * Q, N * K, N * K))
         if self.modern:
             q, k = self.turned(q), self.turned(k)
-        if self.cpu and not self.dropout:
-            sums = tape.tensor("attention", B * H * T, 4)
-            return tape.apply("attention", N * Q, wide, [q, k, v], keeps=(q, k, v, sums), keeps_result=True)
-        return self.plain(q, k, v)
+        if self.execution.attention == "eager" if not self.cpu else self.dropout:
+            return self.plain(q, k, v)
+        extra = 0.0
+        if not self.cpu:
+            extra = self.of_queries() + 4 * B * H * T
+            if self.execution.attention == "flash":
+                extra += 2 * N * Q * wide * (K < Q)  # gradients of keys and values, before those of a group are summed
+            elif K < Q:
+                k, v = (tape.apply("attention", N * Q, wide, [x]) for x in (k, v))
+        sums = tape.tensor("attention", B * H * T, 4)
+        return tape.apply("attention", N * Q, wide, [q, k, v], keeps=(q, k, v, sums), keeps_result=True, extra=extra)
+
+    def of_queries(self) -> float:
+        """Where CUDA's fused kernels sum the gradient of the queries, in fp32. In a fixed order (train/start.py) flash
+        has a sum for each share of the multiprocessors, which are dealt out to sequences and heads (mha_bwd in
+        aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp); the other kernel has one in half precision."""
+        attention, flash = self.attention, self.execution.attention == "flash"
+        if not flash and self.wide == 4:
+            return 0.0
+        rows, columns = -(-self.T // 128) * 128, -(-attention.head_dim // 32) * 32
+        shares = -(-PROCESSORS // (self.B * attention.heads)) if flash else 1
+        return 4.0 * shares * self.B * attention.heads * rows * columns
 
     def turned(self, x: Tensor) -> Tensor:
         tape, before = self.tape, x.wide
@@ -196,14 +218,14 @@ class OurGPT:
         d_weight = tape.tensor("gradients", V * C, 4) if trained else None
         h = tape.tensor("logits", rows * C, self.wide if self.wide < hidden.wide else 0)
         before = tape.tensor("logits", rows * V, (4 + 2 * half) * several)
-        logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, 4 * half)]
+        logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, 4 * half * self.cpu)]
         p = tape.tensor("logits", rows * V, 4)
         del before, logits
         d = tape.tensor("logits", rows * V, 2 * half)
-        tape.tensor("logits", rows * C, 10 if half else 8)
+        tape.tensor("logits", rows * C, self.wide + 4 + 4 * half * self.cpu)
         if trained:
             share = tape.tensor("logits", rows * C, self.wide)
-            tape.tensor("gradients", V * C, 6 if half else 4)
+            tape.tensor("gradients", V * C, self.wide + 4 * half * self.cpu)
             del share
         del p, d, h
         if d_weight and self.stream < 4:
@@ -225,7 +247,7 @@ class OurGPT:
         weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
         nats = tape.tensor("logits", self.N, 4)
         before = tape.tensor("logits", rows * V, 4 * (rows < self.N))
-        tape.tensor("logits", rows * V, self.wide + 4 * half + 4)
+        tape.tensor("logits", rows * V, self.wide + 4 * half * self.cpu + 4)
         del before, weight, nats
 
     def step(self) -> None:

@@ -82,10 +82,11 @@ class Tape:
     Attributes:
         recording: whether operations keep anything; not in evaluation, nor where they will be computed again.
         accumulating: whether the weights' gradients are added to those of earlier micro-batches.
+        widens: whether a sum of two formats copies the narrower one, as on a CPU.
     """
 
-    def __init__(self, ledger: Ledger, *, recording: bool, accumulating: bool) -> None:
-        self.ledger, self.recording, self.accumulating = ledger, recording, accumulating
+    def __init__(self, ledger: Ledger, *, recording: bool, accumulating: bool, widens: bool = True) -> None:
+        self.ledger, self.recording, self.accumulating, self.widens = ledger, recording, accumulating, widens
         self.recorded: list[Callable[[], None]] = []
         self.gradients: list[Tensor] = []  # of the weights
         self.copies: list[Tensor] = []  # autocast's, until the forward pass ends
@@ -133,10 +134,12 @@ class Tape:
         return out
 
     def add(self, part: str, a: Tensor, b: Tensor) -> Tensor:
-        """a + b, whose gradient is both's; in the wider of both formats."""
+        """a + b, in the wider of both formats; its gradient is both's, for the narrower one in its own format. A CPU
+        widens the narrower one before, CUDA's kernels read it as it is."""
         wide = max(a.wide, b.wide)
-        a, b = self.cast(a, wide), self.cast(b, wide)
+        widened = [self.tensor(part, x.numbers, wide) for x in (a, b) if x.wide < wide and self.widens]
         out = self.tensor(part, a.numbers, wide)
+        del widened
         into = [x.gradient for x in (a, b) if x.gradient]
         if self.recording and into:
             out.gradient = arrived = Gradient(a.numbers, wide)
@@ -144,7 +147,7 @@ class Tape:
             def backward() -> None:
                 d = arrived.taken()
                 for to in into:
-                    to.add(d)
+                    to.add(d if to.wide == wide else self.tensor("workspace", to.numbers, to.wide))
 
             self.recorded.append(backward)
         return out

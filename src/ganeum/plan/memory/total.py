@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+from ganeum import units
+from ganeum.hardware.device import Kind
+from ganeum.hardware.machine import CUDA_CONTEXT_GIB
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
-from ganeum.plan.memory import state, update
+from ganeum.plan.memory import state, transformers, update
 from ganeum.plan.memory.ours import OurGPT, buffers
 from ganeum.plan.memory.parts import Memory
 from ganeum.plan.memory.replay import Ledger, Tape
 
-FRAMEWORK = {"cpu": 120.0 * 2**20, "cuda": 0.0, "mps": 0.0}  # docs/plan.md: steps of four models on a CPU
+# What is lost between tensors and held for later, of what they take: on a CPU 16 steps of 340 to 1,140 MiB, on a GPU
+# what torch's caching allocator reserves beside what it gave out (docs/memory_plan.md).
+UNUSABLE: dict[Kind, float] = {"cpu": 0.20, "cuda": 0.08, "mps": 0.20}
+
+# A process on a CPU beside all tensors: torch's optimizers and kernels once they are used, and libraries of extras.
+FRAMEWORK, PEFT, TORCHAO = 190.0 * 2**20, 130.0 * 2**20, 60.0 * 2**20
+
+# cuBLAS has one workspace for the thread of the forward pass and one for that of the backward pass, in torch's own
+# allocator: CUBLAS_WORKSPACE_CONFIG=:4096:8, which a run sets (train/start.py), makes each of them 8 × 4,096 KiB.
+CUBLAS = 8 * 4096 * 1024.0
 
 
 def of(architecture: Architecture, execution: Execution) -> Memory:
-    """The memory of ``architecture`` run as ``execution`` says."""
+    """The memory of ``architecture`` run as ``execution`` says.
+
+    A step is gone through operation by operation, with tensors that have a size and nothing else
+    (:mod:`ganeum.plan.memory.replay`).
+    """
+    if architecture.implementation == "ganeum":
+        parts, at = _of_ours(architecture, execution)
+    else:
+        parts, at = transformers.fullest(architecture, execution)
+    if execution.kind == "cuda":
+        passes = 2 if execution.purpose == "training" else 1
+        parts["workspace"] = parts.get("workspace", 0.0) + passes * CUBLAS
+    expected = sum(parts.values())
+    return Memory(
+        parts,
+        at,
+        low=expected - parts.get("workspace", 0.0),
+        high=expected * (1 + UNUSABLE[execution.kind]),
+        framework=_framework(execution),
+        context=CUDA_CONTEXT_GIB * units.GIB if execution.kind == "cuda" else 0.0,
+    )
+
+
+def _of_ours(architecture: Architecture, execution: Execution) -> tuple[dict[str, float], str]:
+    """Bytes by part at the fullest moment, and its name: the last micro-batch's passes, and the update."""
     held, training = state.of(architecture, execution), execution.purpose == "training"
     ledger, accumulating = Ledger(), training and execution.accumulation > 1
     ledger.take("weights", held.weights + buffers(architecture))
     ledger.take("optimizer", held.optimizer)
     if accumulating:
         ledger.take("gradients", held.gradients)
-    if architecture.implementation == "transformers":
-        from ganeum.plan.memory import transformers
-
-        parts, at = transformers.fullest(architecture, execution)
-        most = sum(parts.values())
-        return Memory(parts, at, most, most / 0.85, FRAMEWORK[execution.kind])
-    tape = Tape(ledger, recording=training, accumulating=accumulating)
+    tape = Tape(ledger, recording=training, accumulating=accumulating, widens=execution.kind == "cpu")
     OurGPT(architecture, execution, tape).step()
     if training:
         ledger.moment = "update"
         needed = update.of(architecture, execution)
         ledger.take("update", needed)
         ledger.give("update", needed)
-    parts = {name: size for name, size in ledger.fullest.items() if size}
-    return Memory(parts, ledger.at, ledger.most, ledger.most / 0.85, FRAMEWORK[execution.kind])
+    return {name: size for name, size in ledger.fullest.items() if size > 0}, ledger.at
+
+
+def _framework(execution: Execution) -> float:
+    """What a process on a CPU holds beside tensors; on a GPU its code lies elsewhere."""
+    if execution.kind != "cpu":
+        return 0.0
+    return FRAMEWORK + PEFT * (execution.lora.rank is not None) + TORCHAO * (execution.optimizer == "adamw8bit")
