@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
 from ganeum.plan import memory, named
 from ganeum.plan.architecture import find
-from ganeum.plan.use import read
+from ganeum.plan.use import keys, read
 
 CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
 
@@ -212,13 +213,22 @@ def test_offload_needs_a_gpu() -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    """Two wrong keys are two errors in one go."""
+    """Three wrong keys are three errors in one go."""
     with pytest.raises(Several) as error:
-        read(["purpose=learning", "batch=none"])
+        read(["purpose=learning", "batch=none", "zero_stage=4"])
     assert [
         "purpose must be one of training, evaluation, inference or generation, but it is the text 'learning'",
         "batch_size must be a whole number of at least 1, or auto, but it is the text 'none'",
+        "zero_stage must be a whole number from 0 to 3, but it is 4",
     ] == [one.what for one in error.value.errors]
+
+
+def test_every_key_is_documented() -> None:
+    """docs/plan.md has a line for each key, as the schema has it."""
+    page = (Path(__file__).parents[2] / "docs" / "plan.md").read_text(encoding="utf-8")
+    for key in keys().values():
+        default = "null" if key.default is None else key.default
+        assert f"| `{key.name}` | {key.kind} | `{default}` | {key.description} |" in page
 
 
 @pytest.mark.parametrize(
@@ -229,6 +239,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         ("optim=adafactor", {"optimizer": "adafactor"}),
         ("train.precision=bf16", {"precision": "bf16"}),
         ("num_beams=4", {"beams": 4}),
+        ("gradient_checkpointing=true", {"activation_checkpointing": "whole"}),
+        ("fp16=true", {"precision": "fp16"}),
     ],
 )
 def test_other_names_are_understood(said: str, meant: dict[str, Any]) -> None:

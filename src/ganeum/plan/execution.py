@@ -56,7 +56,7 @@ class Execution:
     loss_chunk: int | None = None
     compiled: bool = False
     lora: Lora = field(default_factory=Lora)
-    zero_stage: Literal[0, 1, 2, 3] = 0
+    zero_stage: int = 0
     offload: Offload = "none"
     devices: int = 1
 

@@ -45,8 +45,11 @@ class Use(Section):
     )
     attention: Kernel | Auto = Field("auto", description="the kernel; auto: the best that library and device have")
     lora: Lora = Field(default_factory=Lora, description="low-rank adapters in place of all weights")
-    zero_stage: Literal[0, 1, 2, 3] = Field(
-        0, description="what DeepSpeed's ZeRO shares out: 1 the optimizer's state, 2 gradients too, 3 weights too"
+    zero_stage: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="what DeepSpeed's ZeRO shares out: 1 the optimizer's state, 2 gradients too, 3 weights too",
     )
     offload: Offload = Field("none", description="what lies in the CPU's memory instead of the GPU's")
     devices: PositiveInt = Field(1, description="GPUs that share the work; what is planned is one of them")
@@ -73,6 +76,13 @@ OTHERWISE = {  # what people call these elsewhere
     "max_tokens": "tokens",
 }
 
+SWITCHES = {  # what is on or off elsewhere
+    "gradient_checkpointing=true": "activation_checkpointing=whole",
+    "gradient_checkpointing=false": "activation_checkpointing=none",
+    "fp16=true": "precision=fp16",
+    "bf16=true": "precision=bf16",
+}
+
 
 @cache
 def keys() -> Mapping[str, Key]:
@@ -92,7 +102,7 @@ def read(settings: Sequence[str]) -> Use:
     errors: list[GaneumError] = []
     tree: dict[str, object] = {}
     for written in settings:
-        name, _, text = written.partition("=")
+        name, _, text = SWITCHES.get(written, written).partition("=")
         name = name.strip()
         name = OTHERWISE.get(name.removeprefix("train."), name.removeprefix("train."))
         place = Place(argument=written)
