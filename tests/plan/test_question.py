@@ -13,6 +13,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+import ganeum
 from ganeum.cli import main
 from ganeum.errors import ConfigError, GaneumError
 from ganeum.hardware import catalogue
@@ -314,3 +315,12 @@ def test_a_question_is_never_answered_with_a_traceback() -> None:
         assert found["memory_gib"]["fits"] == (settings == ["batch_size=1"])
     with pytest.raises(GaneumError):
         answer(Question(words=["run.yaml"], gpus=[""]))
+
+
+def test_a_model_by_its_name_from_python() -> None:
+    """`ganeum.plan("t5-base", …)` is the plan of the command; a file that is not there is still a config's."""
+    found = ganeum.plan("t5-base", "length=64", gpu="RTX 4090")
+    assert (found["parameters"]["total"], found["model"]["length"]) == (222_903_552, 64)
+    assert found["batch"] == ask("RTX 4090", words=["t5-base"], settings=["length=64"])["batch"]
+    with pytest.raises(ConfigError, match="there is no config nothing.yaml"):
+        ganeum.plan("nothing.yaml")
