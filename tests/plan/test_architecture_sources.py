@@ -35,6 +35,13 @@ def test_a_known_name_with_or_without_its_owner(name: str) -> None:
     assert "t5-base" == find(name).name
 
 
+def test_a_size_that_misleads_is_told() -> None:
+    """Document 002's "1.2B" summarizer is mt5-base, and whoever plans it is told so."""
+    note = "fine-tuned from mt5-base: 582M parameters, not 1.2B, which is mt5-large"
+    assert note == find("csebuetnlp/mT5_multilingual_XLSum").note
+    assert "" == find("mt5-base").note
+
+
 @pytest.mark.parametrize("model", known(), ids=lambda model: model.name)
 def test_every_known_model_can_be_counted_and_has_a_source(model: object) -> None:
     """The file of known models is sound: each has a type that is known, and an address or a paper to check it by."""

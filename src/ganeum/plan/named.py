@@ -61,6 +61,7 @@ def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]
             "length": way.length,
             "source_length": way.source_length or None,
             "source": architecture.source or None,
+            "note": architecture.note or None,
         },
         "device": sections.device(device, way.precision),
         "parameters": sections.parameters(counted),

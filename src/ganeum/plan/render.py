@@ -140,6 +140,8 @@ def _model(plan: dict[str, Any]) -> Rows:
     for name, count in counted["by_component"].items():
         if count:
             rows.append((units.count(count), _share(name, count / counted["total"], width)))
+    if "note" in plan["model"]:
+        rows.append(("", Text(plan["model"]["note"])))
     return rows
 
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -73,7 +73,7 @@ def find(name: str) -> Architecture:
         return _read(path, path.resolve().parent.name)
     for model in known():
         if name.lower() in (model.name.lower(), model.hub.lower()):
-            return from_config_json(model.config, name=model.name, source=model.source)
+            return replace(from_config_json(model.config, name=model.name, source=model.source), note=model.note)
     near, otherwise = _nearest(name), "owner/name, as on the Hugging Face hub, or a directory with a config.json"
     if path.is_dir():
         raise ConfigError(

@@ -148,6 +148,7 @@ class Architecture:
         dropout: share of activations dropped in training, as its config says.
         rows: rows of the token embedding and of the head as they lie in memory, padding included.
         source: where its shape was read.
+        note: what a person should know who reads its size.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Architecture:
     dropout: float = 0.0
     rows: int = 0
     source: str = ""
+    note: str = ""
 
     @property
     def encoder_decoder(self) -> bool:
