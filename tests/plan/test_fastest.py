@@ -90,11 +90,12 @@ def test_where_one_sequence_needs_checkpointing_it_is_taken_with_the_figure() ->
     run = config(8, {"n_layer": 24, "n_embd": 1024, "n_head": 16})
     one = change(run, {"train.micro_batch_size": 1, "train.activation_checkpointing": "none"})
     needed = weighed(one, gpu(9))
-    assert not needed.fits(gpu(9))
-    chosen, choices = fastest.choose(run, gpu(9))
+    device = gpu(0.99 * needed.high / 2**30)
+    chosen, choices = fastest.choose(run, device)
     assert chosen["train.activation_checkpointing"] != "none"
     assert choices[1]["reason"] == (
-        f"without it one sequence needs about {needed.total / 2**30:.2f} GiB, and 9.00 GiB are usable"
+        f"without it one sequence needs about {needed.total / 2**30:.2f} GiB, and "
+        f"{device.usable_gib:.2f} GiB are usable"
     )
 
 
@@ -113,10 +114,11 @@ def test_nothing_fits() -> None:
 def test_a_context_is_cut_only_where_it_may_be() -> None:
     """With --may-shorten the context is halved until something fits, and nothing else happens to it."""
     run = config(1, {"block_size": 8192})
-    device = gpu(4.2)
+    whole = {"train.precision": "tf32", "train.activation_checkpointing": "whole", "train.micro_batch_size": 1}
+    device = gpu(weighed(change(run, whole | {"model.block_size": 1024}), gpu(80)).high / 2**30)
     assert "model.block_size" not in fastest.choose(run, device)[0]
     chosen, choices = fastest.choose(run, device, may_shorten=True)
-    assert chosen["model.block_size"] in (4096, 2048, 1024, 512, 256, 128, 64)
+    assert chosen["model.block_size"] in (4096, 2048, 1024)
     assert weighed(change(run, chosen), device).fits(device)
     longer = change(run, {"model.block_size": 2 * chosen["model.block_size"]})
     assert not weighed(change(longer, fastest.choose(longer, device)[0]), device).fits(device)

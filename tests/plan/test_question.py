@@ -322,5 +322,5 @@ def test_a_model_by_its_name_from_python() -> None:
     found = ganeum.plan("t5-base", "length=64", gpu="RTX 4090")
     assert (found["parameters"]["total"], found["model"]["length"]) == (222_903_552, 64)
     assert found["batch"] == ask("RTX 4090", words=["t5-base"], settings=["length=64"])["batch"]
-    with pytest.raises(ConfigError, match="there is no config nothing.yaml"):
+    with pytest.raises(ConfigError, match=r"there is no config nothing\.yaml"):
         ganeum.plan("nothing.yaml")

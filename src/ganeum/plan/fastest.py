@@ -21,9 +21,9 @@ from ganeum.plan import execution, memory, time
 from ganeum.plan.architecture import Architecture, ours
 from ganeum.plan.execution import Checkpointing, Execution, Precision
 from ganeum.plan.memory import Memory
+from ganeum.plan.micro_batch import CPU_TOKENS
 from ganeum.plan.time import StepTime
 
-CPU_TOKENS = 4096  # at once: more of them only leave the caches, they fill no idle units (docs/plan.md)
 LEVELS: tuple[Checkpointing, ...] = ("none", "selective", "whole")  # the cheapest first
 EQUAL = 0.03  # a way that is slower by so little is as fast: then the one with fewer tricks is taken
 SURE = 0.10  # what another precision than the device's usual one must gain

@@ -1,4 +1,4 @@
-"""How many sequences at once, in training and in evaluation: as many as fit, and no more than bring speed.
+"""What so many sequences at once need, and how many an evaluation takes; those of training: :mod:`ganeum.plan.fastest`.
 
 These are estimates. Training proves them on the machine before step 0 (:mod:`ganeum.train.trial`).
 """
@@ -6,41 +6,18 @@ These are estimates. Training proves them on the machine before step 0 (:mod:`ga
 from __future__ import annotations
 
 from ganeum import units
-from ganeum.config.batch import divisors
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, memory
 from ganeum.plan.architecture import ours
 from ganeum.plan.memory import Memory
 
-CPU_TOKENS = 4096  # at once; see choose
+CPU_TOKENS = 4096  # at once: more of them only leave the caches, they fill no idle units (docs/plan.md)
 EVALUATION_TOKENS = 65_536  # at once on a GPU: by then it has long been busy
 
 
-def choose(config: Config, device: Device) -> tuple[int, str]:
-    """The micro-batch for ``train.micro_batch_size: auto``, and the reason in words.
-
-    It is the largest divisor of ``batch_size`` with which even the upper bound of what is needed
-    (:mod:`ganeum.plan.memory`) is usable. On a CPU it is at most 4,096 tokens, or one sequence: more of them at once only leave the caches,
-    they fill no idle units. With nothing that fits it is 1, and the reason says that even that does not.
-
-    Args:
-        config: with ``model.vocab_size`` resolved.
-    """
-    batch_size, block_size = config.train.batch_size, config.model.block_size
-    falling = divisors(batch_size)[::-1]
-    size = next((size for size in falling if fits(needed(config, device, size), device)), None)
-    if size is None:
-        return 1, f"even one sequence needs about {_gib(needed(config, device, 1))}, and {_usable(device)} are usable"
-    if device.kind == "cpu" and size * block_size > CPU_TOKENS and size > 1:
-        size = next((smaller for smaller in falling if smaller * block_size <= CPU_TOKENS), 1)
-        return size, f"{size * block_size:,} tokens at once keep this CPU busy; more bring no speed"
-    room = f"about {_gib(needed(config, device, size))} of {_usable(device)} usable"
-    return size, f"the whole batch fits at once: {room}" if size == batch_size else f"the largest that fits: {room}"
-
-
 def choose_for_evaluation(config: Config, device: Device) -> tuple[int, str]:
-    """The same for ``train.eval_batch_size: auto``: without a backward pass more sequences fit at once.
+    """The value of ``train.eval_batch_size: auto``, and the reason: without a backward pass more sequences fit at once.
 
     It is the micro-batch, doubled as long as it fits, holds no more tokens than keep the device busy, and is no more
     than the validation set.
