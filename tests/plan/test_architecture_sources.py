@@ -163,6 +163,28 @@ def test_a_width_that_heads_cannot_share() -> None:
     )
 
 
+def test_heads_that_cannot_share_keys() -> None:
+    """6 heads of queries cannot be served evenly by 4 of keys."""
+    keys = {"model_type": "llama", "num_attention_heads": 6, "num_key_value_heads": 4, "hidden_size": 12}
+    with pytest.raises(ConfigError) as error:
+        from_config_json(keys, name="mine", source="config.json")
+    assert said(error) == (
+        "ConfigError: 6 heads of mine cannot share 4 heads of keys\n"
+        "  where  config.json\n"
+        "  why    each head of keys and values serves as many heads of queries"
+    )
+
+
+def test_an_mlp_that_t5_does_not_have() -> None:
+    """T5's MLP is a function's name, gated or not."""
+    with pytest.raises(ConfigError) as error:
+        from_config_json({"model_type": "t5", "feed_forward_proj": "gelu-new"}, name="mine", source="config.json")
+    assert said(error) == (
+        "ConfigError: feed_forward_proj in the config of mine is 'gelu-new', not a function's name, or gated- and such "
+        "a name\n  where  config.json"
+    )
+
+
 def test_networks_that_transformers_would_not_build() -> None:
     """MPT without ALiBi and a GPT-2 that looks at an encoder are refused, not counted as something else."""
     with pytest.raises(ConfigError) as error:

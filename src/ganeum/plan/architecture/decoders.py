@@ -50,73 +50,26 @@ def _gpt2(keys: Keys, *, key_heads: int | None, activation: str) -> Architecture
     )
 
 
-def _decoder(
-    keys: Keys,
-    *,
-    layers: int,
-    vocab_size: int,
-    attention: Attention,
-    mlp: tuple[Linear, ...],
-    norm: Norm,
-    activation: str,
-    tied: bool,
-    longest: int,
-    dropout: float,
-    parallel: bool = False,
-    head_bias: bool = False,
-) -> Architecture:
-    """One stream of ``layers`` equal blocks; every norm is like ``norm``, one a block where ``parallel``."""
-    C = norm.width
-
-    def like(name: str) -> Norm:
-        return Norm(name, C, mean=norm.mean, bias=norm.bias)
-
-    learned = (Table("position_embedding", longest, C),) if attention.positions == "learned" else ()
-    return Architecture(
-        name=keys.name,
-        family=keys.text("model_type", default=""),
-        implementation="transformers",
-        vocab_size=vocab_size,
-        width=C,
-        tables=(Table("token_embedding", vocab_size, C), *learned),
-        blocks=(
-            Block(
-                stream="decoder",
-                count=layers,
-                width=C,
-                attentions=(attention,),
-                mlp=mlp,
-                norms=(like("norm"),) if parallel else (like("attention_norm"), like("mlp_norm")),
-                activation=activation,
-                parallel=parallel,
-            ),
-        ),
-        norms=(like("final_norm"),),
-        head=Linear("head", C, vocab_size, head_bias),
-        tied=keys.flag("tie_word_embeddings", default=tied),
-        longest=longest,
-        dropout=dropout,
-        rows=vocab_size,
-        source=keys.source,
-    )
-
-
 def llama(keys: Keys) -> Architecture:
     """Llama 1 to 3 (Touvron et al. 2023, arXiv 2302.13971): RMSNorm, rotary positions, SwiGLU, shared keys."""
     bias = keys.flag("attention_bias", default=False)
-    return _llama(keys, defaults=(4096, 11_008, 32, 32, None), head_dim=None, qkv_bias=bias, out_bias=bias)
+    return _llama(
+        keys,
+        defaults=(4096, 11_008, 32, 32, None),
+        qkv_bias=bias,
+        out_bias=bias,
+        mlp_bias=keys.flag("mlp_bias", default=False),
+    )
 
 
 def mistral(keys: Keys) -> Architecture:
     """Mistral 7B (Jiang et al. 2023, arXiv 2310.06825): Llama with a sliding window, which changes no size."""
-    return _llama(keys, defaults=(4096, 14_336, 32, 32, 8), head_dim=None, longest=131_072)
+    return _llama(keys, defaults=(4096, 14_336, 32, 32, 8), longest=131_072)
 
 
 def qwen2(keys: Keys) -> Architecture:
     """Qwen 2 and 2.5 (arXiv 2407.10671): Llama with biases on queries, keys and values."""
-    return _llama(
-        keys, defaults=(4096, 22_016, 32, 32, 32), head_dim=None, qkv_bias=True, vocab_size=151_936, longest=32_768
-    )
+    return _llama(keys, defaults=(4096, 22_016, 32, 32, 32), qkv_bias=True, vocab_size=151_936, longest=32_768)
 
 
 def qwen3(keys: Keys) -> Architecture:
@@ -138,9 +91,10 @@ def _llama(
     keys: Keys,
     *,
     defaults: tuple[int, int, int, int, int | None],
-    head_dim: int | None,
+    head_dim: int | None = None,
     qkv_bias: bool = False,
     out_bias: bool = False,
+    mlp_bias: bool = False,
     head_norms: bool = False,
     vocab_size: int = 32_000,
     longest: int = 2048,
@@ -151,10 +105,9 @@ def _llama(
     H = keys.size("num_attention_heads", default=heads)
     # null is not "left out" here: it says as many heads of keys as of queries
     null = keys.values.get("num_key_value_heads", key_heads) is None
-    K = H if null else keys.size("num_key_value_heads", default=key_heads or H)
+    K = keys.shared(H, H if null else keys.size("num_key_value_heads", default=key_heads or H))
     D = keys.optional_size("head_dim") or head_dim or keys.divided(C, H)
     inside = keys.size("intermediate_size", default=inner)
-    mlp_bias = keys.flag("mlp_bias", default=False)
     norms = tuple(Norm(f"attention.{part}_norm", D, mean=False, bias=False) for part in ("query", "key"))
     return _decoder(
         keys,
@@ -179,15 +132,6 @@ def _llama(
         tied=False,
         longest=keys.size("max_position_embeddings", default=longest),
         dropout=0.0,
-    )
-
-
-def _apart(C: int, H: int, K: int, D: int, bias: bool) -> tuple[Linear, ...]:
-    """Queries, keys and values as three matrices."""
-    return (
-        Linear("attention.query", C, H * D, bias),
-        Linear("attention.key", C, K * D, bias),
-        Linear("attention.value", C, K * D, bias),
     )
 
 
@@ -223,7 +167,7 @@ def phi(keys: Keys) -> Architecture:
     """Phi 1 to 2 (Gunasekar et al. 2023, arXiv 2306.11644): attention and MLP side by side, biases everywhere."""
     C = keys.size("hidden_size", default=2048)
     H = keys.size("num_attention_heads", default=32)
-    K = keys.size("num_key_value_heads", default=H)
+    K = keys.shared(H, keys.size("num_key_value_heads", default=H))
     D = keys.divided(C, H)
     inside = keys.size("intermediate_size", default=8192)
     rotated = keys.inner("rope_parameters").share("partial_rotary_factor", default=0.5)
@@ -308,3 +252,63 @@ def replit(keys: Keys) -> Architecture:
     }
     renamed = {**keys.values, "no_bias": keys.flag("no_bias", default=False), "attn_config": attention}
     return mpt(Keys(renamed, keys.name, keys.source))
+
+
+def _apart(C: int, H: int, K: int, D: int, bias: bool) -> tuple[Linear, ...]:
+    """Queries, keys and values as three matrices."""
+    return (
+        Linear("attention.query", C, H * D, bias),
+        Linear("attention.key", C, K * D, bias),
+        Linear("attention.value", C, K * D, bias),
+    )
+
+
+def _decoder(
+    keys: Keys,
+    *,
+    layers: int,
+    vocab_size: int,
+    attention: Attention,
+    mlp: tuple[Linear, ...],
+    norm: Norm,
+    activation: str,
+    tied: bool,
+    longest: int,
+    dropout: float,
+    parallel: bool = False,
+    head_bias: bool = False,
+) -> Architecture:
+    """One stream of ``layers`` equal blocks; every norm is like ``norm``, one a block where ``parallel``."""
+    C = norm.width
+
+    def like(name: str) -> Norm:
+        return Norm(name, C, mean=norm.mean, bias=norm.bias)
+
+    learned = (Table("position_embedding", longest, C),) if attention.positions == "learned" else ()
+    return Architecture(
+        name=keys.name,
+        family=keys.text("model_type", default=""),
+        implementation="transformers",
+        vocab_size=vocab_size,
+        width=C,
+        tables=(Table("token_embedding", vocab_size, C), *learned),
+        blocks=(
+            Block(
+                stream="decoder",
+                count=layers,
+                width=C,
+                attentions=(attention,),
+                mlp=mlp,
+                norms=(like("norm"),) if parallel else (like("attention_norm"), like("mlp_norm")),
+                activation=activation,
+                parallel=parallel,
+            ),
+        ),
+        norms=(like("final_norm"),),
+        head=Linear("head", C, vocab_size, head_bias),
+        tied=keys.flag("tie_word_embeddings", default=tied),
+        longest=longest,
+        dropout=dropout,
+        rows=vocab_size,
+        source=keys.source,
+    )

@@ -45,6 +45,8 @@ def _t5(
     vocab = keys.size("vocab_size", default=vocab)
     function = keys.text("feed_forward_proj", default=mlp)
     gated = function.startswith("gated-")
+    if "-" in function.removeprefix("gated-"):
+        raise keys.wrong("feed_forward_proj", function, "a function's name, or gated- and such a name")
 
     def norm(name: str) -> Norm:
         return Norm(name, C, mean=False, bias=False)

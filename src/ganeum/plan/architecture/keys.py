@@ -72,6 +72,16 @@ class Keys:
             )
         return width // heads
 
+    def shared(self, heads: int, key_heads: int) -> int:
+        """``key_heads``, each of which serves as many heads of queries."""
+        if heads % key_heads:
+            raise ConfigError(
+                f"{heads} heads of {self.name} cannot share {key_heads} heads of keys",
+                where=self.source,
+                why="each head of keys and values serves as many heads of queries",
+            )
+        return key_heads
+
     def wrong(self, key: str, value: object, expected: str) -> ConfigError:
         """The error of a value that no model has."""
         return ConfigError(f"{key} in the config of {self.name} is {value!r}, not {expected}", where=self.source)

@@ -68,8 +68,8 @@ class Attention:
     """Queries of a block's own stream that meet keys and values, its own or the encoder's (``across``).
 
     ``linears`` are its matrices, the output's last: ``….qkv`` or ``….query``, ``….key`` and ``….value`` (which run over
-    the encoder's tokens where it looks across), ``….out``; ``norms`` are those inside the heads. ``positions``: what it knows of where tokens are;
-    ``relative`` and ``alibi`` add a bias to the scores.
+    the encoder's tokens where it looks across), ``….out``; ``norms`` are those inside the heads. ``positions``: what it
+    knows of where tokens are; ``relative`` and ``alibi`` add a bias to the scores.
     """
 
     heads: int
