@@ -107,7 +107,7 @@ def test_a_step_is_amounts_times_rates(architecture: Any, precision: Any) -> Non
     assert step.parts["matmul"] == pytest.approx(1e-11 * (total(found, "flops") - total(found, "flops", "loss")))
     assert step.low == pytest.approx(0.83 * expected)
     assert step.high == pytest.approx(1.2 * expected)
-    assert all(load.group.startswith(("fp32", "bf16", "embedding", "update")) for load in found)
+    assert all(load.group.startswith(("fp32", "bf16", "embedding", "step", "update")) for load in found)
 
 
 def test_what_is_akin_has_wider_bounds() -> None:

@@ -15,7 +15,7 @@ import datetime
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from ganeum.models.kernels import mode_kept
 from ganeum.plan.architecture import ours
 from ganeum.plan.execution import LOSS_CHUNK, Execution, Optimizer, Precision
 from ganeum.plan.time import loads
+from ganeum.plan.time.measured import seconds as times_of
 from ganeum.step import allocator
 from ganeum.step import precision as precisions
 from ganeum.step.loss import linear_cross_entropy, token_nats
@@ -80,12 +81,19 @@ OPTIMIZERS: tuple[Optimizer, ...] = ("adamw", "muon", "sgd", "adafactor")
 
 @dataclass(frozen=True)
 class Probe:
-    """One thing to time. ``run`` does it once and gives the seconds of each of ``groups``; all have ``amounts`` in
-    them."""
+    """One thing to time.
+
+    Attributes:
+        groups: what its times count for.
+        amounts: work in each of them.
+        run: does it once and gives the seconds of each group.
+        others: what else is in it, which has groups of its own; its time is taken off.
+    """
 
     groups: tuple[str, ...]
     amounts: dict[str, float]
     run: Callable[[], list[float]]
+    others: tuple[loads.Load, ...] = ()
 
 
 @mode_kept()
@@ -127,15 +135,24 @@ def _warm(probe: Probe) -> list[float]:
 def fitted(probes: list[Probe], times: list[list[list[float]]]) -> Rates:
     """The rates behind the times; of each probe's rounds the middle one counts, of two the shorter."""
     measured: dict[str, list[tuple[dict[str, float], float]]] = {}
+    whole: list[tuple[Probe, float]] = []
     for probe, taken in zip(probes, times, strict=True):
-        for group, seconds in zip(probe.groups, zip(*taken, strict=True), strict=True):
-            measured.setdefault(group, []).append((probe.amounts, statistics.median_low(seconds)))
+        middle = [statistics.median_low(seconds) for seconds in zip(*taken, strict=True)]
+        if probe.others:
+            whole.append((probe, middle[0]))
+            continue
+        for group, seconds in zip(probe.groups, middle, strict=True):
+            measured.setdefault(group, []).append((probe.amounts, seconds))
     found = {group: fit(points) for group, points in measured.items()}
     misses = [
-        abs(sum(amount * found[group][kind] for kind, amount in amounts.items()) / seconds - 1)
+        sum(amount * found[group][kind] for kind, amount in amounts.items()) / seconds - 1
         for group, points in measured.items()
         for amounts, seconds in points
     ]
+    for probe, seconds in whole:
+        parts = times_of(probe.others, Rates("", found, 0.0))
+        assert parts is not None, "what a whole step consists of was measured"
+        found[probe.groups[0]] = {"calls": max(0.0, seconds - sum(parts.values()))}
     misfit = (sum(miss**2 for miss in misses) / len(misses)) ** 0.5
     return Rates(datetime.date.today().isoformat(), found, misfit)
 
@@ -182,6 +199,7 @@ def _probes(device: Device, where: torch.device) -> Iterator[Probe]:
         if optimizer != "muon":
             yield from _updates(optimizer, "fp32", where)
     yield _accumulation(where)
+    yield _whole_step(where)
     if device.kind == "cpu":
         yield from _dropout(where)
 
@@ -293,6 +311,20 @@ def _updates(optimizer: Optimizer, precision: Precision, where: torch.device) ->
 
         execution = _execution(where, precision, 1, 32, optimizer=optimizer)
         yield _probe(loads.update(ours.architecture(model), execution), once, precision, where)
+
+
+def _whole_step(where: torch.device) -> Probe:
+    """A step of a model so small that what is around its modules is a part of the time."""
+    B, T = 4, 16
+    model = Model(n_layer=2, n_head=1, n_embd=32, block_size=T, vocab_size=64)
+    train = Train(batch_size=B, micro_batch_size=B)
+    step = OptimizerStep(build(model).to(where), train, where)
+    tokens = torch.randint(64, (B, T), device=where)
+    every = loads.of(ours.architecture(model), _execution(where, "fp32", B, T))
+    others = tuple(load for load in every if load.group != "step")
+    load = next(load for load in every if load.group == "step")
+    probe = _probe(load, lambda: step([(tokens, tokens)], step=0, learning_rate=1e-6), "fp32", where)
+    return replace(probe, others=others)
 
 
 def _accumulation(where: torch.device) -> Probe:

@@ -50,11 +50,13 @@ class Load:
 
 
 def of(architecture: Architecture, execution: Execution) -> list[Load]:
-    """All of one training step; for any other purpose one forward pass over a micro-batch."""
+    """All of one training step; for any other purpose one forward pass over a micro-batch. ``step`` is what holds a
+    micro-batch together: Python, the last norm, the loss handed on."""
     training = execution.purpose == "training"
     micro = execution.accumulation if training else 1
     found = [Load(one.group, one.amounts, one.times * micro, one.part) for one in _micro_batch(architecture, execution)]
     if training:
+        found.append(Load("step", {"calls": 1.0}, micro))
         found.append(update(architecture, execution))
         if micro > 1:
             found.append(Load("accumulate", {"weights": _trained(architecture, execution)}, micro - 1))

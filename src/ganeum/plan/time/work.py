@@ -8,8 +8,7 @@ and writes of a number in the format it has there, under autocast 4 bytes on the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ganeum.plan.architecture.parts import Architecture, Attention, Block, Linear
 from ganeum.plan.execution import Execution
@@ -18,8 +17,7 @@ Part = Literal["matmul", "attention", "elementwise", "loss", "optimizer", "data"
 PIECE = 1 << 20  # step/optimizers.py: weights that a rule takes at one time
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):  # and no dataclass, because a search makes a million of them
     """``batch`` products of (rows × inner) and (inner × columns), ``times`` in a step."""
 
     part: Part
@@ -40,8 +38,7 @@ class Product:
         return self.batch * (self.rows * self.inner + self.inner * self.columns + self.rows * self.columns)
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """Something done to each of ``numbers`` numbers, ``times`` in a step.
 
     Attributes:
