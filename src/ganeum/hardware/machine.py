@@ -17,7 +17,9 @@ from ganeum.hardware.nvml import GIB, NvidiaGpu
 
 CPU_SHARE = 0.8  # of the free memory: the rest stays for the page cache, which holds the tokens, and for other programs
 UNKNOWN = "not in the catalogue of GPUs: its peak, and so MFU, is not known"
-METAL_SHARE = 2 / 3  # of a Mac's memory: what Metal recommends as the most for its GPU, on machines of up to 36 GB
+# Of a Mac's memory for its GPU: the least that Metal's recommendedMaxWorkingSetSize came to; on newer systems it was
+# 11.8 of 16 GB (AlexsJones/llmfit pull request 754) and 107.5 of 128 GiB (antirez/ds4 pull request 893).
+METAL_SHARE = 2 / 3
 CUDA_CONTEXT_GIB = 0.6  # what CUDA and its libraries take before the first tensor; 0.3 to 0.8 by card and version
 
 
