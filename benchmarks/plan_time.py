@@ -33,7 +33,8 @@ from ganeum.plan import time as times
 from ganeum.plan.architecture import ours
 from ganeum.plan.execution import Optimizer, Precision
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train.calibrate import Watch, calibrate
+from ganeum.train.calibrate import calibrate
+from ganeum.train.probes import Watch
 from ganeum.train.start import start
 
 LEAST_STEPS, CASE_S = 2, 1.0  # measured steps of a case in a round: so many, or more within so many seconds

@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ganeum.config.schema import Model
+from ganeum.errors import DeviceError
 from ganeum.hardware import rates
 from ganeum.hardware.device import Device
 from ganeum.hardware.machine import cpu
 from ganeum.plan import time
 from ganeum.plan.architecture import ours
 from ganeum.plan.execution import Execution
-from ganeum.train import calibrate as calibration
-from ganeum.train.calibrate import Probe, Watch, calibrate, fit, fitted
+from ganeum.train import probes
+from ganeum.train.calibrate import calibrate, fit, fitted
+from ganeum.train.probes import Probe, Watch
 
 AMOUNTS = [{"calls": 1.0, "numbers": 64.0 * n, "flops": 2.0 * n**3, "never": 0.0} for n in (4, 16, 64, 256)]
 RATE = st.floats(min_value=0, max_value=1, allow_nan=False)
@@ -58,10 +60,10 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Device:
     """This CPU with bf16, calibrated with two tiny sizes of everything in a cache of its own."""
     monkeypatch.setenv("GANEUM_CACHE", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    monkeypatch.setattr(calibration, "BLOCKS", {"cpu": ((2, 8, 16, 1), (2, 16, 32, 2))})
-    monkeypatch.setattr(calibration, "DROPPED", ((2, 8, 16, 1), (2, 16, 32, 2)))
-    monkeypatch.setattr(calibration, "LOSSES", {"cpu": ((8, 64, 16), (16, 128, 32))})
-    monkeypatch.setattr(calibration, "UPDATES", ((1, 16, 64), (2, 32, 64)))
+    monkeypatch.setattr(probes, "BLOCKS", {"cpu": ((2, 8, 16, 1), (2, 16, 32, 2))})
+    monkeypatch.setattr(probes, "DROPPED", ((2, 8, 16, 1), (2, 16, 32, 2)))
+    monkeypatch.setattr(probes, "LOSSES", {"cpu": ((8, 64, 16), (16, 128, 32))})
+    monkeypatch.setattr(probes, "UPDATES", ((1, 16, 64), (2, 32, 64)))
     return Device(cpu().name, "cpu", 16, 12, bf16_unit="AMX")
 
 
@@ -101,6 +103,18 @@ def test_a_calibration_leaves_everything_as_it_was(small: Device) -> None:
     finally:
         torch.set_float32_matmul_precision("highest")
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_apple_gpu_is_refused() -> None:
+    """Nobody has measured whether its clock can be trusted."""
+    with pytest.raises(DeviceError) as refused:
+        calibrate(Device("Apple M2", "mps", 16, 12))
+    assert str(refused.value) == (
+        "DeviceError: Apple M2 cannot be calibrated\n"
+        "  where  device mps\n"
+        "  why    only the time of a CPU's and of a CUDA device's work is measured so far\n"
+        "  try    ganeum train measures a few of the run's own steps before it starts"
+    )
 
 
 def test_a_watch_tells_stretches_apart() -> None:

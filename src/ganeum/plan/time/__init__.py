@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ganeum.hardware import rates
@@ -53,7 +52,8 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
     """
     if execution.purpose == "generation":
         return None
-    calibration = None if execution.compiled else rates.remembered(device.name, device.kind)
+    eager = device.kind == "cpu" or not execution.compiled  # which saves nothing on a CPU, and was not measured
+    calibration = rates.remembered(device.name, device.kind) if eager else None
     if calibration is not None:
         parts = measured.seconds(loads.of(architecture, execution), calibration)
         if parts is not None:
@@ -77,16 +77,6 @@ def _as_measured(architecture: Architecture, execution: Execution) -> bool:
     """Whether the very modules were timed that run: ours, in their own attention."""
     short = execution.kind != "cpu" or execution.length <= loads.OWN_KERNEL
     return architecture.implementation == "ganeum" and short and execution.lora.rank is None
-
-
-def evaluation_s(architecture: Architecture, execution: Execution, device: Device, *, sequences: int) -> float | None:
-    """Seconds of one evaluation on so many sequences of the validation set; None where no time is known.
-
-    Args:
-        execution: with ``purpose="evaluation"`` and the evaluation's own ``micro_batch_size``.
-    """
-    one = of(architecture, execution, device)
-    return None if one is None else math.ceil(sequences / execution.micro_batch_size) * one.step_s
 
 
 def _step_time(execution: Execution, parts: dict[str, float], margin: tuple[float, float], source: str) -> StepTime:
