@@ -43,8 +43,7 @@ class Decoder(Ends):
             x = self.norm(x, "final_norm", self.architecture.norms[0])
         del turns
         logits = self.logits(x)
-        wide = self.cast(logits, 4.0)
-        return self.cross_entropy(wide)
+        return self.outcome(logits, in_fp32=True)
 
     def sequential(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """x + attention(norm(x)), then x + mlp(norm(x))."""

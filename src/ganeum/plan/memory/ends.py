@@ -63,8 +63,11 @@ class Ends(Operations):
         name = self.architecture.tables[0].name if self.architecture.tied else "head"
         return self.linear(x, name, self.architecture.head, inside=False)
 
-    def cross_entropy(self, logits: Tensor) -> Tensor:
-        """Keeps the logarithms of all probabilities; autocast takes it in fp32."""
-        logits = self.cast(logits, 4.0) if self.autocast else logits
-        logs = self.graph.operation((logits,), logits.numbers, logits.wide, keeps_output=True)
-        return self.graph.operation((logs,), 1, logits.wide, saved=(logs,))
+    def outcome(self, logits: Tensor, *, in_fp32: bool) -> Tensor:
+        """The logits themselves in inference; else their cross-entropy, which keeps the logarithms of all
+        probabilities. ``in_fp32``: whatever the logits are in; autocast takes it so in any case."""
+        if self.execution.purpose == "inference":
+            return logits
+        wide = self.cast(logits, 4.0) if in_fp32 or self.autocast else logits
+        logs = self.graph.operation((wide,), wide.numbers, wide.wide, keeps_output=True)
+        return self.graph.operation((logs,), 1, logs.wide, saved=(logs,))

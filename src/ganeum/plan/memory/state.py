@@ -18,7 +18,6 @@ Role = Literal["table", "matrix", "vector", "head", "adapter"]
 
 # Numbers of step/optimizers.py, which cannot be imported without torch; a test holds them together.
 PIECE, STACK = 1 << 20, 1 << 22
-UPDATE = 9  # numbers in fp32 for each weight of such a piece: AdamW in 8 bits on weights in bf16, which needs the most
 
 # AdamW in 8 bits: each moment one byte, and a scale in fp32 for every 256 (Dettmers et al. 2022, arXiv 2110.02861,
 # section 2.1); the moments of fewer than 4,096 weights stay in fp32 (bitsandbytes' min_8bit_size, torchao's too).
@@ -37,7 +36,7 @@ class State:
         weights: all of them, padding rows included; without autocast's copies, which come and go with activations.
         gradients: of the weights that are trained, once all are there.
         optimizer: what it remembers from update to update, and the fp32 weights behind half-precision ones (ZeRO).
-        update: beside these, at an update's fullest moment.
+        update: beside these, at an update's fullest moment; what our own optimizers need is in update.py.
         host: in the CPU's memory, of what is offloaded.
     """
 
@@ -55,7 +54,7 @@ class Weight:
     role: Role
     shape: tuple[int, ...]
     count: int = 1
-    wide: bool = False  # kept in fp32 even where the model is cast to fp16 (T5's last matrix of the MLP)
+    wide: bool = False  # in fp32 where others are not: T5's last matrix of the MLP in fp16, peft's adapters
 
     @property
     def each(self) -> int:
@@ -108,7 +107,7 @@ def trained(architecture: Architecture, execution: Execution) -> tuple[Weight, .
     if rank is None:
         return weights(architecture)
     return tuple(
-        Weight("adapter", shape, count)
+        Weight("adapter", shape, count, architecture.implementation == "transformers")
         for count, linear in _adapted(architecture, execution)
         for shape in ((rank, linear.inputs), (linear.outputs, rank))
     )
@@ -121,12 +120,11 @@ def weight_bytes(weight: Weight, execution: Execution) -> float:
     numbers; only the blocks' matrices are quantized, the rest stays in half precision. Adapters on a frozen model in
     half precision or less are in fp32 (peft's ``autocast_adapter_dtype``); on one of ours in what its weights are in.
     """
-    if execution.weights == "fp32" or (weight.role == "adapter" and execution.weights in ("int8", "nf4")):
+    quantized = execution.weights in ("int8", "nf4")
+    if execution.weights == "fp32" or (weight.role == "adapter" and (weight.wide or quantized)):
         return 4.0
-    if weight.role == "matrix" and execution.weights == "int8":
-        return 1 + 4 / weight.shape[1]
-    if weight.role == "matrix" and execution.weights == "nf4":
-        return NF4
+    if weight.role == "matrix" and quantized:
+        return NF4 if execution.weights == "nf4" else 1 + 4 / weight.shape[1]
     return 4.0 if weight.wide and execution.weights == "fp16" else 2.0
 
 
@@ -176,29 +174,17 @@ def _plain(architecture: Architecture, execution: Execution) -> State:
 
 
 def _update(architecture: Architecture, execution: Execution, moved: tuple[Weight, ...]) -> float:
-    """What one update computes on the way, beside the weights' gradients.
-
-    torch's fused AdamW, its SGD and bitsandbytes': nothing. Ours (step/optimizers.py) otherwise: at most nine numbers
-    in fp32 for each weight of the piece that is under way: a part of one weight, Muon's stack of matrices, Adafactor's
-    whole weight. Those of torch and transformers go weight by weight: Adafactor makes two numbers in fp32 of each, and
-    of half-precision ones two more; Muon one and, in bf16, two and three squares of the matrix's shorter side.
-    """
-    optimizer, half = execution.optimizer, execution.weights != "fp32"
-    largest = max(weight.each for weight in moved)
-    matrices = [weight for weight in moved if weight.role in ("matrix", "adapter")]
-    if architecture.implementation == "transformers":
-        if optimizer == "adafactor":
-            return (16.0 if half else 8.0) * largest
-        if optimizer == "muon":
-            return max((8.0 * weight.each + 6.0 * min(weight.shape) ** 2 for weight in matrices), default=0.0)
+    """What an update computes on the way, weight by weight, by the optimizers that move transformers' models: torch's
+    fused AdamW and SGD and bitsandbytes' nothing; Adafactor two numbers in fp32, and of half-precision weights two
+    more; torch's Muon one in fp32, and in bf16 two and three squares of the matrix's shorter side."""
+    if architecture.implementation == "ganeum":
         return 0.0
-    if optimizer == "adamw" and not half and execution.offload == "none":
-        return 0.0
-    piece = min(PIECE, largest)
-    if optimizer == "muon":
-        stacks = [max(weight.each, min(STACK, weight.size)) for weight in matrices]
-        piece = max(*stacks, piece if half else 0) if stacks else piece
-    return UPDATE * 4.0 * (largest if optimizer == "adafactor" else piece)
+    if execution.optimizer == "adafactor":
+        return (8.0 if execution.weights == "fp32" else 16.0) * max(weight.each for weight in moved)
+    if execution.optimizer == "muon":
+        matrices = [weight for weight in moved if weight.role in ("matrix", "adapter")]
+        return max((8.0 * weight.each + 6.0 * min(weight.shape) ** 2 for weight in matrices), default=0.0)
+    return 0.0
 
 
 def _zero(architecture: Architecture, execution: Execution) -> State:

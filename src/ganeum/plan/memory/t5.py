@@ -29,7 +29,7 @@ class T5(Ends):
             self.graph.part = "logits"
             x = self.scale(x)
         logits = self.logits(x)
-        return self.cross_entropy(logits)
+        return self.outcome(logits, in_fp32=False)
 
     def encoder(self, block: Block) -> Tensor:
         """(B, S, C)"""
