@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -41,19 +42,32 @@ def eight_hours() -> backwards.Answer:
     return backwards.search(card(), hours=8)
 
 
-def test_planning_the_answer_gives_its_figures(eight_hours: backwards.Answer, tmp_path: Path) -> None:
+SLOW = Device("a CPU", "cpu", 8.0, 6.0, {"fp32": 1e11})
+QUESTIONS: dict[str, tuple[Device, dict[str, Any]]] = {
+    "eight hours": (card(), {"hours": 8}),
+    "a day, little text": (card(), {"hours": 24, "tokens_available": 100_000_000}),
+    "a size and tokens": (card(24.0), {"parameters": 300e6, "tokens": 3_000_000_000, "context": 512}),
+    "minutes on a CPU": (SLOW, {"hours": 0.1, "context": 256, "vocab_size": 4096}),
+    "Muon": (card(8.0), {"hours": 2, "optimizer": "muon"}),
+}
+
+
+@pytest.mark.parametrize("case", QUESTIONS)
+def test_planning_the_answer_gives_its_figures(case: str, tmp_path: Path) -> None:
     """`ganeum plan` of the config that is written says the same parameters, batch, steps, memory and hours."""
+    device, asked = QUESTIONS[case]
+    answer = backwards.search(device, **asked)
     file = tmp_path / "answer.yaml"
-    file.write_text(eight_hours.yaml(), encoding="utf-8")
-    plan = closed_form.plan(load(file), device=card())
-    best = eight_hours.best
+    file.write_text(answer.yaml(), encoding="utf-8")
+    plan = closed_form.plan(load(file), device=device)
+    best = answer.best
     assert plan["parameters"]["total"] == best.n_params
     assert plan["batch"]["batch_size"] == best.config.train.batch_size
     assert plan["batch"]["micro_batch_size"] == best.chosen("train.micro_batch_size")
     assert plan["data"]["steps"] == best.steps
     assert plan["data"]["tokens_seen"] == best.tokens
     assert plan["time"]["hours"] == pytest.approx(best.hours)
-    assert plan["memory_gib"]["peak_allocated"] == pytest.approx(best.figures()["memory_gib"])
+    assert sum(plan["memory_gib"]["by_component"].values()) == pytest.approx(best.planned.needed.expected / 2**30)
 
 
 def test_it_reads_back_equal(eight_hours: backwards.Answer, tmp_path: Path) -> None:
@@ -85,6 +99,18 @@ def test_it_is_near_the_optimum_of_the_arithmetic_that_the_hours_hold(eight_hour
     best = eight_hours.best
     least, _, most = sorted(law.optimum(6 * best.n_params * best.tokens)[0] for law in scaling_laws.LAWS)
     assert 0.6 * least < best.n_params < 1.6 * most
+
+
+@pytest.mark.parametrize("hours", [0.02, 8, 200])
+def test_batch_and_rate_are_the_recipes(hours: float) -> None:
+    """The batch is the power of two nearest to 0.58 · D^0.571 tokens of the tokens that are seen, and the rate is
+    1.79 · N^−0.713 · D^0.307, no higher than 4e-3, down to 1e-5."""
+    best = backwards.search(card(), hours=hours).best
+    train = best.config.train
+    assert 2**-0.5 <= train.batch_size / (0.58 * best.tokens**0.571 / 1024) <= 2**0.5
+    rate = 1.79 * best.non_embedding**-0.713 * best.tokens**0.307
+    assert train.learning_rate == pytest.approx(min(rate, 4e-3), rel=0.02)
+    assert train.min_learning_rate == 1e-5
 
 
 def test_more_hours_make_a_larger_model_and_more_tokens() -> None:

@@ -301,28 +301,22 @@ def _candidate(asked: Question, width: int, depth: int) -> Candidate | None:
 
     How many tokens there is time for depends on the batch, and the batch on the tokens: planned twice, they agree.
     """
-    config = _config(asked, width, depth)
-    counted = parameters.of(ours.architecture(config.model))
-    tokens, planned = FIRST_GUESS, None
-    for _ in range(2):
-        config = _sized(config, tokens)
+    first = _config(asked, width, depth)
+    counted = parameters.of(ours.architecture(first.model))
+    first = _sized(first, asked, FIRST_GUESS)
+    planned = _on(asked.device, first)
+    if planned is None:
+        return None
+    config = _sized(first, asked, _tokens(asked, counted.total, planned))
+    if (config.model, config.train.batch_size) != (first.model, first.train.batch_size):
         planned = _on(asked.device, config)
         if planned is None:
             return None
-        tokens = _tokens(asked, counted.total, planned)
-    assert planned is not None
     per_step = config.train.batch_size * asked.context
-    steps = round(tokens / per_step)
-    tokens = steps * per_step
-    settings: dict[str, Any] = {
-        "train.tokens": max(tokens, 1),
-        "train.learning_rate": float(f"{recipe.learning_rate(counted.non_embedding, max(tokens, 1)):.2g}"),
-    }
-    if asked.tokens_available is not None and tokens > GOOD_REPEATS * asked.tokens_available:
-        settings["model.dropout"] = DROPOUT
-    return Candidate(
-        change(config, settings), counted.total, counted.non_embedding, planned, tokens, asked.tokens_available
-    )
+    tokens = round(_tokens(asked, counted.total, planned) / per_step) * per_step
+    rate = recipe.learning_rate(counted.non_embedding, max(tokens, 1))
+    config = change(config, {"train.tokens": max(tokens, 1), "train.learning_rate": float(f"{rate:.2g}")})
+    return Candidate(config, counted.total, counted.non_embedding, planned, tokens, asked.tokens_available)
 
 
 def _config(asked: Question, width: int, depth: int) -> Config:
@@ -343,10 +337,16 @@ def _config(asked: Question, width: int, depth: int) -> Config:
     return change(Config(), settings)
 
 
-def _sized(config: Config, tokens: float) -> Config:
-    """With a batch for so many tokens: as a power of two of sequences, so that whatever fits at once divides it."""
+def _sized(config: Config, asked: Question, tokens: float) -> Config:
+    """With what depends on the tokens: a batch, as a power of two of sequences, so that whatever fits at once divides
+    it; dropout, where they are repeated; evaluations that take little of a short training."""
     sequences = max(1.0, recipe.batch_tokens(tokens) / config.model.block_size)
-    settings: dict[str, Any] = {"train.batch_size": 2 ** round(math.log2(sequences)), "train.tokens": max(tokens, 1)}
+    repeated = asked.tokens_available is not None and tokens > GOOD_REPEATS * asked.tokens_available
+    settings: dict[str, Any] = {
+        "model.dropout": DROPOUT if repeated else 0.0,
+        "train.batch_size": 2 ** round(math.log2(sequences)),
+        "train.tokens": max(tokens, 1),
+    }
     if tokens < SMALL:
         settings["train.eval_tokens"] = SMALL_EVALUATION
     return change(config, settings)
