@@ -61,6 +61,20 @@ def test_without_a_batch_it_is_as_large_as_fits(purpose: str) -> None:
     assert size <= found["batch"]["largest_micro_batch"] < 2 * size
 
 
+def test_the_pace_is_that_of_both_streams() -> None:
+    """Eight pairs of 512 tokens in and 128 out are 4,096 and 1,024 tokens a step, and the pace is that of 5,120."""
+    found = plan("t5-base", "batch_size=8")
+    assert (1_024, 4_096) == (found["batch"]["tokens_per_step"], found["batch"]["source_tokens_per_step"])
+    assert found["time"]["tokens_per_second"] == pytest.approx(5_120 / found["time"]["step_s"])
+
+
+def test_there_is_an_end_to_how_many_are_planned_at_once() -> None:
+    """Where thousands would fit, 1,024 are planned, and the reason is not that they are the most that fit."""
+    found = plan("gpt2", "purpose=inference", "length=64")
+    assert found["batch"]["largest_micro_batch"] > found["batch"]["micro_batch_size"] == 1024
+    assert found["choices"][-1]["reason"] == "the most that is planned at once where no batch is asked for"
+
+
 def test_a_batch_that_is_asked_for_stays() -> None:
     """Training accumulates what does not fit at once; without training nothing can be, and it is all at once."""
     training = plan("gpt2", "batch_size=96", gpu="RTX 3070")["batch"]

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import ganeum
 from ganeum.cli import main
+from ganeum.cli.examples import refreshed
 from ganeum.errors import ConfigError, GaneumError
 from ganeum.hardware import catalogue
 from ganeum.plan import compare
@@ -324,3 +325,12 @@ def test_a_model_by_its_name_from_python() -> None:
     assert found["batch"] == ask("RTX 4090", words=["t5-base"], settings=["length=64"])["batch"]
     with pytest.raises(ConfigError, match=r"there is no config nothing\.yaml"):
         ganeum.plan("nothing.yaml")
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    """Every command of docs/plan.md prints what stands there: python -m ganeum.cli.examples docs/plan.md."""
+    root = Path(__file__).parents[2]
+    if any((root / "data" / name / "train.bin").exists() for name in ("one_book", "tinystories")):
+        pytest.skip("data is prepared here, and the plan knows it")
+    page = (root / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert refreshed(page, root) == page

@@ -187,14 +187,15 @@ def _time(plan: Plan) -> Iterator[Line]:
     if "time" not in plan:
         return
     time, per_step = plan["time"], plan["batch"]["tokens_per_step"]
+    source = plan["batch"].get("source_tokens_per_step", 0)
     if "by_part" in time:
         parts = {name: seconds for name, seconds in time["by_part"].items() if seconds}
         numbers = plus(f"{seconds:.4g}" for seconds in parts.values())
         yield Line("a step", " + ".join(parts), numbers, f"{time['step_s']:.4g} s")
     yield Line(
         "tokens a second",
-        "tokens in a step / step time",
-        f"{per_step:,} / {time['step_s']:.4g} s",
+        "tokens in a step / step time" if not source else "tokens in a step, the source's too / step time",
+        f"{per_step + source:,} / {time['step_s']:.4g} s",
         f"{time['tokens_per_second']:,.0f}",
     )
     if "mfu" in time:

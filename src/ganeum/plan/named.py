@@ -74,6 +74,7 @@ def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]
             "devices": way.devices if way.devices > 1 else None,
             "largest_micro_batch": fastest.largest(architecture, way, device),
             "tokens_per_step": sequences * way.length,
+            "source_tokens_per_step": sequences * way.source_length or None,
         },
         "memory_gib": sections.memory(found.way.memory, device),
         "time": step and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours),
@@ -218,6 +219,8 @@ def _open(use: Use, base: Execution, device: Device) -> Open:
 def _choices(use: Use, found: Found, device: Device) -> Iterator[Choice]:
     way = found.way.execution
     why_size = fastest.why_size(found, device, None if use.batch_size == "auto" else use.batch_size // use.devices)
+    if use.batch_size == "auto" and way.micro_batch_size == TOGETHER[-1]:
+        why_size = "the most that is planned at once where no batch is asked for"
     for key, value, reason in (
         ("precision", way.precision, fastest.why_precision(found, device)),
         ("activation_checkpointing", way.checkpointing, fastest.why_checkpointing(found, device)),

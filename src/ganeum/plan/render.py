@@ -174,6 +174,8 @@ def _data(plan: dict[str, Any]) -> Rows:
 def _batch(plan: dict[str, Any]) -> Rows:
     batch = plan["batch"]
     tokens = f"{batch['tokens_per_step']:,} tokens"
+    if "source_tokens_per_step" in batch:
+        tokens = f"{batch['source_tokens_per_step']:,} tokens in, {batch['tokens_per_step']:,} out"
     if plan.get("purpose", "training") != "training":
         said = f"sequences at once; {tokens}"
     else:
@@ -191,10 +193,11 @@ def _work(plan: dict[str, Any]) -> Rows:
     attention = flops["attention_per_token"] / flops["per_token"]
     both = "forward and backward" if plan.get("purpose", "training") == "training" else "forward"
     again = flops["recomputed_per_token"] / flops["per_token"]
-    rows: Rows = [(_short(flops["per_token"]), Text(f"FLOP a token, {both} ({attention:.1%} of it attention)"))]
+    token = "token out" if "source_length" in plan["model"] else "token"
+    rows: Rows = [(_short(flops["per_token"]), Text(f"FLOP a {token}, {both} ({attention:.1%} of it attention)"))]
     if again:
         rows.append((f"+{again:.0%}", Text("computed twice")))
-    rows.append((_short(flops["per_step"]), Text("FLOP a step")))
+    rows.append((_short(flops["per_step"]), Text(f"FLOP a {_step(plan)}")))
     if "total" in flops:
         rows.append((_short(flops["total"]), Text("FLOP in all")))
     return rows
@@ -242,14 +245,18 @@ def _bar(expected: float, high: float, usable: float) -> Text:
     return bar.append(f" {_gib(usable)} usable", "dim")
 
 
+def _step(plan: dict[str, Any]) -> str:
+    return "step" if plan.get("purpose", "training") == "training" else "batch"
+
+
 def _time(plan: dict[str, Any]) -> Rows:
     peak, total = plan["device"].get("peak_flops_per_second"), plan["flops"].get("total")
     rows: Rows = []
     if "time" in plan:
         time = plan["time"]
         mfu = f", MFU {time['mfu']:.1%}" if "mfu" in time else ""
-        what = "a step" if plan.get("purpose", "training") == "training" else "a batch"
-        rows.append((units.duration(time["step_s"]), Text(f"{what}: {time['tokens_per_second']:,.0f} tokens/s{mfu}")))
+        pace = f"{time['tokens_per_second']:,.0f} tokens/s"
+        rows.append((units.duration(time["step_s"]), Text(f"a {_step(plan)}: {pace}{mfu}")))
         if "low" in time:
             low, high = units.duration(time["low"]), units.duration(time["high"])
             rows.append(("", Text(f"between {low} and {high} ({time['source']})", style="dim")))
