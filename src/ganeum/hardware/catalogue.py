@@ -14,13 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # What a driver writes around a name: maker, brand, form of the board. Everything else tells cards apart.
 FILLER = frozenset({"nvidia", "geforce", "tesla", "quadro", "gpu", "generation", "corporation"})
@@ -163,6 +157,13 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
 
 
 def _read(name: str) -> dict[str, Any]:
+    # Imported here: on a machine without a GPU a plan asks for no card.
+    from importlib.resources import files
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     return tomllib.loads((files("ganeum.hardware") / "gpus" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
