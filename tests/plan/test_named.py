@@ -75,6 +75,25 @@ def test_there_is_an_end_to_how_many_are_planned_at_once() -> None:
     assert found["choices"][-1]["reason"] == "the most that is planned at once where no batch is asked for"
 
 
+def test_lengths_are_cut_only_where_they_may_be() -> None:
+    """With --may-shorten both streams are halved until something fits; what fits is left alone."""
+    settings = (
+        "batch_size=64",
+        "micro_batch_size=64",
+        "activation_checkpointing=none",
+        "length=512",
+        "source_length=1024",
+    )
+    assert not plan("t5-base", *settings)["memory_gib"]["fits"]
+    found = named.plan(find("t5-base"), read(settings), card("RTX 4090"), may_shorten=True)
+    assert found["memory_gib"]["fits"]
+    length = found["model"]["length"]
+    assert (length, 2 * length) == (found["choices"][0]["value"], found["model"]["source_length"])
+    twice = [*settings[:3], f"length={2 * length}", f"source_length={4 * length}"]
+    assert not plan("t5-base", *twice)["memory_gib"]["fits"]
+    assert named.plan(find("gpt2"), read([]), card("RTX 4090"), may_shorten=True)["model"]["length"] == 1024
+
+
 def test_a_batch_that_is_asked_for_stays() -> None:
     """Training accumulates what does not fit at once; without training nothing can be, and it is all at once."""
     training = plan("gpt2", "batch_size=96", gpu="RTX 3070")["batch"]

@@ -179,7 +179,7 @@ def _fastest(ways: Sequence[Way]) -> Way:
     usual = [way for way in ways if way.execution.precision == ways[0].execution.precision]
     best = _first_of(usual)
     other = _first_of([way for way in ways if way not in usual] or usual)
-    return other if other.pace > best.pace * (1 + SURE) else best
+    return other if 0 < best.pace * (1 + SURE) < other.pace else best
 
 
 def _first_of(ways: Sequence[Way]) -> Way:

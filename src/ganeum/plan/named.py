@@ -23,8 +23,11 @@ LENGTH, SOURCE_LENGTH, TARGET_LENGTH = 1024, 512, 128  # tokens, where nothing i
 TOGETHER = tuple(2**power for power in range(11))  # sequences, where the batch is as large as fits
 
 
-def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]:
+def plan(architecture: Architecture, use: Use, device: Device, *, may_shorten: bool = False) -> dict[str, Any]:
     """Like :func:`ganeum.plan.closed_form.plan`, of a model that is not one of our configs.
+
+    Args:
+        may_shorten: the lengths are halved until something fits.
 
     Returns:
         ganeum_version, name, method, purpose, model, device, parameters, flops, data (of training with ``tokens``),
@@ -34,6 +37,18 @@ def plan(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]
         ConfigError: what is asked for cannot be together, or not of this model.
     """
     _check(architecture, use, device)
+    found = _planned(architecture, use, device)
+    asked = length = found["model"]["length"]
+    while may_shorten and not found["memory_gib"]["fits"] and (length := length // 2) >= fastest.SHORTEST:
+        source = {key: max(1, found["model"][key] // 2) for key in ("source_length",) if key in found["model"]}
+        found = _planned(architecture, use.model_copy(update={"length": length} | source), device)
+    if length < asked and found["memory_gib"]["fits"]:
+        reason = f"{asked:,} tokens fit in no way that is allowed: halved until they did"
+        found["choices"].insert(0, {"key": "length", "value": length, "reason": reason})
+    return found
+
+
+def _planned(architecture: Architecture, use: Use, device: Device) -> dict[str, Any]:
     choices: list[Choice] = []
     base = _base(architecture, use, device, choices)
     found = fastest.among(architecture, base, device, _open(use, base, device))

@@ -231,7 +231,8 @@ def _subject(asked: Question) -> tuple[Subject, str]:
     if (path := config_file(word)) is None:
         from ganeum.plan.architecture import find
 
-        return Model(find(word), use.read([*asked.settings, *_of_a_model(asked)])), "auto"
+        wanted = use.read([*asked.settings, *_of_a_model(asked)])
+        return Model(find(word), wanted, asked.may_shorten), "auto"
     hours = [f"train.hours={asked.hours:g}"] if asked.hours else []
     settings = [*asked.settings, *hours]
     config = load(path, settings, section=asked.section, say=lambda text: print(text + "\n", file=sys.stderr))

@@ -92,7 +92,8 @@ class Run:
         """The same network for something else than training."""
         model = self.config.model
         vocab_size = model.vocab_size if model.vocab_size != "auto" else self.vocab_size or closed_form.GPT2_VOCAB_SIZE
-        return Model(replace(ours.architecture(model, vocab_size), name=self.config.name or "a run"), use)
+        architecture = replace(ours.architecture(model, vocab_size), name=self.config.name or "a run")
+        return Model(architecture, use, self.may_shorten)
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,11 @@ class Model:
 
     architecture: Architecture
     use: Use
+    may_shorten: bool = False
 
     def plan(self, device: Device) -> Plan:
         """The plan of what it is to be used for."""
-        return named.plan(self.architecture, self.use, device)
+        return named.plan(self.architecture, self.use, device, may_shorten=self.may_shorten)
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """TrainingArguments or a DeepSpeed JSON of its training.
