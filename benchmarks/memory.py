@@ -28,7 +28,9 @@ import torch
 
 from ganeum import hardware
 from ganeum.config import Config
-from ganeum.plan import memory
+from ganeum.plan import execution, memory
+from ganeum.plan.architecture import ours
+from ganeum.plan.execution import LOSS_CHUNK
 from ganeum.step import precision
 from ganeum.step.allocator import choose_expandable_segments
 from ganeum.train.start import start
@@ -84,7 +86,7 @@ def configure(given: argparse.Namespace, lever: str) -> Config:
             "micro_batch_size": batch,
             "precision": precision.choose("auto", device)[0],
             "compile": False,
-            "loss_chunk": memory.LOSS_CHUNK[device.type],
+            "loss_chunk": LOSS_CHUNK[device.type],
             "activation_checkpointing": "none",
             "expandable_segments": choose_expandable_segments("auto", device)[0],
             "lora": {},
@@ -121,13 +123,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         began = time.perf_counter()
         loss = step(zip(x, y, strict=True), step=n, learning_rate=1e-3).loss.item()
         seconds.append(time.perf_counter() - began)
-    planned = memory.training(
-        config,
-        kind=device.type,  # type: ignore[arg-type]
-        micro_batch_size=train.micro_batch_size,
-        precision=train.precision,
-        loss_chunk=train.loss_chunk,
-    )
+    way = execution.of(config, hardware.detect(given.device), train.micro_batch_size)
+    planned = memory.of(ours.architecture(model), way)
     return {
         **peak(device, held),
         "planned_gib": planned.total / GIB,

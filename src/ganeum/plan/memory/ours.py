@@ -40,6 +40,9 @@ class OurGPT:
         self.dropout = architecture.dropout if execution.purpose == "training" else 0.0
         self.modern = self.attention.positions == "rotary"
         self.widened = not self.cpu and execution.half  # CUDA's autocast takes norms in fp32, a CPU's leaves them be
+        # Logits in two bytes are copied to fp32 for softmax; CUDA's kernel reads those in fp16 as they are, and no
+        # others (aten/src/ATen/native/SoftMax.cpp).
+        self.before_softmax = 0 if self.wide == 4 or (not self.cpu and execution.precision == "fp16") else 4
         self.all = execution.lora.rank is None  # whether every weight is trained
 
     def hidden(self) -> Tensor:
@@ -218,7 +221,7 @@ class OurGPT:
         d_weight = tape.tensor("gradients", V * C, 4) if trained else None
         h = tape.tensor("logits", rows * C, self.wide if self.wide < hidden.wide else 0)
         before = tape.tensor("logits", rows * V, (4 + 2 * half) * several)
-        logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, 4 * half * self.cpu)]
+        logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, self.before_softmax)]
         p = tape.tensor("logits", rows * V, 4)
         del before, logits
         d = tape.tensor("logits", rows * V, 2 * half)
@@ -243,11 +246,11 @@ class OurGPT:
     def nats(self) -> None:
         """The evaluation's form of the loss."""
         tape, C, V = self.tape, self.architecture.width, self.architecture.rows
-        half, rows = self.wide < 4, min(self.execution.loss_chunk or self.N, self.N)
+        rows = min(self.execution.loss_chunk or self.N, self.N)
         weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
         nats = tape.tensor("logits", self.N, 4)
         before = tape.tensor("logits", rows * V, 4 * (rows < self.N))
-        tape.tensor("logits", rows * V, self.wide + 4 * half * self.cpu + 4)
+        tape.tensor("logits", rows * V, self.wide + self.before_softmax + 4)
         del before, weight, nats
 
     def step(self) -> None:

@@ -14,10 +14,11 @@ class Memory:
     """Memory of one way to run a model, in bytes.
 
     Attributes:
-        parts: component → bytes at the fullest moment: ``weights``, ``gradients``, ``optimizer``, activations by kind
-            (``attention``, ``mlp``, ``norms``, ``embedding``), ``logits``, ``workspace``, ``update``; only what is there.
+        parts: component → bytes at the fullest moment, as far as it is there: ``weights``, ``gradients``,
+            ``optimizer``, activations by kind (``attention``, ``mlp``, ``norms`` with the residual stream that they
+            keep, ``embedding``), ``copies`` of weights for autocast, ``logits``, ``workspace``, ``update``.
         at: that moment: ``loss``, ``backward of the last layer``, ``update``, ….
-        low: what cannot be avoided.
+        low: without what kernels need on their way: less is impossible.
         high: with what allocators round up and cannot use, and with kernels' buffers.
         framework: what a process on a CPU holds beside tensors; 0 on a GPU.
         context: what CUDA takes before the first tensor; part of no other figure, as ``Device.usable_gib`` lacks it.
