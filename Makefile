@@ -1,6 +1,7 @@
 # make demo   set everything up and do the main job: text → tokenizer → plan → training → samples
 # make test   set everything up and pass the tests
 # make fix    format and mend what can be mended
+# make docs   write the pages that come from the code: keys, commands, what fits where
 # make bench  measure against nanoGPT: make bench NANOGPT=path/to/a/clone
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NANOGPT ?=
 
-.PHONY: demo test fix bench setup
+.PHONY: demo test fix docs bench setup
 
 demo: $(VENV)/installed
 	$(BIN)/ganeum demo
@@ -22,6 +23,11 @@ test: $(VENV)/installed-dev
 fix: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(VENV)/installed
+	$(BIN)/python -m ganeum.config.reference
+	$(BIN)/python -m ganeum.cli.reference
+	$(BIN)/python -m ganeum.plan.what_fits
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/throughput.py $(if $(NANOGPT),--nanogpt $(NANOGPT))
