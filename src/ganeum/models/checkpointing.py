@@ -36,6 +36,8 @@ def apply(blocks: Iterable[nn.Module], mode: Mode) -> None:
     """
     part = {"none": None, "selective": "feed_forward", "whole": "forward"}[mode]
     for block in blocks:
+        for applied in ("feed_forward", "forward"):
+            vars(block).pop(applied, None)  # the class's own is there again
         if part is not None:
             setattr(block, part, partial(_recomputed, getattr(block, part)))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Progress:
         if max_iters != self.max_iters:
             self.max_iters, self.evaluations_without_gain = max_iters, 0
 
-    def size(self, key: str, configured: int) -> int:
+    def size(self, key: str, configured: T) -> T:
         """`train.micro_batch_size` or its like as it is by now: as configured, or lower since memory ran out."""
         return next((event["after"] for event in reversed(self.out_of_memory) if event["key"] == key), configured)
 

@@ -43,7 +43,7 @@ from ganeum.train.settled import Settled
 from ganeum.train.start import start
 from ganeum.train.trackers import check_trackers, trackers
 from ganeum.train.watch import gpu_watch
-from ganeum.train.within_memory import WithinMemory
+from ganeum.train.within_memory import CHECKPOINTING, WithinMemory
 
 NEW_TOKENIZER = ".new-tokenizer"
 
@@ -275,7 +275,9 @@ def _train(
             console=console,
             callbacks=told,
             progress=progress,
-            within=WithinMemory(config, step, progress, run, device, console.say),
+            within=WithinMemory(
+                config, step, progress, run, device, console.say, may_recompute=_was_to_choose(predicted, CHECKPOINTING)
+            ),
         )
         if saved:
             loop.restore(saved)
@@ -317,6 +319,11 @@ def _stored_plan(run: RunDirectory) -> dict[str, Any] | None:
         return None
     whole = isinstance(content, dict) and content.keys() >= {"data", "parameters", "device", "flops"}
     return content if whole else None
+
+
+def _was_to_choose(predicted: dict[str, Any], key: str) -> bool:
+    """Whether a key was `auto` when the run was made."""
+    return any(choice["key"] == key for choice in predicted.get("choices", []))
 
 
 def _predict(

@@ -1,7 +1,8 @@
 """Steps, evaluations and samples at sizes that fit: where memory runs out in the middle of a run, it goes on at less.
 
 The batch that the model learns with stays, and so do the number of steps, the learning rate and the order of the data:
-the micro-batch is halved and there are twice as many. What a failed attempt had summed up is thrown away, and dropout
+the micro-batch is halved and there are twice as many; where one sequence is too much, and checkpointing was to choose,
+more is computed twice. What a failed attempt had summed up is thrown away, and dropout
 begins the step again from the random state that it had. So from that step on it is, bit for bit, the run that would
 have been started at the smaller size from there; a checkpoint remembers the size.
 """
@@ -18,6 +19,8 @@ from torch import Tensor
 from ganeum.config import Config
 from ganeum.config.change import change
 from ganeum.hardware import Device
+from ganeum.models import checkpointing
+from ganeum.plan.fastest import LEVELS
 from ganeum.record import RunDirectory
 from ganeum.step.optimizer_step import OptimizerStep, StepResult
 from ganeum.step.timings import Timings
@@ -28,14 +31,15 @@ from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
 
 T = TypeVar("T")
-MICRO, EVALUATION = "train.micro_batch_size", "train.eval_batch_size"
+MICRO, EVALUATION, CHECKPOINTING = "train.micro_batch_size", "train.eval_batch_size", "train.activation_checkpointing"
 
 
 @dataclass
 class WithinMemory:
     """Runs what needs the device's memory, and lowers the sizes in ``progress`` when it must.
 
-    ``device``: as it was looked at before there was a model; ``say``: takes a line for the reader.
+    ``device``: as it was looked at before there was a model; ``say``: takes a line for the reader; ``may_recompute``:
+    whether activation checkpointing was to choose.
     """
 
     config: Config
@@ -44,10 +48,22 @@ class WithinMemory:
     run: RunDirectory
     device: Device
     say: Callable[[str], None]
+    may_recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.level != self.config.train.activation_checkpointing:  # as an earlier process left it
+            checkpointing.apply(self.step.model.blocks, self.level)
 
     @property
     def micro_batch_size(self) -> int:
         return self.progress.size(MICRO, Settled.of(self.config).micro_batch_size)
+
+    @property
+    def level(self) -> checkpointing.Mode:
+        """Of checkpointing: as configured, which may have changed since memory ran out, or further."""
+        configured = self.config.train.activation_checkpointing
+        assert configured != "auto", "resolved before"
+        return max(configured, self.progress.size(CHECKPOINTING, configured), key=LEVELS.index)
 
     @property
     def eval_batch_size(self) -> int:
@@ -76,18 +92,36 @@ class WithinMemory:
 
         while isinstance(result := attempt(attempted, lambda: part), Full):
             step.model.zero_grad(set_to_none=True)
-            size = self.micro_batch_size
-            if part == "update" or size == 1:
+            if part == "update":
                 raise self._too_large(result)
-            less, batch_size = trouble.smaller(self.config.train.batch_size, size), self.config.train.batch_size
-            self._lower(MICRO, self.progress.step + 1, size, less, result)
-            self.say(
-                f"Out of memory at step {self.progress.step + 1:,} ({result.said}). From here on {_sequences(less)} "
-                f"at once instead of {size}, {batch_size // less} times a step instead of {batch_size // size}: the "
-                f"batch stays {batch_size}, and steps, learning rate and order of the data stay as they were."
-            )
+            if self.micro_batch_size > 1:
+                self._fewer(result)
+            elif self.may_recompute and self.level != LEVELS[-1] and not self.config.train.compile:
+                self._recompute_more(result)
+            else:
+                raise self._too_large(result)
             randomness.restore_device(step.device, before)
         return result
+
+    def _fewer(self, full: Full) -> None:
+        size, batch_size = self.micro_batch_size, self.config.train.batch_size
+        less = trouble.smaller(batch_size, size)
+        self._lower(MICRO, self.progress.step + 1, size, less, full)
+        self.say(
+            f"Out of memory at step {self.progress.step + 1:,} ({full.said}). From here on {_sequences(less)} "
+            f"at once instead of {size}, {batch_size // less} times a step instead of {batch_size // size}: the "
+            f"batch stays {batch_size}, and steps, learning rate and order of the data stay as they were."
+        )
+
+    def _recompute_more(self, full: Full) -> None:
+        before = self.level
+        after = LEVELS[LEVELS.index(before) + 1]
+        self._lower(CHECKPOINTING, self.progress.step + 1, before, after, full)
+        checkpointing.apply(self.step.model.blocks, after)
+        self.say(
+            f"Out of memory at step {self.progress.step + 1:,} ({full.said}). From here on activation checkpointing is "
+            f"{after} instead of {before}: more is computed twice, and the weights become the same, bit for bit."
+        )
 
     def evaluate(self, validation: ValidationSet) -> Evaluation:
         """On the model as it stands; in halves where memory runs out.
@@ -116,7 +150,7 @@ class WithinMemory:
             return None
         return result
 
-    def _lower(self, key: str, step: int, before: int, after: int, full: Full) -> None:
+    def _lower(self, key: str, step: int, before: int | str, after: int | str, full: Full) -> None:
         self.progress.out_of_memory.append(
             {"step": step, "key": key, "before": before, "after": after, "said": full.said}
         )
@@ -124,7 +158,7 @@ class WithinMemory:
             torch.compiler.reset()  # else it would compile for sizes in general, and a resumed run for this one alone
 
     def _too_large(self, full: Full) -> Exception:
-        sizes = {MICRO: self.micro_batch_size, EVALUATION: self.eval_batch_size}
+        sizes = {MICRO: self.micro_batch_size, EVALUATION: self.eval_batch_size, CHECKPOINTING: self.level}
         return trouble.too_large(full, change(self.config, sizes), self.device, self.run)
 
 
