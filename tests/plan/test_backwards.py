@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,22 @@ ConfigError: hours and tokens are both given
   why    each says when a training ends; the other follows from the speed
   try    one of them""",
     ),
+    "too large": (
+        {"hours": 8.0, "parameters": 70e9},
+        """\
+ConfigError: a model of 70.0B parameters does not fit into RTX 4080
+  where  --parameters 70.0B
+  why    the largest that fits has {largest}
+  try    --parameters {largest}, a shorter context, or a larger card""",
+    ),
+    "too small": (
+        {"hours": 8.0, "parameters": 100e3},
+        """\
+ConfigError: a model of 100.0k parameters is too small to have a shape
+  where  --parameters 100.0k
+  why    the smallest has 2.2M, with a vocabulary of 32,768
+  try    --parameters 2.2M, or a smaller vocabulary""",
+    ),
     "an instant": (
         {"hours": 1e-9},
         """\
@@ -217,13 +234,29 @@ ConfigError: there is not time for a single step
 }
 
 
+def test_more_tokens_than_the_card_has_room_for() -> None:
+    """For tokens that are the optimum of a model far too large, the largest that fits is taken, and that is said."""
+    answer = backwards.search(card(8.0), tokens=1_000_000_000_000)
+    assert answer.best.planned.needed.fits(card(8.0))
+    assert answer.larger is None
+    assert "parameters, the largest that fit; these tokens are the optimum for " in answer.reasons["model.n_embd"]
+
+
+def test_a_name_that_a_directory_can_have() -> None:
+    """Whatever the device is called, the run's name is one."""
+    odd = Device("Intel(R) Xeon(R) CPU @ 2.20GHz / 2", "cpu", 8.0, 6.0, {"fp32": 1e11})
+    best = backwards.search(odd, hours=0.1, context=64, vocab_size=4096).best
+    assert best.config.name == "intel-r-xeon-r-cpu-2.20ghz-2-6min"
+
+
 @pytest.mark.parametrize("case", ERRORS)
 def test_bad_questions(case: str) -> None:
     """What cannot be answered is said in full."""
     asked, text = ERRORS[case]
     with pytest.raises(GaneumError) as caught:
         backwards.search(card(), **asked)
-    assert str(caught.value) == text
+    largest = re.search(r"largest that fits has (\S+)", str(caught.value))
+    assert str(caught.value) == (text.format(largest=largest[1]) if largest else text)
 
 
 def test_nothing_fits() -> None:

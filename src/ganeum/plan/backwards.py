@@ -8,9 +8,8 @@ after so many tokens (:mod:`ganeum.plan.scaling_laws`). First sizes a factor of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ganeum import units
@@ -21,7 +20,6 @@ from ganeum.hardware.device import Device
 from ganeum.plan import (
     backwards_page,
     closed_form,
-    emit,
     execution,
     fastest,
     memory,
@@ -31,149 +29,23 @@ from ganeum.plan import (
     time,
 )
 from ganeum.plan.architecture import ours
+from ganeum.plan.backwards_answer import CONTEXT, VOCABULARY, Answer, Candidate, Planned, Question
 from ganeum.plan.lengths import lengths
-from ganeum.plan.memory import Memory
-from ganeum.plan.time import StepTime
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-CONTEXT, VOCABULARY = 1024, 32_768
+__all__ = ["Answer", "Candidate", "Question", "search", "show"]
+
 ASPECT = 64  # n_embd / n_layer: GPT-2's and GPT-3's smallest; _between tries 42 to 100
 HEAD, WIDE_HEAD, WIDE = 64, 128, 2048  # width of a head, and from which n_embd on it is the wide one
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+NEAR, FAR = 0.03, 1.25  # sizes as near as each other; and so far off that it is not what was asked for
 FINE = (0.8, 0.9, 1.0, 1.12, 1.25)  # times the best width and depth of these
 GOOD_REPEATS, DROPOUT = 4, 0.1  # beyond so many, with so much: what those that repeated text trained with
 FIRST_GUESS = 1e9  # tokens, until the speed is known
 SMALL = 50_000_000  # tokens: below, an evaluation of the usual size would cost more than a hundredth of the training
 SMALL_EVALUATION = 8_192
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked; ``tokens``: those to be seen, ``tokens_available``: different ones."""
-
-    device: Device
-    hours: float | None = None
-    tokens: int | None = None
-    parameters: float | None = None
-    tokens_available: int | None = None
-    context: int = CONTEXT
-    vocab_size: int = VOCABULARY
-    optimizer: str = "adamw"
-    directory: str | None = None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a device makes of a config: ``choices`` for what is ``auto`` in it, {key, value, reason}; a step's time; the
-    memory that it needs; seconds of all evaluations."""
-
-    choices: tuple[dict[str, Any], ...]
-    step: StepTime
-    needed: Memory
-    evaluations_s: float
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One model, planned.
-
-    Attributes:
-        config: what `ganeum train` takes; what depends on the machine is ``auto`` in it.
-        n_params, non_embedding: with and without embeddings.
-        planned: what the device makes of it.
-        tokens, steps: as many as it sees.
-        unique_tokens: different ones; None: all of them are.
-        loss: nats a token, with its range; ``extrapolated``: why the laws say little about it, or nothing.
-    """
-
-    config: Config
-    n_params: int
-    non_embedding: int
-    planned: Planned
-    tokens: int
-    unique_tokens: int | None
-
-    @cached_property
-    def loss(self) -> scaling_laws.Loss:
-        return scaling_laws.loss(self.n_params, self.tokens, self.unique_tokens)
-
-    @property
-    def extrapolated(self) -> str:
-        return scaling_laws.extrapolated(self.n_params, self.tokens, self.unique_tokens)
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.config.train.batch_size * self.config.model.block_size
-
-    @property
-    def steps(self) -> int:
-        return self.tokens // self.tokens_per_step
-
-    @property
-    def hours(self) -> float:
-        return (self.steps * self.planned.step.step_s + self.planned.evaluations_s) / 3600
-
-    def figures(self) -> dict[str, Any]:
-        """What is known of it, for a program."""
-        model, planned = self.config.model, self.planned
-        found: dict[str, Any] = {
-            "n_layer": model.n_layer,
-            "n_embd": model.n_embd,
-            "parameters": self.n_params,
-            "tokens": self.tokens,
-            "steps": self.steps,
-            "hours": self.hours,
-            "tokens_per_second": planned.step.tokens_per_second,
-            "memory_gib": planned.needed.expected / units.GIB,
-        }
-        if not self.extrapolated:
-            found["loss"] = self.loss._asdict()
-        return found
-
-    def chosen(self, key: str) -> Any:
-        """What became of an ``auto``: `chosen("train.micro_batch_size")`."""
-        return next(choice["value"] for choice in self.planned.choices if choice["key"] == key)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """``best``, and the models of about half and of about twice its size, where there are such."""
-
-    question: Question
-    best: Candidate
-    smaller: Candidate | None
-    larger: Candidate | None
-
-    @property
-    def reasons(self) -> dict[str, str]:
-        """Dotted key → why it has its value, for each that the search set."""
-        return backwards_page.reasons(self)
-
-    def yaml(self) -> str:
-        """A config for `ganeum train` and `ganeum plan`, with its reasons as comments."""
-        return emit.ganeum(self.best.config, reasons=self.reasons, heading=backwards_page.heading(self))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a program: the question, the config, its figures, the choices, and the two neighbours."""
-        asked = self.question
-        return {
-            "question": {
-                "device": asked.device.name,
-                "hours": asked.hours,
-                "tokens": asked.tokens,
-                "parameters": asked.parameters,
-                "tokens_available": asked.tokens_available,
-            },
-            "config": self.best.config.model_dump(),
-            "choices": [
-                *self.best.planned.choices,
-                *({"key": key, "reason": why} for key, why in self.reasons.items()),
-            ],
-            "best": self.best.figures(),
-            **{name: one.figures() for name in ("smaller", "larger") if (one := getattr(self, name)) is not None},
-        }
 
 
 def search(
@@ -215,6 +87,7 @@ def search(
     first = min(coarse, key=better)
     every = coarse + _planned(asked, _between(first.config.model.n_embd, first.config.model.n_layer))
     best = min(every, key=better)
+    _check_size(asked, best, every)
 
     def nearest(factor: float) -> Candidate | None:
         near = [one for one in every if factor / 1.6 < one.n_params / best.n_params < factor * 1.6]
@@ -246,16 +119,31 @@ def _check(asked: Question) -> None:
 
 
 def _better(asked: Question) -> Callable[[Candidate], Any]:
-    """What the best candidate has least of."""
-    target = asked.parameters
-    if target is None and asked.tokens is not None:
-        target = math.exp(sum(math.log(law.parameters_for(asked.tokens)) for law in scaling_laws.LAWS) / 3)
-    if target is None:
+    """What the best candidate has least of: of sizes as near as each other to what is wanted, the fastest is best."""
+    wanted = asked.wanted
+    if wanted is None:
         return lambda one: one.loss.expected
-    wanted = target
     return lambda one: (
-        round(abs(math.log(one.n_params / wanted)) / 0.03),
+        round(abs(math.log(one.n_params / wanted)) / NEAR),
         one.planned.step.step_s / one.tokens_per_step,
+    )
+
+
+def _check_size(asked: Question, best: Candidate, every: Iterable[Candidate]) -> None:
+    """A size that was asked for by name is had, or it is said what can be."""
+    if asked.parameters is None or 1 / FAR < best.n_params / asked.parameters < FAR:
+        return
+    sizes = sorted(one.n_params for one in every)
+    small = best.n_params < asked.parameters
+    raise ConfigError(
+        f"a model of {units.count(asked.parameters)} parameters "
+        + (f"does not fit into {asked.device.name}" if small else "is too small to have a shape"),
+        where=f"--parameters {units.count(asked.parameters)}",
+        why=f"the largest that fits has {units.count(sizes[-1])}"
+        if small
+        else f"the smallest has {units.count(sizes[0])}, with a vocabulary of {asked.vocab_size:,}",
+        suggestion=f"--parameters {units.count(sizes[-1] if small else sizes[0])}"
+        + (", a shorter context, or a larger card" if small else ", or a smaller vocabulary"),
     )
 
 
@@ -382,16 +270,11 @@ def _tokens(asked: Question, n_params: int, planned: Planned) -> float:
         return max(0.0, asked.hours * 3600 - planned.evaluations_s) * planned.step.tokens_per_second
     if asked.tokens is not None:
         return float(asked.tokens)
-    return math.exp(sum(math.log(_optimum(law, n_params)) for law in scaling_laws.LAWS) / 3)
-
-
-def _optimum(law: scaling_laws.Law, n_params: float) -> float:
-    """Tokens that a model is the optimum for: `parameters_for` the other way round."""
-    return math.pow(n_params / law.G, law.alpha / law.beta) / law.G
+    return scaling_laws.tokens_for(n_params)
 
 
 def _name(asked: Question) -> str:
-    card = "-".join(asked.device.name.lower().replace("nvidia", "").replace("geforce", "").split())
+    card = re.sub("[^a-z0-9.]+", "-", re.sub("nvidia|geforce", "", asked.device.name.lower())).strip("-.")
     if asked.hours is not None:
         return f"{card}-{backwards_page.spoken(asked.hours).replace(' ', '')}"
     return f"{card}-" + (units.count(asked.tokens) if asked.tokens else units.count(asked.parameters or 0)).lower()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ganeum.plan.backwards import Answer, Candidate
+    from ganeum.plan.backwards_answer import Answer, Candidate
 
 
 def reasons(answer: Answer) -> dict[str, str]:
@@ -42,6 +42,10 @@ def _why_size(answer: Answer) -> str:
     asked, best = answer.question, answer.best
     if asked.parameters is not None:
         return f"{units.count(best.n_params)} parameters: the nearest to the {units.count(asked.parameters)} asked for"
+    if asked.wanted is not None and best.n_params < asked.wanted / 1.25:
+        return f"{units.count(best.n_params)} parameters, the largest that fit; these tokens are the optimum for " + (
+            units.count(asked.wanted)
+        )
     if asked.tokens is not None:
         return f"{units.count(best.n_params)} parameters, which these tokens are the optimum for"
     return f"{units.count(best.n_params)} parameters: the lowest loss after {spoken(asked.hours or 0)}"

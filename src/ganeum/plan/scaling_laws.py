@@ -47,6 +47,10 @@ class Law:
         """The model for which so many tokens are the optimum: :meth:`optimum` the other way round."""
         return self.G * math.pow(self.G * tokens, self.beta / self.alpha)
 
+    def tokens_for(self, n_params: float) -> float:
+        """The tokens that are the optimum for a model."""
+        return math.pow(n_params / self.G, self.alpha / self.beta) / self.G
+
 
 HOFFMANN = Law(
     "Hoffmann et al. 2022",
@@ -123,6 +127,16 @@ def loss(n_params: float, tokens: float, unique_tokens: float | None = None) -> 
         worth = (n_params, tokens) if unique_tokens is None else effective(law, n_params, tokens, unique_tokens)
         found.append(law.loss(*worth))
     return Loss(min(found) - OTHER_TEXT, sum(found) / len(found), max(found) + OTHER_TEXT)
+
+
+def parameters_for(tokens: float) -> float:
+    """The model for which so many tokens are the optimum: the laws' geometric mean."""
+    return math.prod(law.parameters_for(tokens) for law in LAWS) ** (1 / len(LAWS))
+
+
+def tokens_for(n_params: float) -> float:
+    """The tokens that are the optimum for a model: the laws' geometric mean."""
+    return math.prod(law.tokens_for(n_params) for law in LAWS) ** (1 / len(LAWS))
 
 
 def extrapolated(n_params: float, tokens: float, unique_tokens: float | None = None) -> str:
