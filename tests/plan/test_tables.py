@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ganeum import units
+from ganeum.cli import main
 from ganeum.errors import ConfigError
 from ganeum.hardware.card import card
 from ganeum.plan import memory, named, tables, what_fits
@@ -74,6 +75,17 @@ def test_perhaps_lies_between_the_bounds() -> None:
     below = replace(between, usable_gib=0.99 * roomy["low"])
     assert ("perhaps", 0) == (tables.row(model, between, use)["fits"], tables.row(model, between, use)["largest"])
     assert tables.row(model, below, use)["fits"] == "no"
+
+
+def test_an_uncertain_card_asks_to_be_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """The plan for a laptop's card shows ± its peak and what to type where it is; its desktop sister's does not."""
+    config = str(Path(__file__).parents[2] / "configs" / "one_book.yaml")
+    for gpu, asks in (("4090 laptop", True), ("4090", False)):
+        with pytest.raises(SystemExit) as end:
+            main(["plan", config, "--tokens", "130520", "--gpu", gpu])
+        assert not end.value.code
+        said = " ".join(capsys.readouterr().out.split())
+        assert asks == ("in bf16 ±17%; ganeum gpus --measure says what yours does" in said)
 
 
 def test_hours_follow_from_tokens() -> None:

@@ -302,7 +302,9 @@ def _device(plan: dict[str, Any]) -> Rows:
     ]
     if "peak_flops_per_second" in device:
         peak = _short(device["peak_flops_per_second"])
-        doubt = f" ±{device['peak_uncertainty']:.0%}" if "peak_uncertainty" in device else ""
+        doubt = ""
+        if "peak_uncertainty" in device:
+            doubt = f" ±{device['peak_uncertainty']:.0%}; ganeum gpus --measure says what yours does"
         rows.append((peak, Text(f"FLOP/s at most in {device['precision']}{doubt} ({device['source']})")))
     return rows
 
