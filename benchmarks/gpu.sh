@@ -65,7 +65,9 @@ if [ -n "$nanogpt" ]; then
 else
     note throughput skipped "no path to a nanoGPT clone was given"
 fi
-if [ "$device" = cuda ]; then # last, because it takes what time is left
+if [ "$device" = cuda ]; then
+    check plan_time 120 "$python" benchmarks/plan_time.py --device cuda --rounds 1 --out "$out/plan_time.json"
+    # last, because it takes what time is left
     check memory 300 "$python" benchmarks/memory.py --rounds 1 --steps 10 --warmup 3 --out "$out/memory.json"
 fi
 

@@ -1,11 +1,13 @@
 """How far planned step times are from measured ones, over steps spread in size, precision, style and optimizer.
 
     python benchmarks/plan_time.py --out benchmarks/results/plan-time-cpu.json
+    python benchmarks/plan_time.py --device cuda --out benchmarks/results/gpu/plan_time.json
 
 By rounds: this machine is calibrated, then every case takes a few steps, and is compared with what that calibration
 predicts; of each case the median round counts. So a machine that is slower for some minutes slows both sides. The
 calibration is kept in a cache of its own and leaves the user's alone. A case's first step is not counted: it chooses
 kernels and takes memory. On one thread the processor's own time is compared, which other programs do not lengthen.
+On a GPU the catalogue's estimate, which knows nothing of this machine, stands beside.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from ganeum.config.schema import Config, Model, Train
+from ganeum.hardware.detect import detect
 from ganeum.hardware.device import Device
-from ganeum.hardware.machine import cpu
 from ganeum.plan import execution
 from ganeum.plan import time as times
 from ganeum.plan.architecture import ours
-from ganeum.plan.execution import Optimizer, Precision
+from ganeum.plan.execution import LOSS_CHUNK, Optimizer, Precision
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.calibrate import calibrate
 from ganeum.train.probes import Watch
@@ -58,9 +60,9 @@ class Case:
     accumulation: int = 1
     dropout: float = 0.0
 
-    def config(self) -> Config:
+    def config(self, device: Device) -> Config:
         return Config(
-            device="cpu",
+            device=device.torch_name,
             model=Model(
                 style=self.style,
                 n_layer=self.layers,
@@ -77,7 +79,7 @@ class Case:
                 optimizer=self.optimizer,
                 activation_checkpointing=self.checkpointing,
                 compile=False,
-                loss_chunk=512,
+                loss_chunk=LOSS_CHUNK[device.kind],
             ),
         )
 
@@ -113,15 +115,26 @@ CASES = (
     Case(1, 12, 768, 1024, 32000, 1, "bf16", "modern", accumulation=4),
 )
 
+GPU_CASES = (
+    Case(6, 6, 384, 256, 65, 64, "bf16", dropout=0.2),
+    Case(12, 12, 768, 1024, 50257, 1, "bf16"),
+    Case(12, 12, 768, 1024, 50257, 8, "bf16"),
+    Case(12, 12, 768, 1024, 50257, 8, "fp32"),
+    Case(12, 12, 768, 1024, 50257, 8, "bf16", checkpointing="whole"),
+    Case(12, 12, 768, 1024, 50257, 8, "bf16", "modern", "muon", accumulation=2),
+    Case(4, 16, 2048, 2048, 32000, 4, "bf16", "modern", "adafactor"),
+    Case(24, 16, 1024, 512, 32000, 8, "bf16", "modern"),
+)
 
-def measured(case: Case) -> float:
+
+def measured(case: Case, device: Device) -> float:
     """Seconds of a step: the median, the first not counted."""
-    config = case.config()
+    config = case.config(device)
     step, seconds = start(config), list[float]()
     tokens = torch.randint(case.vocabulary, (case.micro, case.context + 1))
     _one(step, tokens, case, 0)
     while len(seconds) < LEAST_STEPS or sum(seconds) < CASE_S:
-        watch = Watch(torch.device("cpu"))
+        watch = Watch(torch.device(device.torch_name))
         _one(step, tokens, case, len(seconds) + 1)
         watch.mark()
         seconds += watch.seconds()
@@ -132,20 +145,20 @@ def _one(step: OptimizerStep, tokens: torch.Tensor, case: Case, number: int) -> 
     step([(tokens[:, :-1], tokens[:, 1:])] * case.accumulation, step=number, learning_rate=1e-5).loss.item()
 
 
-def predicted(case: Case, device: Device) -> times.StepTime:
-    """What the calibration that was remembered last says."""
-    config = case.config()
+def predicted(case: Case, device: Device) -> float | None:
+    """Seconds by the calibration that was remembered last; before the first one by the catalogue."""
+    config = case.config(device)
     found = times.of(ours.architecture(config.model), execution.of(config, device, case.micro), device)
-    assert found is not None, "the machine was calibrated"
-    return found
+    return found.step_s if found else None
 
 
-def round_of(device: Device) -> tuple[list[dict[str, Any]], float]:
+def round_of(cases: tuple[Case, ...], device: Device) -> tuple[list[dict[str, float]], float]:
     """Every case once → rows, and how well the calibration explains its own measurements."""
     misfit, rows = calibrate(device).misfit, []
-    for case in CASES:
-        expected, took = predicted(case, device), measured(case)
-        rows.append({"predicted_s": expected.step_s, "measured_s": took, "ratio": expected.step_s / took})
+    for case in cases:
+        expected, took = predicted(case, device), measured(case, device)
+        assert expected is not None, "the machine was calibrated"
+        rows.append({"predicted_s": expected, "measured_s": took, "ratio": expected / took})
         gc.collect()
     return rows, misfit
 
@@ -160,6 +173,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         recomputed = "" if case.checkpointing == "none" else f", {case.checkpointing} recomputed"
         dropped = ", dropout" if case.dropout else ""
         way = f"{case.precision}, {case.optimizer}{recomputed}{dropped}"
+        if row["catalogue_s"] is not None:
+            way += f"; the catalogue says {row['catalogue_s'] * 1e3:,.1f} ms"
         figures = f"{row['predicted_s'] * 1e3:,.1f} | {row['measured_s'] * 1e3:,.1f} | {row['ratio']:.2f}"
         lines.append(f"| {model} | {batch} | {way} | {figures} |")
     return "\n".join(lines)
@@ -167,25 +182,33 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=540.0, help="no round is begun that would end after so many s")
     parser.add_argument("--out", type=Path, help="JSON with every row and every round")
     given = parser.parse_args()
     began, lasted = time.monotonic(), 0.0
-    device, rounds, misfits = cpu(), list[list[dict[str, Any]]](), list[float]()
+    device, rounds, misfits = detect(given.device), list[list[dict[str, float]]](), list[float]()
+    cases = CASES
+    if device.kind == "cuda":
+        half = device.fast_precision
+        cases = tuple(replace(case, precision=half if case.precision == "bf16" else "fp32") for case in GPU_CASES)
     with tempfile.TemporaryDirectory() as cache:
         os.environ["GANEUM_CACHE"] = cache
+        listed = [predicted(case, device) if device.kind == "cuda" else None for case in cases]
         while len(rounds) < given.rounds and time.monotonic() - began + lasted < given.limit:
             start_of_round = time.monotonic()
-            rows, misfit = round_of(device)
+            rows, misfit = round_of(cases, device)
             lasted = time.monotonic() - start_of_round
             rounds.append(rows)
             misfits.append(misfit)
             print(f"round {len(rounds)}: {lasted:.0f} s", file=sys.stderr, flush=True)
     found = []
-    for case, of_case in zip(CASES, zip(*rounds, strict=True), strict=True):
+    for case, by_catalogue, of_case in zip(cases, listed, zip(*rounds, strict=True), strict=True):
         middle = sorted(of_case, key=lambda row: row["ratio"])[len(of_case) // 2]
-        found.append({"case": asdict(case), **middle, "ratios": [row["ratio"] for row in of_case]})
+        found.append(
+            {"case": asdict(case), "catalogue_s": by_catalogue, **middle, "ratios": [row["ratio"] for row in of_case]}
+        )
     errors = sorted(abs(row["ratio"] - 1) for row in found)
     summary = {
         "cases": len(found),
@@ -196,7 +219,7 @@ def main() -> None:
         "calibration_misfit": statistics.median(misfits),
     }
     machine = {
-        "cpu": device.name,
+        "device": device.name,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
