@@ -133,6 +133,7 @@ def runs(draw: st.DrawFn, family: str) -> tuple[dict[str, Any], Execution]:
         source_length=draw(st.integers(2, 9)) if family in T5 else 0,
         micro_batch_size=draw(st.integers(1, 3)),
         checkpointing=draw(st.sampled_from(["none", "whole"])),
+        lora=draw(st.sampled_from([Lora(), Lora(rank=2), Lora(rank=3, targets="attention")])),
     )
     return {**keys, "vocab_size": draw(st.integers(40, 60))}, execution
 
@@ -155,6 +156,10 @@ def test_torch_counts_the_same_of_transformers_models(family: str, data: st.Data
     model = kind.from_config(AutoConfig.for_model(family, **keys, **special), attn_implementation="eager").train()
     if execution.checkpointing == "whole":
         model.gradient_checkpointing_enable()
+    adapters.attach(model, execution.lora)
+    if execution.lora.rank is not None:
+        for name, weight in model.named_parameters():
+            weight.requires_grad_("lora_" in name)
     tokens = torch.randint(1, 40, (execution.micro_batch_size, execution.length))
     names = {"input_ids": tokens}
     if family in T5:

@@ -106,14 +106,14 @@ def of(architecture: Architecture, execution: Execution) -> Flops:
     by_part: Counter[str] = Counter()
     spared = recomputed = 0
     for block in architecture.blocks:
-        prefix = "encoder " if block.stream == "encoder" else ""
+        prefix, unasked = "encoder " if block.stream == "encoder" else "", _unasked(architecture, block, execution)
         for linear, tokens in products(block, execution.length * beams, execution.source_length, beams):
             product, adapter = 2 * linear.weights, _adapter(linear, execution.lora)
             by_part[f"{prefix}matrices"] += block.count * product * tokens
             by_part["adapters"] += block.count * sum(adapter) * tokens
             if execution.lora.rank is not None:
                 spared += block.count * product * tokens
-                spared += _reads_embedding(block, linear) * (product + adapter[0]) * tokens
+                spared += (linear in unasked) * (product + adapter[0]) * tokens
         for attention in block.attentions:
             part = "cross attention" if attention.across else f"{prefix}attention"
             by_part[part] += block.count * (1 if prefix else beams) * _attention(block, attention, execution)
@@ -151,10 +151,17 @@ def _adapter(linear: Linear, lora: Lora) -> tuple[int, int]:
     return 2 * rank * linear.inputs, 2 * rank * linear.outputs
 
 
-def _reads_embedding(block: Block, linear: Linear) -> bool:
-    """Whether a matrix of a stream's first layer reads the embedding, which needs no gradient when it is frozen."""
-    first = block.attentions[0].linears[:-1] + (block.mlp[:-1] if block.parallel else ())
-    return linear in first
+def _unasked(architecture: Architecture, block: Block, execution: Execution) -> tuple[Linear, ...]:
+    """Matrices of a stream's first layer for whose input no gradient is asked: it is the embedding, which is frozen.
+
+    Under checkpointing transformers asks for that gradient all the same (``enable_input_require_grads``).
+    """
+    if architecture.implementation == "transformers" and execution.checkpointing != "none":
+        return ()
+    first = block.attentions[0].linears[:-1]
+    if not block.parallel:
+        return first
+    return first + (block.mlp[:-1] if adapted(block.mlp[0], execution.lora) else block.mlp)
 
 
 def _attention(block: Block, attention: Attention, execution: Execution) -> int:
