@@ -224,6 +224,14 @@ ConfigError: a model of 100.0k parameters is too small to have a shape
   why    the smallest has 2.2M, with a vocabulary of 32,768
   try    --parameters 2.2M, or a smaller vocabulary""",
     ),
+    "an optimizer": (
+        {"hours": 8.0, "optimizer": "sgd"},
+        """\
+ConfigError: for the optimizer sgd there is no rule for the learning rate
+  where  optimizer=sgd
+  why    the rule is AdamW's, and holds where updates have its size
+  try    optimizer=adamw or optimizer=adamw8bit or optimizer=muon""",
+    ),
     "an instant": (
         {"hours": 1e-9},
         """\

@@ -46,6 +46,7 @@ GOOD_REPEATS, DROPOUT = 4, 0.1  # beyond so many, with so much: what those that 
 FIRST_GUESS = 1e9  # tokens, until the speed is known
 SMALL = 50_000_000  # tokens: below, an evaluation of the usual size would cost more than a hundredth of the training
 SMALL_EVALUATION = 8_192
+OPTIMIZERS = ("adamw", "adamw8bit", "muon")  # Muon's updates are given the size of AdamW's (step/optimizers.py)
 
 
 def search(
@@ -73,11 +74,12 @@ def search(
         tokens_available: different tokens there are; more than these are repetitions, which are worth less and less.
         context: tokens of context.
         vocab_size: the data's.
-        optimizer: as ``train.optimizer``; the learning rate is AdamW's, whose size of updates Muon has here too.
+        optimizer: one of ``OPTIMIZERS``.
         directory: ``data.directory``, where the data is known.
 
     Raises:
-        ConfigError: neither hours nor tokens nor parameters, or hours and tokens; too little time for a single step.
+        ConfigError: neither hours nor tokens nor parameters, or hours and tokens; an optimizer without a rule for its
+            rate; too little time for a single step; a size that cannot be had.
         DeviceError: how fast the device is is not known; or nothing fits into it.
     """
     asked = Question(device, hours, tokens, parameters, tokens_available, context, vocab_size, optimizer, directory)
@@ -115,6 +117,13 @@ def _check(asked: Question) -> None:
             where="ganeum plan",
             why="each says when a training ends; the other follows from the speed",
             suggestion="one of them",
+        )
+    if asked.optimizer not in OPTIMIZERS:
+        raise ConfigError(
+            f"for the optimizer {asked.optimizer} there is no rule for the learning rate",
+            where=f"optimizer={asked.optimizer}",
+            why="the rule is AdamW's, and holds where updates have its size",
+            suggestion=" or ".join(f"optimizer={name}" for name in OPTIMIZERS),
         )
 
 
