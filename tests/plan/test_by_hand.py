@@ -10,6 +10,7 @@ import pytest
 from ganeum.config import load
 from ganeum.config.change import change
 from ganeum.hardware import look
+from ganeum.hardware.card import card
 from ganeum.plan import parameters
 from ganeum.plan.architecture import ours
 from ganeum.plan.closed_form import plan
@@ -112,3 +113,81 @@ def test_the_length() -> None:
     assert f"{found['flops']['total'] / 1e16:.2f} · 10¹⁶" == said("Length", "FLOPs in all")
     assert f"{data['tokens_seen'] / 34_414.43:.0f} tokens/s" == said("Length", "speed")
     assert f"{found['flops']['total'] / 34_414.43 / 1e9:.0f} GFLOP/s" in PAGE
+
+
+def fits(**wanted: str) -> dict[str, str]:
+    """The row of docs/what_fits.md, which a test of its own holds to the planner, with these cells."""
+    text = (ROOT / "docs" / "what_fits.md").read_text(encoding="utf-8")
+    header: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == "model":
+            header = cells
+        elif header and len(cells) == len(header):
+            row = dict(zip(header, cells, strict=True))
+            if wanted.items() <= row.items():
+                return row
+    raise AssertionError(wanted)
+
+
+@pytest.mark.parametrize(
+    ("figure", "model", "how"),
+    [
+        ("CodeGen 350M, plain", "codegen-350M-mono", "plain"),
+        ("CodeGen 350M, with checkpointing", "codegen-350M-mono", "checkpointing"),
+        ("phi-1-small 350M, plain", "phi-1-small", "plain"),
+        ("phi-1 1.3B, plain", "phi-1", "plain"),
+        ("phi-1 1.3B, with checkpointing", "phi-1", "checkpointing"),
+        ("phi-1 1.3B, 8-bit state too", "phi-1", "8-bit state too"),
+        ("phi-1 1.3B, ZeRO-2 offload", "phi-1", "ZeRO-2 offload"),
+        ("Replit 2.7B, 8-bit state too", "replit-code-v1-3b", "8-bit state too"),
+        ("Replit 2.7B, ZeRO-2 offload", "replit-code-v1-3b", "ZeRO-2 offload"),
+        ("StarCoder 15.5B, plain", "starcoder", "plain"),
+        ("CodeGen 16.1B, plain", "codegen-16B-mono", "plain"),
+    ],
+)
+def test_six_models_in_16_gb(figure: str, model: str, how: str) -> None:
+    """GiB and verdict as in the table of what fits."""
+    row = fits(model=model, how=how)
+    verdict = {"yes": "fits", "no": "does not", "perhaps": "perhaps"}[row["fits"]]
+    assert said("Six models", figure).startswith(f"{row['GiB']} GiB, {verdict}")
+
+
+def test_the_model_of_100m() -> None:
+    """54.7M tied, 71.1M untied, and 54 sequences of 1,024 tokens at once."""
+    shape = {"n_layer": 12, "n_head": 8, "n_embd": 512, "vocab_size": 32_000, "block_size": 1024}
+    settings = {f"model.{key}": value for key, value in shape.items()}
+    config = change(load(ROOT / "configs" / "exp_v100" / "test_run.yaml"), settings)
+    for tied, figure in ((True, "in all, tied"), (False, "in all, untied")):
+        architecture = ours.architecture(change(config, {"model.tie_embeddings": tied}).model)
+        assert f"{parameters.of(architecture).total:,}" == said('The model of "100M"', figure)
+    (block,) = architecture.blocks
+    assert f"{sum(linear.size for linear in block.linears):,}" == said('The model of "100M"', "a layer")
+    found = plan(change(config, {"train.max_iters": 100}), device=card("RTX 4080"), tokens=10**9)
+    assert f"{found['batch']['largest_micro_batch']}" == said('The model of "100M"', "sequences at once")
+
+
+@pytest.mark.parametrize(
+    ("figure", "column", "wanted"),
+    [
+        ("mT5, training, one sequence, AdamW", "GiB", ("mt5-large", "GeForce RTX 4090", "training, AdamW")),
+        ("mT5, training, one sequence, Adafactor", "GiB", ("mt5-large", "GeForce RTX 4090", "training, Adafactor")),
+        ("mT5, inference, 4 beams", "GiB", ("mt5-large", "Tesla V100 SXM2 16GB", "inference, 4 beams")),
+        ("T5, training, 4 sequences", "GiB", ("t5-base", "Tesla V100 SXM2 16GB", "training, AdamW")),
+        ("T5, training, 8 sequences", "GiB", ("t5-base", "A100 SXM4 40GB", "training, AdamW")),
+        ("T5, inference, 8 texts, 4 beams", "GiB", ("t5-base", "Tesla V100 SXM2 16GB", "inference, 4 beams")),
+        ("V100 16 GB, mT5, AdamW", "at once", ("mt5-large", "Tesla V100 SXM2 16GB", "training, AdamW")),
+        ("V100 16 GB, T5, AdamW", "at once", ("t5-base", "Tesla V100 SXM2 16GB", "training, AdamW")),
+        ("A100 40 GB, mT5, AdamW", "at once", ("mt5-large", "A100 SXM4 40GB", "training, AdamW")),
+        ("A100 40 GB, T5, AdamW", "at once", ("t5-base", "A100 SXM4 40GB", "training, AdamW")),
+        ("RTX 3080 10 GB, mT5, AdamW", "at once", ("mt5-large", "GeForce RTX 3080 10GB", "training, AdamW")),
+        ("RTX 4090, mT5, AdamW", "at once", ("mt5-large", "GeForce RTX 4090", "training, AdamW")),
+        ("RTX 3080 10 GB, T5, AdamW", "at once", ("t5-base", "GeForce RTX 3080 10GB", "training, AdamW")),
+    ],
+)
+def test_two_t5_models(figure: str, column: str, wanted: tuple[str, str, str]) -> None:
+    """GiB, and sequences at once, as in the table of what fits."""
+    model, gpu, how = wanted
+    row = fits(model=model, GPU=gpu, how=how)
+    expected = f"{row[column]} GiB" if column == "GiB" else row[column]
+    assert expected == said("Batch sizes for two T5 models", figure)
