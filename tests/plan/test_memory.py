@@ -16,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
 from ganeum.config.schema import Lora, Model
 from ganeum.hardware.device import Device
@@ -178,13 +177,14 @@ def test_the_libraries_of_an_extra_are_counted_on_a_cpu(way: dict[str, Any], mor
     assert (on_gpu.framework, on_gpu.context) == (0, pytest.approx(0.6 * 2**30))
 
 
-RULES: dict[str, tuple[Any, int]] = {
+RULES: dict[str, tuple[Any, tuple[float, float]]] = {
     "adamw": (lambda: AdamW(0.9, 0.95), update.NUMBERS["adamw"]),
     "adamw8bit": (lambda: AdamW8bit(0.9, 0.95), update.NUMBERS["adamw8bit"]),
     "sgd": (lambda: SGD(0.9), update.NUMBERS["sgd"]),
     "sgd without momentum": (lambda: SGD(0.0), update.WITHOUT_MOMENTUM),
     "adafactor": (Adafactor, update.NUMBERS["adafactor"]),
-    "muon": (lambda: Muon(0.9, torch.float32), 7),  # a single square matrix: gradient, momentum, and 3 + 2 of its size
+    # A single square matrix: gradient and momentum, and 3 + 2 of its size.
+    "muon": (lambda: Muon(0.9, torch.float32), (7, update.MUON_LEAVES)),
 }
 
 
@@ -192,22 +192,25 @@ RULES: dict[str, tuple[Any, int]] = {
 @pytest.mark.parametrize("rule", RULES)
 def test_what_an_update_allocates(rule: str, dtype: torch.dtype) -> None:
     """The most that torch's allocator gave out at one time during an update, in fp32 numbers for each weight of a
-    piece: gradient, unpacked and new state, and what lies between; and one more for weights in bf16."""
+    piece: what the rule holds, then with what the piece before has left; one and a half more for weights in bf16."""
     if rule == "adamw8bit":
         pytest.importorskip("torchao", reason="the extra `8bit` is not installed")
-    make, numbers = RULES[rule]
-    shape = (256, 256)
-    weight = nn.Parameter(torch.randn(shape).to(dtype))
-    weight.grad = torch.randn(shape).to(dtype)
-    piece = optimizers.Piece("w", ((weight, None),), 1.0, 0.1)
-    part = optimizers.Ruled(make(), [piece], offload=False)
+    make, (holds, leaves) = RULES[rule]
+    narrow = dtype == torch.bfloat16
+    expected = [holds + narrow, holds + narrow + leaves + 0.5 * narrow]
+    assert [_allocated(make(), pieces, dtype) for pieces in (1, 2)] == pytest.approx(expected, abs=0.1)
+
+
+def _allocated(rule: Any, pieces: int, dtype: torch.dtype) -> float:
+    weights = [nn.Parameter(torch.randn(256, 256).to(dtype)) for _ in range(pieces)]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    alike = [optimizers.Piece(str(n), ((weight, None),), 1.0, 0.1) for n, weight in enumerate(weights)]
+    part = optimizers.Ruled(rule, alike, offload=False)
     divisor, good = torch.tensor(1.0), torch.tensor(False)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen, torch.no_grad():
-        part.step(1e-3, divisor, good)
-    assert seen.profiler is not None
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    given_out = itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    assert max(given_out) / 4 / weight.numel() == pytest.approx(numbers + (dtype == torch.bfloat16), abs=0.1)
+    with torch.no_grad():
+        given_out = ACCURACY.allocations(lambda: part.step(1e-3, divisor, good))
+        return max(itertools.accumulate(given_out)) / 4 / weights[0].numel()
 
 
 def test_torchs_own_adamw_needs_nothing_on_the_way() -> None:

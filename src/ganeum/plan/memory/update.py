@@ -8,10 +8,12 @@ from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory.state import PIECE, STACK, Weight, trained
 
-# Numbers in fp32 that a rule holds at one time for each weight of a piece, the gradient among them; one more for
-# weights in bf16, which are copied. A test measures them.
-NUMBERS = {"adamw": 6, "adamw8bit": 8, "sgd": 4, "adafactor": 7}
-WITHOUT_MOMENTUM = 3  # SGD
+# Numbers in fp32 for each weight of a piece: those that a rule holds at one time, the gradient among them, and those
+# of its result, which stay until the next piece's is there. Weights in bf16 are copied, and kept rounded: one more, and
+# a half. A test measures them.
+NUMBERS = {"adamw": (6, 3), "adamw8bit": (8, 1.5), "sgd": (4, 2), "adafactor": (7, 1)}
+WITHOUT_MOMENTUM = (3, 1)  # SGD
+MUON_LEAVES = 2
 
 
 def of(architecture: Architecture, execution: Execution) -> float:
@@ -30,12 +32,17 @@ def of(architecture: Architecture, execution: Execution) -> float:
 def _by_pieces(execution: Execution, optimizer: str, weights: tuple[Weight, ...]) -> float:
     """Adafactor takes a weight as a whole, the others ``PIECE`` numbers of it."""
     fused = optimizer == "adamw" and execution.weights == "fp32" and execution.offload == "none"
-    if fused or not weights:
+    if fused:
         return 0.0
-    largest = max(weight.each for weight in weights)
-    numbers = NUMBERS[optimizer] if optimizer != "sgd" or execution.momentum else WITHOUT_MOMENTUM
-    numbers += execution.weights != "fp32"
-    return 4.0 * numbers * (largest if optimizer == "adafactor" else min(PIECE, largest))
+    holds, leaves = NUMBERS[optimizer] if optimizer != "sgd" or execution.momentum else WITHOUT_MOMENTUM
+    copied = execution.weights != "fp32"
+    most = before = 0.0
+    for weight in weights:
+        piece = weight.each if optimizer == "adafactor" else min(PIECE, weight.each)
+        before = piece if weight.each >= 2 * piece else before
+        most = max(most, (holds + copied) * piece + (leaves + 0.5 * copied) * before)
+        before = piece
+    return 4.0 * most
 
 
 def _stacks(architecture: Architecture, execution: Execution, weights: list[Weight]) -> float:
@@ -52,12 +59,15 @@ def _stacks(architecture: Architecture, execution: Execution, weights: list[Weig
             alike[attention.keys, columns] += 2 * weight.count
         else:
             alike[rows, columns] += weight.count
-    wide = 0.5 if execution.half else 1.0
-    most = 0.0
+    wide, narrow = 0.5 if execution.half else 1.0, execution.weights != "fp32"
+    most = before = 0.0
     for (rows, columns), count in alike.items():
         each = rows * columns
         k = min(count, max(1, STACK // each))
-        copied = k > 1 or execution.weights != "fp32"
+        copied = k > 1 or narrow
         steps = max(2.0, wide * (3 + 2 * min(rows, columns) / max(rows, columns)))
-        most = max(most, 4.0 * k * each * (2 + copied + steps))
-    return most
+        stack = k * each
+        before = stack if count > k else before
+        most = max(most, (2 + copied + steps) * stack + (MUON_LEAVES + 0.5 * narrow) * before)
+        before = stack
+    return 4.0 * most
