@@ -374,6 +374,19 @@ def test_transformers_reads_the_deepspeed_json(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["plain", "offload", "another optimizer"])
+def test_both_files_agree_in_the_trainers_eyes(case: str) -> None:
+    """transformers compares TrainingArguments with the DeepSpeed config value by value, and finds no mismatch."""
+    pytest.importorskip("deepspeed")
+    from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+    overrides, _ = DEEPSPEED[case]
+    config, plan = planned(overrides)
+    both = HfTrainerDeepSpeedConfig(json.loads(emit.deepspeed(config, plan)))
+    both.trainer_config_process(arguments(emit.hugging_face(config, plan)))
+    assert both.mismatches == []
+
+
+@pytest.mark.parametrize("case", ["plain", "offload", "another optimizer"])
 def test_our_own_reading_of_the_deepspeed_json(case: str, tmp_path: Path) -> None:
     """Beside the TrainingArguments, as the Trainer wants it, the JSON loads here: the offload and the precision."""
     overrides, _ = DEEPSPEED[case]
