@@ -1,8 +1,9 @@
 """A GPU's time for a step's pieces, from its data sheet and from what others measured cards like it to reach.
 
-Each piece takes the longer of two times: its operations at the reachable matrix rate, its bytes at the reachable
-memory bandwidth (Williams et al. 2009, "Roofline", doi 10.1145/1498765.1498785). Beside the device, the host queues
-kernels one after the other; where that takes longer than they run, it is the host that sets the pace.
+A roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a pass over memory takes its bytes at the reachable
+bandwidth, a product its operations at the reachable matrix rate, and the part of its bytes that this does not hide.
+Beside the device, the host queues kernels one after the other; where that takes longer than they run, it is the host
+that sets the pace.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from ganeum.plan.time.work import Piece, Product
 
 # Share of the dense peak that torch.mm's best shapes reach, by compute capability: stas00/ml-engineering,
 # compute/accelerator/README.md, "maximum achievable matmul FLOPS": A100 271 of 312, H100 794 of 989, B200 1745 of 2250.
-# Others as A100: nobody published them so; GeForce cards clock above the boost that their peak is reckoned at.
+# Of others nobody published it: between the A100's as SXM and as PCIe (253 of 312).
 REACHED = {(8, 0): 0.87, (9, 0): 0.80, (10, 0): 0.78}
 USUAL_REACH = 0.85
-BANDWIDTH = 0.80  # of the data sheet's, in kernels that read and write; a copy on an A100 reaches 1,380 of 1,555 GB/s
-FLASH = {(8, 0): 0.50, (9, 0): 0.38}  # of the dense peak; FlashAttention-2 (Dao 2023, arXiv 2307.08691), section 4.1
-USUAL_FLASH, EFFICIENT = 0.45, 0.22
-OPERANDS = 0.8  # share of a product's own reading and writing that its multiplying does not hide
+BANDWIDTH = 0.80  # of the data sheet's; assumed
+# Of the dense peak: FlashAttention-2 (Dao 2023, arXiv 2307.08691) reaches 50 to 73 % on an A100 (abstract), the less the
+# shorter the context and the narrower the heads; on an H100 up to 335 of 989 TFLOP/s (section 4).
+FLASH = {(8, 0): 0.50, (9, 0): 0.34}
+USUAL_FLASH, EFFICIENT = 0.45, 0.22  # assumed
+OPERANDS = 0.8  # share of a product's own reading and writing that its multiplying does not hide; assumed, as the next
 TILE_S = 4e-6  # the last wave of a product's tiles, which does not fill the device, its start and its end
 DISPATCH_S = {False: 9e-6, True: 3e-6}  # the host's time for a kernel, of torch's operators and of a compiled graph
 
