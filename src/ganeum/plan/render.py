@@ -291,7 +291,7 @@ def _cost(plan: dict[str, Any]) -> Rows:
 def _loss(plan: dict[str, Any]) -> Rows:
     if (loss := plan.get("loss")) is None:
         return []
-    said = f"nats a token of held-out text: {loss['low']:.2f} to {loss['high']:.2f}"
+    said = f"nats a token of held-out web text: {loss['low']:.2f} to {loss['high']:.2f}"
     return [(f"{loss['expected']:.2f}", Text(f"{said} ({loss['law']})"))]
 
 

@@ -83,7 +83,7 @@ LAWS = (HOFFMANN, BESIROGLU, MUENNIGHOFF)
 
 
 class Loss(NamedTuple):
-    """Nats a token on held-out text of the same kind."""
+    """Nats a token of held-out web text."""
 
     low: float
     expected: float

@@ -92,14 +92,17 @@ def measured_time(
     }
 
 
-def predicted_time(step: StepTime, per_step: int, peak: float | None, hours: float | None) -> Part:
-    """A step as the roofline has it: ``low`` and ``high`` bound ``step_s``, and ``hours`` in proportion."""
+def predicted_time(step: StepTime, per_step: int, peak: float | None, hours: float | None, *, devices: int = 1) -> Part:
+    """A step as the roofline has it: ``low`` and ``high`` bound ``step_s``, and ``hours`` in proportion.
+
+    ``devices`` share the work, and are taken never to wait for each other.
+    """
     return {
         "step_s": step.step_s,
         "low": step.low,
         "high": step.high,
-        "tokens_per_second": step.tokens_per_second,
-        "mfu": per_step / step.step_s / peak if peak else None,
+        "tokens_per_second": step.tokens_per_second * devices,
+        "mfu": per_step / devices / step.step_s / peak if peak else None,
         "hours": hours,
         "by_part": step.parts,
         "source": step.source,
@@ -112,7 +115,7 @@ def without_none(part: Any) -> Any:
 
 
 def loss(counted: Parameters, vocab_size: int, tokens_seen: int | None, tokens: int | None) -> Part | None:
-    """Nats a token to expect of held-out text (:mod:`ganeum.plan.scaling_laws`), with its range.
+    """Nats a token to expect of held-out web text (:mod:`ganeum.plan.scaling_laws`), with its range.
 
     None where the length is not known, where the laws were not fitted (below a billion tokens they are far too high),
     and for a vocabulary unlike those of the laws, whose tokens say more or less.
