@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 import pytest
 from criticised import BOOK, CPU, GPU, PLENTY, SANE, V100, seen, silent
@@ -53,7 +54,11 @@ def test_too_few_tokens_at_once() -> None:
     assert warning.try_ == "train.micro_batch_size=4"
     assert silent(speed.few_tokens_at_once, change(config, {"train.micro_batch_size": 4}))
     small = change(config, {"train.batch_size": 1})
-    assert seen(speed.few_tokens_at_once, small).try_ == "train.batch_size=4 with the learning rate for it"
+    assert seen(speed.few_tokens_at_once, small).try_ == "train.batch_size=4, with the learning rate for it"
+    full = replace(GPU, usable_gib=1.0)
+    assert seen(speed.few_tokens_at_once, config, full).try_ == (
+        "room for more at once: train.activation_checkpointing=auto, or another lever of memory"
+    )
 
 
 def test_an_update_that_moves_more_than_the_batch_is_worth() -> None:

@@ -69,9 +69,10 @@ class Facts:
         """What a step takes."""
         return self.memory_with(self.config)
 
-    def memory_with(self, config: Config) -> Memory:
-        """What a step of another config would take, with as many sequences at once."""
-        return memory.of(ours.architecture(config.model), execution.of(config, self.device, self.micro_batch_size))
+    def memory_with(self, config: Config, micro_batch_size: int | None = None) -> Memory:
+        """What a step of another config would take, or one with other sequences at once."""
+        size = micro_batch_size or self.micro_batch_size
+        return memory.of(ours.architecture(config.model), execution.of(config, self.device, size))
 
     @cached_property
     def meta(self) -> Meta | None:

@@ -85,10 +85,13 @@ def few_tokens_at_once(facts: Facts) -> Iterator[Warning]:
     if share >= 1:
         return
     enough = [size for size in divisors(train.batch_size) if size * block * 2 / width >= ridge]
-    more = f"train.micro_batch_size={enough[0]}" if enough else "train.micro_batch_size=auto"
-    if facts.micro_batch_size == train.batch_size or not enough:
-        larger = -(-round(ridge * width / 2) // block)
-        more = f"train.batch_size={larger} with the learning rate for it"
+    fitting = [size for size in enough[:1] if facts.memory_with(facts.config, size).fits(device)]
+    if fitting:
+        more = f"train.micro_batch_size={fitting[0]}"
+    elif enough:
+        more = "room for more at once: train.activation_checkpointing=auto, or another lever of memory"
+    else:
+        more = f"train.batch_size={-(-round(ridge * width / 2) // block)}, with the learning rate for it"
     yield Warning(
         "warning",
         "too few tokens at once for this GPU",
