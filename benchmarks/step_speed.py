@@ -24,7 +24,9 @@ import torch
 from ganeum import hardware
 from ganeum.config.schema import Model, Train
 from ganeum.models.build import build
-from ganeum.plan import flops, parameters
+from ganeum.plan import flops
+from ganeum.plan.architecture import ours
+from ganeum.plan.execution import Execution
 from ganeum.step import allocator
 from ganeum.step.optimizer_step import OptimizerStep
 
@@ -56,7 +58,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         times.append(time.perf_counter() - start)
     step_s = statistics.median(times[given.warmup :])
     tokens_per_second = given.micro_batch * given.block_size / step_s
-    per_token = flops.count(model, parameters.count(model, given.vocab_size)).per_token
+    per_token = flops.of(ours.architecture(model, given.vocab_size), Execution(length=given.block_size)).per_token
     peak = hardware.with_measured_peak(hardware.detect(given.device), given.precision).peak(given.precision)
     return {
         "precision": given.precision,

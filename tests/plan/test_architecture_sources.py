@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from ganeum.errors import ConfigError, GaneumError, MissingExtra
 from ganeum.plan import parameters
 from ganeum.plan.architecture import FAMILIES, find, from_config_json
+from ganeum.plan.architecture import known as known_models
 from ganeum.plan.architecture.known import known
 
 GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
@@ -33,6 +36,13 @@ def test_a_directory_or_a_file(tmp_path: Path) -> None:
 def test_a_known_name_with_or_without_its_owner(name: str) -> None:
     """Case and owner do not matter."""
     assert "t5-base" == find(name).name
+
+
+@pytest.mark.parametrize("module", [known_models, parameters], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings(module: ModuleType) -> None:
+    """They run, and give what stands there."""
+    failed, tried = doctest.testmod(module)
+    assert (0, True) == (failed, tried > 0)
 
 
 def test_a_size_that_misleads_is_told() -> None:

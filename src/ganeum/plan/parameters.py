@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ganeum.config.schema import Lora, Model
-from ganeum.plan.architecture import ours
+from ganeum.config.schema import Lora
 from ganeum.plan.architecture.parts import Architecture, Block, Linear, Norm
 
 
@@ -39,8 +38,8 @@ def of(architecture: Architecture, lora: Lora | None = None) -> Parameters:
     Components of a model with two streams carry the stream's name: ``encoder.mlp``, ``decoder.cross_attention``.
 
     >>> from ganeum.plan.architecture import find
-    >>> of(find("t5-base")).total
-    222903552
+    >>> of(find("gpt2")).total, of(find("t5-base")).total
+    (124439808, 222903552)
     """
     blocks: dict[str, int] = {}
     for block in architecture.blocks:
@@ -90,19 +89,3 @@ def adapters(architecture: Architecture, lora: Lora) -> int:
         for linear in block.linears
         if adapted(linear, lora)
     )
-
-
-def count(model: Model, vocab_size: int, lora: Lora | None = None) -> Parameters:
-    """The same of our own ``model`` with ``vocab_size`` tokens.
-
-    >>> gpt2_small = Model(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
-    >>> count(gpt2_small, 50_257).total
-    124439808
-    """
-    return of(ours.architecture(model, vocab_size), lora)
-
-
-def block_matrices(model: Model) -> dict[str, tuple[int, int]]:
-    """The matrices of one block by their names in the model: ``(in, out)`` of each linear layer."""
-    (block,) = ours.architecture(model, 1).blocks
-    return {linear.name: (linear.inputs, linear.outputs) for linear in block.linears}

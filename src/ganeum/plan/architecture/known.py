@@ -38,7 +38,7 @@ class Known:
 @cache
 def known() -> tuple[Known, ...]:
     """The models whose configs travel with this package, in the file's order."""
-    rows = tomllib.loads(files(__package__).joinpath("known.toml").read_text(encoding="utf-8"))
+    rows = tomllib.loads(files("ganeum.plan.architecture").joinpath("known.toml").read_text(encoding="utf-8"))
     return tuple(
         Known(
             name=name,
