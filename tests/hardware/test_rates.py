@@ -40,6 +40,13 @@ def test_another_torch_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> No
     assert rates.remembered("EPYC", "cpu") is None
 
 
+def test_other_amounts_need_other_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older ganeum measured is not multiplied with amounts that a newer one counts otherwise."""
+    rates.remember("EPYC", 4, MEASURED)
+    monkeypatch.setattr(rates, "AMOUNTS", rates.AMOUNTS + 1)
+    assert rates.remembered("EPYC", "cpu") is None
+
+
 def test_a_gpu_is_kept_without_threads() -> None:
     """Its kernels do not care how many threads the processor has; a CPU's calibration beside it stays."""
     rates.remember("EPYC", 4, MEASURED)

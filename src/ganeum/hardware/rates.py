@@ -17,6 +17,8 @@ from typing import Any
 
 from ganeum.hardware import peaks
 
+AMOUNTS = 1  # raised when plan/time/loads.py counts otherwise: rates are for amounts of that kind only
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -41,7 +43,7 @@ def file() -> Path:
 def key(name: str, threads: int | None) -> str:
     """What a calibration is kept under; ``threads``: torch's on a CPU, None on a GPU."""
     beside = "" if threads is None else f"{threads} threads, "
-    return f"{name}, {beside}torch {peaks.torch_version()}"
+    return f"{name}, {beside}torch {peaks.torch_version()}, amounts {AMOUNTS}"
 
 
 def remembered(name: str, kind: str, environment: Mapping[str, str] = os.environ) -> Rates | None:

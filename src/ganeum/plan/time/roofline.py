@@ -20,8 +20,8 @@ from ganeum.plan.time.work import Piece, Product
 REACHED = {(8, 0): 0.87, (9, 0): 0.80, (10, 0): 0.78}
 USUAL_REACH = 0.85
 BANDWIDTH = 0.80  # of the data sheet's; assumed
-# Of the dense peak: FlashAttention-2 (Dao 2023, arXiv 2307.08691) reaches 50 to 73 % on an A100 (abstract), the less the
-# shorter the context and the narrower the heads; on an H100 up to 335 of 989 TFLOP/s (section 4).
+# Of the dense peak: FlashAttention-2 (Dao 2023, arXiv 2307.08691) reaches 50 to 73 % on an A100 (abstract), the less
+# the shorter the context and the narrower the heads; on an H100 up to 335 of 989 TFLOP/s (section 4).
 FLASH = {(8, 0): 0.50, (9, 0): 0.34}
 USUAL_FLASH, EFFICIENT = 0.45, 0.22  # assumed
 OPERANDS = 0.8  # share of a product's own reading and writing that its multiplying does not hide; assumed, as the next
