@@ -61,7 +61,7 @@ def gib(n_bytes: float) -> str:
     >>> gib(2 * 2**30), gib(123_456_789)
     ('2.00 GiB', '0.11 GiB')
     """
-    return f"{n_bytes / GIB:.2f} GiB"
+    return f"{n_bytes / GIB:,.2f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -108,6 +108,10 @@ def test_the_batch_is_shared_by_all_devices() -> None:
     assert {"batch_size": 64, "micro_batch_size": 16, "devices": 4, "tokens_per_step": 64 * 128}.items() <= (
         found["batch"].items()
     )
+    alone = plan("gpt2", "batch_size=16", "length=128")
+    assert found["flops"]["per_step"] == 4 * alone["flops"]["per_step"]
+    for figure, times in (("step_s", 1), ("tokens_per_second", 4), ("mfu", 1)):
+        assert found["time"][figure] == pytest.approx(times * alone["time"][figure])
 
 
 def test_what_is_left_open_is_listed_with_its_reason() -> None:

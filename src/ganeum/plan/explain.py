@@ -160,13 +160,14 @@ def _memory(architecture: Architecture, way: Execution, plan: Plan) -> Iterator[
     """State as numbers times bytes of each; what lives and dies within a step as tokens at once times bytes of each."""
     parts, moment = plan["memory_gib"]["by_component"], plan["memory_gib"]["at"]
     tokens = way.micro_batch_size * (way.length + way.source_length) * way.beams
-    moved = sum(weight.size for weight in state.trained(architecture, way))
+    trained = state.trained(architecture, way)
+    moved, wide_gradients = sum(weight.size for weight in trained), state.weight_bytes(trained[0], way)
     kept = sum(weight.size for weight in state.weights(architecture)) + (moved if way.lora.rank is not None else 0)
     for name, gib in parts.items():
-        wide = {"gradients": 4 if way.weights == "fp32" else 2, "copies": 2}.get(name)
+        wide = {"gradients": wide_gradients, "copies": 2}.get(name)
         what, count = "tokens at once", float(tokens)
         if wide is not None:
-            what, count = "numbers that have one then", gib * units.GIB / wide
+            what, count = "numbers that have one", gib * units.GIB / wide
         elif name in ("weights", "optimizer"):
             what, count = ("numbers, padding too", kept) if name == "weights" else ("numbers trained", moved)
         each = gib * units.GIB / count
@@ -187,7 +188,7 @@ def _time(plan: Plan) -> Iterator[Line]:
     if "time" not in plan:
         return
     time, per_step = plan["time"], plan["batch"]["tokens_per_step"]
-    source = plan["batch"].get("source_tokens_per_step", 0)
+    source, devices = plan["batch"].get("source_tokens_per_step", 0), plan["batch"].get("devices", 1)
     if "by_part" in time:
         parts = {name: seconds for name, seconds in time["by_part"].items() if seconds}
         numbers = plus(f"{seconds:.4g}" for seconds in parts.values())
@@ -201,8 +202,8 @@ def _time(plan: Plan) -> Iterator[Line]:
     if "mfu" in time:
         yield Line(
             "MFU",
-            "FLOPs of a step / step time / peak",
-            f"{units.flops(flops['per_step'])} / {time['step_s']:.4g} s / {units.flops(peak)}/s",
+            "FLOPs of a step / step time / peak" + " of all devices" * (devices > 1),
+            f"{units.flops(flops['per_step'])} / {time['step_s']:.4g} s / {units.flops(peak * devices)}/s",
             f"{time['mfu']:.1%}",
         )
     if "hours" in time:

@@ -21,7 +21,7 @@ class Flops:
 
     Attributes:
         length: tokens of a sequence of the decoder.
-        sequences: sequences a step.
+        sequences: sequences a step, on all devices.
         by_part: forward, a sequence: ``encoder matrices``, ``encoder attention``, ``matrices``, ``attention``,
             ``cross attention``, ``head``, as far as they are there.
         matmul: forward, a sequence: products with weights.
@@ -80,7 +80,7 @@ class Flops:
         return self.sequences * self.recomputed
 
     def _per_token(self, flops: int) -> int:
-        return round(flops / self.length) if flops % self.length else flops // self.length
+        return (2 * flops + self.length) // (2 * self.length)
 
 
 def of(architecture: Architecture, execution: Execution) -> Flops:
@@ -125,7 +125,7 @@ def of(architecture: Architecture, execution: Execution) -> Flops:
     forward = sum(by_part.values())
     return Flops(
         length=execution.length,
-        sequences=execution.micro_batch_size * (execution.accumulation if training else 1),
+        sequences=execution.micro_batch_size * (execution.accumulation if training else 1) * execution.devices,
         by_part={part: flops for part, flops in by_part.items() if flops},
         matmul=forward - attention_in_all,
         attention=attention_in_all,

@@ -92,7 +92,8 @@ def _planned(architecture: Architecture, use: Use, device: Device) -> dict[str, 
             "source_tokens_per_step": sequences * way.source_length or None,
         },
         "memory_gib": sections.memory(found.way.memory, device),
-        "time": step and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours),
+        "time": step
+        and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours, devices=way.devices),
         "choices": choices,
         "warnings": [] if found.way.fits else [_does_not_fit(architecture, found, device)],
     }
