@@ -188,6 +188,8 @@ def test_json(eight_hours: backwards.Answer) -> None:
     found = json.loads(json.dumps(eight_hours.as_dict()))
     assert set(found) == {"question", "config", "choices", "best", "smaller", "larger"}
     assert Config.model_validate(found["config"]) == eight_hours.best.config
+    assert found["best"]["hours_low"] < found["best"]["hours"] < found["best"]["hours_high"]
+    assert "Hoffmann et al. 2022" in found["best"]["loss"]["law"]
     assert found["best"]["loss"]["low"] < found["best"]["loss"]["expected"] < found["best"]["loss"]["high"]
 
 

@@ -83,6 +83,7 @@ def test_only_what_differs_is_written() -> None:
     for section in ("model", "data", "train"):
         for key, value in written.get(section, {}).items():
             assert defaults[section][key] != value
+    assert emit.ganeum(config, plan).startswith("# As planned for RTX 4080.\nname: test_run")
     reasons = {choice["key"]: choice["reason"] for choice in plan["choices"]}
     flat = " ".join(emit.ganeum(config, plan).replace("#", "").split())
     assert reasons["train.micro_batch_size"] in flat

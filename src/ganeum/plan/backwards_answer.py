@@ -99,11 +99,14 @@ class Candidate:
             "tokens": self.tokens,
             "steps": self.steps,
             "hours": self.hours,
+            "hours_low": self.steps * planned.step.low / 3600,
+            "hours_high": self.steps * planned.step.high / 3600,
+            "time_source": planned.step.source,
             "tokens_per_second": planned.step.tokens_per_second,
             "memory_gib": planned.needed.expected / units.GIB,
         }
         if not self.extrapolated:
-            found["loss"] = self.loss._asdict()
+            found["loss"] = self.loss._asdict() | {"law": "; ".join(law.name for law in scaling_laws.LAWS)}
         return found
 
     def chosen(self, key: str) -> Any:

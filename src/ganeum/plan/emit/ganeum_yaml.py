@@ -27,10 +27,12 @@ def ganeum(
         plan: its plan, whose choices become values and whose reasons become comments.
         reasons: dotted key → why it has its value; what stands neither here nor in the plan has its sentence in the
             schema as comment.
-        heading: lines of comment at the top.
+        heading: lines of comment at the top; empty: which device the plan was for.
     """
     final, why = settled(config, plan)
     why |= reasons or {}
+    if plan and not heading:
+        heading = f"As planned for {plan['device']['name']}."
     lines = [f"# {line}".rstrip() for line in heading.splitlines()]
     opened: set[str] = set()
     for name, key in keys().items():
