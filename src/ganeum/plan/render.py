@@ -273,7 +273,8 @@ def _time(plan: dict[str, Any]) -> Rows:
     elif peak and total:
         rows.append((units.duration(total / peak), Text("in all at the device's full peak, which nothing reaches")))
     if not rows:
-        rows.append(("?", Text("not known before a step is measured")))
+        here = ": ganeum gpus --measure" if plan["device"]["kind"] == "cpu" else ""
+        rows.append(("?", Text(f"not known before a step is measured{here}")))
     return rows
 
 
