@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
-from ganeum.plan import recipe, scaling_laws
+from ganeum.config.schema import Config
+from ganeum.hardware.device import Device
+from ganeum.plan import closed_form, recipe, scaling_laws
 from ganeum.plan.scaling_laws import BESIROGLU, HOFFMANN, LAWS, MUENNIGHOFF, effective, extrapolated, loss
 
 GOPHER = 5.76e23  # FLOPs: 280B parameters on 300B tokens, and Chinchilla's 70B on 1.4T
@@ -134,6 +137,24 @@ def test_short_trainings_are_known_to_be_out_of_reach() -> None:
 def test_what_is_extrapolated(case: tuple[float, ...], said: str) -> None:
     """Outside of where the laws were fitted the reason is said."""
     assert extrapolated(*case) == said
+
+
+def test_a_plan_foretells_a_loss_only_where_the_laws_can() -> None:
+    """Three billion tokens for GPT-2 124M: a loss. Less text than was fitted, weights to start from, a vocabulary of bytes:
+    none."""
+    shape = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "vocab_size": 50_257}
+    device = Device("a card", "cuda", 80.0, 79.0, {"bf16": 3e14}, capability=(8, 0))
+
+    def told(tokens: float, vocab_size: int = 50_257, init_from: str | None = None) -> Any:
+        train = {"tokens": tokens, "batch_size": 64, "init_from": init_from}
+        config = Config.model_validate({"model": shape | {"vocab_size": vocab_size}, "train": train})
+        return closed_form.plan(config, device=device).get("loss")
+
+    assert set(told(3e9)) == {"expected", "low", "high", "law"}
+    assert told(3e9)["low"] < told(3e9)["expected"] < told(3e9)["high"]
+    assert told(5e8) is None
+    assert told(3e9, vocab_size=257) is None
+    assert told(3e9, init_from="another_run") is None
 
 
 # Lingle, part III: the blocks' parameters, tokens, the best batch (of powers of two) and rate (of powers of √2).

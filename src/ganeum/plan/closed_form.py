@@ -119,7 +119,9 @@ def plan(
         },
         "memory_gib": sections.memory(memory.of(architecture, way), device, held_bytes),
         "time": taken,
-        "loss": sections.loss(counted, model.vocab_size, length.tokens_seen, length.tokens),
+        "loss": None  # the laws are of trainings from the beginning
+        if train.init_from
+        else sections.loss(counted, model.vocab_size, length.tokens_seen, length.tokens),
         "choices": [*map(dict, choices), *made],
         "warnings": [warning.as_dict() for warning in critique.of(facts)],
     }
