@@ -140,8 +140,7 @@ def test_what_is_extrapolated(case: tuple[float, ...], said: str) -> None:
 
 
 def test_a_plan_foretells_a_loss_only_where_the_laws_can() -> None:
-    """Three billion tokens for GPT-2 124M: a loss. Less text than was fitted, weights to start from, a vocabulary of bytes:
-    none."""
+    """GPT-2 124M on three billion tokens: a loss. On less than was fitted, from other weights, on bytes: none."""
     shape = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "vocab_size": 50_257}
     device = Device("a card", "cuda", 80.0, 79.0, {"bf16": 3e14}, capability=(8, 0))
 
