@@ -7,11 +7,9 @@ and MPT write theirs out, CodeGen in fp32.
 from __future__ import annotations
 
 from ganeum.plan.architecture import Attention, Block
-from ganeum.plan.memory.ends import Ends
+from ganeum.plan.memory.ends import WRITTEN_OUT, Ends
 from ganeum.plan.memory.operations import Shape
 from ganeum.plan.memory.replay import Tensor
-
-WRITTEN_OUT = ("codegen", "mpt")
 
 
 class Decoder(Ends):
@@ -24,26 +22,31 @@ class Decoder(Ends):
 
     def loss(self) -> Tensor:
         """Tokens to the loss, which transformers always takes in fp32 (loss/loss_utils.py)."""
-        (block,) = self.architecture.blocks
-        x = self.start("decoder", self.T)
+        if self.generating:
+            self.B *= self.execution.beams
+        x = self.hidden(self.architecture.blocks[0])
+        logits = self.logits(x)
+        return self.outcome(logits, in_fp32=True)
+
+    def hidden(self, block: Block) -> Tensor:
+        """(B, T, C) behind the last norm."""
+        x = embedded = self.start("decoder", self.T)
         if len(self.architecture.tables) > 1:
-            table = self.architecture.tables[1]
-            x = self.add(x, self.embedding(table.name, table.size, self.T * table.width))
+            table, each = self.architecture.tables[1], self.B if self.generating else 1
+            positions = self.embedding(table.name, table.size, each * self.T * table.width)
+            x = self.add(embedded, positions)
         x = self.dropout(x, self.dropped)
-        rotary = block.attentions[0].rotary_dim
         squares = self.B * self.T * self.T if self.written_out else 0
         mask = self.graph.tensor("attention", squares, 1.0 if self.architecture.family == "mpt" else self.wide)
-        turns = self.graph.tensor("attention", 2 * self.T * rotary, self.wide)
+        turns = self.graph.tensor("attention", 2 * self.T * block.attentions[0].rotary_dim, self.wide)
 
         def layer(x: Tensor, name: str) -> Tensor:
             return (self.parallel if block.parallel else self.sequential)(x, block, name, mask)
 
         x = self.layers(block, layer, x)
-        with self.graph.counted_as("norms"):
-            x = self.norm(x, "final_norm", self.architecture.norms[0])
         del turns
-        logits = self.logits(x)
-        return self.outcome(logits, in_fp32=True)
+        with self.graph.counted_as("norms"):
+            return self.norm(x, "final_norm", self.architecture.norms[0])
 
     def sequential(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """x + attention(norm(x)), then x + mlp(norm(x))."""
@@ -69,6 +72,7 @@ class Decoder(Ends):
             self.T,
             self.T,
             groups=attention.heads // attention.kv_heads,
+            ordered=self.generating,
             ordered_queries=0 < attention.rotary_dim < attention.head_dim,  # put side by side anew
         )
         with self.graph.counted_as("attention"):
@@ -80,6 +84,8 @@ class Decoder(Ends):
                 )
             if attention.rotary_dim:
                 q, k = self.turned(q, attention), self.turned(k, attention)
+            if self.generating:
+                k, v = self.cached(k, v)
             y = self.weigh(q, k, v, shape, mask)
             return self.linear(y, f"{name}.out", attention.linears[-1])
 

@@ -10,6 +10,10 @@ from ganeum.plan.execution import Execution
 from ganeum.plan.memory.operations import Graph, Operations
 from ganeum.plan.memory.replay import Tensor
 
+# Families whose attention is written out in Python whatever is asked for; layers of theirs return its weights, which
+# stay until the next layer's are there.
+WRITTEN_OUT = ("codegen", "mpt")
+
 
 class Ends(Operations):
     """What families share.
@@ -24,6 +28,7 @@ class Ends(Operations):
         super().__init__(graph, architecture, execution)
         self.architecture = architecture
         self.B, self.T, self.S = execution.micro_batch_size, execution.length, execution.source_length
+        self.generating = execution.purpose == "generation"
         self.again = execution.checkpointing != "none" and self.training
         self.dropped = architecture.dropout
         self.held: list[Tensor] = []
@@ -47,11 +52,31 @@ class Ends(Operations):
             self.graph.ledger.moment = name
 
             def named(x: Tensor) -> Tensor:
-                return layer(x, name)
+                before = [self.graph.tensor("attention", old.numbers, old.wide) for old in self.returned]
+                self.returned.clear()
+                x = layer(x, name)
+                if self.architecture.family not in WRITTEN_OUT:
+                    self.returned.clear()
+                del before
+                return x
 
             return self.graph.again(named, x) if self.again else named(x)
 
-        return self.graph.layers(block.count, next_layer, x)
+        x = self.graph.layers(block.count, next_layer, x)
+        self.returned.clear()
+        return x
+
+    def forget(self) -> None:
+        """What was held until the forward pass had ended."""
+        self.held.clear()
+        self.graph.copies.clear()
+
+    def cached(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values as a cache copies them and holds them."""
+        with self.graph.counted_as("cache" if self.generating else "attention"):
+            k, v = self.scale(k), self.scale(v)
+        self.held += k, v
+        return k, v
 
     def residual(self, x: Tensor, added: Tensor) -> Tensor:
         """x + dropout(added)."""
@@ -59,14 +84,16 @@ class Ends(Operations):
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, T, V), all of them."""
-        self.graph.ledger.moment, self.graph.part = "loss", "logits"
+        self.graph.ledger.moment, self.graph.part = "logits" if self.generating else "loss", "logits"
+        if self.generating:  # of the last token alone
+            x = self.graph.tensor("logits", self.B * self.architecture.width, x.wide)
         name = self.architecture.tables[0].name if self.architecture.tied else "head"
         return self.linear(x, name, self.architecture.head, inside=False)
 
     def outcome(self, logits: Tensor, *, in_fp32: bool) -> Tensor:
         """The logits themselves in inference; else their cross-entropy, which keeps the logarithms of all
         probabilities. ``in_fp32``: whatever the logits are in; autocast takes it so in any case."""
-        if self.execution.purpose == "inference":
+        if self.execution.purpose in ("inference", "generation"):
             return logits
         wide = self.cast(logits, 4.0) if in_fp32 or self.autocast else logits
         logs = self.graph.operation((wide,), wide.numbers, wide.wide, keeps_output=True)

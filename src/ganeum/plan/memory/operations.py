@@ -170,6 +170,7 @@ class Operations:
         self.wide = 2.0 if execution.weights != "fp32" or (execution.zero_stage and execution.half) else 4.0
         self.autocast = execution.half and self.wide == 4.0
         self.frozen = execution.lora.rank is not None
+        self.returned: list[Tensor] = []  # by layers, which return attention weights that are tensors
         self.t5 = architecture.family in ("t5", "mt5", "umt5")
 
     def cast(self, x: Tensor, wide: float) -> Tensor:
@@ -290,14 +291,17 @@ class Operations:
 
     def _gelu_new(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))); autocast on CUDA takes the power in fp32."""
-        half, graph = self.scale(x), self.graph
+        half = self.scale(x)
+        bent = self.scale(self._bend(x))
+        return self.multiply(half, bent)
+
+    def _bend(self, x: Tensor) -> Tensor:
         wide = self.cast(x, 4.0) if self.autocast and not self.cpu else x
-        cube = graph.operation((wide,), x.numbers, wide.wide, saved=(wide,), temporary=2 * wide.size)
-        inside = self.scale(self.add(x, self.scale(cube)))
-        del cube, wide
-        bent = graph.operation((inside,), x.numbers, inside.wide, keeps_output=True)
-        del inside
-        return self.multiply(half, self.scale(bent))
+        inside = self.scale(self.add(x, self.scale(self._cube(wide))))
+        return self.graph.operation((inside,), x.numbers, inside.wide, keeps_output=True)
+
+    def _cube(self, x: Tensor) -> Tensor:
+        return self.graph.operation((x,), x.numbers, x.wide, saved=(x,), temporary=2 * x.size)
 
     def softmax(self, scores: Tensor, wide: float, before: float = 0.0) -> Tensor:
         """Over the last dimension, into numbers of ``wide`` bytes."""
@@ -368,6 +372,8 @@ class Operations:
         if softmax_in:
             weights = self.cast(weights, v.wide)
         weights = self.dropout(weights, share)
+        if not self.graph.recording:  # or they are kept anyway
+            self.returned.append(weights)
         return self.scale(self._weighted(self.factor(weights), self.factor(v), shape, q.numbers))
 
     def _scores(self, q: Tensor, k: Tensor, shape: Shape) -> Tensor:

@@ -24,6 +24,10 @@ class T5(Ends):
         """Source and target through encoder and decoder to the loss."""
         encoder, decoder = self.architecture.blocks
         encoded = self.encoder(encoder)
+        if self.generating and self.execution.beams > 1:  # every hypothesis looks at a copy of its own
+            self.B *= self.execution.beams
+            encoded = self.graph.tensor("embedding", encoded.numbers * self.execution.beams, encoded.wide)
+        self.held.append(encoded)
         x = self.decoder(decoder, encoded)
         if self.architecture.tied:
             self.graph.part = "logits"
@@ -33,7 +37,8 @@ class T5(Ends):
 
     def encoder(self, block: Block) -> Tensor:
         """(B, S, C)"""
-        x = self.dropout(self.start("encoder", self.S), self.dropped)
+        embedded = self.start("encoder", self.S)
+        x = self.dropout(embedded, self.dropped)
         own = block.attentions[0]
         bias = self.position_bias(block, own, self.S)
         mask = self.graph.tensor("attention", self.B * self.S * self.S, self.wide_mask)
@@ -91,8 +96,7 @@ class T5(Ends):
             v = self.linear(source, f"{name}.v", value)
             cached = block.stream == "decoder" and not self.again  # a cache is made in training too
             if cached:
-                k, v = self.scale(k), self.scale(v)
-                self.held += k, v
+                k, v = self.cached(k, v)
             shape = Shape(self.B, attention.heads, T, S, ordered=cached)
             if self.execution.attention == "eager":
                 y = self.eager(q, k, v, shape, (bias, mask), self.dropped)

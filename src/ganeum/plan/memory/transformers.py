@@ -25,8 +25,7 @@ def fullest(architecture: Architecture, execution: Execution) -> tuple[dict[str,
     )
     for _ in range(min(2, execution.accumulation)):
         loss = model.loss()
-        graph.copies.clear()
-        model.held.clear()
+        model.forget()
         if graph.recording and loss.gradient:
             loss.gradient.add(graph.tensor("workspace", 1, 4.0))
             del loss
