@@ -150,6 +150,26 @@ def test_the_memory_of_the_page_is_the_plans() -> None:
             assert f"{part:.2f} GiB {name.replace('_', ' ')} " in text
 
 
+def bar(text: str) -> str:
+    """The forty characters in front of what is usable."""
+    return next(line for line in text.splitlines() if "GiB usable" in line).split()[0]
+
+
+def test_the_bar_is_drawn_to_scale() -> None:
+    """Forty characters are all that is usable: expected, up to the bound, left; and beyond it, what is lacking."""
+    plan = ask("RTX 3070")
+    memory, usable = plan["memory_gib"], plan["device"]["usable_gib"]
+    drawn = bar(shown(answer(Question(words=["run.yaml"], gpus=["RTX 3070"]))))
+    assert len(drawn) == 40
+    assert drawn.count("█") == round(40 * memory["peak_allocated"] / usable)
+    assert drawn.count("▒") == 40 - round(40 * memory["high"] / usable)
+    lacking = ["n_layer=48", "n_embd=1600", "n_head=25"]
+    memory = ask("RTX 3070", settings=lacking)["memory_gib"]
+    drawn = bar(shown(answer(Question(words=["run.yaml"], gpus=["RTX 3070"], settings=lacking))))
+    assert drawn.count("×") == 40 - round(40 * usable / memory["high"])
+    assert drawn.strip("×") == "█" * (40 - drawn.count("×"))
+
+
 def test_a_directory_of_a_run_is_its_config(tmp_path: Path) -> None:
     """What a run trained with can be planned for another card by naming its directory."""
     run = tmp_path / "results" / "one"

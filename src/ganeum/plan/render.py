@@ -20,7 +20,7 @@ from ganeum import units
 SEVERITY = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow"), "note": ("·", "cyan")}
 SECTIONS = {"choices": "Chosen", "warnings": "To mind"}
 WIDE, SHARE_WIDE = 40, 20  # characters of the bar of a whole device, and of a component's share
-SHADES = ("█", "▓", "▒", "░")  # expected, up to high, what is left, what others have
+SHADES, LACKING = ("█", "▓", "▒"), "×"  # expected, up to high, left; what the device has not
 
 Rows = list[tuple[str, RenderableType]]
 
@@ -183,7 +183,7 @@ def _batch(plan: dict[str, Any]) -> Rows:
         split = f"{batch['micro_batch_size']:,} at once × {batch['gradient_accumulation_steps']:,}{devices}"
         said = f"sequences a step = {split}; {tokens}"
     rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
-    if (most := batch.get("largest_micro_batch")) is not None and most != batch["micro_batch_size"]:
+    if (most := batch.get("largest_micro_batch")) and most != batch["micro_batch_size"]:
         rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
     return rows
 
@@ -235,13 +235,13 @@ def _gib(value: float) -> str:
 
 
 def _bar(expected: float, high: float, usable: float) -> Text:
-    """The device's usable memory: what is expected, what it may come to, what is left; red what it lacks."""
+    """The device's usable memory: what is expected, what it may come to, what is left; or what it lacks."""
     whole = max(usable, high) or 1.0
     ends = [round(WIDE * part / whole) for part in (min(expected, usable), min(high, usable), usable)]
     bar = Text()
     for shade, (begin, end) in zip(SHADES, zip((0, *ends), ends, strict=False), strict=False):
         bar.append(shade * (end - begin), "dim" if shade == "▒" else "")
-    bar.append("█" * (WIDE - ends[-1]), "bold red")
+    bar.append(LACKING * (WIDE - ends[-1]), "bold red")
     return bar.append(f" {_gib(usable)} usable", "dim")
 
 
