@@ -49,7 +49,7 @@ def calibrate(device: Device, seconds: float = SECONDS) -> Rates:
             why="only the time of a CPU's and of a CUDA device's work is measured so far",
             suggestion="ganeum train measures a few of the run's own steps before it starts",
         )
-    began, where = time.monotonic(), torch.device(device.torch_name)
+    until, where = time.monotonic() + seconds, torch.device(device.torch_name)
     if where.type == "cpu":
         allocator.keep_freed_memory()
     products = torch.get_float32_matmul_precision()
@@ -60,9 +60,12 @@ def calibrate(device: Device, seconds: float = SECONDS) -> Rates:
             times: list[list[list[float]]] = [[] for _ in timed]  # probe → round → group → seconds
             for probe in timed:
                 probe.run()
-            while len(times[0]) < LEAST_ROUNDS or time.monotonic() - began < seconds * (1 - 1 / len(times[0])):
+            lasted = 0.0  # another round is begun where it fits
+            while len(times[0]) < LEAST_ROUNDS or time.monotonic() + lasted < until:
+                began = time.monotonic()
                 for probe, taken in zip(timed, times, strict=True):
                     taken.append(_warm(probe))
+                lasted = time.monotonic() - began
     finally:
         torch.set_float32_matmul_precision(products)
     found = fitted(timed, times)

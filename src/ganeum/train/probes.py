@@ -6,6 +6,7 @@ is ``calibrate.py``'s.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -273,7 +274,9 @@ class Watch:
 
     def __init__(self, where: torch.device) -> None:
         self.cuda = where.type == "cuda"
-        self.clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        # One thread's own time does not run while other programs do; Windows counts it in steps of 16 ms.
+        own = torch.get_num_threads() == 1 and sys.platform != "win32"
+        self.clock = time.process_time if own else time.perf_counter
         self.marks: list[Any] = []
         self.mark()
 
