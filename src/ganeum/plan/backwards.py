@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Candidate", "Question", "search", "show"]
 
-ASPECT = 64  # n_embd / n_layer: GPT-2's and GPT-3's smallest; _between tries 42 to 100
+ASPECT = 64  # n_embd / n_layer: GPT-2's and GPT-3's smallest; _between tries 50 to 80 or so
 HEAD, WIDE_HEAD, WIDE = 64, 128, 2048  # width of a head, and from which n_embd on it is the wide one
 WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 NEAR, FAR = 0.03, 1.25  # sizes as near as each other; and so far off that it is not what was asked for
