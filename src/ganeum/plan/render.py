@@ -272,7 +272,9 @@ def _time(plan: dict[str, Any]) -> Rows:
             rows.append((units.duration(time["hours"] * 3600), Text(said)))
     elif peak and total:
         rows.append((units.duration(total / peak), Text("in all at the device's full peak, which nothing reaches")))
-    if not rows:
+    if not rows and plan.get("purpose") == "generation":
+        rows.append(("?", Text("not predicted for generation: its steps are too small for the roofline")))
+    elif not rows:
         here = ": ganeum gpus --measure" if plan["device"]["kind"] == "cpu" else ""
         rows.append(("?", Text(f"not known before a step is measured{here}")))
     return rows
