@@ -111,11 +111,11 @@ def test_a_file_is_one_idea_named_in_its_first_line(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plan", "configs/one_book.yaml", "--tokens", "130520"], ["runs"], ["queue", "--help"]],
+    [["--help"], ["plan", "configs/one_book.yaml", "--tokens", "130520"], ["runs"], ["gpus"], ["queue", "--help"]],
     ids=lambda a: a[0],
 )
 def test_light_commands_never_import_torch(arguments: list[str]) -> None:
-    """Help, the closed-form plan, the table of runs and the queue start without torch."""
+    """Help, the closed-form plan, the tables of runs and of GPUs and the queue start without torch."""
     code = (
         "import sys\n"
         "from ganeum.cli import main\n"
