@@ -85,6 +85,15 @@ def test_what_is_set_stays() -> None:
     assert fastest.choose(change(run, {"train.micro_batch_size": 2}), gpu(24)) == ({}, [])
 
 
+def test_weights_in_bf16_are_multiplied_in_bf16() -> None:
+    """Even on a card whose tensor cores have fp16 only; and the reason is the weights, not the card."""
+    turing = gpu(16, capability=(7, 5))
+    assert fastest.choose(config(8), turing)[0]["train.precision"] == "fp16"
+    chosen, (choice, *_) = fastest.choose(config(8, weights="bf16"), turing)
+    assert chosen["train.precision"] == "bf16"
+    assert choice["reason"] == "train.weights is bf16"
+
+
 def test_where_one_sequence_needs_checkpointing_it_is_taken_with_the_figure() -> None:
     """A card that is too small for one sequence without it computes the blocks twice, and says what was lacking."""
     run = config(8, {"n_layer": 24, "n_embd": 1024, "n_head": 16})

@@ -92,7 +92,11 @@ def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tupl
         choices.append({"key": "model.block_size", "value": length, "reason": reason})
     way, train = found.way.execution, config.train
     for key, value, reason in (
-        ("precision", way.precision, why_precision(found, device)),
+        (
+            "precision",
+            way.precision,
+            "train.weights is bf16" if train.weights == "bf16" else why_precision(found, device),
+        ),
         ("activation_checkpointing", way.checkpointing, why_checkpointing(found, device)),
         ("micro_batch_size", way.micro_batch_size, why_size(found, device, train.batch_size)),
     ):
