@@ -232,10 +232,12 @@ def test_the_whole_text() -> None:
 
 def test_what_the_trainer_cannot_say() -> None:
     """What TrainingArguments has no name for stands above as a comment."""
-    config, plan = planned(["train.weights=bf16", "train.optimizer_offload=true"])
-    assert emit.hugging_face(config, plan).splitlines()[:2] == [
+    config, plan = planned(["train.weights=bf16", "train.optimizer_offload=true", "train.optimizer=sgd", "name=007"])
+    assert emit.hugging_face(config, plan).splitlines()[:4] == [
         "# not in TrainingArguments: train.weights: bf16 (load the model with dtype=torch.bfloat16)",
+        "# not in TrainingArguments: train.momentum: 0.95 (its SGD has none)",
         "# not in TrainingArguments: train.optimizer_offload (deepspeed: the file that --emit deepspeed writes)",
+        "'007':",
     ]
 
 

@@ -37,7 +37,7 @@ def hugging_face(config: Config, plan: Mapping[str, Any], *, inference_batch_siz
     final, _ = settled(config, plan)
     lines = [
         *(f"# {text}" for text in _beside(final.train, plan)),
-        f"{final.name or NAME}:",
+        f"{written(final.name or NAME)}:",
         "  training:",
         *map(_line, _training(final, plan)),
         "  inference:",
@@ -59,6 +59,8 @@ def _beside(train: Train, plan: Mapping[str, Any]) -> Iterator[str]:
         yield "not in TrainingArguments: train.weights: bf16 (load the model with dtype=torch.bfloat16)"
     if train.lora.rank is not None:
         yield f"not in TrainingArguments: train.lora.rank: {train.lora.rank} (peft's LoraConfig)"
+    if train.optimizer == "sgd" and train.momentum:
+        yield f"not in TrainingArguments: train.momentum: {train.momentum:g} (its SGD has none)"
     if train.optimizer_offload:
         yield "not in TrainingArguments: train.optimizer_offload (deepspeed: the file that --emit deepspeed writes)"
 
