@@ -22,9 +22,9 @@ SERIES = frozenset({"rtx", "gtx"})  # what a person leaves out: 4090
 SIZE = re.compile(r"\d+gb")
 FILES = ("geforce", "workstation", "datacentre", "laptop", "apple")
 FIGURES = ("sm_count", "boost_mhz", "memory_mib", "reserved_mib", "memory_bandwidth_gb_s", "power_w")
-# What the driver keeps of a card's memory where nobody has written it down: about the median of the ten cards under
+# What the driver keeps of a card's memory where nobody has written it down: the median of the eleven cards under
 # Linux whose `reserved_mib` the catalogue has (408 to 609).
-RESERVED_MIB = 470
+RESERVED_MIB = 480
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Gpu:
         return self.peak_uncertainty > 0 or self.figures["memory_bandwidth_gb_s"].uncertainty > 0
 
     def total_gib(self, size: float) -> float:
-        """What the driver says there is, on the card with ``size`` GiB on its box."""
-        return self.figures["memory_mib"].value / 1024 if "memory_mib" in self.figures else size
+        """What the driver says there is, on the card with ``size`` GiB on its box; the least, where ECC can be set."""
+        return self.figures["memory_mib"].low / 1024 if "memory_mib" in self.figures else size
 
     def free_gib(self, size: float) -> float:
         """What of it the driver leaves to programs: what torch calls the card's total capacity."""
