@@ -132,6 +132,13 @@ def test_weights_are_kept_as_they_are_used_but_in_training() -> None:
     assert weights == pytest.approx(2 * 124_439_808, rel=1e-3)
 
 
+def test_weights_that_are_cast_are_computed_with_as_they_are() -> None:
+    """A model cast to bf16 is multiplied in bf16 on a card that prefers fp16 too, and that is the reason."""
+    found = plan("gpt2", "weights=bf16", gpu="V100 PCIe 16GB")
+    assert found["device"]["precision"] == "bf16"
+    assert next(one["reason"] for one in found["choices"] if one["key"] == "precision") == "as the weights"
+
+
 @pytest.mark.parametrize(
     ("expected", "name", "gpu"),
     [

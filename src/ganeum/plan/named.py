@@ -181,7 +181,9 @@ def _base(architecture: Architecture, use: Use, device: Device, choices: list[Ch
         most = min(architecture.longest or LENGTH, LENGTH)
         known = "all that" if most == architecture.longest else "of those that"
         length = decided("length", most, f"{known} the model knows positions for; say length=N for another")
-    precision = device.fast_precision if use.precision == "auto" else use.precision
+    precision: execution.Precision = device.fast_precision if use.precision == "auto" else use.precision
+    if use.precision == "auto" and (use.weights == "bf16" or use.weights == "fp16"):  # cast whole: nothing is autocast
+        precision = use.weights
     weights = use.weights
     if weights == "auto":
         half: execution.Weights = precision if precision in ("bf16", "fp16") else "fp32"
@@ -237,8 +239,9 @@ def _choices(use: Use, found: Found, device: Device) -> Iterator[Choice]:
     why_size = fastest.why_size(found, device, None if use.batch_size == "auto" else use.batch_size // use.devices)
     if use.batch_size == "auto" and way.micro_batch_size == TOGETHER[-1]:
         why_size = "the most that is planned at once where no batch is asked for"
+    cast = use.weights in ("bf16", "fp16")
     for key, value, reason in (
-        ("precision", way.precision, fastest.why_precision(found, device)),
+        ("precision", way.precision, "as the weights" if cast else fastest.why_precision(found, device)),
         ("activation_checkpointing", way.checkpointing, fastest.why_checkpointing(found, device)),
         ("attention", way.attention, _why_kernel(way)),
         ("micro_batch_size", way.micro_batch_size, why_size),
