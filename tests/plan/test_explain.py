@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,14 @@ def test_document_000_with_32_positions() -> None:
         "the run steps·step time + evaluations 5,080·6.774 s + 0 s = 9 h 34 min",
     ):
         assert line in text
+
+
+def test_the_manual_shows_what_is_printed() -> None:
+    """The derivation in docs/arithmetic.md is that of document 000's run."""
+    config = one_book(32)
+    text = explain(config, plan(config, device=GPU, tokens=130_520))
+    page = (Path(__file__).parents[2] / "docs" / "arithmetic.md").read_text(encoding="utf-8")
+    assert text.split("\n\n")[1] in page
 
 
 def test_document_000_with_128_positions() -> None:
