@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
+from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.config.schema import Config, Model, Train
 from ganeum.hardware.device import Device
@@ -75,6 +76,24 @@ def test_more_memory_is_never_slower(usable: float, more: float) -> None:
     before, after = (change(run, fastest.choose(run, device)[0]) for device in (small, large))
     if weighed(before, small).fits(small):
         assert paced(after, large) * (1 + fastest.EQUAL) >= paced(before, small)
+
+
+@effort(max_examples=25)
+@given(
+    usable=st.floats(3, 40),
+    batch=st.sampled_from([8, 48, 64]),
+    width=st.sampled_from([256, 512, 1024]),
+    block_size=st.sampled_from([128, 512, 1024]),
+)
+def test_no_other_way_that_fits_is_faster(usable: float, batch: int, width: int, block_size: int) -> None:
+    """Going through every micro-batch and every level finds nothing that is faster by more than 3 %, though only the
+    largest micro-batch of each level was looked at."""
+    run, device = config(batch, {"n_embd": width, "n_head": 8, "block_size": block_size}, precision="bf16"), gpu(usable)
+    every = [change(run, {CHOSEN[1]: level, CHOSEN[2]: size}) for level in fastest.LEVELS for size in divisors(batch)]
+    fitting = [way for way in every if weighed(way, device).fits(device)]
+    if fitting:
+        taken = change(run, fastest.choose(run, device)[0])
+        assert paced(taken, device) * (1 + fastest.EQUAL) >= max(paced(way, device) for way in fitting)
 
 
 def test_what_is_set_stays() -> None:
