@@ -12,6 +12,7 @@ from tiny_corpus import go
 
 from ganeum import hardware
 from ganeum.config import load
+from ganeum.config.change import change
 from ganeum.errors import RunError
 from ganeum.plan.critique import fit
 from ganeum.plan.memory import Memory
@@ -81,6 +82,21 @@ def test_the_least_that_a_run_takes_is_compared_with_what_is_usable(
     monkeypatch.setattr(memory, "of", lambda *_: needed)
     assert fit.impossible(config, replace(device, usable_gib=3.4)) is needed
     assert fit.impossible(config, replace(device, usable_gib=3.6)) is None
+
+
+def test_what_may_be_computed_twice_counts_before_a_run_is_refused(yaml: Path) -> None:
+    """20 layers of 1,024 tokens hold some 60 MiB that need not be held: refused with `none`, let go with `auto`."""
+    deep = ["model.vocab_size=257", "model.n_layer=20", "model.block_size=1024", "model.dropout=0"]
+    config, device = load(yaml, deep), hardware.look("cpu")
+    none, auto = (change(config, {"train.activation_checkpointing": level}) for level in ("none", "auto"))
+    nothing = replace(device, usable_gib=0.0)
+    with_none, with_auto = (fit.impossible(one, nothing) for one in (none, auto))
+    assert with_none is not None
+    assert with_auto is not None
+    assert with_none.low - with_auto.low > 50 * 2**20
+    between = replace(device, usable_gib=(with_auto.low + with_auto.framework + 2**20) / GIB)
+    assert fit.impossible(auto, between) is None
+    assert fit.impossible(none, between) is not None
 
 
 PLANNED = {
