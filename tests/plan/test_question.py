@@ -89,6 +89,13 @@ def test_two_cards_stand_side_by_side_with_what_changes() -> None:
     ]
 
 
+def test_a_slower_card_takes_longer() -> None:
+    """The other way round it is not a fraction as fast: it takes so many times as long."""
+    small, large = ask("RTX 3070"), ask("RTX 4090")
+    times = large["time"]["tokens_per_second"] / small["time"]["tokens_per_second"]
+    assert f"; it takes {times:.2g} times as long; " in compare.changes(large, small)
+
+
 def test_nothing_changes_between_equal_cards() -> None:
     """Beside itself a card changes nothing, and that is what is said."""
     plan = ask("RTX 4090")

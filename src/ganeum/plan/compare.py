@@ -184,7 +184,8 @@ def changes(first: Plan, other: Plan) -> str:
         said.append(f"{two['precision']} instead of {one['precision']}")
     pace, faster = one.get("tokens_per_second"), two.get("tokens_per_second")
     if pace and faster and abs(faster / pace - 1) > AS_FAST:
-        said.append(f"{faster / pace:.2g} times as fast")
+        times = faster / pace
+        said.append(f"{times:.2g} times as fast" if times > 1 else f"it takes {1 / times:.2g} times as long")
         if "hours" in one and "hours" in two:
             said.append(f"{_hours(two['hours'])} instead of {_hours(one['hours'])}")
     room = other["batch"]["largest_micro_batch"], first["batch"]["largest_micro_batch"]
