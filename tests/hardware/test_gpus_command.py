@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from ganeum.cli import main
+from ganeum.cli.examples import refreshed
 from ganeum.hardware import Device, catalogue, detect, nvml, peaks, rates
 from ganeum.hardware.nvml import Nvidia, NvidiaGpu
 from ganeum.hardware.rates import Rates
@@ -42,18 +44,18 @@ def test_one_card_with_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
     """Every figure of a card stands with the number of its source."""
     assert said(capsys, "h100", "sxm") == (
         "H100 SXM5 80GB\n"
-        "for tensors                            78.6 GiB  of 79.6; the driver and CUDA take the rest\n"
-        "dense peak in fp32                    67 TFLOPS  [1]\n"
-        "dense peak in tf32                 494.5 TFLOPS  [1]\n"
-        "dense peak in fp16                   989 TFLOPS  [1]\n"
-        "dense peak in bf16                   989 TFLOPS  [1]\n"
-        "streaming multiprocessors                   132  [2]\n"
-        "clock that the peak is counted at     1,830 MHz  [3]\n"
-        "memory, as the driver says           81,559 MiB  [4]\n"
-        "of it kept by the driver                480 MiB  [4]\n"
-        "memory bandwidth                     3,350 GB/s  [1]\n"
-        "power                                     700 W  [1]\n"
-        "compute capability                          9.0\n"
+        "for tensors                    78.6 GiB  of 79.6; the rest: driver, CUDA\n"
+        "dense peak in fp32            67 TFLOPS  [1]\n"
+        "dense peak in tf32         494.5 TFLOPS  [1]\n"
+        "dense peak in fp16           989 TFLOPS  [1]\n"
+        "dense peak in bf16           989 TFLOPS  [1]\n"
+        "streaming multiprocessors           132  [2]\n"
+        "clock of these peaks          1,830 MHz  [3]\n"
+        "memory, says the driver      81,559 MiB  [4]\n"
+        "of it kept by the driver        480 MiB  [4]\n"
+        "memory bandwidth             3,350 GB/s  [1]\n"
+        "power                             700 W  [1]\n"
+        "compute capability                  9.0\n"
         "fp32 counted at 1,980 MHz, tensor cores at 1,830\n"
         "[1] NVIDIA's data sheets, as listed by github.com/stas00/ml-engineering compute/accelerator (2026-08)\n"
         "[2] https://www.techpowerup.com/gpu-specs/h100-sxm5-80-gb.c3900, as carried by RightNow-GPU-Database "
@@ -66,9 +68,17 @@ def test_one_card_with_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_uncertain_card_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """A laptop's card is shown as a range, with what to type where it is."""
     text = said(capsys, "4090 laptop")
-    assert "dense peak in bf16                 56.6–79.4 TFLOPS" in text
+    assert "56.6–79.4 TFLOPS" in text
     assert "80–150 W" in text
     assert "ganeum gpus --measure" in text
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    """Every command of docs/gpus.md prints what stands there: python -m ganeum.cli.examples docs/gpus.md."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "gpus.md").read_text(encoding="utf-8")
+    assert page.count("```console") == 2
+    assert refreshed(page, root) == page
 
 
 def test_several_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 UNITS = {  # figure → what it is, and its unit
     "sm_count": ("streaming multiprocessors", ""),
-    "boost_mhz": ("clock that the peak is counted at", "MHz"),
-    "memory_mib": ("memory, as the driver says", "MiB"),
+    "boost_mhz": ("clock of these peaks", "MHz"),
+    "memory_mib": ("memory, says the driver", "MiB"),
     "reserved_mib": ("of it kept by the driver", "MiB"),
     "memory_bandwidth_gb_s": ("memory bandwidth", "GB/s"),
     "power_w": ("power", "W"),
@@ -140,7 +140,7 @@ def _details(gpu: Gpu) -> RenderableType:
         numbers = [sources.setdefault(source, len(sources) + 1) for source in figure.source.split("; ")]
         table.add_row(what, f"{_range(figure)} {unit}".rstrip(), "".join(f"[{number}]" for number in numbers))
 
-    taken = "the driver and CUDA take the rest" if gpu.kind == "cuda" else "the machine needs the rest"
+    taken = "the rest: driver, CUDA" if gpu.kind == "cuda" else "the rest: the machine"
     for size in gpu.memory_gib:
         device = as_device(gpu, size)
         table.add_row("for tensors", f"{device.usable_gib:.1f} GiB", f"of {device.memory_gib:.1f}; {taken}")
