@@ -116,7 +116,7 @@ def test_a_disk_without_space_is_refused_before_writing(yaml: Path, monkeypatch:
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
             "RunError: the model does not fit into the memory of a CPU\n"
             "  where  cpu, 1.00 GiB usable\n"
-            "  why    about 0.12 GiB are needed by the estimate: framework 0.12\n"
+            "  why    about 0.19 GiB are needed by the estimate: framework 0.19\n"
             "         9 bytes more were refused\n"
             "  try    a far smaller model under another name",
         ),

@@ -74,10 +74,9 @@ def table(levers: list[Lever]) -> str:
 
 
 def needs(memory: Memory) -> str:
-    """``weights 0.50, gradients 0.50, …`` in GiB, what there is of it."""
-    return ", ".join(
-        f"{name} {part / units.GIB:.2f}" for name, part in memory.parts.items() if part / units.GIB >= 0.005
-    )
+    """``weights 0.50, optimizer 1.00, …`` in GiB, what there is of it."""
+    parts = {**memory.parts, "framework": memory.framework}
+    return ", ".join(f"{name} {size / units.GIB:.2f}" for name, size in parts.items() if size / units.GIB >= 0.005)
 
 
 def _keeping(config: Config, device: Device) -> Iterator[tuple[str, Any, str]]:

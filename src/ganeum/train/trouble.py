@@ -19,6 +19,8 @@ from ganeum.record import RunDirectory
 from ganeum.train import checkpoint, disk, out_of_memory
 from ganeum.train.out_of_memory import Full
 
+LESS = 0.85  # of what was needed by a plan that memory has just run out with: a lever that saves less is none
+
 
 def explained(error: BaseException, run: RunDirectory, config: Config, device: Device) -> BaseException:
     """What ended a run, in other words where these help; else itself."""
@@ -70,8 +72,7 @@ def too_large(
             suggestion=f"train.eval_batch_size=auto{how}",
         )
     needed = micro_batch.needed(config, device, 1)
-    # What ran out was less than what was thought to be usable, or needed.
-    most = min(device.usable_gib * units.GIB, needed.low + needed.framework)
+    most = min(device.usable_gib * units.GIB, LESS * needed.total)
     fits = by_estimate(most) if proven is None else lambda lever: proven(change(config, lever.settings))
     levers = that_fit(config, device, fits)
     if full.part in ("start", "update"):

@@ -39,6 +39,7 @@ class OurGPT:
         self.wide = 2 if execution.half else self.stream
         self.dropout = architecture.dropout if execution.purpose == "training" else 0.0
         self.modern = self.attention.positions == "rotary"
+        self.cached = execution.purpose == "generation"  # the longest prompt there is, beside the cache
         self.widened = not self.cpu and execution.half  # CUDA's autocast takes norms in fp32, a CPU's leaves them be
         # Logits in two bytes are copied to fp32 for softmax; CUDA's kernel reads those in fp16 as they are, and no
         # others (aten/src/ATen/native/SoftMax.cpp).
@@ -135,7 +136,7 @@ class OurGPT:
     def attend(self, x: Tensor) -> Tensor:
         linear_qkv, linear_out = self.attention.linears
         qkv = self.linear("attention", x, linear_qkv)
-        if self.cpu and self.T <= KEEPS_WEIGHTS and not self.dropout:
+        if self.cpu and self.T <= KEEPS_WEIGHTS and not self.dropout and not self.cached:
             y = self.own_kernel(qkv)
         else:
             y = self.torchs_kernel(qkv)
@@ -253,8 +254,16 @@ class OurGPT:
         tape.tensor("logits", rows * V, self.wide + self.before_softmax + 4)
         del before, weight, nats
 
+    def logits(self, hidden: Tensor, numbers: int) -> None:
+        """What comes out of the model; a token is drawn from logits in fp32 (models/generate.py)."""
+        C, V = self.architecture.width, self.architecture.rows
+        logits = self.tape.product("logits", hidden, C * V, numbers, self.wide, held=self.stream)
+        self.tape.tensor("logits", numbers, 4 * self.cached)
+        del logits
+
     def step(self) -> None:
-        """One micro-batch: forward, loss, and in training backward."""
+        """One micro-batch: forward, loss, and in training backward; in inference the logits of every token, in
+        generation those of the last."""
         ledger = self.tape.ledger
         ledger.moment = "forward pass"
         hidden = self.hidden()
@@ -267,3 +276,6 @@ class OurGPT:
             self.tape.backward()
         elif self.execution.purpose == "evaluation":
             self.nats()
+        else:
+            rows = self.B if self.cached else self.N
+            self.logits(hidden, rows * self.architecture.rows)

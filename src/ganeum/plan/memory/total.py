@@ -7,14 +7,14 @@ from ganeum.hardware.device import Kind
 from ganeum.hardware.machine import CUDA_CONTEXT_GIB
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
-from ganeum.plan.memory import state, transformers, update
+from ganeum.plan.memory import generation, state, transformers, update
 from ganeum.plan.memory.ours import OurGPT, buffers
 from ganeum.plan.memory.parts import Memory
 from ganeum.plan.memory.replay import Ledger, Tape
 
-# What is lost between tensors and held for later, of what they take: on a CPU 16 steps of 340 to 1,140 MiB, on a GPU
-# what torch's caching allocator reserves beside what it gave out (docs/memory_plan.md).
-UNUSABLE: dict[Kind, float] = {"cpu": 0.20, "cuda": 0.08, "mps": 0.20}
+# What allocators lose between tensors and hold for later, of what tensors take: on a CPU as seen in 14 steps, on a GPU
+# as in a model of torch's caching allocator, 0.5 to 10 % (docs/memory_plan.md).
+UNUSABLE: dict[Kind, float] = {"cpu": 0.20, "cuda": 0.10, "mps": 0.20}
 
 # A process on a CPU beside all tensors: torch's optimizers and kernels once they are used, and libraries of extras.
 FRAMEWORK, PEFT, TORCHAO = 190.0 * 2**20, 130.0 * 2**20, 60.0 * 2**20
@@ -32,6 +32,8 @@ def of(architecture: Architecture, execution: Execution) -> Memory:
     """
     if architecture.implementation == "ganeum":
         parts, at = _of_ours(architecture, execution)
+    elif execution.purpose == "generation":
+        parts, at = generation.fullest(architecture, execution)
     else:
         parts, at = transformers.fullest(architecture, execution)
     if execution.kind == "cuda":
@@ -56,6 +58,8 @@ def _of_ours(architecture: Architecture, execution: Execution) -> tuple[dict[str
     ledger.take("optimizer", held.optimizer)
     if accumulating:
         ledger.take("gradients", held.gradients)
+    if execution.purpose == "generation":
+        ledger.take("cache", generation.cache_bytes(architecture, execution))
     tape = Tape(ledger, recording=training, accumulating=accumulating, widens=execution.kind == "cpu")
     OurGPT(architecture, execution, tape).step()
     if training:
