@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import statistics
 import time
+from contextlib import nullcontext
 
 import torch
 
@@ -54,7 +55,9 @@ def calibrate(device: Device, seconds: float = SECONDS) -> Rates:
         allocator.keep_freed_memory()
     products = torch.get_float32_matmul_precision()
     try:
-        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        # Events are recorded on the current device, which is the first one unless it is said otherwise.
+        on = torch.cuda.device(where) if where.type == "cuda" else nullcontext()
+        with on, torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
             torch.manual_seed(0)
             timed = list(probes.of(device, where))
             times: list[list[list[float]]] = [[] for _ in timed]  # probe → round → group → seconds
