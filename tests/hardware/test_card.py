@@ -54,6 +54,8 @@ def test_a_card_of_ones_own() -> None:
     assert (165e12, None) == (found.peak("bf16"), found.peak("fp32"))
     assert (1008, 450) == (found.memory_bandwidth_gb_s, found.power_w)
     assert card("An old one: memory 8 GB, fp32 5 TFLOPS").fast_precision == "fp32"
+    assert ("bf16", None) == (card("A new one: 8GB").fast_precision, card("A new one: 8GB").peak("bf16"))
+    assert card("A tiny one: 0.5GB").usable_gib == 0
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,13 @@ def test_a_card_of_ones_own() -> None:
             "Mine: blue",
             "'blue' says nothing about a GPU that ganeum understands\n"
             "  where  gpu, Mine: blue\n"
+            "  why    a card of your own is its name, a colon, its memory and as many of its rates as are known\n"
+            "  try    Mine: 24GB, bf16 165 TFLOPS, bandwidth 1008 GB/s",
+        ),
+        (
+            "Mine: 1.2.3GB",
+            "'1.2.3GB' says nothing about a GPU that ganeum understands\n"
+            "  where  gpu, Mine: 1.2.3GB\n"
             "  why    a card of your own is its name, a colon, its memory and as many of its rates as are known\n"
             "  try    Mine: 24GB, bf16 165 TFLOPS, bandwidth 1008 GB/s",
         ),

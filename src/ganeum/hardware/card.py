@@ -13,11 +13,12 @@ from ganeum.hardware.machine import CUDA_CONTEXT_GIB, apple_share, nvidia
 
 MOST_NAMES = 6  # that an error lists
 GIVEN = "24GB, bf16 165 TFLOPS, bandwidth 1008 GB/s"
+NUMBER = r"\d+(?:\.\d+)?"
 FACT = re.compile(
-    r"(?:memory\s*)?(?P<memory>[\d.]+)\s*GI?B"
-    r"|(?P<precision>fp32|tf32|fp16|bf16)\s*(?P<tflops>[\d.]+)\s*TFLOPS?(?:/s)?"
-    r"|bandwidth\s*(?P<bandwidth>[\d.]+)\s*(?P<unit>[GT])B/s"
-    r"|power\s*(?P<power>[\d.]+)\s*W",
+    rf"(?:memory\s*)?(?P<memory>{NUMBER})\s*GI?B"
+    rf"|(?P<precision>fp32|tf32|fp16|bf16)\s*(?P<tflops>{NUMBER})\s*TFLOPS?(?:/s)?"
+    rf"|bandwidth\s*(?P<bandwidth>{NUMBER})\s*(?P<unit>[GT])B/s"
+    rf"|power\s*(?P<power>{NUMBER})\s*W",
     re.IGNORECASE,
 )
 
@@ -97,11 +98,11 @@ def given(text: str) -> Device:
         name=name.strip(),
         kind="cuda",
         memory_gib=memory,
-        usable_gib=memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB,
+        usable_gib=max(0.0, memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB),
         peak_flops_per_second=peaks,
         source="as it was given",
-        # The oldest NVIDIA that multiplies so: what it can do decides the precision and the kernels.
-        capability=(8, 0) if "bf16" in peaks else (7, 0) if "fp16" in peaks else (6, 0),
+        # The oldest NVIDIA that multiplies so, or one of today's where nothing is told: it decides precision and kernels.
+        capability=(8, 0) if "bf16" in peaks or not peaks else (7, 0) if "fp16" in peaks else (6, 0),
         memory_bandwidth_gb_s=bandwidth,
         power_w=power,
     )
