@@ -2,6 +2,7 @@
 
     python benchmarks/memory_accuracy.py                 # results/memory-accuracy-cpu.json
     python benchmarks/memory_accuracy.py --only modern   # rows whose name begins so, printed alone
+    python benchmarks/memory_accuracy.py --write         # the table of docs/memory_plan.md from the result file
 
 Every row takes a step as `ganeum train` does (train/start.py, step/optimizer_step.py), and then a second one under
 torch's profiler, which reports each allocation and release. Measured is what lies in weights and optimizer state by
@@ -34,7 +35,9 @@ from ganeum.plan.architecture import ours
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.start import start
 
-RESULTS = Path(__file__).parent / "results" / "memory-accuracy-cpu.json"
+ROOT = Path(__file__).parent.parent
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "memory-accuracy-cpu.json", ROOT / "docs" / "memory_plan.md"
+MARK, END = "<!-- table: memory-accuracy-cpu.json -->", "<!-- end -->"
 MIB = 2**20
 CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
 
@@ -206,10 +209,40 @@ def compared(name: str) -> dict[str, Any]:
     }
 
 
+def table(result: dict[str, Any]) -> str:
+    """A result file as Markdown."""
+    where, plain = result["machine"], ROWS["gpt2"].config
+    model, train = plain.model, plain.train
+    lines = [
+        f"Where a row says nothing else: {model.n_layer} layers × {model.n_embd}, {train.batch_size} sequences of "
+        f"{model.block_size} tokens, vocabulary {model.vocab_size:,}, fp32, AdamW; accumulation is over four "
+        f"micro-batches, long is {LONG['block_size']:,} tokens, a large vocabulary {LARGE['vocab_size']:,}. "
+        f"{where['device']}, {where['threads']} thread, torch {where['torch']}, {where['date']}.",
+        "",
+        "| | predicted, MiB | measured, MiB | off | fullest |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for row in result["rows"]:
+        figures = f"{row['predicted_mib']:.2f} | {row['measured_mib']:.2f} | {row['off']:+.2%}"
+        lines.append(f"| {row['row']} | {figures} | {row['at']} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """docs/memory_plan.md with the table as the result file has it."""
+    before, rest = text.split(MARK)
+    shown = table(json.loads(RESULTS.read_text(encoding="utf-8")))
+    return f"{before}{MARK}\n\n{shown}\n\n{END}{rest.split(END, 1)[1]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose name begins so; nothing is written then")
+    parser.add_argument("--write", action="store_true", help="only write the table of docs/memory_plan.md")
     given = parser.parse_args()
+    if given.write:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
     print(f"{'':54}  predicted   measured      off  fullest")
     rows = []
     for name in ROWS:
