@@ -73,6 +73,7 @@ def given(text: str) -> Device:
         DeviceError: a fact that is none of these, or no memory.
     """
     name, _, facts = text.partition(":")
+    name = name.strip() or "My Card"
     memory = bandwidth = power = None
     peaks: dict[str, float | None] = {}
     for fact in (part.strip() for part in facts.split(",")):
@@ -82,7 +83,7 @@ def given(text: str) -> Device:
                 f"{fact!r} says nothing about a GPU that ganeum understands" if fact else "a fact is missing",
                 where=f"gpu, {text}",
                 why="a card of your own is its name, a colon, its memory and as many of its rates as are known",
-                suggestion=f"{name.strip()}: {GIVEN}",
+                suggestion=f"{name}: {GIVEN}",
             )
         if match["memory"]:
             memory = float(match["memory"])
@@ -93,15 +94,15 @@ def given(text: str) -> Device:
         else:
             power = float(match["power"])
     if not memory:
-        raise DeviceError(f"{name.strip()} has no memory", where=f"gpu, {text}", suggestion=f"{name.strip()}: {GIVEN}")
+        raise DeviceError(f"{name} has no memory", where=f"gpu, {text}", suggestion=f"{name}: {GIVEN}")
     return Device(
-        name=name.strip(),
+        name=name,
         kind="cuda",
         memory_gib=memory,
         usable_gib=max(0.0, memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB),
         peak_flops_per_second=peaks,
         source="as it was given",
-        # The oldest NVIDIA that multiplies so, or one of today's where nothing is told: it decides precision and kernels.
+        # The oldest NVIDIA that multiplies so, or one of today's where nothing is told: it decides precision and kernel.
         capability=(8, 0) if "bf16" in peaks or not peaks else (7, 0) if "fp16" in peaks else (6, 0),
         memory_bandwidth_gb_s=bandwidth,
         power_w=power,
