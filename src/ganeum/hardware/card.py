@@ -102,7 +102,7 @@ def given(text: str) -> Device:
         usable_gib=max(0.0, memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB),
         peak_flops_per_second=peaks,
         source="as it was given",
-        # The oldest NVIDIA that multiplies so, or one of today's where nothing is told: it decides precision and kernel.
+        # The oldest NVIDIA that multiplies so (where nothing is told, today's): it decides precision and kernels.
         capability=(8, 0) if "bf16" in peaks or not peaks else (7, 0) if "fp16" in peaks else (6, 0),
         memory_bandwidth_gb_s=bandwidth,
         power_w=power,
