@@ -37,10 +37,6 @@ class StepTime:
     tokens_per_second: float
     source: str
 
-    def mfu(self, flops_per_step: float, peak: float) -> float:
-        """Share of the device's dense peak (FLOP per second) that the work the model needs comes to."""
-        return flops_per_step / (self.step_s * peak)
-
 
 def of(architecture: Architecture, execution: Execution, device: Device) -> StepTime | None:
     """The time of a step on ``device``, by the best that is known of it: its calibration, the catalogue's figures for
