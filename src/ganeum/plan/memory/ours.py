@@ -52,15 +52,16 @@ class OurGPT:
 
     def embedding(self) -> Tensor:
         tape = self.tape
-        x = self.looked_up(self.N, self.architecture.rows)
+        x = self.looked_up(self.N, self.architecture.rows, tied=self.architecture.tied)
         if not self.modern:
-            x = tape.add("norms", x, self.looked_up(self.T, self.T))
+            x = tape.add("norms", x, self.looked_up(self.T, self.architecture.longest or self.T))
         x = self.dropped("norms", x)
         tape.next_moment("backward of the embedding")
         return x
 
-    def looked_up(self, numbers: int, rows: int) -> Tensor:
-        """``numbers`` rows of a table."""
+    def looked_up(self, numbers: int, rows: int, *, tied: bool = False) -> Tensor:
+        """``numbers`` vectors of a table of ``rows``, whose gradient is as large as the table; where it is the output
+        layer's weight too, it is added to the gradient that the loss made."""
         tape, C = self.tape, self.architecture.width
         x = tape.tensor("norms", numbers * C, self.stream)
         if tape.recording and self.all:
@@ -69,7 +70,7 @@ class OurGPT:
             def backward() -> None:
                 d, table = arrived.taken(), tape.tensor("gradients", rows * C, self.stream)
                 del d
-                if self.architecture.tied and rows == self.architecture.rows:
+                if tied:
                     self.of_head.add(table)
                     table = self.of_head.taken() or table
                 tape.weight_gradient(table)
@@ -90,32 +91,37 @@ class OurGPT:
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.mlp(self.norm(x))
 
-    def norm(self, x: Tensor, part: str = "norms") -> Tensor:
+    def norm(self, x: Tensor, part: str = "norms", width: int = 0) -> Tensor:
+        """Keeps its input, and of each vector of ``width`` (0: C) numbers mean and deviation, or the root. RMSNorm on a
+        CPU takes a piece at a time (models/cpu_norm.py): with two copies in fp32 forward, with four backward, and of
+        the piece before one is left."""
         tape = self.tape
         if self.widened:
             x = tape.cast(x, 4)
-        statistics = tape.tensor("norms", x.numbers / self.architecture.width, 8)
+        statistics = tape.tensor("norms", x.numbers / (width or self.architecture.width), 4 if self.modern else 8)
         piece = min(x.numbers, IN_CACHE) * 4 if self.cpu and self.modern else 0
         extra = piece * (4 if piece == x.numbers * 4 else 5)
         return tape.apply(part, x.numbers, x.wide, [x], keeps=(x, statistics), extra=extra, forward_extra=2 * piece)
 
     def linear(self, part: str, x: Tensor, linear: Linear) -> Tensor:
+        """(N, inputs) → (N, outputs), and beside it peft's y + B A x · alpha / rank where it has an adapter."""
         tape, N, wide, held = self.tape, self.N, self.wide, self.stream
         product = partial(tape.product, part, wide=wide, held=held)
         y = product(x, linear.size, N * linear.outputs, trained=self.all)
         rank = self.execution.lora.rank
         if rank is None or (self.execution.lora.targets == "attention" and "attention" not in linear.name):
             return y
-        if self.execution.lora.dropout and self.execution.purpose == "training":
-            x = self.dropped(part, x)
+        if self.execution.purpose == "training":
+            x = self.dropped(part, x, self.execution.lora.dropout)
         inner = product(x, rank * linear.inputs, N * rank)
         added = product(inner, rank * linear.outputs, N * linear.outputs)
         del inner
         added = tape.apply(part, added.numbers, wide, [added])  # times alpha / rank
         return tape.add(part, y, added)
 
-    def dropped(self, part: str, x: Tensor) -> Tensor:
-        if not self.dropout:
+    def dropped(self, part: str, x: Tensor, share: float | None = None) -> Tensor:
+        """With a mask, a byte a number on a GPU and as wide as ``x`` on a CPU; ``share``: None: the model's dropout."""
+        if not (self.dropout if share is None else share):
             return x
         mask = self.tape.tensor(part, x.numbers, x.wide if self.cpu else 1)
         return self.tape.apply(part, x.numbers, x.wide, [x], keeps=(mask,))
@@ -164,6 +170,7 @@ class OurGPT:
         )
 
     def torchs_kernel(self, qkv: Tensor) -> Tensor:
+        """scaled_dot_product_attention: a fused kernel keeps what goes in, what comes out, and 4 bytes for each row."""
         tape, N, B, T, H, wide = self.tape, self.N, self.B, self.T, self.attention.heads, self.wide
         Q, K = self.attention.queries, self.attention.keys
         q, k, v = tape.split(qkv, (N * Q, N * K, N * K))
@@ -193,8 +200,9 @@ class OurGPT:
         return 4.0 * shares * self.B * attention.heads * rows * columns
 
     def turned(self, x: Tensor) -> Tensor:
+        """Queries or keys normed and rotated in fp32, of which half is there twice on the way (models/rotary.py)."""
         tape, before = self.tape, x.wide
-        normed = self.norm(tape.apply("attention", x.numbers, 4, [x]), "attention")  # in fp32, and no longer a view
+        normed = self.norm(tape.apply("attention", x.numbers, 4, [x]), "attention", self.attention.head_dim)
         x = tape.apply("attention", x.numbers, 4, [normed], forward_extra=4 * x.numbers, extra=4 * x.numbers)
         del normed
         return tape.cast(x, before)
