@@ -2,6 +2,7 @@
 
     python benchmarks/memory_accuracy_transformers.py            # results/memory-accuracy-transformers-cpu.json
     python benchmarks/memory_accuracy_transformers.py --only t5  # rows whose name begins so, printed alone
+    python benchmarks/memory_accuracy_transformers.py --write    # the table of docs/memory_plan.md from the results
 
 Every row runs a step as the Trainer does (forward, loss, backward for each micro-batch, clipped gradients, update), and
 then once more under torch's profiler, which reports each allocation and release. Measured is what lies in weights and
@@ -33,7 +34,10 @@ from ganeum.plan import memory
 from ganeum.plan.architecture import from_config_json
 from ganeum.plan.execution import Execution
 
-RESULTS = Path(__file__).parent / "results" / "memory-accuracy-transformers-cpu.json"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "memory-accuracy-transformers-cpu.json"
+PAGE = ROOT / "docs" / "memory_plan.md"
+MARK, END = f"<!-- table: {RESULTS.name} -->", "<!-- end -->"
 MIB = 2**20
 
 
@@ -275,10 +279,31 @@ def compared(name: str) -> dict[str, Any]:
     return found
 
 
+def table() -> str:
+    """The results as the page shows them."""
+    found = json.loads(RESULTS.read_text())
+    lines = ["| | predicted, MiB | measured, MiB | off | fullest |", "|---|--:|--:|--:|---|"]
+    for row in found["rows"]:
+        figures = f"{row['predicted_mib']:.2f} | {row['measured_mib']:.2f} | {row['off']:+.2%}"
+        lines.append(f"| {row['row']} | {figures} | {row['at']} |")
+    where = found["machine"]
+    versions = f"torch {where['torch']}, transformers {where['transformers']}, {where['date']}"
+    return f"{where['device']}, {versions}.\n\n" + "\n".join(lines)
+
+
+def write() -> None:
+    """Puts the table into the page."""
+    before, rest = PAGE.read_text().split(MARK)
+    PAGE.write_text(f"{before}{MARK}\n\n{table()}\n\n{END}{rest.split(END, 1)[1]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows whose name begins so; nothing is written then")
+    parser.add_argument("--write", action="store_true", help="the table of docs/memory_plan.md from the results")
     given = parser.parse_args()
+    if given.write:
+        return write()
     transformers.logging.set_verbosity_error()
     print(f"{'':45}  predicted   measured      off  fullest")
     rows = []

@@ -113,7 +113,7 @@ def real(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
 @pytest.mark.parametrize("weights", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "sgd"])
 def test_state_is_what_the_optimizer_of_the_trainer_holds(name: str, weights: str) -> None:
-    """Bytes of a small T5's state after an update, but for the rows and columns of its two small tables of positions."""
+    """Bytes of a small T5's state after an update, but for those of its two small tables of positions."""
     config = transformers.T5Config(d_model=64, d_kv=16, num_heads=4, d_ff=128, num_layers=2, vocab_size=500)
     dtype = torch.float32 if weights == "fp32" else torch.bfloat16
     parameters = list(transformers.T5ForConditionalGeneration(config).to(dtype).parameters())

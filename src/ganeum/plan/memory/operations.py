@@ -331,6 +331,8 @@ class Operations:
         sums = self.graph.tensor(self.graph.part, shape.batch * shape.heads * shape.rows, 4.0)
         inputs = (q, k, v) if bias is None else (q, k, v, bias)
         temporary = shape.scores * q.wide if bias is not None and bias.gradient else 0.0
+        if not self.cpu and q.wide < 4:
+            temporary += 4.0 * q.numbers  # the queries' gradient is summed in fp32
         return self.graph.operation(
             inputs, q.numbers, q.wide, saved=(*inputs, sums), keeps_output=True, temporary=temporary
         )
