@@ -261,3 +261,9 @@ def test_a_batch_beyond_what_a_step_can_learn_from() -> None:
     assert warning.figure.endswith("88% of the tokens teach nothing new")
     assert warning.try_ == "train.batch_size=1117 with more steps"
     assert silent(learning.batch, SANE, tokens=PLENTY)
+
+
+def test_every_look_is_on_its_page() -> None:
+    """docs/critique.md has a row for each, by its name."""
+    page = (ROOT / "docs" / "critique.md").read_text(encoding="utf-8")
+    assert [look.__name__ for look in critique.LOOKS if f"`{look.__name__}`" not in page] == []
