@@ -121,6 +121,16 @@ def test_what_is_akin_has_wider_bounds() -> None:
         assert (step.low, step.high) == pytest.approx((0.6 * step.step_s, 1.6 * step.step_s))
 
 
+def test_a_disturbed_calibration_is_told() -> None:
+    """Where the rates do not explain their own measurements, bounds are wider and the source says what to type."""
+    groups = [load.group for load in loads.of(SMALL, run())]
+    rates.remember("a CPU", 1, Rates("2026-11-21", {group: {"calls": 1e-5} for group in groups}, 0.43))
+    step = time.of(SMALL, run(), CPU)
+    assert step is not None
+    assert step.source == "calibrated on this machine 2026-11-21, beside other work: ganeum gpus --measure again"
+    assert (step.low, step.high) == pytest.approx((0.6 * step.step_s, 1.6 * step.step_s))
+
+
 def test_an_uncalibrated_cpu_has_a_rough_guess() -> None:
     """From its peak: bounds a factor of five apart, and what to type; without a peak there is none."""
     step = time.of(SMALL, run(), CPU)

@@ -87,7 +87,7 @@ def test_every_run_of_ours_is_covered(small: Device) -> None:
                     )
                     step = time.of(ours.architecture(model, 100), execution, small)
                     assert step is not None
-                    assert step.source == f"calibrated on this machine {found.date}", (style, way)
+                    assert step.source.startswith(f"calibrated on this machine {found.date}"), (style, way)
                     assert step.step_s > 0
 
 
@@ -141,4 +141,4 @@ def test_a_gpu_is_calibrated_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     execution = Execution(micro_batch_size=4, precision=device.fast_precision, loss_chunk=2048)
     step = time.of(ours.architecture(model, 50_257), execution, device)
     assert step is not None
-    assert step.source == f"calibrated on this machine {found.date}"
+    assert step.source.startswith(f"calibrated on this machine {found.date}")

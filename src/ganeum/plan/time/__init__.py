@@ -14,6 +14,7 @@ CATALOGUE = "catalogue, not measured"
 PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
 # What is expected lies between these shares of the estimate. docs/time.md holds them against measurements.
 MARGIN = {"calibrated": (0.83, 1.2), "akin": (0.6, 1.6), "catalogue": (0.75, 1.35)}
+BUSY = 0.15  # a calibration's misfit, which is 0.04 to 0.07 where nothing disturbed it
 USUAL_SHARE, BEST_SHARE, WORST_SHARE = 0.4, 0.75, 0.15  # of a CPU's peak, in a whole step
 
 
@@ -53,8 +54,11 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
     if calibration is not None:
         parts = measured.seconds(loads.of(architecture, execution), calibration)
         if parts is not None:
-            margin = MARGIN["calibrated" if _as_measured(architecture, execution) else "akin"]
-            return _step_time(execution, parts, margin, f"calibrated on this machine {calibration.date}")
+            busy = calibration.misfit > BUSY
+            margin = MARGIN["akin" if busy or not _as_measured(architecture, execution) else "calibrated"]
+            said = f"calibrated on this machine {calibration.date}"
+            said += ", beside other work: ganeum gpus --measure again" if busy else ""
+            return _step_time(execution, parts, margin, said)
     if device.kind != "cpu":
         parts = roofline.seconds(work.of(architecture, execution), execution, device)
         if parts is None:
