@@ -92,9 +92,11 @@ class Ends(Operations):
 
     def outcome(self, logits: Tensor, *, in_fp32: bool) -> Tensor:
         """The logits themselves in inference; else their cross-entropy, which keeps the logarithms of all
-        probabilities. ``in_fp32``: whatever the logits are in; autocast takes it so in any case."""
+        probabilities. ``in_fp32``: whatever the logits are in. autocast takes all of it so on a CPU; on CUDA it leaves
+        the logarithms in half precision and takes only the sum over the targets in fp32 (autocast_mode.h)."""
         if self.execution.purpose in ("inference", "generation"):
             return logits
-        wide = self.cast(logits, 4.0) if in_fp32 or self.autocast else logits
+        wide = self.cast(logits, 4.0) if in_fp32 or (self.autocast and self.cpu) else logits
         logs = self.graph.operation((wide,), wide.numbers, wide.wide, keeps_output=True)
-        return self.graph.operation((logs,), 1, logs.wide, saved=(logs,))
+        picked = self.cast(logs, 4.0) if self.autocast else logs
+        return self.graph.operation((picked,), 1, picked.wide, saved=(picked,))
