@@ -128,3 +128,11 @@ def test_inference_needs_no_more_than_evaluation() -> None:
     """The same without the optimizer's state and without a loss over all logits."""
     how = {"micro_batch_size": 4, "length": 512, "kind": "cuda", "precision": "bf16"}
     assert gib("gpt2", purpose="inference", **how) < gib("gpt2", purpose="evaluation", **how)
+
+
+def test_zero_2_keeps_its_share_of_every_layers_gradient() -> None:
+    """GPT-2's 124,439,808 gradients in two bytes, of which one of two devices keeps half when the update begins."""
+    how = Execution(length=8, precision="fp16", zero_stage=2, devices=2)
+    parts, at = transformers.fullest(find("gpt2"), how)
+    assert at == "update"
+    assert parts["gradients"] == pytest.approx(124_439_808 * 2 / 2)

@@ -68,9 +68,7 @@ class Learnt(Gradient):
         self.uses -= 1
         if not self.uses:
             if self.tensor and self.stays < 1:
-                self.kept = self.kept or Tensor(
-                    self.tensor.ledger, "gradients", self.numbers * self.stays, self.wide, 1
-                )
+                self.kept = self.kept or Tensor(self.tensor.ledger, "gradients", self.tensor.size * self.stays, 1.0, 1)
                 self.tensor = None
             self.kept, self.tensor = self.kept or self.tensor, None
 

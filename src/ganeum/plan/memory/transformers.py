@@ -42,10 +42,3 @@ def _staying(execution: Execution) -> float:
     if execution.zero_stage and execution.offload != "none":
         return 0.0
     return 1 / execution.devices if execution.zero_stage >= 2 else 1.0
-
-
-def _share(execution: Execution) -> float:
-    """Of the gradients that a device keeps: none of those that ZeRO gives to the CPU, its part from stage 2 on."""
-    if execution.zero_stage and execution.offload != "none":
-        return 0.0
-    return 1 / execution.devices if execution.zero_stage >= 2 else 1.0
