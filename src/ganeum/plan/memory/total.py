@@ -20,8 +20,9 @@ UNUSABLE: dict[Kind, float] = {"cpu": 0.20, "cuda": 0.10, "mps": 0.20}
 FRAMEWORK, PEFT, TORCHAO = 190.0 * 2**20, 130.0 * 2**20, 60.0 * 2**20
 
 # cuBLAS has one workspace for the thread of the forward pass and one for that of the backward pass, in torch's own
-# allocator: CUBLAS_WORKSPACE_CONFIG=:4096:8, which a run sets (train/start.py), makes each of them 8 × 4,096 KiB.
-CUBLAS = 8 * 4096 * 1024.0
+# allocator: 2 × 4,096 and 8 × 16 KiB (:4096:2:16:8, aten/src/ATen/cuda/CublasHandlePool.cpp), and in our runs, which
+# set CUBLAS_WORKSPACE_CONFIG=:4096:8 for a fixed order of sums (train/start.py), 8 × 4,096.
+CUBLAS = {"ganeum": 8 * 4096 * 1024.0, "transformers": (2 * 4096 + 8 * 16) * 1024.0}
 
 
 def of(architecture: Architecture, execution: Execution) -> Memory:
@@ -38,7 +39,7 @@ def of(architecture: Architecture, execution: Execution) -> Memory:
         parts, at = transformers.fullest(architecture, execution)
     if execution.kind == "cuda":
         passes = 2 if execution.purpose == "training" else 1
-        parts["workspace"] = parts.get("workspace", 0.0) + passes * CUBLAS
+        parts["workspace"] = parts.get("workspace", 0.0) + passes * CUBLAS[architecture.implementation]
     expected = sum(parts.values())
     return Memory(
         parts,
