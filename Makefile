@@ -27,7 +27,7 @@ fix: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	$(BIN)/python -m ganeum.config.reference
 	$(BIN)/python -m ganeum.cli.reference
-	$(BIN)/python -m ganeum.plan.what_fits
+	$(BIN)/python -m ganeum.plan.page.what_fits
 	$(BIN)/python -m ganeum.cli.examples docs/plan.md docs/backwards.md docs/emit.md docs/gpus.md
 
 bench: $(VENV)/installed

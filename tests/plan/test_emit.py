@@ -19,8 +19,8 @@ from ganeum.errors import GaneumError
 from ganeum.hardware.device import Device
 from ganeum.plan import closed_form, emit
 from ganeum.plan.architecture import find
-from ganeum.plan.subject import Model
-from ganeum.plan.use import read
+from ganeum.plan.question.subject import Model
+from ganeum.plan.question.use import read
 from ganeum.step import schedule
 
 CARD = Device(

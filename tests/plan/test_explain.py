@@ -11,14 +11,15 @@ import pytest
 
 from ganeum.config.schema import Config, Data, Lora, Model, Train
 from ganeum.hardware.machine import look, nvidia
-from ganeum.plan import derive, flops, parameters
+from ganeum.plan import flops, parameters
 from ganeum.plan.architecture import find, from_config_json, ours
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.closed_form import plan
 from ganeum.plan.execution import Execution
-from ganeum.plan.explain import explain, named
-from ganeum.plan.named import plan as plan_of
-from ganeum.plan.use import Use
+from ganeum.plan.page import derive
+from ganeum.plan.page.explain import explain, named
+from ganeum.plan.question.named import plan as plan_of
+from ganeum.plan.question.use import Use
 
 GPU = nvidia("NVIDIA GeForce RTX 4090", 23.99, 23.5, (8, 9), 0)
 CPU = look("cpu")

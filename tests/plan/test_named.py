@@ -11,9 +11,10 @@ import pytest
 from ganeum.errors import ConfigError, Several
 from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
-from ganeum.plan import memory, named
+from ganeum.plan import memory
 from ganeum.plan.architecture import find
-from ganeum.plan.use import keys, read
+from ganeum.plan.question import named
+from ganeum.plan.question.use import keys, read
 
 CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
 

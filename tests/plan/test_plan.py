@@ -19,7 +19,7 @@ from ganeum.errors import DeviceError
 from ganeum.hardware import look
 from ganeum.hardware.device import Device
 from ganeum.plan.closed_form import plan
-from ganeum.plan.render import show
+from ganeum.plan.page.render import show
 
 TOKENS = 130_520
 ONE_BOOK = Config(
@@ -248,7 +248,7 @@ def test_the_command_needs_no_torch() -> None:
     """A plan is made without importing torch."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import ganeum.cli.plan, ganeum.plan.explain, ganeum.plan.render, ganeum.plan.corpus\n"
+        "import ganeum.cli.plan, ganeum.plan.page.explain, ganeum.plan.page.render, ganeum.plan.corpus\n"
         "from ganeum.plan.closed_form import plan; from ganeum.hardware import look; from ganeum.config import Config\n"
         "print(plan(Config(), device=look('cpu'), tokens=10_000)['method'])\n"
     )

@@ -18,9 +18,9 @@ from ganeum.cli import main
 from ganeum.cli.examples import refreshed
 from ganeum.errors import ConfigError, GaneumError
 from ganeum.hardware import catalogue
-from ganeum.plan import compare
-from ganeum.plan.compare import Prices
-from ganeum.plan.question import Answer, Question, answer, emitted
+from ganeum.plan.question import compare
+from ganeum.plan.question.ask import Answer, Question, answer, emitted
+from ganeum.plan.question.compare import Prices
 
 CONFIG = """\
 model: {n_layer: 12, n_head: 12, n_embd: 768, block_size: 1024, vocab_size: 50257}

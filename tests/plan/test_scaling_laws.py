@@ -9,7 +9,8 @@ import pytest
 
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
-from ganeum.plan import closed_form, recipe, scaling_laws
+from ganeum.plan import closed_form, scaling_laws
+from ganeum.plan.backwards import recipe
 from ganeum.plan.scaling_laws import BESIROGLU, HOFFMANN, LAWS, MUENNIGHOFF, effective, extrapolated, loss
 
 GOPHER = 5.76e23  # FLOPs: 280B parameters on 300B tokens, and Chinchilla's 70B on 1.4T

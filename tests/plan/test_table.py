@@ -8,7 +8,7 @@ import json
 
 from rich.console import Console
 
-from ganeum.plan.table import Column, Table
+from ganeum.plan.page.table import Column, Table
 
 COLUMNS = (
     Column("card", "card", left=True),

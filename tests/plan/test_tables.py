@@ -14,9 +14,11 @@ from ganeum import units
 from ganeum.cli import main
 from ganeum.errors import ConfigError
 from ganeum.hardware.card import card
-from ganeum.plan import memory, named, tables, what_fits
+from ganeum.plan import memory
 from ganeum.plan.architecture import find
-from ganeum.plan.use import read
+from ganeum.plan.page import what_fits
+from ganeum.plan.question import named, tables
+from ganeum.plan.question.use import read
 
 SHORT = ["precision=fp16", "length=256"]
 
@@ -123,7 +125,7 @@ def test_the_documents_questions_are_asked() -> None:
 
 
 def test_the_page_is_current(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """docs/what_fits.md is what `python -m ganeum.plan.what_fits` writes."""
+    """docs/what_fits.md is what `python -m ganeum.plan.page.what_fits` writes."""
     monkeypatch.setenv("GANEUM_CACHE", str(tmp_path))  # without what was measured here
     assert what_fits.PAGE.read_text(encoding="utf-8") == what_fits.page()
 

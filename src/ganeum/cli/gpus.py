@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ganeum.hardware.catalogue import Figure, Gpu
     from ganeum.hardware.here import Here, Seen
-    from ganeum.plan.table import Table
+    from ganeum.plan.page.table import Table
 
 UNITS = {  # figure → what it is, and its unit
     "sm_count": ("streaming multiprocessors", ""),
@@ -92,7 +92,7 @@ def _measure() -> None:
 
 def _table(chosen: tuple[Gpu, ...]) -> Table:
     from ganeum.hardware.card import as_device
-    from ganeum.plan.table import Column, Table
+    from ganeum.plan.page.table import Column, Table
 
     rows = []
     for gpu in chosen:

@@ -89,8 +89,8 @@ def command(
     from rich.console import Console
 
     from ganeum.config.arguments import split_arguments
-    from ganeum.plan.compare import Prices
-    from ganeum.plan.question import Question, answer, emitted
+    from ganeum.plan.question.ask import Question, answer, emitted
+    from ganeum.plan.question.compare import Prices
 
     alone, settings = split_arguments(words or [])
     asked = Question(

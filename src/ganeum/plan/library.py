@@ -11,8 +11,8 @@ from ganeum.config import Config
 from ganeum.config.given import Given, taken
 from ganeum.hardware.card import card
 from ganeum.hardware.machine import look
-from ganeum.plan import use
-from ganeum.plan.subject import Model, Run, config_file
+from ganeum.plan.question import use
+from ganeum.plan.question.subject import Model, Run, config_file
 
 
 def plan(

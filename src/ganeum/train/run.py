@@ -24,7 +24,7 @@ from ganeum.models import adapters
 from ganeum.models.kernels import mode_kept
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
 from ganeum.plan.closed_form import plan
-from ganeum.plan.render import show
+from ganeum.plan.page.render import show
 from ganeum.record import MetricsLog, RunDirectory, Status, deaths
 from ganeum.record.directory import free_name
 from ganeum.record.status import State

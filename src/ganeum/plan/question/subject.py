@@ -11,11 +11,12 @@ from ganeum.config import Config
 from ganeum.config.schema import Train
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
-from ganeum.plan import closed_form, emit, named
+from ganeum.plan import closed_form, emit
 from ganeum.plan.architecture import Architecture, ours
 from ganeum.plan.corpus import size_of
 from ganeum.plan.execution import Purpose
-from ganeum.plan.use import Use
+from ganeum.plan.question import named
+from ganeum.plan.question.use import Use
 
 LEARNING_RATES = {"adafactor": 1e-3}  # T5's (Raffel et al. 2020, arXiv 1910.10683, section 3.1.2)
 LEARNING_RATE = 5e-5  # what TrainingArguments has unless told otherwise
@@ -83,8 +84,8 @@ class Run:
         return emit.FORMS[form](self.config, plan)
 
     def explain(self, plan: Plan) -> str:
-        """:func:`ganeum.plan.explain.explain`."""
-        from ganeum.plan.explain import explain
+        """:func:`ganeum.plan.page.explain.explain`."""
+        from ganeum.plan.page.explain import explain
 
         return explain(self.config, plan)
 
@@ -136,8 +137,8 @@ class Model:
         return emit.hugging_face(config, plan, inference_batch_size=self._at_once("generation", device))
 
     def explain(self, plan: Plan) -> str:
-        """:func:`ganeum.plan.explain.named`."""
-        from ganeum.plan.explain import named
+        """:func:`ganeum.plan.page.explain.named`."""
+        from ganeum.plan.page.explain import named
 
         return named(self.architecture, self.use, plan)
 

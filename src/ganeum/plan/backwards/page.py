@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ganeum.plan.backwards_answer import Answer, Candidate
+    from ganeum.plan.backwards.answer import Answer, Candidate
 
 
 def reasons(answer: Answer) -> dict[str, str]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from ganeum import units
 from ganeum.config.schema import Config
-from ganeum.plan import derive
 from ganeum.plan.architecture import ours
 from ganeum.plan.architecture.parts import Architecture
-from ganeum.plan.derive import Line, plus
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory import state
-from ganeum.plan.use import Use
+from ganeum.plan.page import derive
+from ganeum.plan.page.derive import Line, plus
+from ganeum.plan.question.use import Use
 
 Plan = dict[str, Any]
 
@@ -41,7 +41,7 @@ def explain(config: Config, plan: Plan) -> str:
 
 
 def named(architecture: Architecture, use: Use, plan: Plan) -> str:
-    """The same of the plan of a model that is known by its name (:mod:`ganeum.plan.named`)."""
+    """The same of the plan of a model that is known by its name (:mod:`ganeum.plan.question.named`)."""
     settled = _settled(plan, "")
     again = settled.get("activation_checkpointing", use.activation_checkpointing)
     way = Execution(

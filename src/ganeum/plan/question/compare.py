@@ -18,7 +18,7 @@ from ganeum.hardware import catalogue
 from ganeum.hardware.card import as_device
 from ganeum.hardware.device import Device
 from ganeum.plan import sections
-from ganeum.plan.table import Column, Table
+from ganeum.plan.page.table import Column, Table
 
 Plan = dict[str, Any]
 Planner = Callable[[Device], Plan]

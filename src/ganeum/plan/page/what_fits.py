@@ -1,4 +1,4 @@
-"""Writes docs/what_fits.md, what people reckoned would fit beside the plan: python -m ganeum.plan.what_fits."""
+"""Writes docs/what_fits.md, what people reckoned would fit beside the plan: python -m ganeum.plan.page.what_fits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ganeum.hardware.card import card
-from ganeum.plan import tables
 from ganeum.plan.architecture import find
-from ganeum.plan.table import Column, Table
-from ganeum.plan.use import read
+from ganeum.plan.page.table import Column, Table
+from ganeum.plan.question import tables
+from ganeum.plan.question.use import read
 
-PAGE = Path(__file__).parents[3] / "docs" / "what_fits.md"
+PAGE = Path(__file__).parents[4] / "docs" / "what_fits.md"
 
 # Document 001: six code models in 16 GB, in fp16. Name here → GB that it gives, one sequence at once, more than one.
 SIX = {
@@ -121,11 +121,11 @@ def page() -> str:
     six_gpu = card(SIXTEEN_GB)
     return f"""# What fits where
 
-Two questions that people worked out by hand, answered by the plan. Written by `python -m ganeum.plan.what_fits`; a test
-holds it to what the planner says. `fits` is **yes** where even the upper bound of the memory is free on that card (for
-tensors, after driver and CUDA), **no** where the lower bound is not, else **perhaps**. GiB, expected between `low` and
-`high`, are those of one micro-batch as large as the row says, of one sequence where it says nothing; `at once` is how
-many sequences fit.
+Two questions that people worked out by hand, answered by the plan. Written by `python -m ganeum.plan.page.what_fits`; a
+test holds it to what the planner says. `fits` is **yes** where even the upper bound of the memory is free on that card
+(for tensors, after driver and CUDA), **no** where the lower bound is not, else **perhaps**. GiB, expected between `low`
+and `high`, are those of one micro-batch as large as the row says, of one sequence where it says nothing; `at once` is
+how many sequences fit.
 
 ## Six code models in 16 GB
 

@@ -17,7 +17,7 @@ from ganeum.plan import execution, fastest, flops, memory, parameters, sections
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.fastest import Choice, Found, Open
-from ganeum.plan.use import Use
+from ganeum.plan.question.use import Use
 
 LENGTH, SOURCE_LENGTH, TARGET_LENGTH = 1024, 512, 128  # tokens, where nothing is said and the model knows as many
 TOGETHER = tuple(2**power for power in range(11))  # sequences, where the batch is as large as fits

@@ -18,11 +18,12 @@ from ganeum.errors import ConfigError
 from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
 from ganeum.hardware.machine import look
-from ganeum.plan import compare, sections, use
-from ganeum.plan.compare import Plan, Prices
-from ganeum.plan.render import Page
-from ganeum.plan.subject import Model, Run, Subject, config_file
-from ganeum.plan.table import Column, Table
+from ganeum.plan import sections
+from ganeum.plan.page.render import Page
+from ganeum.plan.page.table import Column, Table
+from ganeum.plan.question import compare, use
+from ganeum.plan.question.compare import Plan, Prices
+from ganeum.plan.question.subject import Model, Run, Subject, config_file
 
 if TYPE_CHECKING:
     from ganeum.plan import backwards
@@ -215,8 +216,8 @@ def _search(asked: Question) -> backwards.Answer:
 
 def _table(asked: Question) -> Table:
     """Models on cards: a training in each of the ways that people make one fit, unless one way is said."""
-    from ganeum.plan import tables
     from ganeum.plan.architecture import find
+    from ganeum.plan.question import tables
 
     settings = [*asked.settings, *_of_a_model(asked)]
     one = use.read(settings)

@@ -37,7 +37,7 @@ def show(plan: dict[str, Any]) -> RenderableType:
 
 @dataclass(frozen=True)
 class Page:
-    """One plan in every form that a :class:`ganeum.plan.table.Table` has."""
+    """One plan in every form that a :class:`ganeum.plan.page.table.Table` has."""
 
     plan: dict[str, Any]
 

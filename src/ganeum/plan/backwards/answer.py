@@ -9,7 +9,8 @@ from typing import Any
 from ganeum import units
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
-from ganeum.plan import backwards_page, emit, scaling_laws
+from ganeum.plan import emit, scaling_laws
+from ganeum.plan.backwards import page
 from ganeum.plan.memory import Memory
 from ganeum.plan.time import StepTime
 
@@ -126,11 +127,11 @@ class Answer:
     @property
     def reasons(self) -> dict[str, str]:
         """Dotted key → why it has its value, for each that the search set."""
-        return backwards_page.reasons(self)
+        return page.reasons(self)
 
     def yaml(self) -> str:
         """A config for `ganeum train` and `ganeum plan`, with its reasons as comments."""
-        return emit.ganeum(self.best.config, reasons=self.reasons, heading=backwards_page.heading(self))
+        return emit.ganeum(self.best.config, reasons=self.reasons, heading=page.heading(self))
 
     def as_dict(self) -> dict[str, Any]:
         """For a program: the question, the config, its figures, the choices, and the two neighbours."""

@@ -8,13 +8,14 @@ from typing import Any
 
 from ganeum import units
 from ganeum.hardware.device import Device
-from ganeum.plan import fastest, memory, named, parameters, time
+from ganeum.plan import fastest, memory, parameters, time
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory import state
-from ganeum.plan.table import Column, Table
+from ganeum.plan.page.table import Column, Table
+from ganeum.plan.question import named
+from ganeum.plan.question.use import Use, read
 from ganeum.plan.time import StepTime
-from ganeum.plan.use import Use, read
 
 # How people make a training fit, as `ganeum plan` takes it. Offloading needs ZeRO, which needs no second GPU.
 WHOLE = "activation_checkpointing=whole"

@@ -17,19 +17,10 @@ from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.errors import ConfigError, DeviceError
 from ganeum.hardware.device import Device
-from ganeum.plan import (
-    backwards_page,
-    closed_form,
-    execution,
-    fastest,
-    memory,
-    parameters,
-    recipe,
-    scaling_laws,
-    time,
-)
+from ganeum.plan import closed_form, execution, fastest, memory, parameters, scaling_laws, time
 from ganeum.plan.architecture import ours
-from ganeum.plan.backwards_answer import CONTEXT, VOCABULARY, Answer, Candidate, Planned, Question
+from ganeum.plan.backwards import page, recipe
+from ganeum.plan.backwards.answer import CONTEXT, VOCABULARY, Answer, Candidate, Planned, Question
 from ganeum.plan.lengths import lengths
 
 if TYPE_CHECKING:
@@ -100,7 +91,7 @@ def search(
 
 def show(answer: Answer) -> RenderableType:
     """The answer as a page of 80 columns and more, for ``rich.console.Console.print``."""
-    return backwards_page.page(answer)
+    return page.page(answer)
 
 
 def _check(asked: Question) -> None:
@@ -285,5 +276,5 @@ def _tokens(asked: Question, n_params: int, planned: Planned) -> float:
 def _name(asked: Question) -> str:
     card = re.sub("[^a-z0-9.]+", "-", re.sub("nvidia|geforce", "", asked.device.name.lower())).strip("-.")
     if asked.hours is not None:
-        return f"{card}-{backwards_page.spoken(asked.hours).replace(' ', '')}"
+        return f"{card}-{page.spoken(asked.hours).replace(' ', '')}"
     return f"{card}-" + (units.count(asked.tokens) if asked.tokens else units.count(asked.parameters or 0)).lower()

@@ -1,0 +1,1 @@
+"""What was planned as people read it: pages, tables and derivations."""
