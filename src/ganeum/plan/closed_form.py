@@ -70,7 +70,6 @@ def plan(
     if predicted:
         evaluations_s = time_to_evaluate(settled, architecture, way, device, length, val_tokens)
     peak = device.peak(way.precision)
-    total = None if length.steps is None else work.per_step * length.steps
     hours = None if length.steps is None or pace is None else (length.steps * pace + evaluations_s) / 3600
     taken = None
     if predicted:
@@ -78,15 +77,16 @@ def plan(
     elif step_s is not None:
         taken = sections.measured_time(step_s, length.tokens_per_step, work.per_step, peak, hours, time_source)
     facts = critique.Facts(
-        config=settled,
+        architecture=architecture,
+        execution=way,
         device=device,
-        parameters=counted,
         flops=work,
-        lengths=length,
-        precision=way.precision,
-        vocab_known=config.model.vocab_size != "auto" or vocab_size is not None,
-        total_flops=total,
+        steps=length.steps,
         step_s=pace,
+        config=settled,
+        parameters=counted,
+        lengths=length,
+        vocab_known=config.model.vocab_size != "auto" or vocab_size is not None,
     )
     found: dict[str, Any] = {
         "ganeum_version": ganeum.__version__,

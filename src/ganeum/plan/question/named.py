@@ -13,7 +13,7 @@ from ganeum.config.batch import divisors
 from ganeum.config.schema import Lora
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
-from ganeum.plan import execution, fastest, flops, memory, parameters, sections
+from ganeum.plan import critique, execution, fastest, flops, memory, parameters, sections
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.fastest import Choice, Found, Open
@@ -95,7 +95,7 @@ def _planned(architecture: Architecture, use: Use, device: Device) -> dict[str, 
         "time": step
         and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours, devices=way.devices),
         "choices": choices,
-        "warnings": [] if found.way.fits else [_does_not_fit(architecture, found, device)],
+        "warnings": _warnings(architecture, found, device, steps),
     }
     return {key: sections.without_none(value) for key, value in result.items() if value is not None}
 
@@ -254,6 +254,21 @@ def _why_kernel(way: Execution) -> str:
     if way.attention == "flash":
         return "torch's scaled_dot_product_attention takes it here: no T × T square in memory"
     return "torch's scaled_dot_product_attention, where flash does not take this card, precision or bias"
+
+
+def _warnings(architecture: Architecture, found: Found, device: Device, steps: int | None) -> list[dict[str, Any]]:
+    """What to mind, the gravest first."""
+    way = found.way.execution
+    step = critique.Step(
+        architecture=architecture,
+        execution=way,
+        device=device,
+        flops=flops.of(architecture, way),
+        steps=steps,
+        step_s=found.way.time.step_s if found.way.time else None,
+    )
+    seen = [warning.as_dict() for warning in critique.of_any_model(step)]
+    return seen if found.way.fits else [_does_not_fit(architecture, found, device), *seen]
 
 
 @dataclass(frozen=True)
