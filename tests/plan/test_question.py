@@ -96,6 +96,11 @@ def test_a_slower_card_takes_longer() -> None:
     assert f"; it takes {times:.2g} times as long; " in compare.changes(large, small)
 
 
+def test_hundreds_of_times_are_written_out() -> None:
+    """A CPU of 0.1 TFLOPS beside an RTX 4090: no 1.2e+03."""
+    assert "e+" not in compare.changes(ask("RTX 4090"), ask("Slow: 24GB, bf16 0.1 TFLOPS, bandwidth 10 GB/s"))
+
+
 def test_nothing_changes_between_equal_cards() -> None:
     """Beside itself a card changes nothing, and that is what is said."""
     plan = ask("RTX 4090")
@@ -217,6 +222,7 @@ def test_a_search_without_a_config_answers_with_one(tmp_path: Path) -> None:
     assert plan["memory_gib"]["fits"]
 
 
+AVAILABLE = "--tokens-available"
 REFUSED = [
     (Question(), "no config is named", 'ganeum plan configs/demo.yaml; ganeum plan t5-base; ganeum plan --gpu "RTX'),
     (Question(words=["a.yaml", "b.yaml"]), "one config is planned at a time, but 2 are named", "ganeum plan a.yaml,"),
@@ -254,6 +260,35 @@ REFUSED = [
         Question(words=["run.yaml"], models=["gpt2"]),
         "--models and run.yaml cannot be asked together",
         "a table has its models from --models",
+    ),
+    *(
+        (question, f"{one} and {other} cannot be asked together", "why")
+        for question, one, other in (
+            (Question(hours=8, explain=True), "no config", "--explain"),
+            (Question(hours=8, section="a"), "no config", "--config-section"),
+            (Question(hours=8, may_shorten=True), "no config", "--may-shorten"),
+            (Question(hours=8, prices=Prices(per_hour=2)), "no config", "--price-per-hour"),
+            (Question(words=["run.yaml"], purpose="inference", hours=8), "--purpose inference", "--hours"),
+            (Question(words=["gpt2"], purpose="evaluation", tokens="1M"), "--purpose evaluation", "--tokens"),
+            (Question(words=["gpt2"], purpose="generation", tokens_available="1M"), "--purpose generation", AVAILABLE),
+            (
+                Question(models=["gpt2"], purpose="inference", prices=Prices(per_kwh=2)),
+                "--purpose inference",
+                "--price-per-kwh",
+            ),
+            (Question(models=["gpt2"], parameters="1M"), "--models", "--parameters"),
+            (Question(models=["gpt2"], section="a"), "--models", "--config-section"),
+            (Question(models=["gpt2"], may_shorten=True), "--models", "--may-shorten"),
+            (Question(models=["gpt2"], prices=Prices(per_hour=2)), "--models", "--price-per-hour"),
+            (Question(models=["gpt2"], tokens_available="1M"), "--models", AVAILABLE),
+            (Question(words=["gpt2"], section="a"), "gpt2", "--config-section"),
+            (Question(words=["gpt2"], tokens_available="1M"), "gpt2", AVAILABLE),
+            (Question(words=["run.yaml"], tokens="1M", tokens_available="1M"), "--tokens", AVAILABLE),
+        )
+    ),
+    *(
+        (Question(words=["run.yaml"], prices=Prices(per_kwh=price)), f"--price-per-kwh must be a number {told}", "line")
+        for price, told in ((-1, "above 0, but it is -1"), (float("nan"), "above 0, but it is nan"))
     ),
     (Question(words=["run.yaml"], hours=-1), "--hours must be a number above 0, but it is -1", "the command line"),
     (
@@ -296,6 +331,28 @@ def test_the_whole_text_of_a_refusal(capsys: pytest.CaptureFixture[str]) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "what", "more"),
+    [
+        (["--json", "--format", "csv"], "--json and --format csv cannot", "an answer is printed in one form"),
+        (["--explain", "--format", "csv"], "--explain and --format csv cannot", "a derivation is text, or Markdown"),
+        (["--explain", "--json"], "--explain and --format json cannot", "a derivation is text, or Markdown"),
+        (["--emit", "hf", "--gpus", "4090,4080"], "--emit and several --gpu cannot", "is one card's file"),
+        (["--emit", "hf", "--price-per-kwh", "1"], "--emit and --price-per-kwh cannot", "one run's file"),
+        (["--gpus", " , "], "--gpus names nothing", "the command line: --gpus ' , '"),
+        (["--gpu", ""], "no GPU is named", "none is taken for it"),
+    ],
+)
+def test_no_option_is_silently_unheard(
+    options: list[str], what: str, more: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two options that contradict each other none wins in silence, and an empty list is no list."""
+    status, out, err = typed("run.yaml", *options, capsys=capsys)
+    assert (2, "") == (status, out)
+    assert what in err
+    assert more in err
+
+
 def test_an_unknown_card_and_an_unknown_model_are_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     """A card or a model of a name like others' is never taken for one of them."""
     status, out, err = typed("run.yaml", "--gpu", "RTX 4085", capsys=capsys)
@@ -334,6 +391,18 @@ def test_where_it_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = typed("run.yaml", "--gpu", "RTX 4090", "--json", "-o", "none/plan.json", capsys=capsys)
     assert (2, "") == (status, out)
     assert err == ("ConfigError: the plan cannot be written: No such file or directory\n  where  none/plan.json\n")
+    status, out, err = typed("run.yaml", "--gpu", "RTX 4090", "--json", "-o", ".", capsys=capsys)
+    assert (2, "") == (status, out)
+    assert err == ("ConfigError: the plan cannot be written: Is a directory\n  where  .\n")
+
+
+def test_a_link_is_written_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o /dev/stdout` and other links and devices are written to, and are what they were."""
+    (tmp_path / "kept.json").touch()
+    (tmp_path / "link.json").symlink_to("kept.json")
+    typed("run.yaml", "--gpu", "RTX 4090", "-o", "link.json", capsys=capsys)
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "kept.json").read_text()) == ask("RTX 4090")
 
 
 def test_a_question_is_never_answered_with_a_traceback() -> None:

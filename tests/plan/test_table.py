@@ -61,6 +61,14 @@ def test_numbers_are_never_cut() -> None:
     assert any("1,500,000" in line for line in text)
 
 
+def test_only_the_name_in_front_is_folded() -> None:
+    """A word of another column stays one, however narrow it gets."""
+    columns = (Column("name", "name", left=True), Column("way", "way", left=True))
+    shown = lines(Table(columns, [{"name": "a name of many words", "way": "selective"}] * 2 + [{"name": "b"}]), 24)
+    assert sum("selective" in line for line in shown) == 2
+    assert max(map(len, shown)) <= 24
+
+
 def test_one_row_is_a_row() -> None:
     """With a single row nothing is taken out of the table: there is nothing to repeat."""
     assert lines(Table(COLUMNS, ROWS[:1]))[-1].split() == ["A", "|", "B", "8.0", "12,346"]

@@ -67,9 +67,9 @@ class Table:
     def _text(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> RichTable:
         """Some rows, their numbers as wide as all rows need them."""
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in columns:
-            words = [*column.title.split(), *(column.cell(row) for row in self.rows)]  # a title may wrap, a number not
-            width = None if column.left and not self.groups else max(map(len, words))
+        for index, column in enumerate(columns):
+            words = [*column.title.split(), *(column.cell(row) for row in self.rows)]  # a title may wrap, a cell not
+            width = None if index == 0 and not self.groups else max(map(len, words))  # but the name in front
             table.add_column(column.title, justify="left" if column.left else "right", width=width, overflow="fold")
         for row in rows:
             table.add_row(*(column.cell(row) for column in columns))

@@ -45,6 +45,10 @@ def _hours(value: float) -> str:
     return units.duration(value * 3600)
 
 
+def _times(factor: float) -> str:
+    return f"{factor:.2g} times" if factor < 100 else f"{factor:,.0f} times"
+
+
 def _brief(name: str) -> str:
     return re.sub(r"^(GeForce|Tesla|Quadro|NVIDIA) ", "", name)
 
@@ -185,7 +189,7 @@ def changes(first: Plan, other: Plan) -> str:
     pace, faster = one.get("tokens_per_second"), two.get("tokens_per_second")
     if pace and faster and abs(faster / pace - 1) > AS_FAST:
         times = faster / pace
-        said.append(f"{times:.2g} times as fast" if times > 1 else f"it takes {1 / times:.2g} times as long")
+        said.append(f"{_times(times)} as fast" if times > 1 else f"it takes {_times(1 / times)} as long")
         if "hours" in one and "hours" in two:
             said.append(f"{_hours(two['hours'])} instead of {_hours(one['hours'])}")
     room = other["batch"]["largest_micro_batch"], first["batch"]["largest_micro_batch"]
