@@ -101,7 +101,7 @@ def _nearest(name: str) -> str:
 def _read(path: Path, name: str) -> Architecture:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the config of {name} cannot be read: {error}", where=str(path)) from error
     if not isinstance(config, dict):
         raise ConfigError(f"the config of {name} is not an object with keys", where=str(path))

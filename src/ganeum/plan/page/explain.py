@@ -157,13 +157,17 @@ def _batch(plan: Plan) -> Iterator[Line]:
 
 
 def _memory(architecture: Architecture, way: Execution, plan: Plan) -> Iterator[Line]:
-    """State as numbers times bytes of each; what lives and dies within a step as tokens at once times bytes of each."""
+    """State as numbers times bytes of each; what lives and dies within a step as tokens at once times bytes of each;
+    workspaces, which follow neither, as bytes."""
     parts, moment = plan["memory_gib"]["by_component"], plan["memory_gib"]["at"]
     tokens = way.micro_batch_size * (way.length + way.source_length) * way.beams
     trained = state.trained(architecture, way)
     moved, wide_gradients = sum(weight.size for weight in trained), state.weight_bytes(trained[0], way)
     kept = sum(weight.size for weight in state.weights(architecture)) + (moved if way.lora.rank is not None else 0)
     for name, gib in parts.items():
+        if name in ("workspace", "update"):
+            yield Line(name, "bytes / 2³⁰", f"{gib * units.GIB:,.0f} / 2^30", f"{gib:.3f} GiB")
+            continue
         wide = {"gradients": wide_gradients, "copies": 2}.get(name)
         what, count = "tokens at once", float(tokens)
         if wide is not None:
