@@ -53,6 +53,16 @@ def test_groups_are_said_above_their_rows() -> None:
     assert ["card A", "card B"] == [line for line in text if line.startswith("card")]
 
 
+def test_a_group_of_one_row_is_no_group() -> None:
+    """Two columns that would head one row each head none; the first of them alone, where it gathers rows."""
+    rows = [{"card": card, "gib": gib, "pace": gib * len(card)} for card in ("A", "BB") for gib in (1, 2)]
+    text = lines(Table(COLUMNS, rows, groups=("card", "gib")))
+    assert ["card A", "card BB"] == [line for line in text if line.startswith("card")]
+    assert not any("GiB 1.0" in line for line in text)
+    text = lines(Table(COLUMNS, rows[::2], groups=("card",)))
+    assert not any(line.startswith("card A") for line in text)
+
+
 def test_numbers_are_never_cut() -> None:
     """However narrow the terminal, a number stands whole; names are folded instead."""
     rows = [{"card": "a card with a long name " * 4, "gib": size, "pace": 1e6 * size} for size in (1.5, 2.5)]

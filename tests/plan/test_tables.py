@@ -124,6 +124,28 @@ def test_the_documents_questions_are_asked() -> None:
     assert asked["mt5-large", "GeForce RTX 4090", "evaluation, AdamW"] == 1
 
 
+@pytest.mark.parametrize(("name", "rows"), [("six", 30), ("two", 40)])
+def test_the_documents_tables_in_every_form(
+    name: str, rows: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each table with its author's figures as Markdown, JSON, CSV and text of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = {}
+    for form in ("markdown", "json", "csv", "text"):
+        what_fits.main([name, form])
+        printed[form] = capsys.readouterr().out
+    assert (rows, rows) == (len(json.loads(printed["json"])), len(list(csv.DictReader(io.StringIO(printed["csv"])))))
+    assert printed["markdown"].strip() in what_fits.PAGE.read_text(encoding="utf-8")
+    assert "| it says, GB |" in printed["markdown"]
+    assert max(map(len, printed["text"].splitlines())) <= 80
+    words = printed["text"].split()
+    assert (words.count("checkpointing"), words.count("limited"), words.count("Adafactor")) == (
+        (6, 1, 0) if name == "six" else (0, 0, 10)  # none is folded
+    )
+    with pytest.raises(SystemExit, match=r"what_fits \[six\|two text\|markdown\|json\|csv\]"):
+        what_fits.main([name])
+
+
 def test_the_page_is_current(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """docs/what_fits.md is what `python -m ganeum.plan.page.what_fits` writes."""
     monkeypatch.setenv("GANEUM_CACHE", str(tmp_path))  # without what was measured here

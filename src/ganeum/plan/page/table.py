@@ -53,11 +53,13 @@ class Table:
         in a group of rows, above these."""
         same = [column for column in self.used() if self._one_value(column)]
         heads = [column for column in self.used() if column.key in self.groups and column not in same]
+        while heads and not self._gathered(heads):
+            heads.pop()
         shown = [column for column in self.used() if column not in (*same, *heads)]
         parts: list[RenderableType] = [Text(self.title, style="bold")] if self.title else []
         if same:
             parts.append(Text(_said(same, self.rows[0]), style="dim"))
-        for _, rows in groupby(self.rows, lambda row: [row.get(column.key) for column in heads]):
+        for _, rows in groupby(self.rows, _key(heads)):
             group = list(rows)
             if heads:
                 parts.append(Text(_said(heads, group[0]), style="bold"))
@@ -74,6 +76,10 @@ class Table:
         for row in rows:
             table.add_row(*(column.cell(row) for column in columns))
         return table
+
+    def _gathered(self, heads: Sequence[Column]) -> bool:
+        """Whether any group would have more than one row."""
+        return any(len(list(rows)) > 1 for _, rows in groupby(self.rows, _key(heads)))
 
     def _one_value(self, column: Column) -> bool:
         """Whether several rows all have it, and the same."""
@@ -102,6 +108,10 @@ class Table:
     def json(self) -> str:
         """A list of objects."""
         return json.dumps([dict(row) for row in self.rows], indent=2, ensure_ascii=False)
+
+
+def _key(columns: Sequence[Column]) -> Callable[[Mapping[str, Any]], list[Any]]:
+    return lambda row: [row.get(column.key) for column in columns]
 
 
 def _said(columns: Sequence[Column], row: Mapping[str, Any]) -> str:
