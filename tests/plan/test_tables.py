@@ -108,6 +108,19 @@ def test_every_form_holds_the_same_rows() -> None:
     assert len(order) + 2 == len(table.markdown().splitlines())
 
 
+def test_there_is_nothing_to_offload_from_without_a_gpu() -> None:
+    """On a Mac the ways that people try are those without ZeRO; one that is asked for is refused."""
+    mac = card("Apple M2 Max 64GB")
+    found = tables.grid([find("gpt2")], [mac, card("RTX 4090")], tables.levers())
+    offloading = [way for way in tables.LEVERS if "ZeRO" in way]
+    assert [row["way"] for row in found.rows] == [
+        *(way for way in tables.LEVERS if way not in offloading),
+        *tables.LEVERS,
+    ]
+    with pytest.raises(ConfigError, match="offload is optimizer, and Apple M2 Max is no GPU"):
+        tables.grid([find("gpt2")], [mac], {"": read(["zero_stage=2", "offload=optimizer"])})
+
+
 def test_what_cannot_be_is_refused() -> None:
     """A length that a model has no positions for is an error, not a row."""
     with pytest.raises(ConfigError, match="gpt2 knows positions for 1,024 tokens, and length is 4,096"):
