@@ -291,6 +291,12 @@ REFUSED = [
         "  try    one of them",
     ),
     (
+        ("gpt2", "batch_size=1000000000000000003"),
+        "ConfigError: batch_size must be at most 1,000,000,000, but it is 1e+18\n"
+        "  where  batch_size=1000000000000000003\n"
+        "  why    no network and no run has as many",
+    ),
+    (
         ("gpt2", "lenght=512"),
         "ConfigError: the plan of a model by its name has no key lenght\n"
         "  where  the command line: lenght=512\n"

@@ -297,6 +297,11 @@ REFUSED = [
         "--tokens 300M, --tokens 1.5B or --tokens 130520",
     ),
     (
+        Question(words=["run.yaml"], tokens="1e300"),
+        "--tokens must be at most 1,000,000,000,000,000,000, but it is 1e+300",
+        "the command line: --tokens 1e300",
+    ),
+    (
         Question(hours=8, gpus=["RTX 4080"], settings=["n_layer=3"]),
         "a model that is searched has no n_layer to set",
         "one of block_size=…, context=…, vocab_size=…, optimizer=…, directory=…",

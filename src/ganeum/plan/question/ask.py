@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ganeum import units
 from ganeum.config import load
+from ganeum.config.checks import beyond
 from ganeum.config.source import scalar
 from ganeum.errors import ConfigError
 from ganeum.hardware.card import card
@@ -28,6 +29,7 @@ from ganeum.plan.question.subject import Model, Run, Subject, config_file
 if TYPE_CHECKING:
     from ganeum.plan import backwards
 
+MOST = 10**18  # tokens and parameters: beyond all text
 HERE = "here"  # as a GPU's name: this machine's device
 # What a search for a model can be told besides its options → the argument of backwards.search.
 WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -264,16 +266,19 @@ def _amount(text: str | None, option: str) -> int | None:
     """``1.5B`` → 1,500,000,000.
 
     Raises:
-        ConfigError: it is no such number.
+        ConfigError: it is no such number, or larger than there is.
     """
     try:
-        return None if text is None else max(1, round(units.amount(text)))
+        number = None if text is None else max(1, round(units.amount(text)))
     except ValueError:
         raise ConfigError(
             f"{option} must be a number above 0, but it is {text!r}",
             where=f"the command line: {option} {text}",
             suggestion=f"{option} 300M, {option} 1.5B or {option} 130520",
         ) from None
+    if error := beyond(option, number, MOST, where=f"the command line: {option} {text}"):
+        raise error
+    return number
 
 
 def _priced(plan: Plan, prices: Prices) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any
 import ganeum
 from ganeum import units
 from ganeum.config.batch import divisors
+from ganeum.config.checks import beyond
 from ganeum.config.schema import Lora
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
@@ -20,6 +21,8 @@ from ganeum.plan.fastest import Choice, Found, Open
 from ganeum.plan.question.use import Use
 
 LENGTH, SOURCE_LENGTH, TARGET_LENGTH = 1024, 512, 128  # tokens, where nothing is said and the model knows as many
+LARGEST = {"length": 10**9, "source_length": 10**9, "batch_size": 10**9, "micro_batch_size": 10**9, "devices": 10**6}
+LARGEST |= {"beams": 10**6, "tokens": 10**18, "hours": 10**6}
 TOGETHER = tuple(2**power for power in range(11))  # sequences, where the batch is as large as fits
 
 
@@ -112,6 +115,9 @@ def settled(architecture: Architecture, use: Use, device: Device) -> Execution:
 
 def _check(architecture: Architecture, use: Use, device: Device) -> None:
     name = architecture.name
+    for key, most in LARGEST.items():
+        if error := beyond(key, getattr(use, key), most, where=f"{key}={getattr(use, key)}"):
+            raise error
     longest = architecture.longest
     if longest is not None and use.length != "auto" and use.length > longest:
         raise ConfigError(
