@@ -140,7 +140,7 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
         (
             "Memory",
             f"{units.gib(best.planned.needed.total)} of {answer.question.device.usable_gib:.1f} GiB usable; at most "
-            f"{units.gib(best.planned.needed.high + best.planned.needed.framework)}",
+            f"{units.gib(best.planned.needed.most)}",
         ),
         ("Loss", expected(best)),
     ]

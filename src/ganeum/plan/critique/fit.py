@@ -34,9 +34,9 @@ def impossible(config: Config, device: Device) -> Memory | None:
     ways = [change(config, {"train.activation_checkpointing": one}) for one in levels]
     least = min(
         (memory.of(ours.architecture(way.model), execution.of(way, device, 1)) for way in ways),
-        key=lambda needed: needed.low,
+        key=lambda needed: needed.least,
     )
-    return least if least.low + least.framework > device.usable_gib * units.GIB else None
+    return least if least.least > device.usable_gib * units.GIB else None
 
 
 def does_not_fit(facts: Facts) -> Iterator[Warning]:
@@ -44,14 +44,14 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
     size, device, needed = facts.execution.micro_batch_size, facts.device, facts.memory
     if needed.fits(device):
         return
-    usable, held = device.usable_gib * units.GIB, needed.framework
+    usable = device.usable_gib * units.GIB
     fitting = (
         "train.micro_batch_size=auto"
         if size > 1
         else table(that_fit(facts.config, device, by_estimate(usable))) or "a far smaller model"
     )
     figure = (
-        f"about {units.gib(needed.total)}, {units.gib(needed.low + held)} to {units.gib(needed.high + held)}, with "
+        f"about {units.gib(needed.total)}, {units.gib(needed.least)} to {units.gib(needed.most)}, with "
         f"{size} of {facts.config.train.batch_size} sequences at once ({needs(needed)}); {units.gib(usable)} are usable"
     )
     if device.kind == "cuda" and (system := spilling_system()):
@@ -64,7 +64,7 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
             lost=0.95,
         )
         return
-    sure, likely = needed.low + held > usable, needed.total > usable
+    sure, likely = needed.least > usable, needed.total > usable
     yield Warning(
         "error" if impossible(facts.config, device) else "warning" if likely else "note",
         f"it {'does' if sure else 'may'} not fit into the memory of {device.name}",

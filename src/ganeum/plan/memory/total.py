@@ -17,7 +17,9 @@ from ganeum.plan.memory.replay import Ledger, Tape
 UNUSABLE: dict[Kind, float] = {"cpu": 0.20, "cuda": 0.10, "mps": 0.20}
 
 # A process on a CPU beside all tensors: torch's optimizers and kernels once they are used, and libraries of extras.
+# Runs under RLIMIT_DATA got by with 60 % of it: libraries' code is none of a process's data.
 FRAMEWORK, PEFT, TORCHAO = 190.0 * 2**20, 130.0 * 2**20, 60.0 * 2**20
+FRAMEWORK_LEAST = 0.6
 
 # cuBLAS has one workspace for the thread of the forward pass and one for that of the backward pass, in torch's own
 # allocator: 2 × 4,096 and 8 × 16 KiB (:4096:2:16:8, aten/src/ATen/cuda/CublasHandlePool.cpp), and in our runs, which
@@ -40,13 +42,14 @@ def of(architecture: Architecture, execution: Execution) -> Memory:
     if execution.kind == "cuda":
         passes = 2 if execution.purpose == "training" else 1
         parts["workspace"] = parts.get("workspace", 0.0) + passes * CUBLAS[architecture.implementation]
-    expected = sum(parts.values())
+    expected, framework = sum(parts.values()), _framework(execution)
     return Memory(
         parts,
         at,
         low=expected - parts.get("workspace", 0.0),
         high=expected * (1 + UNUSABLE[execution.kind]),
-        framework=_framework(execution),
+        framework=framework,
+        framework_low=FRAMEWORK_LEAST * framework,
         context=CUDA_CONTEXT_GIB * units.GIB if execution.kind == "cuda" else 0.0,
     )
 
