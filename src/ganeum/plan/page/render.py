@@ -211,16 +211,11 @@ def _memory(plan: dict[str, Any]) -> Rows:
     memory, device = plan["memory_gib"], plan["device"]
     tensors, usable = memory["tensors"], device["usable_gib"]
     expected = memory.get("peak_allocated", tensors + memory.get("framework", 0.0))
-    rows: Rows = [
-        (
-            _gib(expected),
-            Text.assemble(
-                f"at the fullest moment, {memory['at']}: {memory['low']:.2f} to {memory['high']:.2f}",
-                ("" if memory["fits"] else ", which does not fit", "bold red"),
-            ),
-        ),
-        ("", _bar(expected, memory["high"], usable)),
-    ]
+    said = Text("at the fullest moment")
+    if "at" in memory:  # a run goes on with the plan that it began with, and the first ones had no bounds
+        said.append(f", {memory['at']}: {memory['low']:.2f} to {memory['high']:.2f}")
+        said.append("" if memory["fits"] else ", which does not fit", "bold red")
+    rows: Rows = [(_gib(expected), said), ("", _bar(expected, memory.get("high", expected), usable))]
     for name, part in sorted(memory["by_component"].items(), key=lambda item: -item[1]):
         if part >= 0.005:
             rows.append((_gib(part), _share(name, part / tensors)))
