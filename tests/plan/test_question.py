@@ -296,6 +296,7 @@ REFUSED = [
         "--tokens must be a number above 0, but it is 'many'",
         "--tokens 300M, --tokens 1.5B or --tokens 130520",
     ),
+    (Question(hours=1e300), "--hours must be at most 1,000,000, but it is 1e+300", "the command line"),
     (
         Question(words=["run.yaml"], tokens="1e300"),
         "--tokens must be at most 1,000,000,000,000,000,000, but it is 1e+300",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ganeum.plan import backwards
 
 MOST = 10**18  # tokens and parameters: beyond all text
+MOST_HOURS = 10**6  # a century
 HERE = "here"  # as a GPU's name: this machine's device
 # What a search for a model can be told besides its options → the argument of backwards.search.
 WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -319,6 +320,8 @@ def _check(asked: Question) -> None:
     for name, number in numbers.items():
         if number is not None and not 0 < number < float("inf"):
             raise ConfigError(f"{name} must be a number above 0, but it is {number:g}", where="the command line")
+    if error := beyond("--hours", asked.hours, MOST_HOURS, where="the command line"):
+        raise error
     by_name = bool(asked.words) and config_file(asked.words[0]) is None
     section, shorter = asked.section and "--config-section", asked.may_shorten and "--may-shorten"
     available = asked.tokens_available and "--tokens-available"
