@@ -17,7 +17,7 @@ from ganeum.config.change import change
 from ganeum.errors import RunError
 from ganeum.plan.critique import fit
 from ganeum.plan.memory import Memory
-from ganeum.train import comparison, trial
+from ganeum.train import comparison, pace, trial
 from ganeum.train.progress import Progress
 from ganeum.units import GIB
 
@@ -134,6 +134,19 @@ def test_bounds_of_a_step_are_those_of_what_goes_with_it(yaml: Path) -> None:
     assert found["val_loss"] == {"planned": 4.0, "low": 3.5, "high": 4.5, "measured": 4.2, "inside": True}
     assert found["tokens_seen"] == {"planned": 5120, "measured": 5120}
     assert "measured" not in found["peak_reserved_gib"]
+
+
+def test_measured_times_go_together(yaml: Path) -> None:
+    """256 tokens in 2 s and in 8 s: the middle line's seconds and its rate, not 5 s and the mean of both rates."""
+    lines = [{"step": step, "step_time_s": s, "tokens_per_second": 256 / s} for step, s in ((2, 2.0), (3, 8.0))]
+    found = comparison.of(settled(yaml), Progress(step=20, elapsed_s=1.0), PLANNED, lines)
+    assert found["step_s"]["measured"] * found["tokens_per_second"]["measured"] == 256
+
+
+def test_three_steps_in_a_row_are_no_bounds() -> None:
+    """Steps of 1.00 to 1.02 s leave a run between 0.84 and 1.21 s; steps of 1 to 9 s, what they were."""
+    assert pace.bounds([1.0, 1.01, 1.02]) == pytest.approx((0.8383, 1.212))
+    assert pace.bounds([1.0, 2.0, 9.0]) == (1.0, 9.0)
 
 
 def test_a_run_that_went_on_longer_has_no_loss_planned(yaml: Path) -> None:
