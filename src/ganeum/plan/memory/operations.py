@@ -191,7 +191,8 @@ class Operations:
             return y
         # peft keeps adapters in fp32: what goes into them is made wide, and the sum as narrow as the layer's again
         narrow = Linear(f"{linear.name}.A", linear.inputs, lora.rank)
-        added = self._product(x if self.autocast else self.cast(x, 4.0), f"{name}.A", narrow, adapter=True)
+        added = self.dropout(self.cast(x, 4.0), lora.dropout)  # both of it under autocast too
+        added = self._product(added, f"{name}.A", narrow, adapter=True)
         added = self._product(added, f"{name}.B", Linear(f"{linear.name}.B", lora.rank, linear.outputs), adapter=True)
         return self.cast(self.add(y, self.scale(added)), y.wide)
 
