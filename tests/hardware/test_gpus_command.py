@@ -95,9 +95,11 @@ def test_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "try    GeForce RTX 4090 or GeForce RTX 4090 D or GeForce RTX 5090 or with" in capsys.readouterr().err
 
 
-def test_the_whole_list(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every card stands in the table, and in the JSON every number with its source."""
+def test_the_whole_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every card stands in the table, 80 columns wide, and in the JSON every number with its source."""
+    monkeypatch.setenv("COLUMNS", "80")
     text = said(capsys)
+    assert max(map(len, text.splitlines())) <= 80
     for gpu in catalogue.gpus():
         assert gpu.name.split()[-1] in text
     assert "68 ±17%" in text
