@@ -15,6 +15,7 @@ from ganeum.plan import parameters
 from ganeum.plan.architecture import FAMILIES, find, from_config_json
 from ganeum.plan.architecture import known as known_models
 from ganeum.plan.architecture.known import known
+from ganeum.plan.question.subject import config_file
 
 GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
 
@@ -92,6 +93,14 @@ def test_a_name_nobody_heard_of() -> None:
         "  why    it is neither a directory with a config.json nor one of the models that are known by name\n"
         "  try    owner/name, as on the Hugging Face hub, or a directory with a config.json"
     )
+
+
+def test_a_name_too_long_for_a_file() -> None:
+    """What no file system can hold is neither a config nor a model, and no traceback."""
+    assert config_file("a" * 5_000) is None
+    with pytest.raises(ConfigError) as error:
+        find("a" * 5_000)
+    assert error.value.what == f"no model called {'a' * 40}… is known"
 
 
 def test_a_directory_without_a_config(tmp_path: Path) -> None:

@@ -67,15 +67,21 @@ def find(name: str) -> Architecture:
     12
     """
     path = Path(name).expanduser()
-    if path.is_dir() and (path / "config.json").is_file():
+    try:
+        is_directory, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # too long for a file's name
+        raise ConfigError(
+            f"no model called {name[:40]}… is known", where="the name of a model", why=error.strerror
+        ) from None
+    if is_directory and (path / "config.json").is_file():
         return _read(path / "config.json", path.resolve().name)
-    if path.is_file():
+    if is_file:
         return _read(path, path.resolve().parent.name)
     for model in known():
         if name.lower() in (model.name.lower(), model.hub.lower()):
             return replace(from_config_json(model.config, name=model.name, source=model.source), note=model.note)
     near, otherwise = _nearest(name), "owner/name, as on the Hugging Face hub, or a directory with a config.json"
-    if path.is_dir():
+    if is_directory:
         raise ConfigError(
             f"there is no config.json in {name}",
             where="the name of a model",

@@ -44,10 +44,13 @@ def config_file(word: str | PathLike[str]) -> Path | None:
     """The file of ours that a word means: YAML, or that of a run's directory; None: it is a model's name, directory or
     config.json."""
     path = Path(word)
-    if (path / "config.yaml").is_file():
-        return path / "config.yaml"
-    ours = path.suffix in (".yaml", ".yml") or (path.is_file() and path.suffix != ".json")
-    return path if ours else None
+    try:
+        if (path / "config.yaml").is_file():
+            return path / "config.yaml"
+        suffix = path.suffix.lower()
+        return path if suffix in (".yaml", ".yml") or (path.is_file() and suffix != ".json") else None
+    except OSError:  # too long for a file's name
+        return None
 
 
 @dataclass(frozen=True)
