@@ -84,8 +84,8 @@ def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace
 
 
 def bounds(measured: Sequence[float]) -> tuple[float, float]:
-    """Of the fastest and the slowest of some steps, rising, and no narrower than a calibrated estimate's: three steps in
-    a row are more alike than a run is."""
+    """Of the fastest and the slowest of some steps, in rising order, and no narrower than a calibrated estimate's:
+    three steps in a row are more alike than a run is."""
     median, (less, more) = measured[len(measured) // 2], MARGIN["calibrated"]
     return min(measured[0], less * median), max(measured[-1], more * median)
 
