@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from ganeum.config import to_yaml
+from ganeum.config.change import change
 from ganeum.config.schema import Config, Data, Model, Train
 from ganeum.errors import DeviceError
 from ganeum.hardware import look
@@ -94,6 +98,33 @@ def test_hours_are_steps_and_evaluations() -> None:
     found = plan(ONE_BOOK, device=GPU, tokens=TOKENS, step_s=1.0, evaluations_s=200.0, time_source="a guess")["time"]
     assert found["hours"] == pytest.approx(5_280 / 3600)
     assert found["source"] == "a guess"
+
+
+def test_a_plan_compiles_where_training_does() -> None:
+    """A quarter of the steps' uncompiled time against a minute: one step more than that, and the plan's is compiled;
+    `compile: false` and a CPU are not."""
+    gpu, config = GPU, changed("train", epochs=None)
+    eager = planned(config, gpu, compile=False, max_iters=1)["time"]["step_s"]
+    enough = math.floor(60 / (0.25 * eager)) + 1
+    for steps, compiled in ((enough - 1, False), (enough, True)):
+        found = planned(config, gpu, max_iters=steps)
+        assert ("train.compile" in {choice["key"] for choice in found["choices"]}) is compiled
+        assert (found["time"]["step_s"] < eager) is compiled
+        assert (found["time"]["step_s"] == eager) is not compiled
+    assert planned(config, gpu, compile=False, max_iters=enough)["time"]["step_s"] == eager
+    assert "train.compile" not in {choice["key"] for choice in planned(config, CPU, max_iters=10**9)["choices"]}
+
+
+def test_what_is_missing_here_is_missing_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card in this machine cannot compile without Triton; of a catalogue's card that says nothing."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    gpu, config = GPU, changed("train", epochs=None, max_iters=10**7)
+    assert "train.compile" in {choice["key"] for choice in planned(config, gpu)["choices"]}
+    assert "train.compile" not in {choice["key"] for choice in planned(config, replace(gpu, here=True))["choices"]}
+
+
+def planned(config: Config, device: Device, **train: object) -> dict[str, Any]:
+    return plan(change(config, {f"train.{key}": value for key, value in train.items()}), device=device, tokens=TOKENS)
 
 
 def test_memory_is_planned_as_it_will_be_measured() -> None:

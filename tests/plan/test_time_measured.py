@@ -131,6 +131,29 @@ def test_a_disturbed_calibration_is_told() -> None:
     assert (step.low, step.high) == pytest.approx((0.6 * step.step_s, 1.6 * step.step_s))
 
 
+def test_rates_of_zero_are_no_calibration() -> None:
+    """No step takes no time: what a damaged file says of these modules is not believed."""
+    zeros = {load.group: {"calls": 0.0} for load in loads.of(SMALL, run())}
+    rates.remember("a CPU", 1, Rates("2026-11-21", zeros | {"another": {"calls": 1.0}}, 0.0))
+    step = time.of(SMALL, run(), CPU)
+    assert step is not None
+    assert step.source == time.PEAK_ALONE
+
+
+def test_a_calibrated_gpu_that_compiles_keeps_its_calibration() -> None:
+    """A quarter less than what was measured, as the choice to compile expects, and says so."""
+    gpu, way = Device("a GPU", "cuda", 8, 8), run(kind="cuda")
+    rates.remember(
+        "a GPU", None, Rates("2026-11-21", {one.group: {"calls": 1e-5} for one in loads.of(SMALL, way)}, 0.0)
+    )
+    eager, compiled = time.of(SMALL, way, gpu), time.of(SMALL, replace(way, compiled=True), gpu)
+    assert eager is not None
+    assert compiled is not None
+    assert compiled.step_s == pytest.approx(0.75 * eager.step_s)
+    assert compiled.source == ("calibrated on this machine 2026-11-21, less 25% for compiling, which was not measured")
+    assert (compiled.low, compiled.high) == pytest.approx((0.6 * compiled.step_s, 1.6 * compiled.step_s))
+
+
 def test_an_uncalibrated_cpu_has_a_rough_guess() -> None:
     """From its peak: bounds a factor of five apart, and what to type; without a peak there is none."""
     step = time.of(SMALL, run(), CPU)

@@ -9,6 +9,7 @@ from ganeum.hardware.device import Device
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.time import loads, measured, roofline, work
+from ganeum.step.compile import SAVED_SHARE
 
 CATALOGUE = "catalogue, not measured"
 PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
@@ -49,14 +50,18 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
     """
     if execution.purpose == "generation":
         return None
-    eager = device.kind == "cpu" or not execution.compiled  # which saves nothing on a CPU, and was not measured
-    calibration = rates.remembered(device.name, device.kind) if eager else None
+    compiled = execution.compiled and device.kind != "cpu"  # where it saves nothing
+    calibration = rates.remembered(device.name, device.kind)
     if calibration is not None:
         parts = measured.seconds(loads.of(architecture, execution), calibration)
-        if parts is not None:
+        if parts is not None and any(parts.values()):  # a damaged file may hold nothing but zeros
             busy = calibration.misfit > BUSY
-            margin = MARGIN["akin" if busy or not _as_measured(architecture, execution) else "calibrated"]
+            as_measured = _as_measured(architecture, execution) and not compiled
+            margin = MARGIN["akin" if busy or not as_measured else "calibrated"]
             said = f"calibrated on this machine {calibration.date}"
+            if compiled:
+                parts = {part: (1 - SAVED_SHARE) * seconds for part, seconds in parts.items()}
+                said += f", less {SAVED_SHARE:.0%} for compiling, which was not measured"
             said += ", beside other work: ganeum gpus --measure again" if busy else ""
             return _step_time(execution, parts, margin, said)
     if device.kind != "cpu":
