@@ -91,7 +91,11 @@ class Question:
     @property
     def searches(self) -> bool:
         """Whether a model is to be found, rather than one that there is to be planned."""
-        return not self.words and not self.models and any((self.hours, self.tokens, self.parameters))
+        return (
+            not self.words
+            and not self.models
+            and any(one is not None for one in (self.hours, self.tokens, self.parameters))
+        )
 
     def devices(self, default: str = "auto") -> list[Device]:
         """Those that are named, or this machine's."""
