@@ -156,7 +156,7 @@ def test_six_models_in_16_gb(figure: str, model: str, how: str) -> None:
 
 
 def test_the_model_of_100m() -> None:
-    """54.7M tied, 71.1M untied, and 53 sequences of 1,024 tokens at once, to 5 %."""
+    """54.7M tied, 71.1M untied, and 53 sequences of 1,024 tokens at once and the hours of 2B tokens, to 5 %."""
     shape = {"n_layer": 12, "n_head": 8, "n_embd": 512, "vocab_size": 32_000, "block_size": 1024}
     settings = {f"model.{key}": value for key, value in shape.items()}
     config = change(load(ROOT / "configs" / "exp_v100" / "test_run.yaml"), settings)
@@ -168,6 +168,11 @@ def test_the_model_of_100m() -> None:
     found = plan(change(config, {"train.max_iters": 100}), device=card("RTX 4080"), tokens=10**9)
     at_once = found["batch"]["largest_micro_batch"]
     assert float(said('The model of "100M"', "sequences at once")) == pytest.approx(at_once, rel=0.05)
+    all_of_it = plan(
+        change(config, {"train.tokens": 2e9, "train.max_iters": None}), device=card("RTX 4080"), tokens=10**9
+    )
+    hours = float(said('The model of "100M"', "time for 2B tokens").removesuffix(" h"))
+    assert hours == pytest.approx(all_of_it["time"]["hours"], rel=0.05)
 
 
 @pytest.mark.parametrize(
