@@ -68,7 +68,7 @@ def narrow_range(step: Step) -> Iterator[Warning]:
             "warning",
             f"{step.architecture.family} is known to overflow in fp16",
             "its makers computed in bf16 alone, and activations of t5-base pass fp16's 65,504, in autocast too: "
-            "what comes out is nan (huggingface/transformers#5651, #10956; "
+            "what comes out may be nan (huggingface/transformers#5651, #10956; "
             "google-research/text-to-text-transfer-transformer#539)",
             f"{step.section}precision=bf16" if bf16 else f"{step.section}precision=fp32, or a GPU from Ampere on",
             lost=0.9,
