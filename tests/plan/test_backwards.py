@@ -17,7 +17,7 @@ from ganeum.cli.examples import refreshed
 from ganeum.config import load
 from ganeum.config.change import change
 from ganeum.config.schema import Config
-from ganeum.errors import GaneumError
+from ganeum.errors import ConfigError, GaneumError
 from ganeum.hardware.device import Device
 from ganeum.plan import backwards, closed_form, parameters, scaling_laws
 from ganeum.plan.architecture import ours
@@ -127,6 +127,28 @@ def test_little_text_makes_another_answer() -> None:
     assert few.best.config.model.dropout == 0.1
     assert without.best.config.model.dropout == 0.0
     assert few.best.loss.expected > without.best.loss.expected + 0.1
+
+
+def test_text_repeated_for_nothing_is_told() -> None:
+    """A day on a million tokens repeats them thousands of times: the config says how many tokens would do, 40 times."""
+    answer = backwards.search(card(), hours=24, tokens_available=1_000_000)
+    assert answer.reasons["train.tokens"].endswith("; but 40.0M would do: beyond 40 times each, nothing is gained")
+    assert "beyond 40 times" in answer.best.extrapolated
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [({"hours": 1e300}, "--hours is 1e+300"), ({"tokens": 10**30}, "--tokens is 1e+30")]
+)
+def test_more_than_anybody_trains_is_refused(asked: dict[str, Any], said: str) -> None:
+    """Neither an overflow nor a search without end."""
+    with pytest.raises(ConfigError) as raised:
+        backwards.search(card(), **asked)
+    assert str(raised.value) == (
+        f"ConfigError: {said}, for which no model can be searched\n"
+        "  where  ganeum plan\n"
+        f"  why    it must be above 0, and no more than {1e6 if 'hours' in asked else 1e16:g}\n"
+        "  try    --hours 8, or --tokens 2B"
+    )
 
 
 def test_two_billion_tokens() -> None:

@@ -55,9 +55,9 @@ def _why_size(answer: Answer) -> str:
 def _why_tokens(answer: Answer) -> str:
     asked, best = answer.question, answer.best
     pace = f"{spoken(best.hours)} at {best.planned.step.tokens_per_second:,.0f} tokens/s"
-    if scaling_laws.repeated_too_often(best.tokens, best.unique_tokens):
-        pace += f"; {units.count(scaling_laws.REPEATS * (best.unique_tokens or 0))} would do: beyond "
-        pace += f"{scaling_laws.REPEATS} times each, nothing is gained"
+    if best.unique_tokens and scaling_laws.repeated_too_often(best.tokens, best.unique_tokens):
+        enough, most = units.count(scaling_laws.REPEATS * best.unique_tokens), scaling_laws.REPEATS
+        return f"{pace}; but {enough} would do: beyond {most} times each, nothing is gained"
     if asked.hours is not None:
         return f"what {pace} hold; train.hours={asked.hours:.4g} instead lets the machine's own speed decide"
     return f"as asked: {pace}" if asked.tokens is not None else f"the optimum for this size: {pace}"
