@@ -42,6 +42,7 @@ QUICK = [
     "t5, checkpointing",
     "t5, Adafactor, large vocabulary",
     "t5, LoRA, bf16",
+    "t5, LoRA, adapters' dropout, bf16",
     "t5, evaluation",
     "t5 1.1",
     "mt5, checkpointing, bf16, accumulation",
