@@ -219,9 +219,9 @@ def _memory(plan: dict[str, Any]) -> Rows:
     for name, part in sorted(memory["by_component"].items(), key=lambda item: -item[1]):
         if part >= 0.005:
             rows.append((_gib(part), _share(name, part / tensors)))
-    for key, said in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
+    for key, what in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
         if memory.get(key, 0.0) >= 0.005:
-            rows.append((_gib(memory[key]), Text(said)))
+            rows.append((_gib(memory[key]), Text(what)))
     return rows
 
 
