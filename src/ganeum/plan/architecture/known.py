@@ -51,6 +51,11 @@ def known() -> tuple[Known, ...]:
     )
 
 
+def is_known(name: str) -> bool:
+    """Whether a model of that name travels with this package."""
+    return any(name.lower() in (model.name.lower(), model.hub.lower()) for model in known())
+
+
 def find(name: str) -> Architecture:
     """The parts of the model called ``name``.
 
