@@ -10,7 +10,10 @@ from criticised import BOOK, CPU, GPU, PLENTY, SANE, V100, facts, seen, silent
 
 from ganeum import units
 from ganeum.config.change import change
+from ganeum.config.schema import Config
+from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
+from ganeum.plan import closed_form
 from ganeum.plan.critique import fit, shape, speed
 
 
@@ -19,6 +22,20 @@ def test_a_slow_format() -> None:
     warning = seen(speed.slow_precision, BOOK)
     assert warning.figure == "it multiplies bf16 4 times as fast: 80 TFLOP/s instead of 20 TFLOP/s"
     assert silent(speed.slow_precision, change(BOOK, {"train.precision": "bf16"}))
+
+
+def test_what_auto_chose_is_not_advised_against() -> None:
+    """A tiny model on an RTX 4090 is faster in tf32: auto takes it, and nothing says to try auto; set, it is said."""
+    model = {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 8, "vocab_size": 65}
+
+    def told(precision: str) -> tuple[str, bool]:
+        config = Config.model_validate({"model": model, "train": {"batch_size": 8, "precision": precision}})
+        plan = closed_form.plan(config, device=card("RTX 4090"), tokens=10_000)
+        slow = any(one["what"].endswith("leaves most of this device unused") for one in plan["warnings"])
+        return plan["device"]["precision"], slow
+
+    assert told("auto") == ("tf32", False)
+    assert told("tf32") == ("tf32", True)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def plan(
         flops=work,
         steps=length.steps,
         step_s=pace,
+        precision_chosen=any(choice["key"] == "train.precision" for choice in (*choices, *made)),
         config=settled,
         parameters=counted,
         lengths=length,

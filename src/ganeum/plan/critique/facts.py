@@ -46,6 +46,7 @@ class Step:
         execution: how it is run, all of it settled.
         steps: of the whole training, where its length is known.
         step_s: seconds of one, measured or predicted, where they are known.
+        precision_chosen: whether the planner chose it, the fastest that fits: there is no better one to advise.
         section: what the names of its keys begin with.
     """
 
@@ -55,6 +56,7 @@ class Step:
     flops: Flops
     steps: int | None = None
     step_s: float | None = None
+    precision_chosen: bool = False
     section: ClassVar[str] = ""
 
     @property

@@ -52,7 +52,8 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
     )
     figure = (
         f"about {units.gib(needed.total)}, {units.gib(needed.least)} to {units.gib(needed.most)}, with "
-        f"{size} of {facts.config.train.batch_size} sequences at once ({needs(needed)}); {units.gib(usable)} are usable"
+        f"{size} of {units.things(facts.config.train.batch_size, 'sequence')} at once "
+        f"({needs(needed)}); {units.gib(usable)} are usable"
     )
     if device.kind == "cuda" and (system := spilling_system()):
         yield Warning(

@@ -18,7 +18,7 @@ def slow_precision(step: Step) -> Iterator[Warning]:
     """fp32 where the device multiplies something narrower far faster."""
     fast = step.device.fast_precision
     now, then = step.device.peak(step.precision), step.device.peak(fast)
-    if step.precision not in ("fp32", "tf32") or not now or not then or then < 1.5 * now:
+    if step.precision_chosen or step.precision not in ("fp32", "tf32") or not now or not then or then < 1.5 * now:
         return
     if fast == "fp16" and step.architecture.family in OVERFLOW:
         return
@@ -109,7 +109,8 @@ def few_tokens_at_once(step: Step) -> Iterator[Warning]:
     yield Warning(
         "warning",
         "too few tokens at once for this GPU",
-        f"{way.micro_batch_size} × {length} tokens at once do {share * ridge:,.0f} FLOP for each byte of a weight that "
+        f"{way.micro_batch_size} × {units.things(length, 'token')} at once do "
+        f"{share * ridge:,.0f} FLOP for each byte of a weight that "
         f"is read, and it could do {ridge:,.0f}: at most {share:.0%} of its rate",
         more,
         lost=1 - share,
@@ -128,8 +129,8 @@ def optimizer_traffic(step: Step) -> Iterator[Warning]:
     yield Warning(
         "note",
         "the batch is small for the model: much of each step goes into the update of the weights",
-        f"{units.duration(update_s)} of {units.duration(step.time.step_s)} for {step.batch_size * way.length:,} "
-        f"tokens: about {share:.0%} of the step",
+        f"{units.duration(update_s)} of {units.duration(step.time.step_s)} for "
+        f"{units.things(step.batch_size * way.length, 'token')}: about {share:.0%} of the step",
         f"{step.section}batch_size={2 * step.batch_size * way.devices} with half the steps",
         lost=share / 2,
     )

@@ -98,7 +98,7 @@ def _planned(architecture: Architecture, use: Use, device: Device) -> dict[str, 
         "time": step
         and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours, devices=way.devices),
         "choices": choices,
-        "warnings": _warnings(architecture, found, device, steps),
+        "warnings": _warnings(architecture, use, found, device, steps),
     }
     return {key: sections.without_none(value) for key, value in result.items() if value is not None}
 
@@ -262,7 +262,9 @@ def _why_kernel(way: Execution) -> str:
     return "torch's scaled_dot_product_attention, where flash does not take this card, precision or bias"
 
 
-def _warnings(architecture: Architecture, found: Found, device: Device, steps: int | None) -> list[dict[str, Any]]:
+def _warnings(
+    architecture: Architecture, use: Use, found: Found, device: Device, steps: int | None
+) -> list[dict[str, Any]]:
     """What to mind, the gravest first."""
     way = found.way.execution
     step = critique.Step(
@@ -272,6 +274,7 @@ def _warnings(architecture: Architecture, found: Found, device: Device, steps: i
         flops=flops.of(architecture, way),
         steps=steps,
         step_s=found.way.time.step_s if found.way.time else None,
+        precision_chosen=use.precision == "auto" and use.weights not in ("bf16", "fp16"),
     )
     seen = [warning.as_dict() for warning in critique.of_any_model(step)]
     return seen if found.way.fits else [_does_not_fit(architecture, found, device), *seen]
