@@ -17,6 +17,8 @@ FITTED_PARAMETERS = (40e6, 16e9)  # Hoffmann et al. 2022: "70 million to over 16
 REPEATS = 40  # of a token; beyond, nothing is gained: Muennighoff et al. 2023, section 1
 FITTED_TOKENS = (1e9, 500e9)  # theirs begin at 5B, and hold to 0.4 down to 1B; at 128M all three are 0.7 nats too high
 
+LIKE_THEIRS = (16_000, 130_000)  # tokens in a vocabulary: theirs have 32,000 and 50,000; others say more or less each
+
 
 @dataclass(frozen=True)
 class Law:
@@ -140,8 +142,12 @@ def tokens_for(n_params: float) -> float:
     return math.prod(law.tokens_for(n_params) for law in LAWS) ** (1 / len(LAWS))
 
 
-def extrapolated(n_params: float, tokens: float, unique_tokens: float | None = None) -> str:
+def extrapolated(
+    n_params: float, tokens: float, unique_tokens: float | None = None, vocab_size: int | None = None
+) -> str:
     """Why the laws say little about such a training, in words; empty where they were fitted."""
+    if vocab_size is not None and not LIKE_THEIRS[0] <= vocab_size <= LIKE_THEIRS[1]:
+        return f"they are of vocabularies of 32,000 and 50,000, this one has {vocab_size:,}"
     if unique_tokens is not None and repeated_too_often(tokens, unique_tokens):
         often = f"{tokens / unique_tokens:,.0f} times"
         return f"each token is seen {often}, and beyond {REPEATS} times repeating adds nothing"

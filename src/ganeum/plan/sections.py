@@ -12,8 +12,6 @@ from ganeum.plan.memory import Memory
 from ganeum.plan.parameters import Parameters
 from ganeum.plan.time import StepTime
 
-LIKE_THE_LAWS = (16_000, 130_000)  # tokens in a vocabulary: theirs have 32,000 and 50,000
-
 Part = dict[str, Any]
 
 
@@ -120,9 +118,7 @@ def loss(counted: Parameters, vocab_size: int, tokens_seen: int | None, tokens: 
     None where the length is not known, where the laws were not fitted (below a billion tokens they are far too high),
     and for a vocabulary unlike those of the laws, whose tokens say more or less.
     """
-    if not tokens_seen or not LIKE_THE_LAWS[0] <= vocab_size <= LIKE_THE_LAWS[1]:
-        return None
-    if scaling_laws.extrapolated(counted.total, tokens_seen, tokens):
+    if not tokens_seen or scaling_laws.extrapolated(counted.total, tokens_seen, tokens, vocab_size):
         return None
     expected = scaling_laws.loss(counted.total, tokens_seen, tokens)
     return {

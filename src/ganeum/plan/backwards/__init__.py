@@ -130,6 +130,8 @@ def _check(asked: Question) -> None:
 def _better(asked: Question) -> Callable[[Candidate], Any]:
     """What the best candidate has least of: of sizes as near as each other to what is wanted, the fastest is best."""
     wanted = asked.wanted
+    if wanted is None and asked.enough is not None:  # models too large for the text are all as good: the fastest of them
+        return lambda one: (round(one.loss.expected, 3), round(one.hours, 2), one.loss.expected)
     if wanted is None:
         return lambda one: one.loss.expected
     return lambda one: (
@@ -210,7 +212,8 @@ def _candidate(asked: Question, width: int, depth: int) -> Candidate | None:
         if planned is None:
             return None
     per_step = config.train.batch_size * asked.context
-    tokens = round(_tokens(asked, counted.total, planned) / per_step) * per_step
+    seen = _tokens(asked, counted.total, planned)
+    tokens = max(1, int(seen) // per_step) * per_step if seen == asked.enough else round(seen / per_step) * per_step
     rate = recipe.learning_rate(counted.non_embedding, max(tokens, 1))
     config = change(config, {"train.tokens": max(tokens, 1), "train.learning_rate": float(f"{rate:.2g}")})
     return Candidate(config, counted.total, counted.non_embedding, planned, tokens, asked.tokens_available)
@@ -285,12 +288,13 @@ def _on(asked: Question, config: Config, n_params: int) -> Planned | None:
 
 
 def _tokens(asked: Question, n_params: int, planned: Planned) -> float:
-    """The tokens that a candidate gets to see."""
-    if asked.hours is not None:
-        return max(0.0, asked.hours * 3600 - planned.evaluations_s) * planned.step.tokens_per_second
+    """The tokens that a candidate gets to see: no more than teach it anything, unless so many are asked for."""
     if asked.tokens is not None:
         return float(asked.tokens)
-    return scaling_laws.tokens_for(n_params)
+    tokens = scaling_laws.tokens_for(n_params)
+    if asked.hours is not None:
+        tokens = max(0.0, asked.hours * 3600 - planned.evaluations_s) * planned.step.tokens_per_second
+    return tokens if asked.enough is None else min(tokens, asked.enough)
 
 
 def _name(asked: Question) -> str:

@@ -58,6 +58,9 @@ def _why_tokens(answer: Answer) -> str:
     if best.unique_tokens and scaling_laws.repeated_too_often(best.tokens, best.unique_tokens):
         enough, most = units.count(scaling_laws.REPEATS * best.unique_tokens), scaling_laws.REPEATS
         return f"{pace}; but {enough} would do: beyond {most} times each, nothing is gained"
+    if asked.enough is not None and best.tokens + best.tokens_per_step > asked.enough:
+        less = f", of the {spoken(asked.hours)} that there are" if asked.hours is not None else ""
+        return f"each {scaling_laws.REPEATS} times, beyond which nothing is gained: {pace}{less}"
     if asked.hours is not None:
         return f"what {pace} hold; train.hours={asked.hours:.4g} instead lets the machine's own speed decide"
     return f"as asked: {pace}" if asked.tokens is not None else f"the optimum for this size: {pace}"
@@ -128,10 +131,13 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
             f"{model.n_layer} layers × {model.n_embd}, {model.n_head} heads, context {model.block_size:,}, "
             f"vocabulary {model.vocab_size:,}",
         ),
-        ("Tokens", f"{units.count(best.tokens)}{repeats}; {best.tokens / best.n_params:.0f} for each parameter"),
+        (
+            "Tokens",
+            f"{units.count(best.tokens)}{repeats}; {units.three(best.tokens / best.n_params)} for each parameter",
+        ),
         (
             "Batch",
-            f"{train.batch_size} sequences ({best.tokens_per_step:,} tokens) = {micro} at once × "
+            f"{units.things(train.batch_size, 'sequence')} ({best.tokens_per_step:,} tokens) = {micro} at once × "
             f"{train.batch_size // micro}; {best.steps:,} steps",
         ),
         ("Rate", f"{train.learning_rate:g}, down to {train.min_learning_rate:g}"),
