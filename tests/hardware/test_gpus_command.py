@@ -140,4 +140,15 @@ def test_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         main(["gpus", "--measure"])
     assert not end.value.code
     assert [detect().kind] == measured
-    assert "what was measured is reproduced within 7%" in capsys.readouterr().err
+    assert "what was measured is reproduced within 7%\n" in capsys.readouterr().err
+
+
+def test_measuring_beside_other_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates that hardly give what was measured are no good, and that is said."""
+    monkeypatch.setattr(calibrate, "calibrate", lambda device: Rates("2026-11-21", {}, 0.43))
+    with pytest.raises(SystemExit):
+        main(["gpus", "--measure"])
+    assert capsys.readouterr().err.endswith(
+        "what was measured is reproduced within 43%, which other work on it explains: measure again when there is none"
+        "\n\n"
+    )

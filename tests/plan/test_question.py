@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,35 @@ def test_hundreds_of_times_are_written_out() -> None:
     assert "e+" not in compare.changes(ask("RTX 4090"), ask("Slow: 24GB, bf16 0.1 TFLOPS, bandwidth 10 GB/s"))
 
 
+def test_little_energy_is_not_none() -> None:
+    """Six minutes of a card are 0.0457 kWh, and not 0.0."""
+    column = next(column for column in compare.COLUMNS if column.key == "kwh")
+    assert [column.cell({"kwh": kwh}) for kwh in (0.0457, 34.56, 12_345.6)] == ["0.0457", "34.6", "12,346"]
+
+
+def test_a_price_takes_a_length() -> None:
+    """Rent of a model whose training has no length cannot be told, and what would tell it is said."""
+    with pytest.raises(ConfigError) as caught:
+        ask("RTX 4090", words=["t5-base"], prices=Prices(per_hour=2))
+    assert str(caught.value) == (
+        "ConfigError: what it costs is not known\n"
+        "  where  ganeum plan t5-base\n"
+        "  why    nothing says how long it is trained\n"
+        "  try    --tokens 300M, or --hours 8"
+    )
+    assert ask("RTX 4090", words=["t5-base"], prices=Prices(per_hour=2), hours=3)["cost"]["rent"] == pytest.approx(
+        6, rel=0.01
+    )
+
+
+def test_one_of_a_thing_is_no_plural(tmp_path: Path) -> None:
+    """A batch of one sequence of one token."""
+    alone = ["batch_size=1", "block_size=1", "n_layer=1", "n_head=1", "n_embd=16"]
+    text = " ".join(shown(answer(Question(words=["run.yaml"], gpus=["RTX 4090"], settings=alone))).split())
+    assert "1 sequence a step = 1 at once × 1; 1 token " in text
+    assert not re.search(r"(?<![\d.,])1 (sequences|tokens)\b", text)
+
+
 def test_nothing_changes_between_equal_cards() -> None:
     """Beside itself a card changes nothing, and that is what is said."""
     plan = ask("RTX 4090")
@@ -188,6 +218,16 @@ def test_a_directory_of_a_run_is_its_config(tmp_path: Path) -> None:
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(CONFIG)
     assert ask("RTX 4090", words=[str(run)])["parameters"]["total"] == 124_337_664
+
+
+def test_the_name_of_a_run_is_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ganeum plan one` plans results/one; a well-known model keeps its name."""
+    monkeypatch.setenv("GANEUM_RESULTS", str(tmp_path / "runs"))
+    for name in ("one", "gpt2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text(CONFIG)
+    assert ask("RTX 4090", words=["one"])["parameters"]["total"] == 124_337_664
+    assert ask("RTX 4090", words=["gpt2"])["model"]["family"] == "gpt2"
 
 
 def test_a_config_can_be_planned_for_more_than_training() -> None:

@@ -46,6 +46,15 @@ def test_what_is_the_same_everywhere_is_said_once() -> None:
     assert not any("8.0" in line or "price" in line for line in rest)
 
 
+def test_a_terminal_shows_no_more_rows_than_it_should() -> None:
+    """Of 23 rows 20 are shown, and it is said where the others are; a program gets all."""
+    table = Table(COLUMNS, [{"card": f"card {row}", "pace": row} for row in range(23)], most=20)
+    text = lines(table)
+    assert ("card 19" in text[-2], text[-1]) == (True, "and 3 more (--format csv lists all)")
+    assert len(table.csv().splitlines()) == 24
+    assert "more" not in " ".join(lines(Table(COLUMNS, table.rows, most=23)))
+
+
 def test_groups_are_said_above_their_rows() -> None:
     """Columns that head a group stand above it, once."""
     rows = [{"card": card, "gib": gib, "pace": pace} for card in "AB" for gib, pace in ((1, 10), (2, 20))]

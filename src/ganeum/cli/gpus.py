@@ -80,6 +80,7 @@ def _named(names: list[str]) -> tuple[Gpu, ...]:
 
 def _measure() -> None:
     from ganeum.hardware import detect
+    from ganeum.plan.time import BUSY
     from ganeum.train.calibrate import SECONDS, calibrate
 
     device = detect()
@@ -87,7 +88,10 @@ def _measure() -> None:
         f"measuring {device.name} for about {SECONDS:.0f} s; other work on it now would make it look slow", err=True
     )
     found = calibrate(device)
-    typer.echo(f"remembered; what was measured is reproduced within {found.misfit:.0%}\n", err=True)
+    told = f"remembered; what was measured is reproduced within {found.misfit:.0%}"
+    if found.misfit > BUSY:
+        told += ", which other work on it explains: measure again when there is none"
+    typer.echo(told + "\n", err=True)
 
 
 def _table(chosen: tuple[Gpu, ...]) -> Table:

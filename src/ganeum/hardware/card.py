@@ -8,7 +8,7 @@ import re
 from ganeum.errors import DeviceError
 from ganeum.hardware import catalogue
 from ganeum.hardware.catalogue import RESERVED_MIB, Gpu
-from ganeum.hardware.device import Device
+from ganeum.hardware.device import OWNERS, Device
 from ganeum.hardware.machine import CUDA_CONTEXT_GIB, apple_share, nvidia
 
 MOST_NAMES = 6  # that an error lists
@@ -101,7 +101,7 @@ def given(text: str) -> Device:
         memory_gib=memory,
         usable_gib=max(0.0, memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB),
         peak_flops_per_second=peaks,
-        source="as it was given",
+        source=OWNERS,
         # The oldest NVIDIA that multiplies so (where nothing is told, today's): it decides precision and kernels.
         capability=(8, 0) if "bf16" in peaks or not peaks else (7, 0) if "fp16" in peaks else (6, 0),
         memory_bandwidth_gb_s=bandwidth,

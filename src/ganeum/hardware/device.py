@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["cpu", "cuda", "mps"]
+OWNERS = "as it was given"  # the source of figures that a card's owner says
 
 
 def fast_precision(capability: tuple[int, int] | None, bf16_unit: str | None) -> Literal["bf16", "fp16", "fp32"]:

@@ -173,15 +173,15 @@ def _data(plan: dict[str, Any]) -> Rows:
 
 def _batch(plan: dict[str, Any]) -> Rows:
     batch = plan["batch"]
-    tokens = f"{batch['tokens_per_step']:,} tokens"
+    sequences, tokens = "sequence" + "s" * (batch["batch_size"] != 1), units.things(batch["tokens_per_step"], "token")
     if "source_tokens_per_step" in batch:
         tokens = f"{batch['source_tokens_per_step']:,} tokens in, {batch['tokens_per_step']:,} out"
     if plan.get("purpose", "training") != "training":
-        said = f"sequences at once; {tokens}"
+        said = f"{sequences} at once; {tokens}"
     else:
         devices = f" × {batch['devices']} GPUs" if "devices" in batch else ""
         split = f"{batch['micro_batch_size']:,} at once × {batch['gradient_accumulation_steps']:,}{devices}"
-        said = f"sequences a step = {split}; {tokens}"
+        said = f"{sequences} a step = {split}; {tokens}"
     rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
     if (most := batch.get("largest_micro_batch")) and most != batch["micro_batch_size"]:
         rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
@@ -280,7 +280,9 @@ def _cost(plan: dict[str, Any]) -> Rows:
     rows: Rows = []
     if "kwh" in cost:
         money = f": {cost['energy']:,.2f}" if "energy" in cost else ""
-        rows.append((f"{cost['kwh']:,.3g} kWh", Text(f"at most, of the GPU alone ({cost['power_w']:,.0f} W){money}")))
+        rows.append(
+            (f"{units.three(cost['kwh'])} kWh", Text(f"at most, of the GPU alone ({cost['power_w']:,.0f} W){money}"))
+        )
     if "rent" in cost:
         rows.append((f"{cost['rent']:,.2f}", Text("rent for its hours")))
     return rows

@@ -37,12 +37,13 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """``rows``: mappings from the columns' keys; what is not known is not in them. ``groups``: keys of columns that are
-    said above several rows where a terminal is too narrow for all of them."""
+    said above several rows where a terminal is too narrow for all of them. ``most``: rows that a terminal shows."""
 
     columns: tuple[Column, ...]
     rows: Sequence[Mapping[str, Any]]
     title: str = ""
     groups: tuple[str, ...] = ()
+    most: int | None = None
 
     def used(self) -> tuple[Column, ...]:
         """The columns in which anything stands."""
@@ -59,11 +60,13 @@ class Table:
         parts: list[RenderableType] = [Text(self.title, style="bold")] if self.title else []
         if same:
             parts.append(Text(_said(same, self.rows[0]), style="dim"))
-        for _, rows in groupby(self.rows, _key(heads)):
+        for _, rows in groupby(self.rows[: self.most], _key(heads)):
             group = list(rows)
             if heads:
                 parts.append(Text(_said(heads, group[0]), style="bold"))
             parts.append(self._text(shown, group))
+        if self.most is not None and (more := len(self.rows) - self.most) > 0:
+            parts.append(Text(f"and {more:,} more (--format csv lists all)"))
         return Group(*parts)
 
     def _text(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> RichTable:

@@ -116,7 +116,10 @@ def answer(asked: Question) -> Answer:
     subject, default = _subject(asked)
 
     def plan(device: Device) -> Plan:
-        return _priced(subject.plan(device), asked.prices)
+        found = subject.plan(device)
+        if isinstance(subject, Model) and asked.prices != Prices() and "steps" not in found["data"]:
+            raise _no_length(asked)
+        return _priced(found, asked.prices)
 
     if asked.which_gpu:
         return compare.which(plan, asked.prices)
@@ -284,6 +287,15 @@ def _amount(text: str | None, option: str) -> int | None:
     if error := beyond(option, number, MOST, where=f"the command line: {option} {text}"):
         raise error
     return number
+
+
+def _no_length(asked: Question) -> ConfigError:
+    return ConfigError(
+        "what it costs is not known",
+        where=" ".join(["ganeum plan", *asked.words]),
+        why="nothing says how long it is trained",
+        suggestion="--tokens 300M, or --hours 8",
+    )
 
 
 def _priced(plan: Plan, prices: Prices) -> Plan:

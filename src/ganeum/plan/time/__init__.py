@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ganeum.hardware import rates
-from ganeum.hardware.device import Device
+from ganeum.hardware.device import OWNERS, Device
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.time import loads, measured, roofline, work
 from ganeum.step.compile import SAVED_SHARE
 
-CATALOGUE = "catalogue, not measured"
+CATALOGUE, OWN = "catalogue, not measured", "your figures, not measured"
 PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
 # What is expected lies between these shares of the estimate. docs/time.md holds them against measurements.
 MARGIN = {"calibrated": (0.83, 1.2), "akin": (0.6, 1.6), "catalogue": (0.75, 1.35)}
@@ -70,7 +70,8 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
             return None
         low, high = MARGIN["catalogue"]
         unsure = max(device.peak_uncertainty, device.bandwidth_uncertainty)
-        return _step_time(execution, parts, (low / (1 + unsure), high * (1 + unsure)), CATALOGUE)
+        source = OWN if device.source == OWNERS else CATALOGUE
+        return _step_time(execution, parts, (low / (1 + unsure), high * (1 + unsure)), source)
     peak = device.peak("fp32" if execution.precision == "tf32" else execution.precision)
     if not peak:
         return None
