@@ -17,6 +17,7 @@ PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibr
 MARGIN = {"calibrated": (0.83, 1.2), "akin": (0.6, 1.6), "catalogue": (0.75, 1.35)}
 BUSY = 0.15  # a calibration's misfit, which is 0.04 to 0.07 where nothing disturbed it
 USUAL_SHARE, BEST_SHARE, WORST_SHARE = 0.4, 0.75, 0.15  # of a CPU's peak, in a whole step
+OPERATOR_S = 19e-6  # to start one on a CPU, with autograd and Python: an AMD EPYC's, benchmarks/operators.py
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
     peak = device.peak("fp32" if execution.precision == "tf32" else execution.precision)
     if not peak:
         return None
-    products = {"matmul": measured.flops(loads.of(architecture, execution)) / (USUAL_SHARE * peak)}
-    return _step_time(execution, products, (USUAL_SHARE / BEST_SHARE, USUAL_SHARE / WORST_SHARE), PEAK_ALONE)
+    guess = {
+        "matmul": measured.flops(loads.of(architecture, execution)) / (USUAL_SHARE * peak),
+        "launches": work.operators(architecture, execution) * OPERATOR_S,
+    }
+    return _step_time(execution, guess, (USUAL_SHARE / BEST_SHARE, USUAL_SHARE / WORST_SHARE), PEAK_ALONE)
 
 
 def _as_measured(architecture: Architecture, execution: Execution) -> bool:
