@@ -123,12 +123,14 @@ def test_a_price_takes_a_length() -> None:
     )
 
 
-def test_one_of_a_thing_is_no_plural(tmp_path: Path) -> None:
+def test_one_of_a_thing_is_no_plural() -> None:
     """A batch of one sequence of one token."""
     alone = ["batch_size=1", "block_size=1", "n_layer=1", "n_head=1", "n_embd=16"]
-    text = " ".join(shown(answer(Question(words=["run.yaml"], gpus=["RTX 4090"], settings=alone))).split())
-    assert "1 sequence a step = 1 at once × 1; 1 token " in text
-    assert not re.search(r"(?<![\d.,])1 (sequences|tokens)\b", text)
+    one = ["batch_size=1", "length=1", "source_length=1"]
+    for word, settings in (("run.yaml", alone), ("t5-small", one), ("gpt2", one[:2])):
+        text = " ".join(shown(answer(Question(words=[word], gpus=["RTX 4090"], settings=settings))).split())
+        assert "1 sequence a step = 1 at once × 1; 1 token" in text
+        assert not re.search(r"(?<![\d.,])1 (sequences|tokens)\b", text)
 
 
 def test_nothing_changes_between_equal_cards() -> None:

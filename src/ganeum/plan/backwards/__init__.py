@@ -130,7 +130,7 @@ def _check(asked: Question) -> None:
 def _better(asked: Question) -> Callable[[Candidate], Any]:
     """What the best candidate has least of: of sizes as near as each other to what is wanted, the fastest is best."""
     wanted = asked.wanted
-    if wanted is None and asked.enough is not None:  # models too large for the text are all as good: the fastest of them
+    if wanted is None and asked.enough is not None:  # of models too large for the text the fastest
         return lambda one: (round(one.loss.expected, 3), round(one.hours, 2), one.loss.expected)
     if wanted is None:
         return lambda one: one.loss.expected

@@ -93,12 +93,10 @@ def _shape(plan: dict[str, Any]) -> str:
     model = plan["model"]
     if "style" in model:
         return f"{model['style']}, {model['n_layer']} layers × {model['n_embd']}, context {model['block_size']:,}"
-    read = f"{model['source_length']:,} tokens in, " if "source_length" in model else ""
-    out = " out" if read else " tokens"
-    return (
-        f"{plan['purpose']}, {model['family']}, {model['layers']} layers × {model['width']}, "
-        f"{read}{model['length']:,}{out}"
-    )
+    length = units.things(model["length"], "token")
+    if "source_length" in model:
+        length = f"{units.things(model['source_length'], 'token')} in, {model['length']:,} out"
+    return f"{plan['purpose']}, {model['family']}, {model['layers']} layers × {model['width']}, {length}"
 
 
 def _title(plan: dict[str, Any]) -> RenderableType:
@@ -157,7 +155,7 @@ def _data(plan: dict[str, Any]) -> Rows:
     rows: Rows = []
     if "tokens" in data:
         rows.append((units.count(data["tokens"]), Text(f"tokens in {data['directory']}: {data['tokens']:,}")))
-        rows.append((f"{data['windows']:,}", Text(f"windows, {data['stride']:,} tokens apart")))
+        rows.append((f"{data['windows']:,}", Text(f"windows, {units.things(data['stride'], 'token')} apart")))
         rows.append((f"{data['steps_per_epoch']:,}", Text("steps in an epoch")))
     elif "directory" in data:
         rows.append(("?", Text(f"tokens: {data['directory']} is not prepared")))
@@ -175,7 +173,8 @@ def _batch(plan: dict[str, Any]) -> Rows:
     batch = plan["batch"]
     sequences, tokens = "sequence" + "s" * (batch["batch_size"] != 1), units.things(batch["tokens_per_step"], "token")
     if "source_tokens_per_step" in batch:
-        tokens = f"{batch['source_tokens_per_step']:,} tokens in, {batch['tokens_per_step']:,} out"
+        read = units.things(batch["source_tokens_per_step"], "token")
+        tokens = f"{read} in, {batch['tokens_per_step']:,} out"
     if plan.get("purpose", "training") != "training":
         said = f"{sequences} at once; {tokens}"
     else:
