@@ -104,6 +104,14 @@ ROWS: dict[str, Row] = {
     "t5, checkpointing, long source": Row("t5", T5, checkpointing=True, B=2, S=512, T=32),
     "t5, checkpointing, no dropout, bf16": Row("t5", T5 | STILL, checkpointing=True, **BF16),
     "t5, checkpointing, cast to bf16": Row("t5", T5, checkpointing=True, **CAST),
+    "t5, checkpointing, one layer": Row("t5", T5 | {"num_layers": 1}, checkpointing=True, B=2, S=512, T=32),
+    "t5, checkpointing, wide MLP, one sequence": Row(
+        "t5", GATED | {"d_ff": 1_024} | STILL, checkpointing=True, B=1, S=512
+    ),
+    "t5, checkpointing, more decoder": Row(
+        "t5", T5 | {"num_layers": 1, "num_decoder_layers": 5}, checkpointing=True, S=64, T=256
+    ),
+    "t5, checkpointing, eager, bf16": Row("t5", T5, checkpointing=True, attention="eager", B=1, S=512, **BF16),
     "t5, Adafactor": Row("t5", T5, optimizer="adafactor"),
     "t5, Adafactor, large vocabulary": Row(
         "t5", T5 | {"vocab_size": 32_128}, B=1, S=16, T=8, optimizer="adafactor", **CAST

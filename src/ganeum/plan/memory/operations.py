@@ -153,6 +153,10 @@ class Graph(Tape):
         self.recorded.append(backward)
         return out
 
+    def until_the_end(self, tensor: Tensor) -> None:
+        """Holds ``tensor`` until the whole backward pass is over."""
+        self.recorded.insert(0, lambda tensor=tensor: None)  # type: ignore[misc]
+
     def _empty(self, gradient: Gradient) -> Tensor:
         part = "gradients" if isinstance(gradient, Learnt) else "workspace"
         return self.tensor(part, gradient.numbers, gradient.wide)
@@ -373,8 +377,8 @@ class Operations:
         if softmax_in:
             weights = self.cast(weights, v.wide)
         weights = self.dropout(weights, share)
-        if not self.graph.recording:  # or they are kept anyway
-            self.returned.append(weights)
+        if not self.graph.recording or (self.autocast and weights.wide > 2):  # or they are kept anyway
+            self.returned[:] = [weights]
         return self.scale(self._weighted(self.factor(weights), self.factor(v), shape, q.numbers))
 
     def _scores(self, q: Tensor, k: Tensor, shape: Shape) -> Tensor:
