@@ -45,11 +45,6 @@ class Flops:
         return self.matmul + self.attention
 
     @property
-    def matmul_per_token(self) -> int:
-        """Forward, ``2 · matmul parameters`` where there is one stream."""
-        return self._per_token(self.matmul)
-
-    @property
     def attention_per_token(self) -> int:
         """Forward, scores and their weighted sum, in all layers."""
         return self._per_token(self.attention)
