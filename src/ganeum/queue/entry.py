@@ -28,10 +28,11 @@ class Entry:
         group: a name that commands can take several entries by. after: the ids that must have finished before it.
         at: not before this time. not_before: the same, of the queue's own making, after a start that failed.
         config, overrides, section: what the user queued; what is trained is the frozen config beside the run.
-        cwd: where the user stood: paths in a config begin there. commit, code_diff_sha: of the code then. strict: held
-            where the code is another when its turn comes.
-        attempts: processes started for it. retries: those after something went wrong. halved: micro-batches halved
-            after the kernel had killed it for want of memory.
+        cwd: where the user stood: paths in a config begin there. commit, code_sha: of the code then, and of its
+            files. strict: held where the code is another when its turn comes.
+        attempts: processes started for it. retries: those after something went wrong. micro_batch_size: what the
+            queue has lowered it to after memory had killed the process. step: of the last checkpoint when the last
+            attempt ended.
         max_hours: of all attempts together. hours: what the earlier ones took. max_retries: None for the usual.
         device: where it runs or ran. pid, started, boot_id: the process that has it, `started` in ticks since the
             boot. token: of this attempt, fresh with each. wanted: `pause` or `kill` where that was asked of it.
@@ -54,11 +55,12 @@ class Entry:
     section: str | None = None
     cwd: str = ""
     commit: str | None = None
-    code_diff_sha: str | None = None
+    code_sha: str | None = None
     strict: bool = False
     attempts: int = 0
     retries: int = 0
-    halved: int = 0
+    micro_batch_size: int | None = None
+    step: int = 0
     max_hours: float | None = None
     hours: float = 0.0
     max_retries: int | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,9 @@ class Identity:
         return time.time() - self.started
 
 
-def members(token: str, session: int | None = None) -> list[psutil.Process]:
-    """Every process of the attempt called `token` that runs now, in the `session` (any where None)."""
-    return list(_members(token, session))
+def members(token: str) -> list[psutil.Process]:
+    """Every process of the attempt called `token` that runs now."""
+    return list(_members(token))
 
 
 def end(first: Identity, token: str, grace_s: float = GRACE_S) -> bool:
@@ -74,12 +74,7 @@ def end(first: Identity, token: str, grace_s: float = GRACE_S) -> bool:
     Returns:
         whether all ended by themselves.
     """
-    if first.is_alive():
-        _send(first.pid, signal.SIGTERM)
-    else:  # killed alone: what it was to hand on goes to the training itself
-        for process in members(token):
-            if "train" in _command(process):
-                _send(process.pid, signal.SIGTERM)
+    stop(first, token)
     deadline = time.monotonic() + grace_s
     while time.monotonic() < deadline:
         if not first.is_alive() and not members(token):
@@ -87,6 +82,17 @@ def end(first: Identity, token: str, grace_s: float = GRACE_S) -> bool:
         time.sleep(0.05)
     kill(first, token)
     return False
+
+
+def stop(first: Identity, token: str) -> None:
+    """Ask an attempt to end, without waiting: SIGTERM to its first process, which hands it on to the training once."""
+    if first.is_alive():
+        _send(first.pid, signal.SIGTERM)
+        return
+    for process in members(token):  # the first was killed alone: what it would hand on goes to the training itself
+        if "train" in _command(process):
+            _send(process.pid, signal.SIGTERM)
+            return  # the oldest; what it started itself is its own to end
 
 
 def kill(first: Identity, token: str) -> None:
@@ -105,20 +111,14 @@ def kill(first: Identity, token: str) -> None:
 
 def is_alive(first: Identity, token: str) -> bool:
     """Whether anything of an attempt runs: usually its first process, and a training whose parent was killed."""
-    return first.is_alive() or (first.same_boot() and bool(members(token)))
+    return first.is_alive() or bool(members(token))
 
 
-def _members(token: str, session: int | None) -> Iterator[psutil.Process]:
+def _members(token: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if session is not None and os.getsid(process.pid) != session:
-                continue
-            if _environment(process).get(TOKEN) == token and process.status() not in _DEAD:
+        with suppress(psutil.Error, OSError):  # another user's, or gone meanwhile
+            if process.environ().get(TOKEN) == token and process.status() not in _DEAD:
                 yield process
-
-
-def _environment(process: psutil.Process) -> Mapping[str, str]:
-    return process.environ()
 
 
 def _command(process: psutil.Process) -> list[str]:

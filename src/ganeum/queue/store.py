@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ganeum.errors import QueueError
-from ganeum.queue.entry import ENDED, GOING, Entry, State
+from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.process import Identity
 from ganeum.record import RunDirectory, read_json, results_dir, write_json
 
@@ -67,16 +67,9 @@ class Store:
     def __init__(
         self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time, whole: bool = False
     ) -> None:
-        self.path, self.clock = path, clock
-        fresh = not path.exists()
-        with self._explained():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=patience_s, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._prepare(whole)
-        if fresh:
-            self._take_back()
+        self.path, self.clock, self.patience_s = path, clock, patience_s
+        self._reopened = 0
+        self._open(whole)
 
     @classmethod
     def default(cls) -> Store:
@@ -105,11 +98,13 @@ class Store:
         """`entry` with its id. Raises QueueError where an entry that has not ended has its name."""
         return self.add_all([entry])[0]
 
-    def add_all(self, entries: Sequence[Entry]) -> list[Entry]:
-        """All of them or none, in one transaction."""
-        now = self.clock()
+    def add_all(self, entries: Sequence[Entry], before: Callable[[Entry], None] = lambda _: None) -> list[Entry]:
+        """All of them or none, in one transaction; `before`: called for each, its name being free, with its id."""
+        now, added = self.clock(), []
         with self._transaction():
-            added = [self._insert(replace(one, created=one.created or now, queued=now)) for one in entries]
+            for one in entries:
+                added.append(self._insert(replace(one, created=one.created or now, queued=now)))
+                before(added[-1])
         for one in added:
             self._mirror(one)
         return added
@@ -132,7 +127,7 @@ class Store:
         return [_entry(row) for row in rows]
 
     def update(
-        self, id: int, expect: Collection[State] | None = None, *, token: str | None = None, **changes: Any
+        self, id: int, expect: Collection[str] | None = None, *, token: str | None = None, **changes: Any
     ) -> Entry | None:
         """The entry with `changes`; None and no change where it is gone, in a state not in `expect`, or of another
         attempt than `token`."""
@@ -203,9 +198,13 @@ class Store:
         return [Event(*row) for row in rows]
 
     def changes(self) -> int:
-        """A number that is another whenever another process has written."""
+        """A number that is another whenever another process has written; a list made anew in its place is opened."""
         with self._explained():
-            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+            if not self.path.exists() or _file(self.path) != self._opened:
+                self._db.close()
+                self._open()
+                self._reopened += 1
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0]) + (self._reopened << 32)
 
     def managers(self) -> list[Manager]:
         """The processes that say they work on the list and are alive."""
@@ -227,6 +226,18 @@ class Store:
             self._db.execute("DELETE FROM managers WHERE pid = ? AND started = ?", (identity.pid, identity.started))
 
     # Inside
+
+    def _open(self, whole: bool = False) -> None:
+        fresh = not self.path.exists()
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=self.patience_s, isolation_level=None)
+            self._opened = _file(self.path)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._prepare(whole)
+        if fresh:
+            self._take_back()
 
     def _prepare(self, whole: bool) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -368,7 +379,7 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> QueueError:
             "the list of the queue is damaged",
             where=where,
             why=text,
-            suggestion="`ganeum queue run` puts it aside and makes it again from what stands beside the runs",
+            suggestion="`ganeum queue rebuild` puts it aside and makes it again from what stands beside the runs",
         ),
         "other": QueueError("the queue cannot be read or written", where=where, why=text),
     }[kind]
@@ -386,6 +397,12 @@ def _kind(error: sqlite3.Error | OSError) -> str:
     if type(error) is sqlite3.DatabaseError or (isinstance(error, sqlite3.Error) and any(one in text for one in said)):
         return "damaged"
     return "other"
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """Which file it is, whatever it is called."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def _mirror_path(run: RunDirectory) -> Path:

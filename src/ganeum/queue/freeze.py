@@ -1,0 +1,91 @@
+"""A run as it was queued: its config frozen beside it, with the code that was there, before anything of it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ganeum import record
+from ganeum.config.load import load_stored
+from ganeum.config.schema import Config
+from ganeum.config.write import to_yaml
+from ganeum.errors import QueueError
+from ganeum.hardware.environment import code, code_sha
+from ganeum.queue.entry import Entry
+from ganeum.queue.store import Store
+from ganeum.record import RunDirectory, write_atomic, write_json
+
+
+def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
+    """Queue these runs, all or none: each config frozen into its run's directory, `auto` where it is `auto`.
+
+    Args:
+        wanted: a config, with its name, and what else is wanted of it; name, code and directory are filled in here.
+
+    Returns:
+        the entries as the list has them.
+
+    Raises:
+        RunError: a run of that name exists with another config.
+        QueueError: it is in the queue already; or the list cannot be written.
+    """
+    for config, _ in wanted:
+        record.check(config)
+    now, sha, cwd = code(), code_sha(), str(Path.cwd())
+    git = now["git"]
+    commit = str(git["commit"]) if isinstance(git, dict) else None
+    configs = {str(config.name): config for config, _ in wanted}
+
+    def freeze(entry: Entry) -> None:
+        run = store.run(entry)
+        if not run.queued_dir.is_dir():
+            run.queued_dir.mkdir(parents=True)
+            record.flush_directory(run.path)
+            record.flush_directory(run.path.parent)
+        write_json(run.queued_dir / "code.json", now)
+        write_atomic(config_path(run), to_yaml(configs[entry.name]))
+
+    return store.add_all(
+        [
+            replace(entry, name=str(config.name), cwd=entry.cwd or cwd, commit=commit, code_sha=sha)
+            for config, entry in wanted
+        ],
+        before=freeze,
+    )
+
+
+def config_path(run: RunDirectory) -> Path:
+    return run.queued_dir / "config.yaml"
+
+
+def frozen_config(run: RunDirectory) -> Config:
+    """The config as it was queued.
+
+    Raises:
+        QueueError: it is gone, or damaged.
+    """
+    path = config_path(run)
+    if not path.is_file():
+        raise QueueError(
+            f"the config of {run.name} as it was queued is gone",
+            where=os.fspath(path),
+            suggestion="`ganeum queue remove` it and add it again",
+        )
+    return load_stored(path)
+
+
+def changed(entry: Entry) -> str | None:
+    """What is another about ganeum's code now than when the entry was queued; None where nothing is."""
+    if entry.code_sha is None or entry.code_sha == code_sha():
+        return None
+    git = code(entry.cwd or ".")["git"]
+    now = str(git["commit"]) if isinstance(git, dict) else None
+    if now != entry.commit:
+        return f"the code has changed since it was queued: {_short(entry.commit)} then, {_short(now)} now"
+    return f"uncommitted code has changed since it was queued (on {_short(now)})"
+
+
+def _short(commit: str | None) -> str:
+    return commit[:10] if commit else "no commit"
