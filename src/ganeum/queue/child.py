@@ -80,7 +80,7 @@ def _take(path: Path, id: int, token: str) -> tuple[RunDirectory, str] | None:
         try:
             with Store(path) as store:
                 mine = store.update(
-                    id, ("starting",), token=token,
+                    id, ("starting",), attempt=token,
                     state="running", pid=me.pid, started=me.started, boot_id=me.boot_id, started_at=time.time(),
                 )  # fmt: skip
                 return (store.run(mine), mine.wanted) if mine is not None else None

@@ -135,7 +135,7 @@ class Manager:
         assert entry.token is not None, "what runs has a token"
         spent = entry.hours + first.age_s() / 3600
         if not entry.wanted and entry.max_hours is not None and spent > entry.max_hours:
-            if self.store.update(entry.id, ("running",), token=entry.token, wanted="hours") is None:
+            if self.store.update(entry.id, ("running",), attempt=entry.token, wanted="hours") is None:
                 return
             self._wrote()
             self.say(f"{entry.name}: its {entry.max_hours:g} hours are over")

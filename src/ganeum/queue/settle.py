@@ -62,7 +62,7 @@ def settle(store: Store, entry: Entry) -> Entry | None:
         else:
             changes |= {"micro_batch_size": lower}
             changes["note"] += f"; once more with {lower} at once, the batch as it was{_planned(run)}"
-    settled = store.update(entry.id, ("running",), token=entry.token, ended_at=store.clock(), **GONE, **changes)
+    settled = store.update(entry.id, ("running",), attempt=entry.token, ended_at=store.clock(), **GONE, **changes)
     if settled is not None:
         store.log(outcome.what if settled.state != "failed" else "failed", settled.note, entry.id)
     return settled

@@ -127,15 +127,15 @@ class Store:
         return [_entry(row) for row in rows]
 
     def update(
-        self, id: int, expect: Collection[str] | None = None, *, token: str | None = None, **changes: Any
+        self, id: int, expect: Collection[str] | None = None, *, attempt: str | None = None, **changes: Any
     ) -> Entry | None:
         """The entry with `changes`; None and no change where it is gone, in a state not in `expect`, or of another
-        attempt than `token`."""
+        attempt than that of this token."""
         with self._transaction():
             entry = self._row(id)
             if entry is None or (expect is not None and entry.state not in expect):
                 return None
-            if token is not None and entry.token != token:
+            if attempt is not None and entry.token != attempt:
                 return None
             changed = replace(entry, **changes)
             self._write(changed, [name for name in changes if getattr(entry, name) != getattr(changed, name)])
