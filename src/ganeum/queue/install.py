@@ -35,7 +35,9 @@ def unit(
     """
     variables = os.environ if variables is None else variables
     kept = "".join(f"Environment={_quoted(f'{name}={variables[name]}')}\n" for name in KEPT if name in variables)
-    command = " ".join(map(_quoted, [python, "-m", "ganeum", "queue", "run", "--stay", *options]))
+    command = " ".join(
+        _quoted(word).replace("$", "$$") for word in [python, "-m", "ganeum", "queue", "run", "--stay", *options]
+    )
     return f"""\
 [Unit]
 Description=ganeum's experiment queue in {_plain(str(directory))}
@@ -120,6 +122,6 @@ def _plain(text: str) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word of a unit file: `%` begins a specifier there and `$` a variable; quotes and backslashes are escaped."""
+    """A word of a unit file, where `%` begins a specifier; in a command `$` begins a variable besides."""
     escaped = _plain(word).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"' if word != "".join(word.split()) or not word or set(word) & set("\"'\\;") else escaped
