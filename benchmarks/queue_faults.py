@@ -4,7 +4,7 @@
     python benchmarks/queue_faults.py --rounds 500 --real             # `ganeum train` itself: about ten
 
 Two managers work on one list. In each round something happens to them, drawn from the seed; then the world is put right
-(managers started again, room on the disk) and within a minute every entry must be there, every run finished or on its
+(managers started again, room on the disk) and within 40 seconds every entry must be there, every run finished or on its
 way, no process left that belongs to nothing; and never may two processes have trained one run at once. At the end all
 runs must finish; real ones with the same weights, bit for bit. A summary is printed, and written with -o.
 """
@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -43,7 +44,7 @@ from ganeum.record.status import boot_id
 
 TRAINER = Path(__file__).with_name("queue_trainer.py")
 MANAGERS = 2
-WITHIN_S = 60.0  # until all is well again
+WITHIN_S = 40.0  # until all is well again
 
 MANAGER = """
 import sys, threading
@@ -175,6 +176,10 @@ class World:
             return store.all()
 
     def start_managers(self) -> None:
+        if wrong := [manager.returncode for manager in self.managers if manager.poll() not in (None, -signal.SIGKILL)]:
+            self.managers = [manager for manager in self.managers if manager.poll() is None]
+            said = (self.faults / "managers.log").read_text().splitlines()[-12:]
+            raise Broken(f"a manager ended by itself ({wrong[0]}): " + "\n".join(said))
         self.managers = [manager for manager in self.managers if manager.poll() is None]
         while len(self.managers) < MANAGERS:
             trainer = [sys.executable, str(TRAINER), "real" if self.real else "stand-in", "train"]
@@ -223,6 +228,7 @@ class World:
         self.start_managers()
         deadline = time.monotonic() + WITHIN_S
         while trouble := self._troubles():
+            self.start_managers()
             if time.monotonic() > deadline:
                 raise Broken("; ".join(trouble))
             time.sleep(0.1)

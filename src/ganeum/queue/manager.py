@@ -284,7 +284,7 @@ def run(
     Raises:
         QueueError: the list is damaged, or of a newer version. One that is locked, or on a full disk, is waited for.
     """
-    stop = stop or threading.Event()
+    stop, say = stop or threading.Event(), _unbroken(say)
     manager = Manager(store, place or on_this_machine, say, on_end or (lambda entry: None), train, only, grace_s)
     trouble = ""
     _patiently(lambda: store.enrol(manager.me), stop, say)
@@ -309,6 +309,16 @@ def run(
     finally:
         with suppress(QueueError):
             store.leave(manager.me)
+
+
+def _unbroken(say: Say) -> Say:
+    """What is said may go to a file on a full disk, or to a terminal that is closed: no reason to end."""
+
+    def said(text: str) -> None:
+        with suppress(OSError):
+            say(text)
+
+    return said
 
 
 def on_this_machine() -> Place:
