@@ -70,12 +70,10 @@ def settle(store: Store, entry: Entry) -> Entry | None:
 
 def give_back(store: Store, entry: Entry, note: str, **changes: Any) -> Entry | None:
     """A claimed entry back to the queue, unless its process has taken it meanwhile."""
-    given = store.update(
-        entry.id,
-        ("starting",),
-        token=entry.token,
-        **{**GONE, "state": "queued", "device": None, "note": note, **changes},
-    )
+    back = {**GONE, "state": "queued", "device": None, "note": note, "wanted": "", **changes}
+    if entry.wanted:  # asked for before there was anything to end
+        back["state"] = {"kill": "killed", "pause": "paused"}[entry.wanted]
+    given = store.update(entry.id, ("starting",), attempt=entry.token, **back)
     if given is not None:
         store.log("given back", note, entry.id)
     return given
