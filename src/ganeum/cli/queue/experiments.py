@@ -57,14 +57,15 @@ def command(
                 wrong += 1
                 print(f"{error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
                 continue
-            heading = f"[{number}/{len(listed)}] {experiment.name}"
+            said = experiment.text
             if entry is None or entry.state == "finished":
-                print(f"{heading}: finished already", file=out)
+                said = "finished already"
             elif entry.state == "killed":
-                wrong += 1
-                print(f"{heading}: killed before; `ganeum queue retry {entry.id}` takes it back", file=out)
-            else:
-                print(f"{heading}: {experiment.text}", file=out)
+                said = f"killed before; `ganeum queue retry {entry.id}` takes it back"
+            elif entry.state == "paused":
+                said = f"paused; `ganeum queue resume {entry.id}` lets it go on"
+            print(f"[{number}/{len(listed)}] {experiment.name}: {said}", file=out)
+            if entry is not None:
                 ids.append(entry.id)
-    status = work(only=ids, notify=notify, webhook=webhook, as_json=as_json, leave=False) if ids or as_json else 0
+    status = work(only=ids, notify=notify, webhook=webhook, as_json=as_json, leave=False)
     raise typer.Exit(status or (1 if wrong else 0))

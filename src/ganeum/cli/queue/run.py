@@ -87,7 +87,15 @@ def work(
                 notifier.tell(summary.sentence(entry, far), **table.plain(entry, far))
 
             try:
-                manager.run(store, until_empty=not stay, only=only, stop=stop.event, say=say, on_end=told)
+                manager.run(
+                    store,
+                    until_empty=not stay,
+                    only=only,
+                    stop=stop.event,
+                    say=say,
+                    on_end=told,
+                    train=manager.TRAIN,
+                )
                 if stop.number is not None and not leave:
                     _interrupt(store, only, say)
             finally:

@@ -1,9 +1,10 @@
-"""`ganeum queue`: a list of experiments, run one after the other by processes that may fail, die or be interrupted."""
+"""`ganeum queue LIST`: a list of experiments, run by processes that may fail, die or be interrupted."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,16 +14,23 @@ from pathlib import Path
 import pytest
 
 from ganeum.cli import main
-from ganeum.queue import sequential
+from ganeum.queue import manager
+from ganeum.queue.enqueue import Wish, enqueue
+from ganeum.queue.entry import Entry
 from ganeum.queue.experiments import read_list
-from ganeum.record import Status, find
+from ganeum.queue.placement import Placed, Wait
+from ganeum.queue.store import Store
+from ganeum.record import find
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
+# One at a time, so that what is printed has one order.
 QUEUE = f"""
 import sys
 from ganeum.cli import main
-from ganeum.queue import sequential
-sequential.TRAIN = (sys.executable, {str(STAND_IN)!r})
+from ganeum.queue import manager
+from ganeum.queue.placement import Placed, Wait
+manager.TRAIN = (sys.executable, {str(STAND_IN)!r})
+manager.on_this_machine = lambda: lambda entry, running: Wait("busy") if running else Placed("cpu")
 main(["queue", *sys.argv[1:]])
 """
 
@@ -31,7 +39,9 @@ main(["queue", *sys.argv[1:]])
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GANEUM_RESULTS", "results")
-    monkeypatch.setattr(sequential, "TRAIN", (sys.executable, str(STAND_IN)))
+    monkeypatch.setattr(manager, "TRAIN", (sys.executable, str(STAND_IN)))
+    one_at_a_time = lambda entry, running: Wait("busy") if running else Placed("cpu")  # noqa: E731
+    monkeypatch.setattr(manager, "on_this_machine", lambda: one_at_a_time)
     return tmp_path
 
 
@@ -53,6 +63,11 @@ def started() -> list[str]:
     return Path("started").read_text().split() if Path("started").exists() else []
 
 
+def lines(text: str) -> list[str]:
+    """What was printed, without blanks at the ends, and without how long it took."""
+    return [re.sub(r"^In [^:]*: ", "In …: ", line.rstrip()) for line in text.splitlines()]
+
+
 def test_all_are_run_in_order_and_shown_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     """Each experiment once, in the list's order; a table of what became of each; exit status 0."""
     experiments(one="good", two="good")
@@ -60,52 +75,89 @@ def test_all_are_run_in_order_and_shown_at_the_end(capfd: pytest.CaptureFixture[
     assert ["one", "two"] == started()
     out, err = capfd.readouterr()
     assert "" == err
-    assert [line.rstrip() for line in out.splitlines()] == [
+    assert lines(out) == [
         "[1/2] one: one.yaml",
         "[2/2] two: two.yaml",
+        "one: started on cpu",
+        "one: finished",
+        "two: started on cpu",
+        "two: finished",
         "",
-        "experiment  state     step    loss  val loss        time",
-        "one         finished    10  1.2500    1.5000  1 min 30 s",
-        "two         finished    10  1.2500    1.5000  1 min 30 s",
+        "id  run  state     step    loss  val loss        time",
+        " 1  one  finished    10  1.2500    1.5000  1 min 30 s",
+        " 2  two  finished    10  1.2500    1.5000  1 min 30 s",
+        "",
+        "In …: 2 finished",
     ]
 
 
 def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[str]) -> None:
-    """A bad config is told at the start; a failure, a refusal and a killed process are shown; the rest is run."""
-    experiments(bad="good", failing="failing", missing="missing", dying="dying", fine="good")
+    """A bad config is told at the start; a failure and a refusal are shown with their errors; the rest is run."""
+    experiments(bad="good", failing="failing", missing="missing", fine="good")
     Path("bad.yaml").write_text("train:\n  max_itres: 3\n")
     assert 1 == queue()
-    assert ["failing", "missing", "dying", "fine"] == started()
+    assert ["failing", "missing", "fine"] == started()
     out, err = capfd.readouterr()
     assert err == (
         "ConfigError: there is no key train.max_itres\n"
         "  where  bad.yaml, line 2\n"
         "  try    train.max_iters\n"
         "  in     experiment_list.conf, line 1\n\n"
-        "DataError: there is no data\n"
     )
-    table = out[out.index("experiment ") :]
-    assert [line.rstrip() for line in table.splitlines()] == [
-        "experiment  state     step    loss  val loss        time",
-        "bad.yaml    failed                                        line 1 is wrong: see above",
-        "failing     failed      10  1.2500    1.5000  1 min 30 s  RunError: the loss is NaN",
-        "missing     failed                                        exit status 2: see above",
-        "dying       died        10  1.2500    1.5000  1 min 30 s  its process was killed (SIGKILL)",
-        "fine        finished    10  1.2500    1.5000  1 min 30 s",
+    assert lines(out) == [
+        "[2/4] failing: failing.yaml",
+        "[3/4] missing: missing.yaml",
+        "[4/4] fine: fine.yaml",
+        "failing: started on cpu",
+        "failing: failed, RunError: the loss is NaN",
+        "missing: started on cpu",
+        "missing: failed, DataError: there is no data",
+        "fine: started on cpu",
+        "fine: finished",
+        "",
+        "failing:",
+        "    RunError: the loss is NaN",
+        "      where  step 2",
+        "",
+        "missing:",
+        "    DataError: there is no data",
+        "",
+        "id  run      state     step    loss  val loss        time  note",
+        " 1  failing  failed      10  1.2500    1.5000  1 min 30 s  RunError: the loss is NaN",
+        " 2  missing  failed                                        DataError: there is no data",
+        " 3  fine     finished    10  1.2500    1.5000  1 min 30 s",
+        "",
+        "In …: 1 finished, 2 failed",
     ]
 
 
 def test_started_again_it_goes_on_where_it_was(capfd: pytest.CaptureFixture[str]) -> None:
-    """What is finished is skipped, the rest is started again, and a raised length is not finished any more."""
+    """What is finished is skipped, what failed is tried again, and a raised length is not finished any more."""
     experiments(one="good", two="failing", three="good")
     assert 1 == queue()
-    Path("two.yaml").write_text("data: {directory: failing}\ntrain: {max_iters: 10}\n")
     Path("experiment_list.conf").write_text("one.yaml\ntwo.yaml\nthree.yaml max_iters=20\n")
     Path("started").unlink()
+    capfd.readouterr()
     assert 1 == queue()
     assert ["two", "three"] == started()
-    assert "[1/3] one: finished already" in capfd.readouterr().out
+    out = lines(capfd.readouterr().out)
+    assert [
+        "[1/3] one: finished already",
+        "[2/3] two: two.yaml",
+        "[3/3] three: three.yaml max_iters=20",
+    ] == out[:3]
+    assert "In …: 2 finished, 1 failed" == out[-1]
     assert 20 == find("three").status().step  # type: ignore[union-attr]
+
+
+def test_an_edited_config_counts_until_its_run_begins() -> None:
+    """A line that waits is read anew at each start of the list: nothing of its run is there yet."""
+    experiments(one="slow")
+    with Store.default() as store:
+        enqueue(store, [Wish("one.yaml")], Entry(name=""))
+    Path("one.yaml").write_text("data: {directory: good}\ntrain: {max_iters: 15}\n")
+    assert 0 == queue()
+    assert 15 == find("one").status().step  # type: ignore[union-attr]
 
 
 def test_the_outcome_as_json(capfd: pytest.CaptureFixture[str]) -> None:
@@ -114,16 +166,13 @@ def test_the_outcome_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert 1 == queue("--json")
     found = json.loads(capfd.readouterr().out)
     assert [("one", "finished", 1.25), ("two", "failed", None)] == [
-        (each["name"], each["state"], each["run"] and each["run"]["loss"]) for each in found
+        (each["name"], each["state"], each["progress"]["loss"]) for each in found
     ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-@pytest.mark.parametrize(
-    ("sent", "received", "status"),
-    [("SIGINT", "SIGINT", 130), ("SIGTERM", "SIGTERM", 143), ("SIGHUP", "SIGTERM", 129)],
-)
-def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str, received: str, status: int) -> None:
+@pytest.mark.parametrize(("sent", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str, status: int) -> None:
     """Ctrl-C in a terminal goes to the whole process group: the training hears of it once, ends by itself, the next
     one is not started; the queue started again goes on with it."""
     experiments(done="good", slow="slow", later="good")
@@ -132,22 +181,27 @@ def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str
         while "slow" not in started() or not Path("results/slow/again").exists():
             time.sleep(0.01)
         os.killpg(running.pid, getattr(signal, sent))
-        out, _ = running.communicate(timeout=30)
+        out, _ = running.communicate(timeout=60)
     assert status == running.returncode
     [heard] = Path("signals").read_text().splitlines()
     name, group = heard.split()
-    assert received == name
+    assert "SIGTERM" == name
     assert int(group) != running.pid  # what goes to the queue's group does not reach the training a second time
     assert ["done", "slow"] == started()
-    states = [line.split()[:2] for line in out[out.index("experiment ") :].splitlines()[1:]]
-    assert [["done", "finished"], ["slow", "interrupted"], ["later", "waiting"]] == states
-    assert 0 == subprocess.run(command, check=False, capture_output=True).returncode
+    assert [line for line in lines(out)[-5:] if line] == [
+        " 1  done   finished     10  1.2500    1.5000  1 min 30 s",
+        " 2  slow   interrupted  10  1.2500    1.5000  1 min 30 s  starting the queue again goes on with it",
+        " 3  later  queued",
+        "In …: 1 finished, 1 interrupted, 1 queued",
+    ]
+    again = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert 0 == again.returncode, again.stdout + again.stderr
     assert ["done", "slow", "slow", "later"] == started()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")
-def test_a_killed_queue_does_not_lose_or_double_its_training(capfd: pytest.CaptureFixture[str]) -> None:
-    """kill -9 of the queue leaves its training running; a new queue waits for that one instead of starting a second."""
+def test_a_killed_queue_does_not_lose_or_double_its_training() -> None:
+    """kill -9 of the queue leaves its training running; a new queue finds it instead of starting a second."""
     experiments(slow="slow", later="good")
     with subprocess.Popen([sys.executable, "-c", QUEUE], stdout=subprocess.DEVNULL) as running:
         while not Path("results/slow/again").exists():
@@ -158,12 +212,10 @@ def test_a_killed_queue_does_not_lose_or_double_its_training(capfd: pytest.Captu
     assert status.pid is not None
     assert status.is_alive()
     with subprocess.Popen([sys.executable, "-c", QUEUE], stdout=subprocess.PIPE, text=True) as again:
-        assert again.stdout is not None
-        assert f"[1/2] slow: process {status.pid} trains it; waiting for that to end\n" == again.stdout.readline()
+        time.sleep(3)
         assert ["slow"] == started()
         os.kill(status.pid, signal.SIGTERM)
-        assert "[1/2] slow: slow.yaml\n" == again.stdout.readline()
-        again.communicate(timeout=30)
+        again.communicate(timeout=60)
     assert 0 == again.returncode
     assert ["slow", "slow", "later"] == started()
 
@@ -171,12 +223,12 @@ def test_a_killed_queue_does_not_lose_or_double_its_training(capfd: pytest.Captu
 def test_a_line_has_a_path_then_overrides_and_comments() -> None:
     """Comments, blank lines, quotes, nanoGPT's forms and a byte-order mark are read as people mean them."""
     experiments(one="good", two="good")
-    Path("list").write_text(
+    Path("mine.conf").write_text(
         "\ufeff# experiments\n\none.yaml   # the first\none.yaml name=other --seed 3 prompt='a b' # c\n  two.yaml\n"
     )
-    listed = read_list(Path("list"))
+    listed = read_list(Path("mine.conf"))
     assert [(3, "one"), (4, "other"), (5, "two")] == [(each.line, each.name) for each in listed]
-    assert ("one.yaml", "name=other", "seed=3", "prompt=a b") == listed[1].arguments
+    assert ("name=other", "seed=3", "prompt=a b") == listed[1].overrides
     assert listed[1].config is not None
     assert (3, "a b") == (listed[1].config.seed, listed[1].config.sample.prompt)
 
@@ -187,29 +239,29 @@ def test_a_line_has_a_path_then_overrides_and_comments() -> None:
         (
             "one.yaml\none.yaml seed=2\n",
             "ConfigError: a second experiment would be the run one\n"
-            "  where  list, line 2\n"
+            "  where  mine.conf, line 2\n"
             "  why    line 1 is it already, and a run has one directory\n"
             "  try    one.yaml seed=2 name=one-2",
         ),
         (
             "one.yaml two.yaml\n",
-            "ConfigError: a line names one config\n  where  list, line 1\n  try    one.yaml max_iters=1000",
+            "ConfigError: a line names one config\n  where  mine.conf, line 1\n  try    one.yaml max_iters=1000",
         ),
         (
             "max_iters=3\n",
             "ConfigError: the line names no config\n"
-            "  where  list, line 1\n"
+            "  where  mine.conf, line 1\n"
             "  try    configs/exp_v100/test_run.yaml max_iters=1000",
         ),
-        ("one.yaml name='x\n", "ConfigError: a quote is opened and never closed\n  where  list, line 1"),
+        ("one.yaml name='x\n", "ConfigError: a quote is opened and never closed\n  where  mine.conf, line 1"),
         ("none.yaml\n", "ConfigError: there is no config none.yaml\n  try    one.yaml"),
     ],
 )
 def test_a_bad_line_is_explained(content: str, text: str) -> None:
     """What is wrong with a line stands with its number, and the other lines are still experiments."""
     experiments(one="good")
-    Path("list").write_text(content + "one.yaml name=last\n")
-    *_, bad, last = read_list(Path("list"))
+    Path("mine.conf").write_text(content + "one.yaml name=last\n")
+    *_, bad, last = read_list(Path("mine.conf"))
     assert text == str(bad.error)
     assert last.error is None
 
@@ -219,52 +271,44 @@ def test_a_bad_line_is_explained(content: str, text: str) -> None:
     [
         (
             None,
-            "ConfigError: there is no list of experiments list\n  where  list\n"
+            "ConfigError: there is no list of experiments mine.conf\n  where  mine.conf\n"
             "  try    a file experiment_list.conf with a config a line: configs/exp_v100/test_run.yaml",
         ),
         (
             b"# configs/exp_v100/exp1_layer6.yaml\n",
-            "ConfigError: the list names no experiment\n  where  list\n"
+            "ConfigError: the list names no experiment\n  where  mine.conf\n"
             "  why    a line that begins with # is not meant\n"
             "  try    a config a line, without # before it: configs/exp_v100/test_run.yaml",
         ),
-        (b"caf\xe9.yaml\n", "ConfigError: the list of experiments is not UTF-8 text\n  where  list"),
+        (b"caf\xe9.yaml\n", "ConfigError: the list of experiments is not UTF-8 text\n  where  mine.conf"),
     ],
 )
 def test_a_bad_list_is_explained(content: bytes | None, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No list, an empty one or no text: exit status 2, no traceback."""
     if content is not None:
-        Path("list").write_bytes(content)
-    assert 2 == queue("list")
+        Path("mine.conf").write_bytes(content)
+    assert 2 == queue("mine.conf")
     assert text + "\n" == capsys.readouterr().err
 
 
-def test_a_process_that_cannot_start_does_not_stop_the_queue(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """No memory for another process, or no program: said in the table."""
-    experiments(one="good")
-    monkeypatch.setattr(sequential, "TRAIN", ("/no/such/program",))
-    assert 1 == queue()
-    assert "its process cannot be started: No such file or directory" in capfd.readouterr().out
+def test_a_line_may_choose_a_section() -> None:
+    """`--config-section` takes one config of a file that holds several; the run is called after both."""
+    Path("several.yaml").write_text("a: {train: {max_iters: 3}}\nb: {train: {max_iters: 4}}\n")
+    Path("mine.conf").write_text("several.yaml --config-section b seed=2\nseveral.yaml --config-section=a\n")
+    listed = read_list(Path("mine.conf"))
+    assert [("several-b", "b", 4), ("several-a", "a", 3)] == [
+        (each.name, each.section, each.config and each.config.train.max_iters) for each in listed
+    ]
 
 
-def test_a_status_of_a_finished_run_is_what_counts(here: Path) -> None:
-    """A finished run whose config cannot be read any more is left to the training to explain, and stops nothing."""
+def test_a_status_of_a_finished_run_is_what_counts(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A finished run whose config cannot be read any more is told with its line, and stops nothing."""
     experiments(one="good", two="good")
     assert 0 == queue()
     (here / "results/one/config.yaml").write_text("train: {max_iters: x}")
+    capfd.readouterr()
     assert 1 == queue()
-    assert ["one", "two", "one"] == started()
-    status = Status.read(find("one").status_path)
-    assert status is not None
-    assert "finished" == status.state
-
-
-def test_a_kill_that_left_no_word_is_told_by_the_kernels_count() -> None:
-    """A process that died before it had a run directory: memory only where the count has moved, and only of SIGKILL."""
-    memory = "its process was probably killed for want of the machine's memory (SIGKILL, and the kernel counts one)"
-    assert [sequential._ended(status, 1) for status in (-9, 137)] == [memory, memory]
-    assert sequential._ended(-9, 0) == "its process was killed (SIGKILL)"
-    assert sequential._ended(-11, 1) == "its process was killed (SIGSEGV)"
-    assert sequential._ended(2, 1) == "exit status 2: see above"
+    out, err = capfd.readouterr()
+    assert "[2/2] two: finished already" == lines(out)[0]
+    assert err.startswith("RunError: the config of the run one is damaged")
+    assert ["one", "two"] == started()
