@@ -23,9 +23,10 @@ from ganeum.queue.process import Identity
 from ganeum.record import RunDirectory, read_json, results_dir, write_json
 
 VERSION = 1
-PATIENCE_S = 30.0  # for another process's transaction, which takes milliseconds
+PATIENCE_S = 10.0  # for another process's transaction, which takes milliseconds
 COLUMNS = tuple(field.name for field in fields(Entry))
 JSON_COLUMNS = ("after", "overrides", "trial", "spec")
+IO_ERROR = "disk I/O error"  # what SQLite says where a full disk leaves it no shared memory, or a file server is away
 EVENTS_KEPT = 100_000
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _SCHEMA = f"""
@@ -374,7 +375,9 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> QueueError:
             why=text,
             suggestion=f"the same command again; `fuser {where}` names the process",
         ),
-        "full": QueueError("the queue cannot be written: the disk is full", where=where, suggestion="make room on it"),
+        "full": QueueError("the queue cannot be written: the disk is full", where=where, suggestion="make room on it")
+        if IO_ERROR not in text
+        else QueueError("the queue's disk is full, or fails", where=where, why=text, suggestion="look at the disk"),
         "damaged": QueueError(
             "the list of the queue is damaged",
             where=where,
@@ -391,7 +394,11 @@ def _kind(error: sqlite3.Error | OSError) -> str:
     text = str(error)
     if "locked" in text or "busy" in text:
         return "locked"
-    if "is full" in text or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+    if (
+        "is full" in text
+        or IO_ERROR in text
+        or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+    ):
         return "full"
     said = ("malformed", "not a database", "no such table", "no such column", "file is encrypted")
     if type(error) is sqlite3.DatabaseError or (isinstance(error, sqlite3.Error) and any(one in text for one in said)):
