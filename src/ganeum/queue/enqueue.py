@@ -69,6 +69,7 @@ def enqueue(
     found: list[tuple[Config, Entry]] = []
     errors: list[GaneumError] = []
     seen: dict[str, str] = {}
+    last = max((entry.order for entry in store.all()), default=0.0)  # behind what was moved, whatever that came to
     for wish in wanted:
         try:
             config = wish.load(say)
@@ -85,6 +86,7 @@ def enqueue(
             entry = replace(
                 like,
                 name=config.name,
+                order=last,
                 config=wish.path,
                 overrides=wish.settings,
                 section=wish.section,
