@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ import psutil
 import pytest
 
 from ganeum.config import load
+from ganeum.errors import QueueError
 from ganeum.queue import freeze, manager, process
 from ganeum.queue.entry import Entry
 from ganeum.queue.placement import Placed, Placement, Wait
@@ -236,11 +241,12 @@ def test_ending_a_run_ends_all_of_it(store: Store, how: str, exit_status: int) -
 
 def test_hours_that_are_over_end_a_run_with_a_checkpoint(store: Store) -> None:
     """It is not tried again by itself."""
-    entry = add(store, "one", "slow", max_hours=1e-9)
+    entry = add(store, "one", "slow", max_hours=4 / 3600)
     said = work(store)
     ended = store.get(entry.id)
-    assert ("interrupted", "stopped after its 1e-09 hours at step 3") == (ended.state, ended.note)
-    assert "one: its 1e-09 hours are over" in said
+    assert ("interrupted", "its 4.0 s are over at step 3") == (ended.state, ended.note)
+    assert "one: its 4.0 s are over" in said
+    assert ended.hours >= 4 / 3600
 
 
 def test_killed_again_and_again_it_fails_in_the_end(store: Store) -> None:
@@ -301,13 +307,15 @@ def test_a_process_that_cannot_be_started_is_tried_later(store: Store, monkeypat
     assert back.not_before > time.time() + 30
 
 
-def test_a_frozen_config_that_is_gone_fails_alone(store: Store) -> None:
-    """The others are trained."""
-    lost = add(store, "lost")
-    add(store, "one")
+def test_a_frozen_config_is_kept_twice(store: Store) -> None:
+    """In the list and beside the run: gone or edited there it is written anew; gone from both, it has failed."""
+    gone, edited, lost = add(store, "gone"), add(store, "edited"), add(store, "lost")
+    shutil.rmtree(store.run(gone).queued_dir)
+    freeze.config_path(store.run(edited)).write_text("data: {directory: failing}\ntrain: {max_iters: 10}\n")
     freeze.config_path(store.run(lost)).unlink()
+    store._db.execute("DELETE FROM configs WHERE entry = ?", (lost.id,))
     work(store)
-    assert {"lost": "failed", "one": "finished"} == states(store)
+    assert {"gone": "finished", "edited": "finished", "lost": "failed"} == states(store)
     assert "the config of lost as it was queued is gone" == store.get(lost.id).note
 
 
@@ -340,3 +348,52 @@ def test_the_log_keeps_every_attempt_and_shows_the_last(store: Store) -> None:
     with run.queue_log_path.open("a") as log:
         log.write("=== attempt 5, now ===\nstep 1\rstep 2\n\x1b[1mdone\x1b[0m\n")
     assert "step 2\ndone" == tail(run)
+
+
+def test_a_locked_list_is_waited_for(store: Store) -> None:
+    """Another program's transaction holds everything up for a while: said once, and then all goes on."""
+    add(store, "one")
+    other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(1.5, lambda: other.execute("ROLLBACK")).start()
+    with Store(store.path, patience_s=0.05) as hasty:
+        said = work(hasty)
+    assert 1 == said.count("the queue is locked by another process; waiting")
+    assert {"one": "finished"} == states(store)
+    other.close()
+
+
+def test_a_full_disk_is_waited_for(store: Store) -> None:
+    """Said once; nothing is lost, and once there is room it goes on."""
+    add(store, "one")
+    said: list[str] = []
+    with Store(store.path) as full:
+
+        def say(text: str) -> None:
+            said.append(text)
+            if "full" in text:
+                full._db.execute("PRAGMA max_page_count = 1000000")
+
+        full._db.execute(f"PRAGMA max_page_count = {full._db.execute('PRAGMA page_count').fetchone()[0]}")
+        for size in (3000, 100, 1):
+            with suppress(QueueError):
+                while True:
+                    full.log("filler", "x" * size)
+        work(full, say=say)
+    assert 1 == said.count("the queue cannot be written: the disk is full; waiting")
+    assert {"one": "finished"} == states(store)
+    assert 1 == history().count("one begins with auto")
+
+
+def test_a_clock_that_jumps_changes_nothing(store: Store) -> None:
+    """By years, forwards and back, at every look: each run is trained once, and its hours are those of its process."""
+    for number in range(3):
+        add(store, f"run{number}", max_hours=1.0)
+    killed = add(store, "killed", "killed")
+    years = itertools.cycle([0.0, 3e8, -3e8, 5e7])
+    store.clock = lambda: time.time() + next(years)
+    work(store)
+    assert {"run0": "finished", "run1": "finished", "run2": "finished", "killed": "failed"} == states(store)
+    assert 3 == sum(line.startswith("run") and "begins" in line for line in history())
+    assert all(entry.hours < 0.1 for entry in store.all())
+    assert 4 == store.get(killed.id).attempts

@@ -53,7 +53,7 @@ def test_an_error_of_its_own_keeps_the_end_of_its_log() -> None:
     [
         ("kill", "killed", "killed, as asked"),
         ("pause", "paused", "paused at step 30"),
-        ("hours", "interrupted", "stopped after its 2 hours at step 30"),
+        ("hours", "interrupted", "its 2 h 0 min are over at step 30"),
     ],
 )
 @pytest.mark.parametrize("status", [143, -15, -9])

@@ -45,7 +45,7 @@ class Training:
 
 def main(words: list[str]) -> int:
     path, id, token, *command = words
-    training, began = Training(), time.monotonic()
+    training = Training()
     signal.signal(signal.SIGTERM, training.stop)
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
@@ -64,7 +64,9 @@ def main(words: list[str]) -> int:
     _end_others(token)
     now = limits.oom_kills(counter) if counter else None
     killed = now - kills if now is not None and kills is not None else 0
-    _note(run, {"token": token, "exit_status": status, "oom_kills": killed, "seconds": time.monotonic() - began})
+    _note(
+        run, {"token": token, "exit_status": status, "oom_kills": killed, "seconds": Identity.of_this_process().age_s()}
+    )
     return status if status >= 0 else 128 - status
 
 

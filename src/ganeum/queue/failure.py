@@ -11,6 +11,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
+from ganeum import units
 from ganeum.queue.child import NOT_TAKEN
 from ganeum.queue.entry import Entry
 
@@ -63,7 +64,9 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
     if entry.wanted == "pause":
         return _ended("paused", entry, end, f"paused{_at(end)}")
     if entry.wanted == "hours":
-        return _ended("interrupted", entry, end, f"stopped after its {entry.max_hours:g} hours{_at(end)}")
+        return _ended(
+            "interrupted", entry, end, f"its {units.duration(3600 * (entry.max_hours or 0))} are over{_at(end)}"
+        )
     if not end.same_boot:
         return _resumed(entry, end, "the machine was started anew")
     if status in KILLED and (end.oom_kills > 0 or end.explained):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,24 +37,39 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
     now, sha, cwd = code(), code_sha(), str(Path.cwd())
     git = now["git"]
     commit = str(git["commit"]) if isinstance(git, dict) else None
-    configs = {str(config.name): config for config, _ in wanted}
-
-    def freeze(entry: Entry) -> None:
-        run = store.run(entry)
-        if not run.queued_dir.is_dir():
-            run.queued_dir.mkdir(parents=True)
-            record.flush_directory(run.path)
-            record.flush_directory(run.path.parent)
-        write_json(run.queued_dir / "code.json", now)
-        write_atomic(config_path(run), to_yaml(configs[entry.name]))
-
-    return store.add_all(
+    texts = [to_yaml(config) for config, _ in wanted]
+    added = store.add_all(
         [
             replace(entry, name=str(config.name), cwd=entry.cwd or cwd, commit=commit, code_sha=sha)
             for config, entry in wanted
         ],
-        before=freeze,
+        texts,
     )
+    with suppress(OSError):  # a full disk: the list has it all, and `thaw` writes it once the run starts
+        for entry, text in zip(added, texts, strict=True):
+            run = store.run(entry)
+            run.queued_dir.mkdir(parents=True, exist_ok=True)
+            write_json(run.queued_dir / "code.json", now, flush=False)
+            write_atomic(config_path(run), text, flush=False)
+            store.mirror(entry, flush=False)
+    return added
+
+
+def thaw(store: Store, entry: Entry) -> Path:
+    """The file that is trained: the config as it was queued, whatever has become of it beside the run.
+
+    Raises:
+        QueueError: it is gone from there and from the list. OSError: it cannot be written.
+    """
+    run, text = store.run(entry), store.frozen(entry.id)
+    path = config_path(run)
+    if text is None:
+        frozen_config(run)
+    elif not path.is_file() or path.read_bytes() != text.encode():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+        store.mirror(entry)
+    return path
 
 
 def config_path(run: RunDirectory) -> Path:

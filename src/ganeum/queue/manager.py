@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ganeum import units
 from ganeum.errors import GaneumError, QueueError
 from ganeum.queue import process
 from ganeum.queue.child import NOT_TAKEN
 from ganeum.queue.entry import GOING, Entry
-from ganeum.queue.freeze import changed, config_path, frozen_config
+from ganeum.queue.freeze import changed, config_path, thaw
 from ganeum.queue.placement import Placed, Placement
 from ganeum.queue.process import Identity
 from ganeum.queue.schedule import Decisions, Place, schedule
@@ -138,7 +139,7 @@ class Manager:
             if self.store.update(entry.id, ("running",), attempt=entry.token, wanted="hours") is None:
                 return
             self._wrote()
-            self.say(f"{entry.name}: its {entry.max_hours:g} hours are over")
+            self.say(f"{entry.name}: its {units.duration(3600 * entry.max_hours)} are over")
         elif not entry.wanted:
             return
         if entry.token not in self._ending:
@@ -199,7 +200,7 @@ class Manager:
             return False
         code = changed(entry)
         try:
-            frozen_config(self.store.run(entry))
+            thaw(self.store, entry)
             if entry.micro_batch_size is not None:
                 lower_micro_batch(self.store.run(entry), entry.micro_batch_size)
             self._children[token] = self._spawn(claimed, token, placed)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from ganeum.queue.entry import GOING, Entry
 from ganeum.queue.placement import Never, Placed, Placement
 
+LONGEST_PAUSE_S = 600.0  # of the queue's own making; one that is longer comes of a clock that was set back
+
 Place = Callable[[Entry, Sequence[Entry]], Placement]
 
 
@@ -57,7 +59,8 @@ def schedule(
         if bad is not None:
             decisions.hold[entry.id] = bad
             continue
-        later = max((time for time in (entry.at, entry.not_before) if time is not None and time > now), default=None)
+        pause = entry.not_before if entry.not_before and entry.not_before < now + LONGEST_PAUSE_S else None
+        later = max((time for time in (entry.at, pause) if time is not None and time > now), default=None)
         if open_ is not None or later is not None:
             decisions.wait[entry.id] = open_ or entry.note
             if later is not None and open_ is None:

@@ -11,7 +11,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ _SCHEMA = f"""
 CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, {_NAMES.replace('"id", ', "")});
 CREATE INDEX entries_by_name ON entries (name);
 CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, entry INTEGER, what TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE configs (entry INTEGER PRIMARY KEY, config TEXT NOT NULL);
 CREATE TABLE managers (pid INTEGER, started REAL, boot_id TEXT, since REAL);
 PRAGMA user_version = {VERSION};
 """
@@ -99,16 +100,21 @@ class Store:
         """`entry` with its id. Raises QueueError where an entry that has not ended has its name."""
         return self.add_all([entry])[0]
 
-    def add_all(self, entries: Sequence[Entry], before: Callable[[Entry], None] = lambda _: None) -> list[Entry]:
-        """All of them or none, in one transaction; `before`: called for each, its name being free, with its id."""
-        now, added = self.clock(), []
+    def add_all(self, entries: Sequence[Entry], configs: Sequence[str] = ()) -> list[Entry]:
+        """All of them or none, in one transaction; `configs`: what is to be trained of each, as YAML, kept with it."""
+        now = self.clock()
         with self._transaction():
-            for one in entries:
-                added.append(self._insert(replace(one, created=one.created or now, queued=now)))
-                before(added[-1])
+            added = [self._insert(replace(one, created=one.created or now, queued=now)) for one in entries]
+            self._freeze(zip([one.id for one in added], configs, strict=False))
         for one in added:
-            self._mirror(one)
+            self.mirror(one)
         return added
+
+    def frozen(self, id: int) -> str | None:
+        """The YAML that was kept with an entry; None where none was."""
+        with self._explained():
+            row = self._db.execute("SELECT config FROM configs WHERE entry = ?", (id,)).fetchone()
+        return None if row is None else str(row[0])
 
     def get(self, id: int) -> Entry:
         with self._explained():
@@ -141,7 +147,7 @@ class Store:
             changed = replace(entry, **changes)
             self._write(changed, [name for name in changes if getattr(entry, name) != getattr(changed, name)])
         if changed != entry:
-            self._mirror(changed)
+            self.mirror(changed)
         return changed
 
     def claim(self, entry: Entry, manager: Identity, token: str, device: str, beside: Collection[str]) -> Entry | None:
@@ -164,14 +170,15 @@ class Store:
                 started_at=self.clock(), ended_at=None, error_tail="",
             )  # fmt: skip
             self._write(claimed)
-        self._mirror(claimed)
+        self.mirror(claimed)
         return claimed
 
     def remove(self, ids: Collection[int]) -> list[Entry]:
         """Take entries off the list that have no process → those that were removed."""
         with self._transaction():
             found = [entry for id in ids if (entry := self._row(id)) is not None and entry.state not in GOING]
-            self._db.executemany("DELETE FROM entries WHERE id = ?", [(entry.id,) for entry in found])
+            for table, column in (("entries", "id"), ("configs", "entry")):
+                self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(entry.id,) for entry in found])
         for entry in found:
             run = self.run(entry)
             shutil.rmtree(run.queued_dir, ignore_errors=True)
@@ -258,7 +265,7 @@ class Store:
         [answer] = self._db.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
-        self._db.execute("SELECT count(*) FROM entries, events, managers WHERE 0")
+        self._db.execute("SELECT count(*) FROM entries, events, managers, configs WHERE 0")
         there = {row[1] for row in self._db.execute("PRAGMA table_info(entries)")}
         for name in COLUMNS:  # of a version with more to say
             if name not in there:
@@ -274,6 +281,9 @@ class Store:
                 return
             for entry in sorted(entries, key=lambda one: one.id):
                 self._write_new(entry)
+                with suppress(OSError, UnicodeDecodeError):
+                    text = (self.run(entry).queued_dir / "config.yaml").read_text(encoding="utf-8")
+                    self._freeze([(entry.id, text)])
         self.log("rebuilt", f"the list was gone; {len(entries)} entries were found beside their runs")
 
     def _insert(self, entry: Entry) -> Entry:
@@ -300,6 +310,9 @@ class Store:
         assert id is not None, "an insert has a row"
         return id
 
+    def _freeze(self, configs: Iterable[tuple[int, str]]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO configs VALUES (?, ?)", configs)
+
     def _write(self, entry: Entry, names: Sequence[str] = COLUMNS) -> None:
         if names:
             settings = ", ".join(f'"{name}" = ?' for name in names)
@@ -310,11 +323,12 @@ class Store:
         row = self._db.execute(f"SELECT {_NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
         return None if row is None else _entry(row)
 
-    def _mirror(self, entry: Entry) -> None:
-        path = _mirror_path(self.run(entry))
+    def mirror(self, entry: Entry, *, flush: bool = True) -> None:
+        """Write an entry beside its run, once that has a place for it; `flush`: so that it survives a power cut."""
+        path = mirror_path(self.run(entry))
         if path.parent.is_dir():
             with suppress(OSError):  # a full disk: the list itself has it
-                write_json(path, entry.plain())
+                write_json(path, entry.plain(), flush=flush)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -412,7 +426,7 @@ def _file(path: Path) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-def _mirror_path(run: RunDirectory) -> Path:
+def mirror_path(run: RunDirectory) -> Path:
     return run.queued_dir / "entry.json"
 
 
