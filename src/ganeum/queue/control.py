@@ -7,6 +7,7 @@ it end, now or after a crash, knows what that was for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ganeum.errors import QueueError
 from ganeum.queue import process
@@ -41,7 +42,8 @@ def resume(store: Store, entry: Entry) -> Entry:
     Raises:
         QueueError: it is not paused, held or interrupted.
     """
-    unheld = {"strict": False} if entry.state == "held" else {}  # the user knows that the code is another
+    # One that is held for changed code: the user knows of it now.
+    unheld: dict[str, Any] = {"strict": False} if entry.state == "held" else {}
     states: tuple[State, ...] = ("paused", "held", "interrupted")
     changed = store.update(entry.id, states, state="queued", note="", wanted="", not_before=None, **unheld)
     if changed is None:
@@ -62,7 +64,14 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
         raise QueueError(
             f"{called(entry)} cannot be retried: its run is also that of entry {others[0].id}, {others[0].state}"
         )
-    fresh = {"retries": 0, "note": note, "error_tail": "", "exit_status": None, "wanted": "", "not_before": None}
+    fresh: dict[str, Any] = {
+        "retries": 0,
+        "note": note,
+        "error_tail": "",
+        "exit_status": None,
+        "wanted": "",
+        "not_before": None,
+    }
     states: tuple[State, ...] = ("failed", "killed", "interrupted", "held")
     changed = store.update(entry.id, states, state="queued", queued=store.clock(), **fresh)
     if changed is None:
@@ -90,7 +99,7 @@ def move(store: Store, entries: Sequence[Entry], *, to: Entry | None, behind: bo
     beside = to or (rest[-1] if rest else None)
     changed = []
     for order, one in enumerate(line, start=1):
-        settings: dict[str, object] = {"order": float(order)}
+        settings: dict[str, Any] = {"order": float(order)}
         if one.id in moved and beside is not None:
             settings["priority"] = beside.priority
         if (now := store.update(one.id, **settings)) is not None and one.id in moved:

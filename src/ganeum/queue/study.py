@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ganeum.errors import ConfigError, GaneumError, MissingExtra, QueueError
@@ -86,7 +87,9 @@ def begin(
     base = tuple(setting for setting in overrides if not setting.startswith("name="))
     stem = wishes([path], overrides, section, name)[0].load().name
     assert stem is not None, "load() gives every config a name"
-    spec = replace(spec, stem=_free_stem(store, stem), config=path, overrides=base, section=section)
+    spec = replace(
+        spec, stem=_free_stem(store, stem), config=str(Path(path).resolve()), overrides=base, section=section
+    )
     like = replace(like, sweep=spec.stem, spec=spec.plain() if spec.stop_hopeless or spec.sampler == "optuna" else None)
     if spec.sampler == "optuna":
         return _next(store, spec, like, [])
@@ -178,17 +181,7 @@ def _next(store: Store, spec: Spec, like: Entry, before: Sequence[Entry]) -> lis
         trial = suggested(store, spec, [*before, *made])
         number = len(before) + len(made) + 1
         name = f"{spec.stem}-{number:0{len(str(spec.trials))}d}"
-        fresh = Entry(
-            name=name,
-            priority=like.priority,
-            group=like.group,
-            max_hours=like.max_hours,
-            max_retries=like.max_retries,
-            strict=like.strict,
-            sweep=spec.stem,
-            spec=spec.plain(),
-            **({"state": like.state, "after": like.after, "at": like.at} if not before else {}),
-        )
+        fresh = like if not before else _another(name, like)
         try:
             made += enqueue(store, [_wish(spec, name, trial)], fresh)
         except QueueError:
@@ -196,6 +189,21 @@ def _next(store: Store, spec: Spec, like: Entry, before: Sequence[Entry]) -> lis
                 break  # another queue process was faster
             raise
     return made
+
+
+def _another(name: str, like: Entry) -> Entry:
+    """A trial with what the earlier ones share; when the sweep was to begin is over."""
+    return Entry(
+        name=name,
+        priority=like.priority,
+        group=like.group,
+        cwd=like.cwd,
+        max_hours=like.max_hours,
+        max_retries=like.max_retries,
+        strict=like.strict,
+        sweep=like.sweep,
+        spec=like.spec,
+    )
 
 
 def suggested(store: Store, spec: Spec, before: Sequence[Entry]) -> Trial:
