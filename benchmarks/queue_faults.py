@@ -210,6 +210,14 @@ class World:
         """Those that train, and the first processes of their attempts."""
         return [process for process in self.processes() if TOKEN in _environment(process)]
 
+    def wait_for_a_training(self) -> None:
+        """Until one has got as far as its trainer: what comes then hits something."""
+        deadline = time.monotonic() + WITHIN_S / 2
+        while time.monotonic() < deadline and not self.done():
+            if any("train" in command(process)[:5] for process in self.trainings()):
+                return
+            time.sleep(0.05)
+
     def end(self) -> None:
         while left := self.processes():
             for process in left:
@@ -401,6 +409,13 @@ def _kill(process: psutil.Process) -> None:
         process.kill()
 
 
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return process.environ()
@@ -430,7 +445,9 @@ def campaign(rounds: int, seed: int, real: bool, steps: int, directory: Path, mi
             open_ = sum(entry.state not in ENDED for entry in world.entries())
             if open_ < 4:
                 world.add(4 - open_)
-            time.sleep(draw.uniform(0.0, 6.0 if real else 0.8))
+            if draw.random() < 0.8:
+                world.wait_for_a_training()
+            time.sleep(draw.uniform(0.0, 6.0 if real else 1.0))
             fault = draw.choices(names, weights_of)[0]
             happened[fault] += 1
             try:

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-STEPS, EVERY = 40, 5
+STEPS, EVERY = 100, 5
 FAULTS = Path(os.environ["GANEUM_FAULTS"])
 
 

@@ -201,7 +201,7 @@ def test_a_need_is_what_the_plan_says(tmp_path: Path, monkeypatch: pytest.Monkey
         "model: {n_layer: 12, n_head: 12, n_embd: 768, block_size: 256, vocab_size: 50257}\n"
         "train: {batch_size: 1, micro_batch_size: 1, max_iters: 10, precision: fp32, compile: false}\n"
     )
-    wished = wish(load(tmp_path / "gpt2.yaml"), {"OMP_NUM_THREADS": "3"})
+    wished = wish("auto", lambda: load(tmp_path / "gpt2.yaml"), {"OMP_NUM_THREADS": "3"})
     large, small = card("a", 10), card("b", 1)
     need = wished.need(large.device, 9.0)
     assert need is not None

@@ -129,20 +129,22 @@ class Held:
     cores: int = 0
 
 
-def wish(config: Config, environment: Mapping[str, str] = os.environ) -> Wish:
-    """What the run of `config` asks for; on the CPU OMP_NUM_THREADS says for how many cores, as it does to torch."""
+def wish(device: str, config: Callable[[], Config | None], environment: Mapping[str, str] = os.environ) -> Wish:
+    """What a run asks for whose config says `device`; on the CPU OMP_NUM_THREADS says how many cores, as it does to
+    torch. `config` is asked for when a plan is: a thousand entries that wait for a device need not be read."""
 
-    @lru_cache(maxsize=32)
-    def need(name: str, device_gib: float, usable_gib: float) -> float | None:
-        return _planned(config, replace(seen[name, device_gib], usable_gib=usable_gib))
+    plans: dict[tuple[str, float, float], float | None] = {}
 
-    def asked(device: Device, usable_gib: float) -> float | None:
-        seen[device.name, device.memory_gib] = device
-        return need(device.name, device.memory_gib, usable_gib // 0.25 * 0.25)  # memory wavers; a plan takes its time
+    def need(device: Device, usable_gib: float) -> float | None:
+        usable_gib = usable_gib // 0.25 * 0.25  # memory wavers, and a plan takes a twentieth of a second
+        key = device.name, device.memory_gib, usable_gib
+        if key not in plans:
+            asked = config()
+            plans[key] = None if asked is None else _planned(asked, replace(device, usable_gib=usable_gib))
+        return plans[key]
 
-    seen: dict[tuple[str, float], Device] = {}
     threads = environment.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return Wish(config.device, asked, int(threads) if threads.isdigit() and int(threads) else None)
+    return Wish(device, need, int(threads) if threads.isdigit() and int(threads) else None)
 
 
 def _planned(config: Config, device: Device) -> float | None:
@@ -195,9 +197,6 @@ def _asked(wish: Wish, there: Machine) -> tuple[Slot, ...]:
 
 
 def _on(slot: Slot, wish: Wish, there: Machine, runs: Sequence[Held]) -> Placement:
-    need = _needs(wish, slot, slot.at_most_gib)
-    if need is not None and need > slot.at_most_gib:
-        return Never(f"by its plan it does not fit into {slot.title}, which has {slot.at_most_gib:.1f} GiB for it")
     if slot.cores:
         cores = wish.cores or slot.cores
         if cores > slot.cores:
@@ -206,6 +205,10 @@ def _on(slot: Slot, wish: Wish, there: Machine, runs: Sequence[Held]) -> Placeme
             return Wait(f"the {things(slot.cores, 'core')} of the CPU are taken")
     elif len(runs) >= there.per_gpu:
         return Wait(f"{slot.title} is taken")
+    # Planned only now: a thousand entries that wait for a device need no plan yet.
+    need = _needs(wish, slot, slot.at_most_gib)
+    if need is not None and need > slot.at_most_gib:
+        return Never(f"by its plan it does not fit into {slot.title}, which has {slot.at_most_gib:.1f} GiB for it")
     free = slot.free_gib - _promised(runs)
     need = _needs(wish, slot, free)
     if need is None:  # then the card must be as good as empty; on a CPU the training sees to its memory itself
@@ -241,13 +244,40 @@ def _arguments(wish: Wish) -> tuple[str, ...]:
     return ("device=cuda",) if wish.device.startswith("cuda:") else ()
 
 
-def place(entry: Entry, running: Sequence[Entry], machine: Machine) -> Placement:
-    """Where an entry's run goes now, or why nowhere; `running`: those that are alive, whoever started them.
+def places(machine: Machine) -> Callable[[Entry, Sequence[Entry]], Placement]:
+    """What says where an entry's run goes on that machine as it is now, or why nowhere, beside those that are alive,
+    whoever started them. Asked for a thousand entries in one go, so what runs is measured once."""
+    measured: dict[tuple[int, str | None], Held] = {}
 
-    Raises:
-        GaneumError: its frozen config cannot be read.
-    """
-    return fit(_wish(entry), machine, [held(other, machine) for other in running])
+    def held_by(entry: Entry) -> Held:
+        key = entry.id, entry.token
+        if key not in measured:
+            measured[key] = held(entry, machine)
+        return measured[key]
+
+    taken: dict[tuple[str, int | None, int], Placement] = {}  # by what is asked for and how many run
+
+    def where(entry: Entry, running: Sequence[Entry]) -> Placement:
+        wished = _wish(entry)
+        key = wished.device, wished.cores, len(running)
+        if key in taken:
+            return taken[key]
+        runs = [held_by(other) for other in running]
+        answer = fit(wished, machine, runs)
+        if isinstance(answer, Wait) and isinstance(fit(replace(wished, need=_nothing), machine, runs), Wait):
+            taken[key] = answer  # even what needs no memory has to wait
+        return answer
+
+    return where
+
+
+def _nothing(device: Device, free_gib: float) -> float:
+    return 0.0
+
+
+def place(entry: Entry, running: Sequence[Entry], machine: Machine) -> Placement:
+    """Where one entry's run goes: :func:`places`."""
+    return places(machine)(entry, running)
 
 
 def held(entry: Entry, machine: Machine) -> Held:
@@ -255,10 +285,9 @@ def held(entry: Entry, machine: Machine) -> Held:
     slot = next((slot for slot in machine.slots if slot.name == entry.device), None)
     if slot is None:  # its card is gone, or was never ours to give
         return Held(entry.device or "", None)
-    pids = _processes(entry.pid)
     wished = _wish(entry)
-    cores = min(wished.cores or slot.cores, slot.cores)
-    return Held(slot.name, _will_take(entry, wished, slot), _taken(slot, pids), cores)
+    taken = _taken(slot, _processes(entry.pid)) if entry.state == "running" else 0.0  # else the id is its manager's
+    return Held(slot.name, _will_take(entry, wished, slot), taken, min(wished.cores or slot.cores, slot.cores))
 
 
 def _will_take(entry: Entry, wished: Wish, slot: Slot) -> float | None:
@@ -292,13 +321,29 @@ def _processes(pid: int | None) -> dict[int, float]:
 
 
 def _wish(entry: Entry) -> Wish:
-    path = RunDirectory(results_dir() / entry.name).queued_dir / "config.yaml"
-    return _wish_in(path, path.stat().st_mtime_ns if path.exists() else 0, entry.cwd)
+    path = _frozen(results_dir(), entry.name)
+    try:
+        return _wish_in(path, path.stat().st_mtime_ns, entry.cwd)
+    except OSError:  # it is written again before the run starts
+        return wish("auto", lambda: None)
+
+
+@lru_cache(maxsize=4096)
+def _frozen(results: Path, name: str) -> Path:
+    return RunDirectory(results / name).queued_dir / "config.yaml"
 
 
 @lru_cache(maxsize=4096)
 def _wish_in(path: Path, changed_ns: int, cwd: str) -> Wish:
     """A file is read once; `changed_ns` is when it was written."""
-    config = load_stored(path)
-    directory = str(Path(cwd) / config.data.directory)  # the user's word, from where the user stood
-    return wish(change(config, {"data.directory": directory}))
+
+    def config() -> Config | None:
+        try:
+            found = load_stored(path)
+        except (GaneumError, OSError):  # for the start to say
+            return None
+        return change(found, {"data.directory": str(Path(cwd) / found.data.directory)})  # from where the user stood
+
+    lines = (line.partition(":") for line in path.read_text().splitlines())  # as to_yaml writes them
+    device = next((value.strip().strip("'\"") for key, _, value in lines if key == "device"), "auto")
+    return wish(device, config)

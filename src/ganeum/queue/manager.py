@@ -326,8 +326,7 @@ def on_this_machine() -> Place:
     """Where entries may start on this machine, as it is now."""
     from ganeum.queue import devices
 
-    machine = devices.look()
-    return lambda entry, running: devices.place(entry, running, machine)
+    return devices.places(devices.look())
 
 
 def _patiently(work: Callable[[], None], stop: threading.Event, say: Say) -> None:
