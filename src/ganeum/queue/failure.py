@@ -31,6 +31,7 @@ class End:
         state, step: what the run's status says; the step of its last checkpoint or note. gained: that it is further
             than when the attempt began.
         tail: the end of its log. explained: why it died, where the system has counted it.
+        disk_full: that there is no room at all beside the run, and so maybe none for the log.
     """
 
     exit_status: int | None
@@ -41,6 +42,7 @@ class End:
     gained: bool = False
     tail: str = ""
     explained: str | None = None
+    disk_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
         return _again(entry, end, "its process could not be started", now + PAUSE_S)
     if entry.wanted == "kill":
         return _ended("killed", entry, end, entry.note or "killed, as asked")
-    if entry.wanted == "pause":
-        return _ended("paused", entry, end, f"paused{_at(end)}")
-    if entry.wanted == "hours":
-        return _ended(
-            "interrupted", entry, end, f"its {units.duration(3600 * (entry.max_hours or 0))} are over{_at(end)}"
-        )
+    if status is None or status in (*ASKED_TO_END, *KILLED):  # an error just before is an error
+        if entry.wanted == "pause":
+            return _ended("paused", entry, end, f"paused{_at(end)}")
+        if entry.wanted == "hours":
+            given = units.duration(3600 * (entry.max_hours or 0))
+            return _ended("interrupted", entry, end, f"its {given} are over{_at(end)}")
     if not end.same_boot:
         return _resumed(entry, end, "the machine was started anew")
     if status in KILLED and (end.oom_kills > 0 or end.explained):
@@ -80,6 +82,8 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
         return _resumed(entry, end, "it was asked to end")
     if "is being trained by" in end.tail:
         return Outcome("waits", _queued(end, "another process trains this run", now + PAUSE_S))
+    if end.disk_full:
+        return _resumed(entry, end, "the disk is full", now + PAUSE_S)
     if "disk is full" in end.tail or "No space left on device" in end.tail:
         return _again(entry, end, "the disk is full", now + PAUSE_S)
     return _ended("failed", entry, end, _headline(end))
@@ -109,10 +113,10 @@ def _queued(end: End, note: str, not_before: float | None = None) -> dict[str, A
     }
 
 
-def _resumed(entry: Entry, end: End, why: str) -> Outcome:
+def _resumed(entry: Entry, end: End, why: str, not_before: float | None = None) -> Outcome:
     """Nothing of the run's own doing, so nothing that is counted."""
     note = f"{why}: goes on{_at(end)}" if end.step else f"{why}: starts again"
-    return Outcome("interrupted", _queued(end, note))
+    return Outcome("interrupted", _queued(end, note, not_before))
 
 
 def _again(entry: Entry, end: End, why: str, not_before: float | None = None) -> Outcome:
@@ -136,6 +140,6 @@ def _headline(end: End) -> str:
     ours = [line for line in lines if line.split(":")[0].endswith(("Error", "MissingExtra")) and ": " in line]
     if ours:
         return ours[-1]
-    if end.exit_status is not None and end.exit_status < 0:
+    if end.exit_status is not None and -end.exit_status in {int(known) for known in signal.Signals}:
         return f"its process was killed ({signal.Signals(-end.exit_status).name})"
     return f"exit status {end.exit_status}"

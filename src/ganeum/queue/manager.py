@@ -23,16 +23,16 @@ from ganeum.queue import process
 from ganeum.queue.child import NOT_TAKEN
 from ganeum.queue.entry import GOING, Entry
 from ganeum.queue.freeze import changed, config_path, thaw
-from ganeum.queue.placement import Placed, Placement
+from ganeum.queue.placement import Placed, Placement, Wait
 from ganeum.queue.process import Identity
 from ganeum.queue.schedule import Decisions, Place, schedule
-from ganeum.queue.settle import HEADING, give_back, identity, lower_micro_batch, settle
+from ganeum.queue.settle import HEADING, give_back, identity, is_full, lower_micro_batch, settle
 from ganeum.queue.store import Store
 
 TRAIN = (sys.executable, "-m", "ganeum", "train")  # the frozen config follows
 POLL_S = 0.5
 LOOK_AGAIN_S = 10.0  # at what waits for a device that another program may let go of, and at held entries
-LOOK_AT_ORPHANS_S = 3.0  # a training whose parent was killed alone is found by looking at every process
+LOOK_AGAIN_AT_ONE_S = 3.0  # a training whose parent was killed alone is found by looking at every process
 TEND_S = 30.0  # sweeps that choose their next trials by the results
 NOTED = 5  # of what waits for a device have the reason written: what is free changes all the time
 RETRY_S = 60.0  # after a process could not be started
@@ -118,14 +118,21 @@ class Manager:
             if first is None or not first.is_alive():
                 if time.monotonic() < self._orphans.get(entry.token, 0.0):
                     continue
-                if (settled := settle(self.store, entry)) is not None:
+                if (settled := self._settle(entry)) is not None:
                     self._wrote()
                     self._tell(settled)
                     continue
-                self._orphans[entry.token] = time.monotonic() + LOOK_AT_ORPHANS_S
+                self._orphans[entry.token] = time.monotonic() + LOOK_AGAIN_AT_ONE_S
             if entry.state == "running" and first is not None:
                 self._limit(entry, first)
         return self._seen != before
+
+    def _settle(self, entry: Entry) -> Entry | None:
+        try:
+            return settle(self.store, entry)
+        except OSError as error:  # its directory cannot be read: the others are no worse for it
+            self.say(f"{entry.name}: {error}")
+            return None
 
     def _given_back(self, entry: Entry, note: str) -> None:
         give_back(self.store, entry, note, not_before=self.store.clock() + RETRY_S)
@@ -158,7 +165,7 @@ class Manager:
         decisions = schedule(
             self._entries,
             now=self.store.clock(),
-            place=_lazy(self.place),
+            place=_lazy(self.place, self.store.results),
             token=lambda: uuid.uuid4().hex,
             in_the_way=lambda entry: changed(entry) if entry.strict else None,
             only=self.only,
@@ -251,7 +258,12 @@ class Manager:
         if time.monotonic() >= self._tend_at and any(entry.spec for entry in self._entries):
             from ganeum.queue import study
 
-            study.tend(self.store, self.say)
+            try:
+                study.tend(self.store, self.say)
+            except QueueError:
+                raise
+            except GaneumError as error:  # a sweep that cannot go on stops no run
+                self.say(str(error))
             self._wrote()
             self._tend_at = time.monotonic() + TEND_S
 
@@ -344,11 +356,13 @@ def _patiently(work: Callable[[], None], stop: threading.Event, say: Say) -> Non
             stop.wait(1.0)
 
 
-def _lazy(build: Callable[[], Place]) -> Place:
+def _lazy(build: Callable[[], Place], results: Path) -> Place:
     """The machine is looked at only once something can start."""
     built: list[Place] = []
 
     def place(entry: Entry, going: Sequence[Entry]) -> Placement:
+        if is_full(results):
+            return Wait("the disk is full")
         if not built:
             built.append(build())
         return built[0](entry, going)

@@ -96,15 +96,16 @@ def stop(first: Identity, token: str) -> None:
 
 
 def kill(first: Identity, token: str) -> None:
-    """SIGKILL to every process of an attempt, until none is left: a data worker may just have been started."""
+    """SIGKILL to every process of an attempt, until none is left: one may just have started another."""
     for _ in range(100):
         left = members(token)
-        if first.is_alive():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(first.pid, signal.SIGKILL)
         for process in left:
-            _send(process.pid, signal.SIGKILL)
-        if not left and not first.is_alive():
+            with suppress(psutil.Error):
+                process.kill()
+        if first.is_alive():  # alone by now, or its environment cannot be read
+            with suppress(psutil.Error):
+                psutil.Process(first.pid).kill()
+        elif not left:
             return
         time.sleep(0.02)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ganeum.config.batch import divisors
@@ -23,6 +25,7 @@ from ganeum.record import RunDirectory, deaths, read_json, write_atomic
 
 HEADING = "=== attempt"  # begins a line of the log, before what each attempt prints
 TAIL_LINES, TAIL_BYTES = 40, 16_384
+NO_ROOM_BYTES = 1 << 20
 MICRO = "train.micro_batch_size"
 GONE = {"pid": None, "started": None, "boot_id": None, "token": None}
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -108,6 +111,13 @@ def tail(run: RunDirectory) -> str:
     return "\n".join([line for line in shown if line][-TAIL_LINES:])
 
 
+def is_full(directory: Path) -> bool:
+    """Whether there is no room even for a log."""
+    with suppress(OSError):
+        return shutil.disk_usage(directory).free < NO_ROOM_BYTES
+    return False
+
+
 def newest_checkpoint(run: RunDirectory) -> int:
     """The step of the last complete checkpoint; 0 where there is none."""
     found = [path.name.removeprefix("step-") for path in run.checkpoints_dir.glob("step-*")]
@@ -131,6 +141,7 @@ def _end(run: RunDirectory, entry: Entry, first: Identity | None) -> tuple[End, 
         gained=step > entry.step,
         tail=tail(run),
         explained=deaths.explained(status),
+        disk_full=is_full(run.path.parent),
     )
     if left:  # it was seen to its end, whatever happened to the machine since
         end = replace(end, same_boot=True)

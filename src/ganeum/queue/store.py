@@ -6,7 +6,6 @@ that a list that is lost or damaged can be made again (`rebuild`).
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import sqlite3
@@ -20,13 +19,13 @@ from typing import Any
 from ganeum.errors import QueueError
 from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.process import Identity
+from ganeum.queue.unwritable import explained
 from ganeum.record import RunDirectory, read_json, results_dir, write_json
 
 VERSION = 1
 PATIENCE_S = 10.0  # for another process's transaction, which takes milliseconds
 COLUMNS = tuple(field.name for field in fields(Entry))
 JSON_COLUMNS = ("after", "overrides", "trial", "spec")
-IO_ERROR = "disk I/O error"  # what SQLite says where a full disk leaves it no shared memory, or a file server is away
 EVENTS_KEPT = 100_000
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _SCHEMA = f"""
@@ -377,47 +376,6 @@ def mirrored(results: Path) -> list[Entry]:
             entry = Entry.of(read_json(path))
             entries[entry.id] = entry
     return list(entries.values())
-
-
-def explained(error: sqlite3.Error | OSError, path: Path) -> QueueError:
-    """An error of SQLite or of the disk, as a user can act on it."""
-    text, kind, where = str(error), _kind(error), str(path)
-    told = {
-        "locked": QueueError(
-            "the queue is locked by another process",
-            where=where,
-            why=text,
-            suggestion=f"the same command again; `fuser {where}` names the process",
-        ),
-        "full": QueueError("the queue cannot be written: the disk is full", where=where, suggestion="make room on it")
-        if IO_ERROR not in text
-        else QueueError("the queue's disk is full, or fails", where=where, why=text, suggestion="look at the disk"),
-        "damaged": QueueError(
-            "the list of the queue is damaged",
-            where=where,
-            why=text,
-            suggestion="`ganeum queue rebuild` puts it aside and makes it again from what stands beside the runs",
-        ),
-        "other": QueueError("the queue cannot be read or written", where=where, why=text),
-    }[kind]
-    told.kind = kind
-    return told
-
-
-def _kind(error: sqlite3.Error | OSError) -> str:
-    text = str(error)
-    if "locked" in text or "busy" in text:
-        return "locked"
-    if (
-        "is full" in text
-        or IO_ERROR in text
-        or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
-    ):
-        return "full"
-    said = ("malformed", "not a database", "no such table", "no such column", "file is encrypted")
-    if type(error) is sqlite3.DatabaseError or (isinstance(error, sqlite3.Error) and any(one in text for one in said)):
-        return "damaged"
-    return "other"
 
 
 def _file(path: Path) -> tuple[int, int]:
