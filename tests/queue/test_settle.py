@@ -34,6 +34,8 @@ NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower lear
             "queued",
             "another process trains this run",
         ),
+        (End(1, disk_full=True, step=7), "queued", "the disk is full: goes on at step 7"),
+        (End(-64), "failed", "exit status -64"),
         (End(75), "queued", "its process could not be started: tried again"),
     ],
 )
@@ -63,6 +65,19 @@ def test_what_was_asked_for_is_what_it_is(wanted: str, state: str, note: str, st
     changes = judge(entry, End(status, step=30), 0).changes
     assert (state, note, "") == (changes["state"], changes["note"], changes["wanted"])
     assert "finished" == judge(entry, End(0, state="finished"), 0).changes["state"]
+
+
+def test_an_error_just_before_a_pause_is_an_error() -> None:
+    """A wish does not hide what went wrong by itself; a run that was to be killed is killed all the same."""
+    assert "failed" == judge(replace(RUNNING, wanted="pause"), End(2, tail=NAN), 0).changes["state"]
+    assert "killed" == judge(replace(RUNNING, wanted="kill"), End(2, tail=NAN), 0).changes["state"]
+
+
+def test_a_full_disk_is_not_counted_against_a_run() -> None:
+    """Where there is no room at all; where there is some, it is tried three times and then told."""
+    entry = replace(RUNNING, retries=3)
+    assert "queued" == judge(entry, End(2, disk_full=True), 0).changes["state"]
+    assert "failed" == judge(entry, End(2, tail="RunError: the disk is full: 2 GiB are needed"), 0).changes["state"]
 
 
 def test_out_of_memory_halves_the_micro_batch_once() -> None:
@@ -111,6 +126,12 @@ def test_as_many_start_as_have_room() -> None:
 def test_one_that_fits_nowhere_is_held_and_stops_no_other() -> None:
     """It says so instead of waiting for ever."""
     assert (["a"], {1: "too large"}, {}) == decide(Entry("huge", id=1), Entry("a", id=2))
+
+
+def test_a_pause_that_a_clock_made_endless_is_over() -> None:
+    """The queue pauses for minutes; one of years means that the clock was set back."""
+    assert (["a"], {}, {}) == decide(Entry("a", id=1, not_before=3e8))
+    assert [] == decide(Entry("a", id=1, not_before=150.0))[0]
 
 
 def test_time_and_dependencies() -> None:
