@@ -21,7 +21,8 @@ def build(
     """The application with these commands; without ``markup`` its help is plain text, as docs/commands.md has it.
 
     Args:
-        words: the command line behind the one command that is called, for one that has commands of its own.
+        words: the command line behind the one command that is called, for one that has commands of its own: only the
+            one that it names is built; None for all of them.
     """
     app = typer.Typer(
         help="From one YAML file: what a run needs, the run itself, and what was planned beside what was measured.",
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         words = sys.argv[1:] if arguments is None else arguments
         # The options of a command that is not called would only be worked out: a tenth of a second for all of them.
         called = [name for name in COMMANDS if words[:1] == [name]]
-        build(commands=called or COMMANDS, words=words[1:] if called else None)(args=words, prog_name="ganeum")
+        build(commands=called or COMMANDS, words=words[1:] if called else ())(args=words, prog_name="ganeum")
     except GaneumError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -44,6 +44,8 @@ def resume(store: Store, entry: Entry) -> Entry:
     """
     # One that is held for changed code: the user knows of it now.
     unheld: dict[str, Any] = {"strict": False} if entry.state == "held" else {}
+    if entry.max_hours is not None and entry.hours >= entry.max_hours:
+        unheld["hours"] = 0.0  # that they are over is why it waits
     states: tuple[State, ...] = ("paused", "held", "interrupted")
     changed = store.update(entry.id, states, state="queued", note="", wanted="", not_before=None, **unheld)
     if changed is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -133,16 +134,21 @@ def from_list(store: Store, experiments: Sequence[Experiment]) -> list[Entry | N
     return found
 
 
-def refreeze(store: Store, entry: Entry, config: Config) -> None:
-    """Another config for an entry that does not run; a run that has begun must be able to go on with it.
+def refreeze(store: Store, entry: Entry, config: Config, **changes: Any) -> Entry | None:
+    """Another config for an entry that does not run, with `changes` of the entry; None where it has been started.
 
     Raises:
-        RunError: it exists with another config.
+        RunError: its run exists with another config.
     """
-    if freeze.frozen_config(store.run(entry)) != config:
+    text = to_yaml(config)
+    if text != store.frozen(entry.id):
         record.check(config)
-        write_atomic(freeze.config_path(store.run(entry)), to_yaml(config))
         store.log("edited", entry=entry.id)
+    changed = store.update(entry.id, (*WAITING, "paused"), frozen=text, **changes)
+    if changed is not None:
+        with suppress(OSError):  # a full disk: the list has it, and the run gets it when it starts
+            write_atomic(freeze.config_path(store.run(entry)), text)
+    return changed
 
 
 def edit(
@@ -168,22 +174,19 @@ def edit(
     if entry.state in ENDED or (entry.state in GOING and (overrides or reread or not going)):
         suggestion = "`ganeum queue add` queues it again" if entry.state in ENDED else "`ganeum queue pause` it first"
         raise QueueError(f"{control.called(entry)} is {entry.state}: it cannot be changed so", suggestion=suggestion)
-    settings = dict(changes)
     if overrides or reread:
-        run = store.run(entry)
         if reread:
             config = load(entry.config, [*entry.overrides, *overrides], section=entry.section)
         else:
-            config = load(freeze.config_path(run), [f"name={entry.name}", *overrides])
+            config = load(freeze.thaw(store, entry), [f"name={entry.name}", *overrides])
         if config.name != entry.name:
             raise QueueError(
                 f"{control.called(entry)} would be another run, {config.name}",
                 suggestion="`ganeum queue remove` it and add that one",
             )
-        refreeze(store, entry, config)
-        settings["overrides"] = (*entry.overrides, *overrides)
-    states = (*WAITING, "paused", *(GOING if going and not overrides and not reread else ()))
-    changed = store.update(entry.id, states, **settings)
+        changed = refreeze(store, entry, config, **changes, overrides=(*entry.overrides, *overrides))
+    else:
+        changed = store.update(entry.id, (*WAITING, "paused", *(GOING if going else ())), **changes)
     if changed is None:
         raise QueueError(f"{control.called(entry)} has just been started: it cannot be changed so")
     return changed

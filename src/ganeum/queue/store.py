@@ -133,10 +133,16 @@ class Store:
         return [_entry(row) for row in rows]
 
     def update(
-        self, id: int, expect: Collection[str] | None = None, *, attempt: str | None = None, **changes: Any
+        self,
+        id: int,
+        expect: Collection[str] | None = None,
+        *,
+        attempt: str | None = None,
+        frozen: str | None = None,
+        **changes: Any,
     ) -> Entry | None:
         """The entry with `changes`; None and no change where it is gone, in a state not in `expect`, or of another
-        attempt than that of this token."""
+        attempt than that of this token. `frozen`: another YAML to keep with it."""
         with self._transaction():
             entry = self._row(id)
             if entry is None or (expect is not None and entry.state not in expect):
@@ -145,6 +151,8 @@ class Store:
                 return None
             changed = replace(entry, **changes)
             self._write(changed, [name for name in changes if getattr(entry, name) != getattr(changed, name)])
+            if frozen is not None:
+                self._freeze([(id, frozen)])
         if changed != entry:
             self.mirror(changed)
         return changed

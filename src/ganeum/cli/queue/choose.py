@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ganeum.errors import ConfigError, GaneumError, QueueError, Several
-from ganeum.queue.entry import Entry
-from ganeum.queue.store import Store
+
+if TYPE_CHECKING:
+    from ganeum.queue.entry import Entry
+    from ganeum.queue.store import Store
 
 Which = Annotated[
     list[str] | None, typer.Argument(metavar="[ENTRY]...", help="Ids (3), ranges (3-7), or names of runs.")
