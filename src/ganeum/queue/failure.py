@@ -19,6 +19,7 @@ RETRIES = 3  # without `max_retries`: of what was killed again and again, each t
 PAUSE_S = 60.0
 ASKED_TO_END = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 KILLED = (-9, 137)
+DISK_FULL = ("disk is full", "No space left on device", "No usable temporary directory")  # ours, the system's, Python's
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
         return Outcome("waits", _queued(end, "another process trains this run", now + PAUSE_S))
     if end.disk_full:
         return _resumed(entry, end, "the disk is full", now + PAUSE_S)
-    if "disk is full" in end.tail or "No space left on device" in end.tail:
+    if any(said in end.tail for said in DISK_FULL):
         return _again(entry, end, "the disk is full", now + PAUSE_S)
     return _ended("failed", entry, end, _headline(end))
 
