@@ -72,6 +72,8 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
             return _ended("interrupted", entry, end, f"its {given} are over{_at(end)}")
     if not end.same_boot:
         return _resumed(entry, end, "the machine was started anew")
+    if end.disk_full and status not in ASKED_TO_END:
+        return _resumed(entry, end, "the disk is full", now + PAUSE_S)
     if status in KILLED and (end.oom_kills > 0 or end.explained):
         said = end.explained or "it was probably killed for want of the machine's memory"
         if entry.micro_batch_size or (entry.max_retries is not None and entry.retries >= entry.max_retries):
@@ -83,8 +85,6 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
         return _resumed(entry, end, "it was asked to end")
     if "is being trained by" in end.tail:
         return Outcome("waits", _queued(end, "another process trains this run", now + PAUSE_S))
-    if end.disk_full:
-        return _resumed(entry, end, "the disk is full", now + PAUSE_S)
     if any(said in end.tail for said in DISK_FULL):
         return _again(entry, end, "the disk is full", now + PAUSE_S)
     return _ended("failed", entry, end, _headline(end))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from ganeum import record
@@ -35,8 +36,7 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
     for config, _ in wanted:
         record.check(config)
     now, sha, cwd = code(), code_sha(), str(Path.cwd())
-    git = now["git"]
-    commit = str(git["commit"]) if isinstance(git, dict) else None
+    commit = _commit(sha)
     texts = [to_yaml(config) for config, _ in wanted]
     added = store.add_all(
         [
@@ -92,15 +92,24 @@ def frozen_config(run: RunDirectory) -> Config:
     return load_stored(path)
 
 
-def changed(entry: Entry) -> str | None:
-    """What is another about ganeum's code now than when the entry was queued; None where nothing is."""
-    if entry.code_sha is None or entry.code_sha == code_sha():
+def changed(entry: Entry, sha: str | None = None) -> str | None:
+    """What is another about ganeum's code now than when the entry was queued; None where nothing is.
+
+    `sha`: of the code now, where it is known.
+    """
+    sha = sha or code_sha()
+    if entry.code_sha in (None, sha):
         return None
-    git = code(entry.cwd or ".")["git"]
-    now = str(git["commit"]) if isinstance(git, dict) else None
-    if now != entry.commit:
+    if (now := _commit(sha)) != entry.commit:
         return f"the code has changed since it was queued: {_short(entry.commit)} then, {_short(now)} now"
     return f"uncommitted code has changed since it was queued (on {_short(now)})"
+
+
+@lru_cache(maxsize=1)
+def _commit(sha: str) -> str | None:
+    """Of ganeum's own code, whose files are these."""
+    git = code()["git"]
+    return str(git["commit"]) if isinstance(git, dict) else None
 
 
 def _short(commit: str | None) -> str:

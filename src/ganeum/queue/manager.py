@@ -15,18 +15,19 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from ganeum import units
 from ganeum.errors import GaneumError, QueueError
-from ganeum.queue import process
+from ganeum.queue import freeze, process
 from ganeum.queue.child import NOT_TAKEN
 from ganeum.queue.entry import GOING, Entry
-from ganeum.queue.freeze import changed, config_path, thaw
+from ganeum.queue.failure import RETRIES
 from ganeum.queue.placement import Placed, Placement, Wait
 from ganeum.queue.process import Identity
 from ganeum.queue.schedule import Decisions, Place, schedule
-from ganeum.queue.settle import HEADING, give_back, identity, is_full, lower_micro_batch, settle
+from ganeum.queue.settle import HEADING, give_back, identity, is_full, lower_micro_batch, settle, tail
 from ganeum.queue.store import Store
 
 TRAIN = (sys.executable, "-m", "ganeum", "train")  # the frozen config follows
@@ -96,11 +97,10 @@ class Manager:
         self._seen = None
 
     def _reap(self) -> None:
+        starting = {entry.token for entry in self._entries if entry.state == "starting"}
         for token, child in list(self._children.items()):
-            if child.poll() is not None:
+            if child.poll() is not None and token not in starting:
                 del self._children[token]
-                if child.returncode == NOT_TAKEN:
-                    self._wrote()
 
     # What runs
 
@@ -112,8 +112,10 @@ class Manager:
                 continue
             first = identity(entry)
             if entry.state == "starting" and first == self.me:
-                if entry.token not in self._children:  # its process ended without taking the entry
-                    self._given_back(entry, "its process could not take it; see its log")
+                child = self._children.get(entry.token)
+                if child is None or child.poll() is not None:  # it ended without taking the entry
+                    counts = child is not None and child.returncode != NOT_TAKEN
+                    self._given_back(entry, "its process could not take it: see its log", counts)
                 continue
             if first is None or not first.is_alive():
                 if time.monotonic() < self._orphans.get(entry.token, 0.0):
@@ -134,9 +136,16 @@ class Manager:
             self.say(f"{entry.name}: {error}")
             return None
 
-    def _given_back(self, entry: Entry, note: str) -> None:
-        give_back(self.store, entry, note, not_before=self.store.clock() + RETRY_S)
+    def _given_back(self, entry: Entry, note: str, counts: bool) -> None:
+        """For another start, later; after some that were its own fault, for none."""
+        retries = entry.retries + counts
+        most = RETRIES if entry.max_retries is None else entry.max_retries
+        again = {"not_before": self.store.clock() + RETRY_S} if retries <= most else {"state": "failed"}
+        error = tail(self.store.run(entry)) if retries > most else ""
+        back = give_back(self.store, entry, note, retries=retries, error_tail=error, **again)
         self._wrote()
+        if back is not None and back.state == "failed":
+            self._tell(back)
 
     def _limit(self, entry: Entry, first: Identity) -> None:
         """End what has used up its hours, or was asked to end by somebody who may not be there any more."""
@@ -161,13 +170,13 @@ class Manager:
         """Start what may start, hold what cannot; nothing where nothing can have changed."""
         if time.monotonic() < self._look_at:
             return
-        by_id = {entry.id: entry for entry in self._entries}
+        by_id, sha = {entry.id: entry for entry in self._entries}, cache(lambda: freeze.code_sha())
         decisions = schedule(
             self._entries,
             now=self.store.clock(),
             place=_lazy(self.place, self.store.results),
             token=lambda: uuid.uuid4().hex,
-            in_the_way=lambda entry: changed(entry) if entry.strict else None,
+            in_the_way=lambda entry: freeze.changed(entry, sha()) if entry.strict else None,
             only=self.only,
         )
         beside = {entry.token for entry in self._entries if entry.state in GOING and entry.token}
@@ -205,19 +214,21 @@ class Manager:
         self._wrote()
         if claimed is None:
             return False
-        code = changed(entry)
+        code = freeze.changed(entry)
         try:
-            thaw(self.store, entry)
+            freeze.thaw(self.store, entry)
             if entry.micro_batch_size is not None:
                 lower_micro_batch(self.store.run(entry), entry.micro_batch_size)
             self._children[token] = self._spawn(claimed, token, placed)
         except GaneumError as error:
+            if isinstance(error, QueueError) and error.kind != "other":  # of the list: its next step gives it back
+                raise
             failed = give_back(self.store, claimed, error.what, state="failed", error_tail=str(error))
             if failed is not None:
                 self._tell(failed)
             return True
         except OSError as error:
-            self._given_back(claimed, f"its process cannot be started: {error.strerror}")
+            self._given_back(claimed, f"its process cannot be started: {error.strerror}", counts=False)
             return True
         where = f" on {placed.device}" + (f" ({placed.note})" if placed.note else "")
         self.say(f"{entry.name}: started{where}" + (f"; {code}" if code else ""))
@@ -229,7 +240,7 @@ class Manager:
     def _spawn(self, entry: Entry, token: str, placed: Placed) -> subprocess.Popen[bytes]:
         run, list_ = self.store.run(entry), self.store.path.resolve()
         child = [sys.executable, "-m", "ganeum.queue.child", str(list_), str(entry.id), token]
-        words = [*self.train, str(config_path(run).resolve()), *placed.arguments]
+        words = [*self.train, str(freeze.config_path(run).resolve()), *placed.arguments]
         environment = {
             **os.environ,
             **placed.environment,
@@ -334,11 +345,11 @@ def _unbroken(say: Say) -> Say:
     return said
 
 
-def on_this_machine() -> Place:
-    """Where entries may start on this machine, as it is now."""
+def on_this_machine(per_gpu: int = 1) -> Place:
+    """Where entries may start on this machine, as it is now; `per_gpu`: runs that may share a GPU."""
     from ganeum.queue import devices
 
-    return devices.places(devices.look())
+    return devices.places(devices.look(per_gpu))
 
 
 def _patiently(work: Callable[[], None], stop: threading.Event, say: Say) -> None:

@@ -198,10 +198,7 @@ class Store:
 
     def log(self, what: str, text: str = "", entry: int | None = None) -> None:
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO events (time, entry, what, text) VALUES (?, ?, ?, ?)", (self.clock(), entry, what, text)
-            )
-            self._db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (EVENTS_KEPT,))
+            self._note(what, text, entry)
 
     def events(self, since: int = 0, entry: int | None = None) -> list[Event]:
         """Those with an id above `since`, oldest first."""
@@ -243,7 +240,6 @@ class Store:
     # Inside
 
     def _open(self, whole: bool = False) -> None:
-        fresh = not self.path.exists()
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=self.patience_s, isolation_level=None)
@@ -251,8 +247,6 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._prepare(whole)
-        if fresh:
-            self._take_back()
 
     def _prepare(self, whole: bool) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -268,6 +262,7 @@ class Store:
                 if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another may have been faster
                     for statement in _SCHEMA.split(";")[:-1]:
                         self._db.execute(statement)
+                    self._take_back()
             return
         [answer] = self._db.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
@@ -279,19 +274,15 @@ class Store:
                 self._db.execute(f'ALTER TABLE entries ADD COLUMN "{name}"')
 
     def _take_back(self) -> None:
-        """Into a list that was not there: the entries that are mirrored beside runs."""
-        entries = mirrored(self.results)
-        if not entries:
-            return
-        with self._transaction():
-            if self._db.execute("SELECT count(*) FROM entries").fetchone()[0]:
-                return
-            for entry in sorted(entries, key=lambda one: one.id):
-                self._write_new(entry)
-                with suppress(OSError, UnicodeDecodeError):
-                    text = (self.run(entry).queued_dir / "config.yaml").read_text(encoding="utf-8")
-                    self._freeze([(entry.id, text)])
-        self.log("rebuilt", f"the list was gone; {len(entries)} entries were found beside their runs")
+        """Into a list that was not there: the entries that are mirrored beside runs, with their configs."""
+        entries = sorted(mirrored(self.results), key=lambda one: one.id)
+        for entry in entries:
+            self._write_new(entry)
+            with suppress(OSError, UnicodeDecodeError):
+                text = (self.run(entry).queued_dir / "config.yaml").read_text(encoding="utf-8")
+                self._freeze([(entry.id, text)])
+        if entries:
+            self._note("rebuilt", f"the list was gone; {len(entries)} entries were found beside their runs", None)
 
     def _insert(self, entry: Entry) -> Entry:
         """A run has one directory, so it has one entry; one that has ended is queued again, under the id it had."""
@@ -316,6 +307,11 @@ class Store:
         id = self._db.execute(f"INSERT INTO entries ({_NAMES}) VALUES ({marks})", values).lastrowid
         assert id is not None, "an insert has a row"
         return id
+
+    def _note(self, what: str, text: str, entry: int | None) -> None:
+        values = (self.clock(), entry, what, text)
+        self._db.execute("INSERT INTO events (time, entry, what, text) VALUES (?, ?, ?, ?)", values)
+        self._db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (EVENTS_KEPT,))
 
     def _freeze(self, configs: Iterable[tuple[int, str]]) -> None:
         self._db.executemany("INSERT OR REPLACE INTO configs VALUES (?, ?)", configs)
