@@ -30,7 +30,7 @@ from ganeum.cli import main
 from ganeum.queue import manager
 from ganeum.queue.placement import Placed, Wait
 manager.TRAIN = (sys.executable, {str(STAND_IN)!r})
-manager.on_this_machine = lambda: lambda entry, running: Wait("busy") if running else Placed("cpu")
+manager.on_this_machine = lambda per_gpu: lambda entry, running: Wait("busy") if running else Placed("cpu")
 main(["queue", *sys.argv[1:]])
 """
 
@@ -41,7 +41,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GANEUM_RESULTS", "results")
     monkeypatch.setattr(manager, "TRAIN", (sys.executable, str(STAND_IN)))
     one_at_a_time = lambda entry, running: Wait("busy") if running else Placed("cpu")  # noqa: E731
-    monkeypatch.setattr(manager, "on_this_machine", lambda: one_at_a_time)
+    monkeypatch.setattr(manager, "on_this_machine", lambda per_gpu: one_at_a_time)
     return tmp_path
 
 

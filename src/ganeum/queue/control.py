@@ -66,16 +66,10 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
         raise QueueError(
             f"{called(entry)} cannot be retried: its run is also that of entry {others[0].id}, {others[0].state}"
         )
-    fresh: dict[str, Any] = {
-        "retries": 0,
-        "note": note,
-        "error_tail": "",
-        "exit_status": None,
-        "wanted": "",
-        "not_before": None,
-    }
+    fresh: dict[str, Any] = {"retries": 0, "hours": 0.0, "not_before": None, "wanted": ""}
+    said: dict[str, Any] = {"note": note, "error_tail": "", "exit_status": None}
     states: tuple[State, ...] = ("failed", "killed", "interrupted", "held")
-    changed = store.update(entry.id, states, state="queued", queued=store.clock(), **fresh)
+    changed = store.update(entry.id, states, state="queued", queued=store.clock(), **fresh, **said)
     if changed is None:
         hint = (
             "a larger max_iters extends a finished run: `ganeum queue add` it so" if entry.state == "finished" else None

@@ -11,6 +11,7 @@ def command(
     show: Annotated[bool, typer.Option("--print", help="Print the unit and change nothing.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Stop it and take it away; runs go on.")] = False,
     notify: Annotated[str | None, typer.Option(metavar="COMMAND", help="As for `ganeum queue run`.")] = None,
+    per_gpu: Annotated[int, typer.Option(min=1, metavar="N", help="As for `ganeum queue run`.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Run this directory's queue as a systemd user service.
@@ -26,7 +27,8 @@ def command(
     from ganeum.record import results_dir
 
     name = install.unit_name(results_dir())
-    text = install.unit(Path.cwd(), ["--notify", notify] if notify else [])
+    options = [*(["--notify", notify] if notify else []), *(["--per-gpu", str(per_gpu)] if per_gpu > 1 else [])]
+    text = install.unit(Path.cwd(), options)
     if show:
         print(json.dumps({"name": name, "unit": text}) if as_json else text, end="")
         return
