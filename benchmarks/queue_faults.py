@@ -1,7 +1,7 @@
 """The queue under fire: managers and runs killed, a full disk, a locked and a damaged list, reboots, a jumping clock.
 
-    python benchmarks/queue_faults.py --rounds 500                    # stand-ins for trainings: about a second a round
-    python benchmarks/queue_faults.py --rounds 500 --real             # `ganeum train` itself: about ten
+    python benchmarks/queue_faults.py --rounds 500           # stand-ins for trainings: about three seconds a round
+    python benchmarks/queue_faults.py --rounds 500 --real    # `ganeum train` itself: about ten
 
 Two managers work on one list. In each round something happens to them, drawn from the seed; then the world is put right
 (managers started again, room on the disk) and within 40 seconds every entry must be there, every run finished or on its
@@ -40,8 +40,10 @@ from ganeum.queue import control, freeze
 from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.process import TOKEN
 from ganeum.queue.store import Store, rebuild
+from ganeum.record import RunDirectory
 from ganeum.record.status import boot_id
 
+STEPS = 100  # of a stand-in: queue_trainer.STEPS
 TRAINER = Path(__file__).with_name("queue_trainer.py")
 MANAGERS = 2
 WITHIN_S = 40.0  # until all is well again
@@ -51,7 +53,7 @@ import sys, threading
 from pathlib import Path
 from ganeum.queue import failure, manager
 from ganeum.queue.store import Store
-failure.PAUSE_S = 0.5
+failure.PAUSE_S = manager.RETRY_S = 0.5
 store = Store(Path(sys.argv[1]))
 manager.run(store, until_empty=False, stop=threading.Event(), say=print, train=sys.argv[2:], poll_s=0.05)
 """
@@ -131,6 +133,7 @@ class World:
         (self.faults / "clock").write_text("0")
         (directory / "site").mkdir()
         (directory / "site" / "sitecustomize.py").write_text(SITE)
+        shutil.copytree(Path(ganeum.__file__).parent, directory / "site" / "ganeum")  # as it is now, until the end
         self.list, self.real, self.yaml = self.results / "queue.sqlite", real, directory / "tiny.yaml"
         data = directory / "data"
         self.yaml.write_text(CONFIG.format(data=json.dumps(str(data)), steps=steps))
@@ -473,6 +476,14 @@ def campaign(rounds: int, seed: int, real: bool, steps: int, directory: Path, mi
                 break
             world.put_right()
             time.sleep(0.5)
+        if not broken:
+            last = steps if real else STEPS
+            reached = {name: RunDirectory(world.results / name).status() for name in sorted(world.names)}
+            broken += [
+                f"{name} is finished at {status.step if status else 'no'} of {last} steps"
+                for name, status in reached.items()
+                if status is None or status.state != "finished" or status.step != last
+            ]
         sums = weights(world) if real and not broken else set()
         if len(sums) > 1:
             broken.append(f"{len(sums)} different weights")

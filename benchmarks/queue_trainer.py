@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-STEPS, EVERY = 100, 5
+STEPS, EVERY = 100, 5  # two seconds; queue_faults.py knows how many
 FAULTS = Path(os.environ["GANEUM_FAULTS"])
 
 

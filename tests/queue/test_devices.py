@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from ganeum.config import load
+from ganeum.config.write import to_yaml
 from ganeum.hardware.device import Device
-from ganeum.queue.devices import Held, Machine, Slot, Wish, fit, wish
+from ganeum.queue import devices
+from ganeum.queue.devices import Held, Machine, Slot, Wish, fit, held, places, wish
+from ganeum.queue.entry import Entry
 from ganeum.queue.placement import Never, Placed, Wait
 
 STUB = Path(__file__).parents[1] / "hardware" / "nvml_stub.c"
@@ -209,3 +212,69 @@ def test_a_need_is_what_the_plan_says(tmp_path: Path, monkeypatch: pytest.Monkey
     assert need == wished.need(large.device, 5.0)
     assert INFINITE == wished.need(small.device, 1.0)
     assert 3 == wished.cores
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GANEUM_RESULTS", str(tmp_path / "results"))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return tmp_path / "results"
+
+
+def queued(results: Path, name: str, *lines: str, **facts: Any) -> Entry:
+    """An entry, with its config frozen as the queue does it."""
+    yaml = results.parent / "tiny.yaml"
+    tiny = "model: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, vocab_size: 64}\ntrain: {max_iters: 4}\n"
+    yaml.write_text(tiny + "".join(line + "\n" for line in lines))
+    frozen = results / name / "queued" / "config.yaml"
+    frozen.parent.mkdir(parents=True)
+    frozen.write_text(to_yaml(load(yaml, [f"name={name}"])))
+    return Entry(name, id=len(list(results.iterdir())), cwd=str(results.parent), token=name, **facts)
+
+
+def test_a_run_that_was_started_holds_what_its_own_plan_says_less_what_it_has(results: Path) -> None:
+    """(3 GiB planned at most + 0.6 of CUDA's context) · 1.05, of which this process has 1 GiB already."""
+    entry = queued(results, "one", state="running", device="GPU-a", pid=os.getpid())
+    (results / "one" / "plan.json").write_text(json.dumps({"memory_gib": {"high": 3.0}}))
+    slot = Slot("GPU-a", "GPU a", Device("card", "cuda", 10.0, 0.0, capability=(8, 6)), 9.0, {os.getpid(): 1.0})
+    found = held(entry, Machine((slot, CPU), auto="cuda"))
+    assert ("GPU-a", pytest.approx(3.78), 1.0) == (found.device, found.gib, found.used_gib)
+
+
+def test_a_run_that_has_just_been_claimed_has_taken_nothing(results: Path) -> None:
+    """Its process id is still that of the queue that claimed it."""
+    entry = queued(results, "one", state="starting", device="cpu", pid=os.getpid())
+    found = held(entry, Machine((CPU,)))
+    assert (0.0, 8) == (found.used_gib, found.cores)
+    assert found.gib is not None
+    assert found.gib > 0.5
+
+
+def test_entries_that_wait_for_a_taken_device_are_not_even_read(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of them are asked about every few seconds."""
+    runs = [queued(results, "one", "device: cpu", state="running", device="cpu", pid=os.getpid())]
+    waiting = [queued(results, f"two{n}", "device: cpu") for n in range(3)]
+    read: list[Path] = []
+    monkeypatch.setattr(devices, "load_stored", lambda path: read.append(path))
+    where_ = places(Machine((CPU,)))
+    (results / "one" / "plan.json").write_text(json.dumps({"memory_gib": {"high": 3.0}}))
+    assert [Wait("the 8 cores of the CPU are taken")] * 3 == [where_(entry, runs) for entry in waiting]
+    assert [] == read
+
+
+def test_an_entry_goes_where_its_frozen_config_says(results: Path) -> None:
+    """`device: cpu` on a machine with a GPU, and `device: cuda:1` on one with a single card."""
+    there = places(cards(card("a", 10)))
+    assert "cpu" == where(there(queued(results, "one", "device: cpu"), []))
+    assert "GPU-a" == where(there(queued(results, "two", "device: auto"), []))
+    never = there(queued(results, "three", "device: cuda:1"), [])
+    assert Never("it asks for cuda:1, and there is GPU a (card a), the CPU (a CPU)") == never
+
+
+def test_a_damaged_frozen_config_is_for_the_start_to_tell(results: Path) -> None:
+    """Where a run goes is asked of the whole list: one bad file must not stop that."""
+    entry = queued(results, "one")
+    (results / "one" / "queued" / "config.yaml").write_text("device: cpu\ntrain: [")
+    assert "cpu" == where(places(Machine((CPU,)))(entry, []))
+    (results / "one" / "queued" / "config.yaml").unlink()
+    assert "cpu" == where(places(Machine((CPU,)))(entry, []))

@@ -28,13 +28,18 @@ def command(
     group: Annotated[
         str | None, typer.Option("--group", "-g", metavar="NAME", help="Until this group has ended.")
     ] = None,
+    per_gpu: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Runs that may share a GPU where their plans fit together."),
+    ] = 1,
     notify: Notify = None,
     webhook: Webhook = None,
     as_json: Annotated[bool, typer.Option("--json", help="What ended as JSON; the rest on standard error.")] = False,
 ) -> None:
     """Work through the list: start what fits where, find again what was left running, resume what was interrupted.
 
-    Several may work on one list. Ctrl-C ends this process and leaves the runs
+    A run gets a GPU of its own, or as many cores as OMP_NUM_THREADS says (all of
+    them without it). Several may work on one list. Ctrl-C ends this process and leaves the runs
     training; started again it finds them, also after `kill -9` or a reboot.
 
     Exit status: 0 all that ended have finished, 1 some have not, 130 after Ctrl-C.
@@ -44,13 +49,15 @@ def command(
 
     with Store.default() as store:
         only = None if group is None else {entry.id for entry in choose(store, None, group=group)}
-    raise typer.Exit(work(only=only, stay=stay, notify=notify, webhook=webhook, as_json=as_json, leave=True))
+    status = work(only=only, stay=stay, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=True)
+    raise typer.Exit(status)
 
 
 def work(
     *,
     only: Collection[int] | None,
     stay: bool = False,
+    per_gpu: int = 1,
     notify: str | None = None,
     webhook: str | None = None,
     as_json: bool = False,
@@ -95,6 +102,7 @@ def work(
                     say=say,
                     on_end=told,
                     train=manager.TRAIN,
+                    place=lambda: manager.on_this_machine(per_gpu),
                 )
                 if stop.number is not None and not leave:
                     _interrupt(store, only, say)
