@@ -275,6 +275,63 @@ def test_killed_for_want_of_memory_it_is_tried_with_half_the_micro_batch(
     )
 
 
+def test_a_run_that_was_paused_goes_on(store: Store) -> None:
+    """It writes a checkpoint and releases its place; queued again, it finishes."""
+    entry = add(store, "one", "slow")
+    first = queue_process()
+    until(lambda: history() and store.get(entry.id).state == "running")
+    time.sleep(0.3)
+    store.update(entry.id, ("running",), wanted="pause")
+    assert 0 == first.wait(60)
+    paused = store.get(entry.id)
+    assert ("paused", "paused at step 3", None, 3) == (paused.state, paused.note, paused.token, paused.step)
+    store.update(entry.id, ("paused",), state="queued")
+    Path("go").touch()
+    work(store)
+    assert ("finished", 2) == (store.get(entry.id).state, store.get(entry.id).attempts)
+
+
+def test_what_was_asked_before_its_process_was_there(store: Store) -> None:
+    """Killed while it was starting: its process trains nothing."""
+    entry = add(store, "one")
+    assert store.claim(entry, Identity.of_this_process(), "token", "cpu", ())
+    store.update(entry.id, ("starting",), wanted="kill")
+    child = [sys.executable, "-m", "ganeum.queue.child", str(store.path), str(entry.id), "token", *PRETEND]
+    subprocess.run([*child, str(freeze.config_path(store.run(entry)))], check=False)
+    settled = settle(store, store.get(entry.id))
+    assert settled
+    assert ("killed", []) == (settled.state, history())
+
+
+def test_a_queue_that_is_stopped_leaves_its_runs_alone(store: Store) -> None:
+    """They go on, and the next one records their end."""
+    entry = add(store, "one", "slow")
+    stop = threading.Event()
+    threading.Timer(2.0, stop.set).start()
+    work(store, stop=stop)
+    until(lambda: history())
+    running = store.get(entry.id)
+    assert "running" == running.state
+    assert identity(running).is_alive()  # type: ignore[union-attr]
+    Path("go").touch()
+    work(store)
+    assert "finished" == store.get(entry.id).state
+
+
+def test_what_can_never_take_its_entry_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation, say: four starts, and the end of what they printed."""
+    entry = add(store, "one")
+    broken = Path("broken")
+    broken.write_text("#!/bin/sh\necho No module named ganeum\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(manager.sys, "executable", str(broken.resolve()))
+    monkeypatch.setattr(manager, "RETRY_S", 0.0)
+    work(store)
+    failed = store.get(entry.id)
+    assert ("failed", "its process could not take it: see its log") == (failed.state, failed.note)
+    assert (4, "No module named ganeum") == (failed.attempts, failed.error_tail)
+
+
 def test_changed_code_is_said_and_holds_a_strict_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others start, with a word about it; the strict one starts once the code is what it was."""
     add(store, "one")
