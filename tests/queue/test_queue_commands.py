@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -341,6 +343,25 @@ def test_a_misspelt_command_is_no_list(queue) -> None:  # type: ignore[no-untype
         [],
         ["ConfigError: there is no command lsit", "  where  ganeum queue", "  try    ganeum queue list"],
     )
+
+
+def test_the_queue_works_without_torch() -> None:
+    """The manager, its sweeps, the live view and every command: loaded, and no torch with them."""
+    code = (
+        "import sys\n"
+        "from ganeum.cli.queue import build\n"
+        "import ganeum.queue.manager, ganeum.queue.study, ganeum.queue.watch, ganeum.queue.devices\n"
+        "build()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert 0 == done.returncode, done.stderr
+
+
+def test_to_look_makes_no_list(queue) -> None:  # type: ignore[no-untyped-def]
+    """`list` where nothing was ever queued leaves nothing behind."""
+    assert (0, ["the queue is empty: `ganeum queue add CONFIG` fills it"], []) == queue("list")
+    assert not Path("results").exists()
 
 
 def test_an_entry_reads_back_from_its_json(queue) -> None:  # type: ignore[no-untyped-def]

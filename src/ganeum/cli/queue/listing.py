@@ -9,6 +9,7 @@ import typer
 from ganeum.cli.queue.choose import Group, Json, Which
 
 ENDED_SHOWN = 20
+EMPTY = "the queue is empty: `ganeum queue add CONFIG` fills it"
 
 
 def command(
@@ -35,10 +36,13 @@ def command(
     from ganeum.errors import ConfigError
     from ganeum.queue.entry import ENDED, STATES
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
+    from ganeum.queue.store import Store, default_path
 
     if wrong := sorted(set(state or ()) - set(STATES)):
         raise ConfigError(f"{wrong[0]} is no state", where="--state", suggestion=", ".join(STATES))
+    if not default_path().exists():  # to look makes no list
+        print("[]" if as_json else EMPTY)
+        return
     with Store.default() as store:
         chosen = choose(store, which, group=group, states=state)
         if state:
@@ -53,9 +57,7 @@ def command(
             print(json.dumps([table.plain(entry, how_far.get(entry.id)) for entry in shown], indent=2))
             return
         if not chosen:
-            print(
-                "nothing is so" if which or group or state else "the queue is empty: `ganeum queue add CONFIG` fills it"
-            )
+            print("nothing is so" if which or group or state else EMPTY)
             return
         table.show(table.table(shown, how_far, time.time()))
         print()

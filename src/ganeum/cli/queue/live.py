@@ -14,12 +14,14 @@ from typing import TextIO
 
 @dataclass
 class Stop:
-    """A wish to stop, by Ctrl-C or a signal."""
+    """A wish to stop, by Ctrl-C or a signal; a second one does not wait for anything."""
 
     number: int | None = None
     event: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
+        if self.event.is_set():
+            raise KeyboardInterrupt
         self.number = number
         self.event.set()
 

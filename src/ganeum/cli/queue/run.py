@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from ganeum.queue.store import Store
 
 ERROR_LINES = 12
+MEMBERS_S = 1.0
 
 Notify = Annotated[
     str | None,
@@ -47,10 +49,42 @@ def command(
     from ganeum.cli.queue.choose import choose
     from ganeum.queue.store import Store
 
+    only = None
     with Store.default() as store:
-        only = None if group is None else {entry.id for entry in choose(store, None, group=group)}
+        if group is not None:
+            choose(store, None, group=group)  # for what it says where there is no such group
+            only = Members(store.path, group)
     status = work(only=only, stay=stay, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=True)
     raise typer.Exit(status)
+
+
+class Members(Collection[int]):
+    """The ids of a group or sweep, those that are added later included."""
+
+    def __init__(self, path: Path, group: str) -> None:
+        self.path, self.group = path, group
+        self._found: set[int] = set()
+        self._at = -1.0  # time.monotonic, of the last look; the manager asks for each of a thousand entries
+
+    def _ids(self) -> set[int]:
+        import time
+
+        from ganeum.queue.store import Store
+
+        if time.monotonic() - self._at > MEMBERS_S:
+            with Store(self.path) as store:
+                self._found = {entry.id for entry in store.all() if self.group in (entry.group, entry.sweep)}
+            self._at = time.monotonic()
+        return self._found
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._ids()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._ids())
+
+    def __len__(self) -> int:
+        return len(self._ids())
 
 
 def work(
@@ -72,11 +106,12 @@ def work(
     import sys
     import time
 
+    from ganeum import units
     from ganeum.cli.queue import table
     from ganeum.cli.queue.live import shown, stopping
     from ganeum.queue import manager, summary
     from ganeum.queue import notify as notes
-    from ganeum.queue.entry import ENDED
+    from ganeum.queue.entry import ENDED, GOING
     from ganeum.queue.progress import progress
     from ganeum.queue.store import Store
 
@@ -104,8 +139,12 @@ def work(
                     train=manager.TRAIN,
                     place=lambda: manager.on_this_machine(per_gpu),
                 )
-                if stop.number is not None and not leave:
-                    _interrupt(store, only, say)
+                going = [entry for entry in store.all() if entry.state in GOING and (only is None or entry.id in only)]
+                if stop.number is not None and going and leave:
+                    say(f"{units.things(len(going), 'run')} left training; `ganeum queue run` finds them again")
+                elif stop.number is not None and going:
+                    say("writing checkpoints; Ctrl-C again does not wait for them")
+                    _interrupt(store, going)
             finally:
                 everything = store.all()
                 mine = [entry for entry in everything if entry.id in (ended if only is None else only)]
@@ -120,14 +159,10 @@ def work(
     return 0 if all(entry.state == "finished" for entry in mine) else 1
 
 
-def _interrupt(store: Store, only: Collection[int] | None, say: Callable[[str], None]) -> None:
+def _interrupt(store: Store, going: Sequence[Entry]) -> None:
     """Let what runs write a checkpoint and end; it stays on the list as interrupted, for the next start."""
     from ganeum.queue import control
-    from ganeum.queue.entry import GOING
 
-    going = [entry for entry in store.all() if entry.state in GOING and (only is None or entry.id in only)]
-    if going:
-        say("writing checkpoints")
     for entry in going:
         control.pause(store, entry)
     for entry in going:
