@@ -158,12 +158,21 @@ def test_other_programs_are_waited_for_and_a_card_too_small_is_not() -> None:
     assert Never("by its plan it does not fit into GPU a, which has 10.0 GiB for it") == fit(asks(12.0), there, [])
 
 
+def test_a_run_that_does_not_fit_into_a_card_that_is_as_good_as_empty_says_so() -> None:
+    """8.5 GiB come to (8.5 + 0.6) · 1.05 = 9.6 of 10, and a desktop that stays has 0.6 of them."""
+    expected = Never("by its plan it needs more than the 9.4 GiB that are free of GPU a at best")
+    assert expected == fit(asks(8.5), cards(card("a", 10, free_gib=9.4)), [])
+    assert isinstance(fit(asks(8.5), cards(card("a", 10, free_gib=8.9)), []), Wait)
+    assert "GPU-a" == where(fit(asks(8.5), cards(card("a", 10)), []))
+
+
 def test_a_run_of_unknown_need_gets_a_card_that_is_as_good_as_empty() -> None:
-    """Nine tenths free, and no other run on it even where they may share."""
+    """Nine tenths free, and no other run on it, before or after, even where they may share."""
     assert "GPU-a" == where(fit(asks(None), cards(card("a", 10, free_gib=9.5)), []))
     expected = Wait("what it needs is not known, and GPU a is not empty")
     assert expected == fit(asks(None), cards(card("a", 10, free_gib=7)), [])
     assert expected == fit(asks(None), cards(card("a", 10), per_gpu=2), [Held("GPU-a", 1.0, 1.0)])
+    assert Wait("GPU a is taken") == fit(asks(1.0), cards(card("a", 10), per_gpu=2), [Held("GPU-a", None)])
 
 
 def test_a_card_that_is_asked_for_by_number_is_the_only_one_its_run_sees() -> None:

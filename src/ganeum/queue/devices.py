@@ -28,7 +28,7 @@ from ganeum.units import GIB, things
 
 MARGIN = 1.05  # times what the plan says at most: a neighbour that takes a little more than planned ends no run
 PROCESS_GIB = 0.5  # what a training on a CPU holds before there is a model: Python, torch, our own code
-EMPTY = 0.9  # of a card must be free for a run of which no plan says what it needs
+EMPTY = 0.9  # of a card free: nothing but a desktop is on it
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _on(slot: Slot, wish: Wish, there: Machine, runs: Sequence[Held]) -> Placeme
             return Never(f"it asks for {cores} cores, and there are {slot.cores}")
         if cores > slot.cores - sum(held.cores for held in runs):
             return Wait(f"the {things(slot.cores, 'core')} of the CPU are taken")
-    elif len(runs) >= there.per_gpu:
+    elif len(runs) >= there.per_gpu or any(held.gib is None for held in runs):  # that one has the card to itself
         return Wait(f"{slot.title} is taken")
     # Planned only now: a thousand entries that wait for a device need no plan yet.
     need = _needs(wish, slot, slot.at_most_gib)
@@ -215,10 +215,9 @@ def _on(slot: Slot, wish: Wish, there: Machine, runs: Sequence[Held]) -> Placeme
         if slot.device.kind == "cuda" and (runs or free < EMPTY * slot.device.memory_gib):
             return Wait(f"what it needs is not known, and {slot.title} is not empty")
     elif need > free:
-        return Wait(
-            f"{slot.title} has too little free: {max(0.0, free):.1f} of {slot.device.memory_gib:.1f} GiB"
-            + ("" if need == float("inf") else f", and it needs {need:.1f}")
-        )
+        if not runs and free >= EMPTY * slot.at_most_gib:
+            return Never(f"by its plan it needs more than the {free:.1f} GiB that are free of {slot.title} at best")
+        return Wait(f"{slot.title} has too little free: {max(0.0, free):.1f} of {slot.device.memory_gib:.1f} GiB")
     return Placed(slot.name, _environment(slot), note=slot.title, arguments=_arguments(wish))
 
 
@@ -293,8 +292,9 @@ def held(entry: Entry, machine: Machine) -> Held:
 def _will_take(entry: Entry, wished: Wish, slot: Slot) -> float | None:
     """By the plan that the run itself made at its start; before there is one, by ours."""
     try:
-        planned = float(read_json(RunDirectory(results_dir() / entry.name).plan_path)["memory_gib"]["high"])
-    except (OSError, ValueError, KeyError, TypeError):
+        memory = read_json(RunDirectory(results_dir() / entry.name).plan_path)["memory_gib"]
+        planned = float(memory["high"]) - float(memory.get("before_the_model", 0.0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         need = _needs(wished, slot, slot.at_most_gib)
         return None if need is None else min(need, slot.at_most_gib)
     return (planned + slot.before_gib) * MARGIN
