@@ -332,6 +332,16 @@ def test_what_can_never_take_its_entry_fails(store: Store, monkeypatch: pytest.M
     assert (4, "No module named ganeum") == (failed.attempts, failed.error_tail)
 
 
+def test_a_directory_that_is_gone_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user stood when the run was queued: without it no path of its config leads anywhere."""
+    add(store, "one")
+    entry = add(store, "lost", cwd="/no/such/place")
+    monkeypatch.setattr(manager, "RETRY_S", 0.0)
+    work(store)
+    assert {"one": "finished", "lost": "failed"} == states(store)
+    assert "its process cannot be started: No such file or directory: /no/such/place" == store.get(entry.id).note
+
+
 def test_changed_code_is_said_and_holds_a_strict_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others start, with a word about it; the strict one starts once the code is what it was."""
     add(store, "one")

@@ -228,7 +228,9 @@ class Manager:
                 self._tell(failed)
             return True
         except OSError as error:
-            self._given_back(claimed, f"its process cannot be started: {error.strerror}", counts=False)
+            why = error.strerror + (f": {error.filename}" if error.filename else "")
+            passing = not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
+            self._given_back(claimed, f"its process cannot be started: {why}", counts=not passing)
             return True
         where = f" on {placed.device}" + (f" ({placed.note})" if placed.note else "")
         self.say(f"{entry.name}: started{where}" + (f"; {code}" if code else ""))

@@ -54,8 +54,8 @@ class Identity:
         return self.same_boot() and _started(self.pid) == self.started
 
     def age_s(self) -> float:
-        """How long ago it started, whatever the clock was set to since; 0 where it is gone."""
-        if not self.is_alive():
+        """How long ago it started, whatever the clock was set to since; 0 where that was in another boot."""
+        if not self.same_boot():
             return 0.0
         if (PROC / "stat").exists():
             return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / os.sysconf("SC_CLK_TCK")

@@ -26,7 +26,7 @@ VERSION = 1
 PATIENCE_S = 10.0  # for another process's transaction, which takes milliseconds
 COLUMNS = tuple(field.name for field in fields(Entry))
 JSON_COLUMNS = ("after", "overrides", "trial", "spec")
-EVENTS_KEPT = 100_000
+EVENTS_KEPT = 20_000
 _NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 _SCHEMA = f"""
 CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, {_NAMES.replace('"id", ', "")});
