@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ganeum import hardware
+from ganeum.queue.devices import Machine, Slot
 from ganeum.queue.entry import Entry
 from ganeum.queue.store import Store
 from ganeum.queue.watch import Board, frame
@@ -32,7 +34,7 @@ def drawn(what: object) -> list[str]:
 
 
 def test_a_picture_of_a_night() -> None:
-    """One that runs with its bar, one that waits for a time, one that failed, and the end of the log."""
+    """A card, one that runs on it with its bar, one that waits for a time, one that failed, and the end of the log."""
     with Store.default() as store:
         store.add_all([Entry(name="exp1"), Entry(name="exp2", at=NOW + 7200), Entry(name="exp3")])
         store.update(1, state="running", device="GPU-8f2a11c3-aaaa-bbbb", started_at=NOW - 75, attempts=1)
@@ -44,10 +46,14 @@ def test_a_picture_of_a_night() -> None:
         Status.of_this_process("running", 50).write(run.status_path)
         with MetricsLog(run.metrics_path) as log:
             log.write({"step": 50, "loss": 3.5, "val_loss": 3.25, "tokens_per_second": 12345.6, "step_time_s": 0.5})
-        lines = drawn(frame(store, NOW))
+        card = Slot("GPU-8f2a11c3-aaaa-bbbb", "GPU 0", hardware.card("RTX 4090"), 15.5)
+        lines = drawn(frame(store, NOW, Machine((card,))))
     assert lines == [
         "results/queue.sqlite  16:00:00 " + "─" * 69,
         "1 running, 1 queued, 1 failed; no process works on it: ganeum queue run",
+        "",
+        "devices",
+        "GPU 0    GeForce RTX 4090  15.5 of 24.0 GiB free  exp1",
         "",
         "runs     on                                     step      loss  val loss  tokens/s         for  left",
         "1  exp1  GPU-8f2a11c3  ━━━━━━━━━━━━━━━━         50/100  3.5000    3.2500    12,346  1 min 15 s  25 s",

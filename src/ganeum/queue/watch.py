@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ganeum import units
 from ganeum.errors import GaneumError
+from ganeum.queue.devices import Machine, look
 from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.progress import Progress, progress
 from ganeum.queue.store import Store
@@ -37,25 +38,27 @@ class Board:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         try:
             with Store(self.path) as store:  # a store belongs to the thread that opened it, and rich draws from its own
-                yield frame(store, time.time(), whole=self.whole)
+                yield frame(store, time.time(), look() if self.whole else None)
         except GaneumError as error:  # locked for long, say: the next look may see more
             yield Text(str(error), style="red")
 
 
-def frame(store: Store, now: float, *, whole: bool = True) -> RenderableType:
-    """One picture of the queue."""
+def frame(store: Store, now: float, machine: Machine | None = None) -> RenderableType:
+    """One picture of the queue; with a `machine`, its devices and the end of the newest run's log are in it."""
     entries = store.all()
     going = sorted((entry for entry in entries if entry.state in GOING), key=lambda entry: entry.started_at or 0.0)
     waiting = [entry for entry in entries if entry.state not in (*ENDED, *GOING)]
     ended = sorted((entry for entry in entries if entry.state in ENDED), key=lambda entry: entry.ended_at or 0.0)
     parts: list[RenderableType] = [_head(store, entries, now)]
+    if machine is not None:
+        parts += [Text(), _devices(machine, going)]
     if going:
         parts += [Text(), _running(store, going, now)]
     if waiting:
         parts += [Text(), _waiting(waiting, now)]
     if ended:
         parts += [Text(), _ended(store, ended[-LATELY:], now)]
-    if whole and going:
+    if machine is not None and going:
         parts += [Text(), *_log(store, going[-1])]
     return Group(*parts)
 
@@ -71,6 +74,19 @@ def _head(store: Store, entries: Sequence[Entry], now: float) -> RenderableType:
     )
     clock = datetime.fromtimestamp(now).strftime("%H:%M:%S")
     return Group(Rule(f"{store.path}  {clock}", align="left", style="dim"), Text(f"{counted}; {who}"))
+
+
+def _devices(machine: Machine, going: Sequence[Entry]) -> RenderableType:
+    """What there is, how much of it is free, and whose it is; the CPU only where it is all there is or has a run."""
+    table = _list("devices")
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    for slot in machine.slots:
+        runs = [entry.name for entry in going if entry.device == slot.name]
+        if slot.device.kind == "cpu" and len(machine.slots) > 1 and not runs:
+            continue
+        free = f"{slot.free_gib:.1f} of {slot.device.memory_gib:.1f} GiB free"
+        table.add_row(slot.title, slot.device.name, free, ", ".join(runs))
+    return Group(table, Text(machine.trouble, style="yellow")) if machine.trouble else table
 
 
 def _running(store: Store, going: Sequence[Entry], now: float) -> RenderableType:

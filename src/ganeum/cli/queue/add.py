@@ -102,12 +102,14 @@ def command(
         stream = sys.stderr if as_json else sys.stdout
         if sweep:
             along = sweeps.axes(sweep)
+            for wish in wishes(paths, overrides, section, name):  # what is wrong with any, before the first is queued
+                wish.load()
             added = []
             for path in paths:  # a sweep is of one config
                 spec = study.Spec.of(
                     along, trials=trials, sampler=sampler, at_once=at_once, stop_hopeless=stop_hopeless, seed=seed
                 )
-                added += study.begin(store, path, overrides, section, name if len(paths) == 1 else None, spec, like)
+                added += study.begin(store, path, overrides, section, name, spec, like)
         else:
             wanted = wishes(paths, overrides, section, name=name)
             added = enqueue(store, wanted, like, lambda text: print(text + "\n", file=stream))
