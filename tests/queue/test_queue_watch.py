@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ganeum import hardware
+from ganeum.hardware.card import card
 from ganeum.queue.devices import Machine, Slot
 from ganeum.queue.entry import Entry
 from ganeum.queue.store import Store
@@ -46,8 +46,8 @@ def test_a_picture_of_a_night() -> None:
         Status.of_this_process("running", 50).write(run.status_path)
         with MetricsLog(run.metrics_path) as log:
             log.write({"step": 50, "loss": 3.5, "val_loss": 3.25, "tokens_per_second": 12345.6, "step_time_s": 0.5})
-        card = Slot("GPU-8f2a11c3-aaaa-bbbb", "GPU 0", hardware.card("RTX 4090"), 15.5)
-        lines = drawn(frame(store, NOW, Machine((card,))))
+        gpu = Slot("GPU-8f2a11c3-aaaa-bbbb", "GPU 0", card("RTX 4090"), 15.5)
+        lines = drawn(frame(store, NOW, Machine((gpu,))))
     assert lines == [
         "results/queue.sqlite  16:00:00 " + "─" * 69,
         "1 running, 1 queued, 1 failed; no process works on it: ganeum queue run",

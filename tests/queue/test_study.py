@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ganeum.errors import GaneumError
-from ganeum.queue import study
+from ganeum.queue import control, study
 from ganeum.queue.entry import Entry
 from ganeum.queue.freeze import frozen_config
 from ganeum.queue.store import Store
@@ -54,6 +54,22 @@ def test_a_hopeless_trial_is_asked_to_end_and_the_others_go_on(store: Store) -> 
     why = "hopeless: val loss 3.1000 at step 20, and 2.3000 in the middle of 4 others"
     assert why == store.get(5).note
     assert said[1:] == [f"5 (one-seed-5) is ended early, {why}"]
+
+
+def test_a_hopeless_trial_that_is_taken_back_is_not_judged_again(store: Store) -> None:
+    """`retry` means it: it goes on although the others are still better, and the others are still judged."""
+    trials = begun(store, "seed=1,2,3,4,5", stop_hopeless=True)
+    for trial, losses in zip(trials, ([3.0, 2.0], [3.0, 2.2], [3.0, 2.4], [3.0, 2.3], [3.1, 3.1]), strict=True):
+        evaluated(store, trial, losses, "running")
+    study.tend(store, lambda text: None)
+    store.update(5, state="killed", wanted="")
+    control.retry(store, store.get(5))
+    store.update(5, state="running")
+    evaluated(store, store.get(1), [9.0, 9.0, 9.0], "running")
+    for id in (2, 3, 4):
+        evaluated(store, store.get(id), [2.0, 2.0, 2.0], "running")
+    study.tend(store, lambda text: None)
+    assert ["kill", "", "", "", ""] == [store.get(trial.id).wanted for trial in trials]
 
 
 def test_without_the_wish_nothing_is_ended(store: Store) -> None:

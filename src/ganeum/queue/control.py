@@ -56,7 +56,8 @@ def resume(store: Store, entry: Entry) -> Entry:
 
 
 def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
-    """Queue one that has ended once more; it goes on from its checkpoint, with all of its retries.
+    """Queue one that has ended once more; it goes on from its checkpoint, with all of its retries and hours. A trial
+    that was ended as hopeless is not judged again.
 
     Raises:
         QueueError: it is finished, is going, or another entry has its run.
@@ -68,6 +69,8 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
         )
     fresh: dict[str, Any] = {"retries": 0, "hours": 0.0, "not_before": None, "wanted": ""}
     said: dict[str, Any] = {"note": note, "error_tail": "", "exit_status": None}
+    if entry.spec is not None and entry.state == "killed":
+        said["spec"] = {**entry.spec, "stop_hopeless": False}
     states: tuple[State, ...] = ("failed", "killed", "interrupted", "held")
     changed = store.update(entry.id, states, state="queued", queued=store.clock(), **fresh, **said)
     if changed is None:
@@ -108,6 +111,9 @@ def finish(store: Store, entry: Entry, grace_s: float = process.GRACE_S) -> None
     if entry.token is not None and (first := identity(entry)) is not None:
         process.end(first, entry.token, grace_s)
     settle(store, store.get(entry.id))
+    now = store.get(entry.id)
+    if now.state in WAITING and entry.wanted in ("pause", "kill"):  # it ended for another reason before it heard of it
+        (pause if entry.wanted == "pause" else kill)(store, now)
 
 
 def called(entry: Entry) -> str:

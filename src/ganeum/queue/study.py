@@ -155,10 +155,11 @@ def best_of(store: Store, entries: Sequence[Entry]) -> tuple[Entry, float] | Non
 
 
 def _tend(store: Store, entries: list[Entry], say: Callable[[str], object]) -> None:
-    spec = Spec.read(entries[0].spec or {})
+    judged = [entry for entry in entries if (entry.spec or {}).get("stop_hopeless")]
+    spec = replace(Spec.read(entries[0].spec or {}), stop_hopeless=bool(judged))
     curves = {entry.id: curve(store.run(entry)) for entry in entries}
-    for entry in entries:
-        if spec.stop_hopeless and entry.state == "running" and not entry.wanted and (why := hopeless(curves, entry.id)):
+    for entry in judged:
+        if entry.state == "running" and not entry.wanted and (why := hopeless(curves, entry.id)):
             control.kill(store, entry, note=why)
             say(f"{control.called(entry)} is ended early, {why}")
     if spec.sampler == "optuna" and _wants_more(entries):
@@ -181,7 +182,7 @@ def _next(store: Store, spec: Spec, like: Entry, before: Sequence[Entry]) -> lis
         trial = suggested(store, spec, [*before, *made])
         number = len(before) + len(made) + 1
         name = f"{spec.stem}-{number:0{len(str(spec.trials))}d}"
-        fresh = like if not before else _another(name, like)
+        fresh = like if not before else _another(name, like, spec)
         try:
             made += enqueue(store, [_wish(spec, name, trial)], fresh)
         except QueueError:
@@ -191,7 +192,7 @@ def _next(store: Store, spec: Spec, like: Entry, before: Sequence[Entry]) -> lis
     return made
 
 
-def _another(name: str, like: Entry) -> Entry:
+def _another(name: str, like: Entry, spec: Spec) -> Entry:
     """A trial with what the earlier ones share; when the sweep was to begin is over."""
     return Entry(
         name=name,
@@ -202,7 +203,7 @@ def _another(name: str, like: Entry) -> Entry:
         max_retries=like.max_retries,
         strict=like.strict,
         sweep=like.sweep,
-        spec=like.spec,
+        spec=spec.plain(),
     )
 
 

@@ -24,6 +24,7 @@ def command(
     Exit status: 0 all have finished, 1 some have not, 124 where the time was over.
     """
     import json
+    import sys
     import time
 
     from ganeum.cli.queue import table
@@ -37,6 +38,8 @@ def command(
     with Store.default() as store:
         ids = [entry.id for entry in choose(store, which, group=group, states=OPEN)]
         deadline = None if timeout is None else time.monotonic() + hours(timeout) * 3600
+        if ids and (said := table.nobody(store)):
+            print(said, file=sys.stderr)
         while True:
             entries = [entry for entry in store.all() if entry.id in ids]
             waiting = [entry for entry in entries if entry.state in OPEN and entry.state not in resting]
