@@ -160,6 +160,43 @@ def test_an_edited_config_counts_until_its_run_begins() -> None:
     assert 15 == find("one").status().step  # type: ignore[union-attr]
 
 
+def test_a_killed_one_stays_so_until_it_is_taken_back(capfd: pytest.CaptureFixture[str]) -> None:
+    """The list does not overrule `ganeum queue kill`, and says what does; exit status 1, since not all are finished."""
+    experiments(one="good", two="good")
+    with Store.default() as store:
+        [entry] = enqueue(store, [Wish("one.yaml")], Entry(name=""))
+        store.update(entry.id, state="killed")
+    assert 1 == queue()
+    assert ["two"] == started()
+    assert "[1/2] one: killed before; `ganeum queue retry 1` takes it back" == lines(capfd.readouterr().out)[0]
+
+
+def test_people_are_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """Each end by its sentence, and the night in one when the queue ends."""
+    experiments(one="good", two="missing")
+    assert 1 == queue("experiment_list.conf", "--notify", 'echo "$GANEUM_STATE: $GANEUM_TEXT" >> told')
+    assert lines(Path("told").read_text().replace("summary: ", "")) == [
+        "finished: one finished: val loss 1.5000, 10 steps, 1 min 30 s",
+        "failed: two failed: DataError: there is no data",
+        "In …: 1 finished, 1 failed",
+    ]
+
+
+def test_run_takes_what_a_sweep_queued_and_names_the_best(capfd: pytest.CaptureFixture[str]) -> None:
+    """`add --sweep`, `run --group`: the trials of that sweep and nothing else, then the best of them."""
+    experiments(one="good", other="good")
+    assert 0 == queue("add", "other.yaml")
+    assert 0 == queue("add", "one.yaml", "--sweep", "seed=1,2")
+    capfd.readouterr()
+    assert 0 == queue("run", "--group", "one")
+    assert ["one-seed-1", "one-seed-2"] == started()
+    assert lines(capfd.readouterr().out)[-3:] == [
+        "",
+        "best of one: one-seed-1, val loss 1.5000 with seed=1 (2 of 2 trials tried)",
+        "In …: 2 finished; 1 queued left",
+    ]
+
+
 def test_the_outcome_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     """With --json only JSON is on standard output."""
     experiments(one="good", two="missing")

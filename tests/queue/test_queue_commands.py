@@ -336,6 +336,26 @@ def test_rebuild_finds_the_entries_beside_their_runs(queue) -> None:  # type: ig
         assert [("one", 2), ("two", 2)] == [(entry.name, entry.priority) for entry in store.all()]
 
 
+def test_install_can_only_print(queue) -> None:  # type: ignore[no-untyped-def]
+    """The unit of this directory, and nothing changed; no service is there to be removed."""
+    status, out, err = queue("install", "--print", "--per-gpu", "2")
+    assert (0, []) == (status, err)
+    assert f"WorkingDirectory={Path.cwd()}" in out
+    assert f"ExecStart={sys.executable} -m ganeum queue run --stay --per-gpu 2" in out
+    assert "Environment=GANEUM_RESULTS=results" in out
+
+
+def test_nothing_to_run_is_said(queue) -> None:  # type: ignore[no-untyped-def]
+    """An empty list ends at once, with exit status 0; a group that is none is an error."""
+    status, out, _ = queue("run")
+    assert (0, "nothing ended") == (status, out[-1].rpartition(": ")[2])
+    assert queue("run", "--group", "x") == (
+        2,
+        [],
+        ["QueueError: there is no group or sweep x", "  where  results/queue.sqlite"],
+    )
+
+
 def test_a_misspelt_command_is_no_list(queue) -> None:  # type: ignore[no-untyped-def]
     """`ganeum queue lsit` is not taken for a file."""
     assert queue("lsit") == (
