@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ganeum.cli import main
+from ganeum.cli.queue import table
 from ganeum.queue.entry import Entry
 from ganeum.queue.freeze import frozen_config
 from ganeum.queue.store import Store
@@ -166,6 +167,14 @@ def test_list_shows_what_ended_what_runs_and_what_waits(queue) -> None:  # type:
     assert ["nothing is so"] == queue("list", "--state", "running")[1]
     found = json.loads("\n".join(queue("list", "--json", "one")[1]))
     assert [(1, "failed", 1.25)] == [(one["id"], one["state"], one["progress"]["loss"]) for one in found]
+
+
+def test_a_narrow_terminal_cuts_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """At its width, by cells: a Korean letter takes two; a bold heading."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    table.show(["id  run", " 1  a very long note indeed", " 2  가나다라마바사아자차"])
+    assert "\x1b[1mid  run\x1b[0m\n 1  a very long not…\n 2  가나다라마바사…\n" == capsys.readouterr().out
 
 
 def test_show_tells_all(queue) -> None:  # type: ignore[no-untyped-def]

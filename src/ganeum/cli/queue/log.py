@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,13 +55,12 @@ def command(
             _follow(store, entry.id, position, say)
 
 
-def _follow(store: Store, id: int, position: int, say: object) -> None:
+def _follow(store: Store, id: int, position: int, say: Callable[[str], None]) -> None:
     """Whole lines as they come, until the entry has ended and nothing more came."""
     import time
 
     from ganeum.queue.entry import ENDED
 
-    assert callable(say)
     path = store.run(store.get(id)).queue_log_path
     while True:
         ended = store.get(id).state in (*ENDED, "paused", "held")
