@@ -105,6 +105,7 @@ def work(
     """
     import sys
     import time
+    from contextlib import suppress
 
     from ganeum import units
     from ganeum.cli.queue import table
@@ -118,7 +119,12 @@ def work(
     stream = sys.stderr if as_json else sys.stdout
     begun, ended = time.time(), set[int]()
     with Store.default() as store:
-        with shown(store.path, stream) as say, stopping() as stop:
+        with shown(store.path, stream) as speak, stopping() as stop:
+
+            def say(text: str) -> None:
+                with suppress(OSError, ValueError):  # a terminal that was closed, a pipe that nobody reads any more
+                    speak(text)
+
             notifier = notes.Notifier(
                 notify or notes.from_surroundings(notes.COMMAND), webhook or notes.from_surroundings(notes.WEBHOOK), say
             )
