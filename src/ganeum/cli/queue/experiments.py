@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ganeum.cli.queue.run import Notify, Webhook
+from ganeum.cli.queue.run import Notify, PerGpu, Webhook
 
 
 def command(
@@ -15,6 +15,7 @@ def command(
         Path,
         typer.Argument(metavar="LIST", help="A config a line, key=value and --config-section after it; # comments."),
     ] = Path("experiment_list.conf"),
+    per_gpu: PerGpu = 1,
     notify: Notify = None,
     webhook: Webhook = None,
     as_json: Annotated[
@@ -67,5 +68,5 @@ def command(
             print(f"[{number}/{len(listed)}] {experiment.name}: {said}", file=out)
             if entry is not None:
                 ids.append(entry.id)
-    status = work(only=ids, notify=notify, webhook=webhook, as_json=as_json, leave=False)
+    status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False)
     raise typer.Exit(status or (1 if wrong else 0))

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from ganeum.cli.queue.run import PerGpu
+
 
 def command(
     show: Annotated[bool, typer.Option("--print", help="Print the unit and change nothing.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Stop it and take it away; runs go on.")] = False,
     notify: Annotated[str | None, typer.Option(metavar="COMMAND", help="As for `ganeum queue run`.")] = None,
-    per_gpu: Annotated[int, typer.Option(min=1, metavar="N", help="As for `ganeum queue run`.")] = 1,
+    per_gpu: PerGpu = 1,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Run this directory's queue as a systemd user service.

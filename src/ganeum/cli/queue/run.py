@@ -24,16 +24,17 @@ Webhook = Annotated[
     typer.Option(metavar="URL", help="Gets a POST when a run ends; also from $GANEUM_NOTIFY_WEBHOOK or .env."),
 ]
 
+PerGpu = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Runs that may share a GPU where their plans fit together.")
+]
+
 
 def command(
     stay: Annotated[bool, typer.Option("--stay", help="Wait for more when nothing is left.")] = False,
     group: Annotated[
         str | None, typer.Option("--group", "-g", metavar="NAME", help="Until this group has ended.")
     ] = None,
-    per_gpu: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Runs that may share a GPU where their plans fit together."),
-    ] = 1,
+    per_gpu: PerGpu = 1,
     notify: Notify = None,
     webhook: Webhook = None,
     as_json: Annotated[bool, typer.Option("--json", help="What ended as JSON; the rest on standard error.")] = False,
