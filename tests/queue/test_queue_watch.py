@@ -56,7 +56,7 @@ def test_a_picture_of_a_night() -> None:
         "GPU 0    GeForce RTX 4090  15.5 of 24.0 GiB free  exp1",
         "",
         "runs     on                                     step      loss  val loss  tokens/s         for  left",
-        "1  exp1  GPU-8f2a11c3  ━━━━━━━━━━━━━━━━         50/100  3.5000    3.2500    12,346  1 min 15 s  25 s",
+        "1  exp1  GPU-8f2a11c3  ━━━━━━━━━━━╸             50/100  3.5000    3.2500    12,346  1 min 15 s  25 s",
         "",
         "next",
         "2  exp2  queued  not before 11-21 18:00",

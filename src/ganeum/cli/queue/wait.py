@@ -38,7 +38,7 @@ def command(
     with Store.default() as store:
         ids = [entry.id for entry in choose(store, which, group=group, states=OPEN)]
         deadline = None if timeout is None else time.monotonic() + hours(timeout) * 3600
-        if ids and (said := table.nobody(store)):
+        if any(store.get(id).state in OPEN for id in ids) and (said := table.nobody(store)):
             print(said, file=sys.stderr)
         while True:
             entries = [entry for entry in store.all() if entry.id in ids]
