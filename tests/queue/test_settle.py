@@ -35,7 +35,7 @@ NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower lear
             "another process trains this run",
         ),
         (End(1, disk_full=True, step=7), "queued", "the disk is full: goes on at step 7"),
-        (End(-64), "failed", "exit status -64"),
+        (End(-40), "failed", "exit status -40"),
         (End(75), "queued", "its process could not be started: tried again"),
     ],
 )
