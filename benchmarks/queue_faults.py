@@ -48,13 +48,22 @@ TRAINER = Path(__file__).with_name("queue_trainer.py")
 MANAGERS = 2
 WITHIN_S = 40.0  # until all is well again
 
+# One that cannot open the list now tries again, as systemd would have it.
 MANAGER = """
-import sys, threading
+import sys, threading, time
 from pathlib import Path
+from ganeum.errors import QueueError
 from ganeum.queue import failure, manager
 from ganeum.queue.store import Store
 failure.PAUSE_S = manager.RETRY_S = 0.5
-store = Store(Path(sys.argv[1]))
+while True:
+    try:
+        store = Store(Path(sys.argv[1]))
+        break
+    except QueueError as error:
+        if error.kind not in ("locked", "full"):
+            raise
+        time.sleep(0.5)
 manager.run(store, until_empty=False, stop=threading.Event(), say=print, train=sys.argv[2:], poll_s=0.05)
 """
 
