@@ -6,6 +6,7 @@ it end, now or after a crash, knows what that was for.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ganeum.queue.entry import ENDED, GOING, Entry, State
 from ganeum.queue.settle import identity, settle
 from ganeum.queue.store import Store
 
+MANAGER_S = 5.0  # for a queue process to see that a run has ended
 WAITING: tuple[State, ...] = ("queued", "held", "interrupted")
 
 
@@ -110,6 +112,9 @@ def finish(store: Store, entry: Entry, grace_s: float = process.GRACE_S) -> None
     """Wait until nothing is left of an attempt that was asked to end, by force after `grace_s`; note how it ended."""
     if entry.token is not None and (first := identity(entry)) is not None:
         process.end(first, entry.token, grace_s)
+    deadline = time.monotonic() + MANAGER_S
+    while store.managers() and store.get(entry.id).state in GOING and time.monotonic() < deadline:
+        time.sleep(0.1)  # it notes how the run ended, and tells people
     settle(store, store.get(entry.id))
     now = store.get(entry.id)
     if now.state in WAITING and entry.wanted in ("pause", "kill"):  # it ended for another reason before it heard of it
