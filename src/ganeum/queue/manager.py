@@ -75,8 +75,8 @@ class Manager:
         Raises:
             QueueError: the list cannot be read or written now; nothing is lost, and the next step goes on.
         """
-        self._reap()
         self._read()
+        self._reap()
         if self._bring_up_to_date():
             self._read()
         self._decide()
