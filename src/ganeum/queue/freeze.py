@@ -14,7 +14,8 @@ from ganeum.config.load import load_stored
 from ganeum.config.schema import Config
 from ganeum.config.write import to_yaml
 from ganeum.errors import QueueError
-from ganeum.hardware.environment import code, code_sha
+from ganeum.hardware.environment import code
+from ganeum.hardware.environment import code_sha as code_sha  # as another reads it, too
 from ganeum.queue.entry import Entry
 from ganeum.queue.store import Store
 from ganeum.record import RunDirectory, write_atomic, write_json

@@ -228,7 +228,7 @@ class Manager:
                 self._tell(failed)
             return True
         except OSError as error:
-            why = error.strerror + (f": {error.filename}" if error.filename else "")
+            why = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
             passing = not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
             self._given_back(claimed, f"its process cannot be started: {why}", counts=not passing)
             return True
