@@ -89,6 +89,7 @@ ROWS: dict[str, Row] = {
     "gpt2, dropout": Row(DROPOUT),
     "gpt2, dropout, bf16": Row(DROPOUT, BF16),
     "gpt2, dropout, checkpointing whole": Row(DROPOUT, WHOLE),
+    "gpt2, dropout, one sequence": Row(DROPOUT, {"batch_size": 1, "micro_batch_size": 1}),
     "gpt2, untied": Row({"tie_embeddings": False}),
     "gpt2, untied, large vocabulary, bf16, small chunk": Row(
         LARGE | {"tie_embeddings": False}, BF16 | ONE | {"loss_chunk": 128}
@@ -122,9 +123,17 @@ ROWS: dict[str, Row] = {
     "modern, long, bf16": Row(MODERN | LONG, BF16),
     "modern, dropout": Row(MODERN | DROPOUT),
     "modern, dropout, bf16": Row(MODERN | DROPOUT, BF16),
+    "modern, dropout, one head of keys": Row(MODERN | DROPOUT | {"n_kv_head": 1}),
     "modern, large vocabulary, checkpointing whole": Row(MODERN | LARGE, WHOLE),
     "modern, Muon": Row(MODERN, ONE | {"optimizer": "muon"}),
     "modern, LoRA, bf16": Row(MODERN, RANK | BF16),
+    "modern, LoRA, dropout, bf16": Row(MODERN, {"lora": {"rank": 8, "dropout": 0.1}} | BF16),
+    "gpt2, a chunk and a bit": Row({"vocab_size": 20_011}, {"loss_chunk": 1_000}),
+    "gpt2, evaluation, a chunk and a bit, bf16": Row({"vocab_size": 20_011}, {"loss_chunk": 1_000} | BF16, True),
+    "gpt2, a length that is no multiple, checkpointing whole": Row(
+        {"block_size": 333, "n_embd": 64, "n_layer": 5, "vocab_size": 257}, WHOLE | {"loss_chunk": 64}
+    ),
+    "gpt2, Muon, stacks of unequal size": Row({"n_layer": 5, "n_embd": 512}, ONE | {"optimizer": "muon"}),
     "gpt2, evaluation": Row(evaluation=True),
     "gpt2, evaluation, bf16": Row({}, BF16, evaluation=True),
     "gpt2, evaluation, large vocabulary, bf16": Row(LARGE, BF16, evaluation=True),

@@ -58,6 +58,7 @@ class Row:
     checkpointing: bool = False
     accumulation: int = 1
     rank: int | None = None
+    adapter_dropout: float = 0.0
 
 
 T5 = {"d_model": 128, "d_kv": 32, "num_heads": 4, "d_ff": 512, "num_layers": 3, "vocab_size": 4_000}
@@ -103,6 +104,14 @@ ROWS: dict[str, Row] = {
     "t5, checkpointing, long source": Row("t5", T5, checkpointing=True, B=2, S=512, T=32),
     "t5, checkpointing, no dropout, bf16": Row("t5", T5 | STILL, checkpointing=True, **BF16),
     "t5, checkpointing, cast to bf16": Row("t5", T5, checkpointing=True, **CAST),
+    "t5, checkpointing, one layer": Row("t5", T5 | {"num_layers": 1}, checkpointing=True, B=2, S=512, T=32),
+    "t5, checkpointing, wide MLP, one sequence": Row(
+        "t5", GATED | {"d_ff": 1_024} | STILL, checkpointing=True, B=1, S=512
+    ),
+    "t5, checkpointing, more decoder": Row(
+        "t5", T5 | {"num_layers": 1, "num_decoder_layers": 5}, checkpointing=True, S=64, T=256
+    ),
+    "t5, checkpointing, eager, bf16": Row("t5", T5, checkpointing=True, attention="eager", B=1, S=512, **BF16),
     "t5, Adafactor": Row("t5", T5, optimizer="adafactor"),
     "t5, Adafactor, large vocabulary": Row(
         "t5", T5 | {"vocab_size": 32_128}, B=1, S=16, T=8, optimizer="adafactor", **CAST
@@ -110,6 +119,8 @@ ROWS: dict[str, Row] = {
     "t5, SGD": Row("t5", T5, optimizer="sgd"),
     "t5, LoRA": Row("t5", T5, rank=8),
     "t5, LoRA, bf16": Row("t5", T5, rank=8, **BF16),
+    "t5, LoRA, adapters' dropout": Row("t5", T5, rank=8, adapter_dropout=0.1),
+    "t5, LoRA, adapters' dropout, bf16": Row("t5", T5, rank=8, adapter_dropout=0.1, **BF16),
     "t5, evaluation": Row("t5", T5, purpose="evaluation"),
     "t5, evaluation, long source": Row("t5", T5, purpose="evaluation", B=2, S=512, T=32),
     "t5, evaluation, bf16": Row("t5", T5, purpose="evaluation", **BF16),
@@ -169,7 +180,8 @@ def build(row: Row) -> nn.Module:
     if row.rank:
         from peft import LoraConfig, get_peft_model
 
-        model = get_peft_model(model, LoraConfig(r=row.rank, target_modules="all-linear"))
+        lora = LoraConfig(r=row.rank, lora_dropout=row.adapter_dropout, target_modules="all-linear")
+        model = get_peft_model(model, lora)
     return model.train(row.purpose == "training")
 
 
@@ -263,7 +275,7 @@ def predicted(row: Row) -> memory.Memory:
         momentum=0.95 if row.purpose == "training" else 0.0,  # an evaluation alone: no state is there
         checkpointing="whole" if row.checkpointing else "none",
         attention="eager" if row.attention == "eager" else "efficient",
-        lora=Lora(rank=row.rank),
+        lora=Lora(rank=row.rank, dropout=row.adapter_dropout),
     )
     return memory.of(from_config_json(config, name=row.family, source="benchmark"), execution)
 

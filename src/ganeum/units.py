@@ -29,6 +29,15 @@ def things(n: int, thing: str) -> str:
     return f"{n:,} {thing}" + "s" * (n != 1)
 
 
+def three(n: float) -> str:
+    """Three significant digits, but no less than whole ones.
+
+    >>> three(0.0457), three(1.5), three(34.56), three(12_345.6)
+    ('0.0457', '1.5', '34.6', '12,346')
+    """
+    return f"{n:,.0f}" if abs(n) >= 99.95 else f"{n:.3g}"
+
+
 def flops(n: float) -> str:
     """Floating-point operations, a count; a rate is `flops(rate) + "/s"`.
 

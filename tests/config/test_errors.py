@@ -279,6 +279,18 @@ ConfigError: train.batch_size must be a multiple of train.micro_batch_size, but 
   where  the command line: micro_batch_size=7
   why    an optimizer step cannot end inside a micro-batch
   try    train.micro_batch_size: 4 (16 accumulation steps) or 8 (8)""",
+    "n_layer=1000000000": """\
+ConfigError: model.n_layer must be at most 10,000, but it is 1e+09
+  where  the command line: n_layer=1000000000
+  why    no network and no run has as many""",
+    "batch_size=1000000000000000003": """\
+ConfigError: train.batch_size must be at most 1,000,000,000, but it is 1e+18
+  where  the command line: batch_size=1000000000000000003
+  why    no network and no run has as many""",
+    "tokens=1e300": """\
+ConfigError: train.tokens must be at most 1,000,000,000,000,000,000, but it is 1e+300
+  where  the command line: tokens=1e300
+  why    no network and no run has as many""",
     "base=x": """\
 ConfigError: base belongs into the file
   where  the command line: base=x

@@ -19,6 +19,7 @@ WHY = (
         ("GeForce RTX 4090", "4090"),
         ("GeForce RTX 4090", "rtx4090"),
         ("GeForce RTX 4090 Laptop", "4090 mobile"),
+        ("GeForce RTX 4090 Laptop", "RTX4090M"),
         ("GeForce RTX 4070 Ti SUPER", "4070ti super"),
         ("GeForce GTX 1080 Ti", "1080 Ti"),
         ("RTX A6000", "a6000"),
@@ -81,6 +82,13 @@ def test_a_card_of_ones_own() -> None:
             f"  try    GeForce RTX 4090 or GeForce RTX 4090 D or GeForce RTX 5090 or {OWN}",
         ),
         ("Radeon RX 7900 XTX", f"no GPU called Radeon RX 7900 XTX is known\n  where  gpu\n{WHY}  try    {OWN}"),
+        ("🦆", f"no GPU called 🦆 is known\n  where  gpu\n{WHY}  try    {OWN}"),
+        (" ", f"no GPU is named\n  where  gpu\n{WHY}  try    {OWN}"),
+        (
+            "4090 48GB",  # of a size that no 4090 is known to have
+            f"no GPU called 4090 48GB is known\n  where  gpu\n{WHY}  try    GeForce RTX 4090 or {OWN}",
+        ),
+        ("M3", "M3 could be more than one card\n  where  gpu\n  try    Apple M3 or Apple M3 Max"),
         (
             "Mine: blue",
             "'blue' says nothing about a GPU that ganeum understands\n"

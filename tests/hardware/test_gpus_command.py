@@ -95,9 +95,11 @@ def test_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "try    GeForce RTX 4090 or GeForce RTX 4090 D or GeForce RTX 5090 or with" in capsys.readouterr().err
 
 
-def test_the_whole_list(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every card stands in the table, and in the JSON every number with its source."""
+def test_the_whole_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every card stands in the table, 80 columns wide, and in the JSON every number with its source."""
+    monkeypatch.setenv("COLUMNS", "80")
     text = said(capsys)
+    assert max(map(len, text.splitlines())) <= 80
     for gpu in catalogue.gpus():
         assert gpu.name.split()[-1] in text
     assert "68 ±17%" in text
@@ -138,4 +140,15 @@ def test_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         main(["gpus", "--measure"])
     assert not end.value.code
     assert [detect().kind] == measured
-    assert "what was measured is reproduced within 7%" in capsys.readouterr().err
+    assert "what was measured is reproduced within 7%\n" in capsys.readouterr().err
+
+
+def test_measuring_beside_other_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates that hardly give what was measured are no good, and that is said."""
+    monkeypatch.setattr(calibrate, "calibrate", lambda device: Rates("2026-11-21", {}, 0.43))
+    with pytest.raises(SystemExit):
+        main(["gpus", "--measure"])
+    assert capsys.readouterr().err.endswith(
+        "what was measured is reproduced within 43%, which other work on it explains: measure again when there is none"
+        "\n\n"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ganeum.errors import DeviceError
 from ganeum.hardware import peaks, rates
 from ganeum.hardware.rates import Rates
 
@@ -53,6 +54,20 @@ def test_a_gpu_is_kept_without_threads() -> None:
     rates.remember("NVIDIA L4", None, MEASURED)
     assert rates.remembered("NVIDIA L4", "cuda", {}) == MEASURED
     assert rates.remembered("EPYC", "cpu") == MEASURED
+
+
+def test_a_cache_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What no plan would find again is not said to be remembered."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GANEUM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DeviceError) as raised:
+        rates.remember("EPYC", 4, MEASURED)
+    assert str(raised.value) == (
+        "DeviceError: what was measured cannot be remembered\n"
+        f"  where  {tmp_path / 'file' / 'rates.json'}\n"
+        "  why    File exists\n"
+        "  try    GANEUM_CACHE=DIRECTORY, one that can be written, for this command and for the plans"
+    )
 
 
 def test_a_new_calibration_takes_the_place_of_the_old() -> None:

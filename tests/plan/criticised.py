@@ -53,14 +53,15 @@ def facts(config: Config, device: Device = GPU, tokens: int | None = TOKENS, **m
     architecture = ours.architecture(config.model)
     work, length = flops.of(architecture, way), lengths(config, tokens)
     return Facts(
-        config=config,
+        architecture=architecture,
+        execution=way,
         device=device,
-        parameters=parameters.of(architecture, config.train.lora),
         flops=work,
+        steps=length.steps,
+        config=config,
+        parameters=parameters.of(architecture, config.train.lora),
         lengths=length,
-        precision=way.precision,
         vocab_known=True,
-        total_flops=None if length.steps is None else work.per_step * length.steps,
         **more,
     )
 

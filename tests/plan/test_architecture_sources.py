@@ -15,6 +15,7 @@ from ganeum.plan import parameters
 from ganeum.plan.architecture import FAMILIES, find, from_config_json
 from ganeum.plan.architecture import known as known_models
 from ganeum.plan.architecture.known import known
+from ganeum.plan.question.subject import config_file
 
 GPT2 = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 2}
 
@@ -94,6 +95,14 @@ def test_a_name_nobody_heard_of() -> None:
     )
 
 
+def test_a_name_too_long_for_a_file() -> None:
+    """What no file system can hold is neither a config nor a model, and no traceback."""
+    assert config_file("a" * 5_000) is None
+    with pytest.raises(ConfigError) as error:
+        find("a" * 5_000)
+    assert error.value.what == f"no model called {'a' * 40}… is known"
+
+
 def test_a_directory_without_a_config(tmp_path: Path) -> None:
     """A directory is never looked up on the hub."""
     with pytest.raises(ConfigError) as error:
@@ -142,6 +151,61 @@ def test_a_config_that_does_not_say_what_it_is() -> None:
         "  why    model_type is missing\n"
         f'  try    "model_type": one of {", ".join(FAMILIES)}'
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "suggestion"), [("GPT-2", "gpt2"), ("mamba", None), ("mixtral", None), ("qwen2_moe", None)]
+)
+def test_another_spelling_is_corrected_and_another_model_is_not(written: str, suggestion: str | None) -> None:
+    """GPT-2 is gpt2; mamba looks like llama, and mixtral like mistral, and neither has its shape."""
+    with pytest.raises(ConfigError) as error:
+        from_config_json({"model_type": written}, name="mine", source="config.json")
+    assert said(error) == (
+        f"ConfigError: mine is a model of type {written}, whose parts are not known here\n"
+        "  where  config.json\n"
+        f"  why    counted are {', '.join(FAMILIES)}"
+        + (f'\n  try    "model_type": "{suggestion}"' if suggestion else "")
+    )
+
+
+def test_a_type_that_is_no_word() -> None:
+    """What stands there is said."""
+    with pytest.raises(ConfigError) as error:
+        from_config_json({"model_type": 5}, name="mine", source="config.json")
+    assert said(error) == (
+        "ConfigError: the config of mine does not say what kind of model it is\n"
+        "  where  config.json\n"
+        "  why    model_type is 5, no word in quotation marks\n"
+        f'  try    "model_type": one of {", ".join(FAMILIES)}'
+    )
+
+
+def test_two_names_of_one_thing() -> None:
+    """The same number twice is one; two numbers are a contradiction (transformers takes the later name's)."""
+    assert 8 == from_config_json({**GPT2, "hidden_size": 8}, name="mine").width
+    with pytest.raises(ConfigError) as error:
+        from_config_json({**GPT2, "hidden_size": 16}, name="mine", source="config.json")
+    assert said(error) == (
+        "ConfigError: n_embd in the config of mine is 8, and hidden_size is 16\n"
+        "  where  config.json\n"
+        "  why    they are two names of one thing\n"
+        "  try    one of them"
+    )
+
+
+def test_brackets_without_end(tmp_path: Path) -> None:
+    """A file that nests deeper than Python reads is a file that cannot be read."""
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError) as error:
+        find(str(tmp_path))
+    assert said(error).startswith(f"ConfigError: the config of {tmp_path.name} cannot be read: ")
+
+
+def test_t5_says_its_mlp_twice() -> None:
+    """is_gated_act and dense_act_fn, which transformers writes beside feed_forward_proj, are what it builds from."""
+    keys = {"model_type": "t5", "feed_forward_proj": "relu", "is_gated_act": True, "dense_act_fn": "silu"}
+    block = from_config_json(keys, name="mine").blocks[0]
+    assert (True, "silu") == (block.gated, block.activation)
 
 
 @pytest.mark.parametrize(

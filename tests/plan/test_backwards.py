@@ -17,7 +17,7 @@ from ganeum.cli.examples import refreshed
 from ganeum.config import load
 from ganeum.config.change import change
 from ganeum.config.schema import Config
-from ganeum.errors import GaneumError
+from ganeum.errors import ConfigError, GaneumError
 from ganeum.hardware.device import Device
 from ganeum.plan import backwards, closed_form, parameters, scaling_laws
 from ganeum.plan.architecture import ours
@@ -127,6 +127,43 @@ def test_little_text_makes_another_answer() -> None:
     assert few.best.config.model.dropout == 0.1
     assert without.best.config.model.dropout == 0.0
     assert few.best.loss.expected > without.best.loss.expected + 0.1
+
+
+def test_text_is_not_repeated_for_nothing() -> None:
+    """A day could repeat a million tokens thousands of times: it ends after 40, and the config says that it needs less
+    time. As many tokens as are asked for are trained on, and it is said how many would do."""
+    best = (answer := backwards.search(card(), hours=24, tokens_available=1_000_000)).best
+    assert 39_000_000 < best.tokens <= 40_000_000
+    assert best.hours < 0.1  # a larger model would be no better
+    reason = answer.reasons["train.tokens"]
+    assert reason.startswith("each 40 times, beyond which nothing is gained: ")
+    assert reason.endswith(" tokens/s, of the 24 h that there are")
+    answer = backwards.search(card(), tokens=100_000_000, tokens_available=1_000_000)
+    assert answer.reasons["train.tokens"].endswith("; but 40.0M would do: beyond 40 times each, nothing is gained")
+    assert "beyond 40 times" in answer.best.extrapolated
+
+
+@pytest.mark.parametrize("vocab_size", [65, 50_257])
+def test_a_loss_is_given_where_planning_the_answer_gives_one(vocab_size: int) -> None:
+    """One rule says where the laws speak, and the text of a vocabulary of 65 is nothing like theirs."""
+    best = backwards.search(card(), hours=24, vocab_size=vocab_size).best
+    loss = closed_form.plan(best.config, device=card()).get("loss")
+    assert (loss is None) == bool(best.extrapolated) == (vocab_size == 65)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [({"hours": 1e300}, "--hours is 1e+300"), ({"tokens": 10**30}, "--tokens is 1e+30")]
+)
+def test_more_than_anybody_trains_is_refused(asked: dict[str, Any], said: str) -> None:
+    """Neither an overflow nor a search without end."""
+    with pytest.raises(ConfigError) as raised:
+        backwards.search(card(), **asked)
+    assert str(raised.value) == (
+        f"ConfigError: {said}, for which no model can be searched\n"
+        "  where  ganeum plan\n"
+        f"  why    it must be above 0, and no more than {1e6 if 'hours' in asked else 1e16:g}\n"
+        "  try    --hours 8, or --tokens 2B"
+    )
 
 
 def test_two_billion_tokens() -> None:

@@ -11,9 +11,11 @@ from ganeum.config import load
 from ganeum.config.change import change
 from ganeum.hardware import look
 from ganeum.hardware.card import card
-from ganeum.plan import parameters
-from ganeum.plan.architecture import ours
+from ganeum.plan import memory, parameters
+from ganeum.plan.architecture import find, ours
 from ganeum.plan.closed_form import plan
+from ganeum.plan.question import named
+from ganeum.plan.question.use import read
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "by_hand.md").read_text(encoding="utf-8")
@@ -154,7 +156,7 @@ def test_six_models_in_16_gb(figure: str, model: str, how: str) -> None:
 
 
 def test_the_model_of_100m() -> None:
-    """54.7M tied, 71.1M untied, and 53 sequences of 1,024 tokens at once, to 5 %."""
+    """54.7M tied, 71.1M untied, and 53 sequences of 1,024 tokens at once and the hours of 2B tokens, to 5 %."""
     shape = {"n_layer": 12, "n_head": 8, "n_embd": 512, "vocab_size": 32_000, "block_size": 1024}
     settings = {f"model.{key}": value for key, value in shape.items()}
     config = change(load(ROOT / "configs" / "exp_v100" / "test_run.yaml"), settings)
@@ -166,6 +168,11 @@ def test_the_model_of_100m() -> None:
     found = plan(change(config, {"train.max_iters": 100}), device=card("RTX 4080"), tokens=10**9)
     at_once = found["batch"]["largest_micro_batch"]
     assert float(said('The model of "100M"', "sequences at once")) == pytest.approx(at_once, rel=0.05)
+    all_of_it = plan(
+        change(config, {"train.tokens": 2e9, "train.max_iters": None}), device=card("RTX 4080"), tokens=10**9
+    )
+    hours = float(said('The model of "100M"', "time for 2B tokens").removesuffix(" h"))
+    assert hours == pytest.approx(all_of_it["time"]["hours"], rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -192,3 +199,20 @@ def test_two_t5_models(figure: str, column: str, wanted: tuple[str, str, str]) -
     row = fits(model=model, GPU=gpu, how=how)
     told = float(said("Batch sizes for two T5 models", figure).removesuffix(" GiB"))
     assert told == pytest.approx(float(row[column]), rel=0.05)
+
+
+@pytest.mark.parametrize(("model", "name"), [("T5", "t5-base"), ("mT5", "mt5-large")])
+def test_what_fp16_saves(model: str, name: str) -> None:
+    """Of four sequences of 512 tokens in and 128 out, AdamW: a tenth and less, not half; GiB to 5 %."""
+    architecture, gpu = find(name), card("V100 SXM2 16GB")
+
+    def gib(precision: str) -> float:
+        use = read(["source_length=512", "length=128", "batch_size=4", f"precision={precision}"])
+        return memory.of(architecture, named.settled(architecture, use, gpu)).expected / 2**30
+
+    half, full = gib("fp16"), gib("fp32")
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| fp16 saves, {model}, 4 sequences |"))
+    cells = row.split(" | ")
+    assert f"{1 - half / full:.0%}" == cells[2].replace(" ", "")
+    told = [float(number) for number in re.findall(r"\d+\.\d", cells[3])[:2]]
+    assert told == [pytest.approx(full, rel=0.05), pytest.approx(half, rel=0.05)]

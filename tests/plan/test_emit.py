@@ -16,6 +16,7 @@ from ganeum.cli.examples import refreshed
 from ganeum.config import load
 from ganeum.config.schema import Config
 from ganeum.errors import GaneumError
+from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
 from ganeum.plan import closed_form, emit
 from ganeum.plan.architecture import find
@@ -66,13 +67,14 @@ def test_a_config_is_written_and_read_back_equal(file: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("overrides", [[], *CASES], ids=" ".join)
 def test_plan_written_loaded_planned(overrides: list[str], tmp_path: Path) -> None:
-    """A plan, written with its choices, loaded and planned again, is the same plan, and chooses nothing any more."""
+    """A plan, written with its choices, loaded and planned again, is the same plan, and chooses nothing any more but
+    what is left to the data and to the machine that trains."""
     config, plan = planned(overrides)
     file = tmp_path / "copy.yaml"
     file.write_text(emit.ganeum(config, plan), encoding="utf-8")
     again = closed_form.plan(load(file), device=CARD, tokens=10_000_000, vocab_size=50_257)
     assert kept(again) == kept(plan)
-    assert [choice["key"] for choice in again["choices"]] == ["model.vocab_size"]  # which is the data's
+    assert [choice["key"] for choice in again["choices"]] == ["model.vocab_size", "train.compile"]
 
 
 def test_only_what_differs_is_written() -> None:
@@ -359,7 +361,36 @@ def test_deepspeed_takes_it(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert theirs.train_micro_batch_size_per_gpu == written["train_micro_batch_size_per_gpu"]
     assert theirs.zero_config.stage == written["zero_optimization"]["stage"]
     offload = theirs.zero_config.offload_optimizer
+    told = written["zero_optimization"].get("reduce_bucket_size", 500_000_000)
+    assert theirs.zero_config.reduce_bucket_size == told
     assert (offload is not None and offload.device == "cpu") == ("offload_optimizer" in written["zero_optimization"])
+
+
+@pytest.mark.parametrize(("stage", "buckets"), [(1, 2), (2, 2), (3, 1)])
+def test_deepspeeds_buckets_are_those_that_the_memory_counts(stage: int, buckets: int) -> None:
+    """DeepSpeed 0.19.8 takes one bucket in stage 3 and, where it overlaps, two in 1 and 2: together no more than the
+    largest weight, mT5-large's embedding of 250,112 × 1,024, where its own default is 500 million numbers each."""
+    model = Model(find("mt5-large"), read([f"zero_stage={stage}", "devices=2", "batch_size=2"]))
+    device = card("A100 SXM4 80GB")
+    zero = json.loads(model.emit("deepspeed", model.plan(device), device))["zero_optimization"]
+    assert zero["reduce_bucket_size"] * buckets == 250_112 * 1_024
+    assert zero["allgather_bucket_size"] == zero["reduce_bucket_size"]
+    assert zero.get("stage3_max_live_parameters") == (250_112 * 1_024 if stage == 3 else None)
+
+
+def test_deepspeeds_buckets_begin_at_even_numbers() -> None:
+    """DeepSpeed refuses an allgather_bucket_size that is odd: half of 50,257 × 6 would be."""
+    config, plan = planned()
+    found = json.loads(emit.deepspeed(config, plan, zero_stage=2, largest=50_257 * 6))
+    assert found["zero_optimization"]["allgather_bucket_size"] == 50_257 * 3 - 1
+    assert "reduce_bucket_size" not in json.loads(emit.deepspeed(config, plan))["zero_optimization"]
+
+
+def test_with_adapters_buckets_are_the_adapters() -> None:
+    """Of GPT-2 small with adapters of rank 8 the largest tensor that is trained has 8 × 3,072 numbers."""
+    model = Model(find("gpt2"), read(["lora.rank=8", "zero_stage=3", "batch_size=2"]))
+    zero = json.loads(model.emit("deepspeed", model.plan(CARD), CARD))["zero_optimization"]
+    assert zero["reduce_bucket_size"] == 8 * 3_072
 
 
 @pytest.mark.parametrize("case", DEEPSPEED)

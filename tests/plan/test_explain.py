@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ganeum import units
 from ganeum.config.schema import Config, Data, Lora, Model, Train
 from ganeum.hardware.machine import look, nvidia
 from ganeum.plan import flops, parameters
@@ -207,6 +208,17 @@ def test_a_model_by_its_name() -> None:
         " = 222,903,552",
     ):
         assert line in text
+
+
+def test_the_least_is_that_of_all_devices() -> None:
+    """Four cards have four peaks: the run cannot take less than what they need together, and takes more."""
+    architecture, use = find("gpt2"), Use(batch_size=64, devices=4, tokens=1e9)
+    found = plan_of(architecture, use, GPU)
+    least = found["flops"]["total"] / (4 * found["device"]["peak_flops_per_second"])
+    assert least < 3600 * found["time"]["hours"]
+    (line,) = (line for line in lines(named(architecture, use, found)) if line.startswith("the least it can take"))
+    assert line.startswith("the least it can take FLOPs of the run / peak of all devices ")
+    assert line.endswith(f" = {units.duration(least)}")
 
 
 def test_adapters_are_derived() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from ganeum.config import to_yaml
+from ganeum.config.change import change
 from ganeum.config.schema import Config, Data, Model, Train
 from ganeum.errors import DeviceError
 from ganeum.hardware import look
@@ -94,6 +98,33 @@ def test_hours_are_steps_and_evaluations() -> None:
     found = plan(ONE_BOOK, device=GPU, tokens=TOKENS, step_s=1.0, evaluations_s=200.0, time_source="a guess")["time"]
     assert found["hours"] == pytest.approx(5_280 / 3600)
     assert found["source"] == "a guess"
+
+
+def test_a_plan_compiles_where_training_does() -> None:
+    """A quarter of the steps' uncompiled time against a minute: one step more than that, and the plan's is compiled;
+    `compile: false` and a CPU are not."""
+    gpu, config = GPU, changed("train", epochs=None)
+    eager = planned(config, gpu, compile=False, max_iters=1)["time"]["step_s"]
+    enough = math.floor(60 / (0.25 * eager)) + 1
+    for steps, compiled in ((enough - 1, False), (enough, True)):
+        found = planned(config, gpu, max_iters=steps)
+        assert ("train.compile" in {choice["key"] for choice in found["choices"]}) is compiled
+        assert (found["time"]["step_s"] < eager) is compiled
+        assert (found["time"]["step_s"] == eager) is not compiled
+    assert planned(config, gpu, compile=False, max_iters=enough)["time"]["step_s"] == eager
+    assert "train.compile" not in {choice["key"] for choice in planned(config, CPU, max_iters=10**9)["choices"]}
+
+
+def test_what_is_missing_here_is_missing_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card in this machine cannot compile without Triton; of a catalogue's card that says nothing."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    gpu, config = GPU, changed("train", epochs=None, max_iters=10**7)
+    assert "train.compile" in {choice["key"] for choice in planned(config, gpu)["choices"]}
+    assert "train.compile" not in {choice["key"] for choice in planned(config, replace(gpu, here=True))["choices"]}
+
+
+def planned(config: Config, device: Device, **train: object) -> dict[str, Any]:
+    return plan(change(config, {f"train.{key}": value for key, value in train.items()}), device=device, tokens=TOKENS)
 
 
 def test_memory_is_planned_as_it_will_be_measured() -> None:
@@ -183,11 +214,14 @@ def test_precision_and_batch_on_a_gpu() -> None:
     assert found["fp32 leaves most of this device unused"]["figure"] == (
         "it multiplies bf16 2 times as fast: 59.5 TFLOP/s instead of 29.8 TFLOP/s"
     )
-    # 28 B · 162,247,680 / 760e9 B/s = 5.98 ms; 3.05e12 / (0.4 · 59.5e12) = 128 ms: 4 % of the step, not worth a word
+    # 28 B · 162,247,680 / 760e9 B/s are 6 ms at the least: little of the whole batch's step, a third of an eighth's
     small = "the batch is small for the model: much of each step goes into the update of the weights"
     assert small not in warned(ONE_BOOK, GPU)
-    eighth = warned(changed("train", batch_size=16), GPU)  # 16 ms: 27 %
-    assert "about 27% of the step" in eighth[small]["figure"]
+    config = changed("train", batch_size=16)
+    time = plan(config, device=GPU, tokens=TOKENS)["time"]
+    share = time["by_part"]["optimizer"] / time["step_s"]
+    assert share > 0.25
+    assert f"about {share:.0%} of the step" in warned(config, GPU)[small]["figure"]
 
 
 def test_a_sensible_run_is_left_in_peace() -> None:

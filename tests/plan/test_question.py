@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,42 @@ def test_a_slower_card_takes_longer() -> None:
     assert f"; it takes {times:.2g} times as long; " in compare.changes(large, small)
 
 
+def test_hundreds_of_times_are_written_out() -> None:
+    """A CPU of 0.1 TFLOPS beside an RTX 4090: no 1.2e+03."""
+    assert "e+" not in compare.changes(ask("RTX 4090"), ask("Slow: 24GB, bf16 0.1 TFLOPS, bandwidth 10 GB/s"))
+
+
+def test_little_energy_is_not_none() -> None:
+    """Six minutes of a card are 0.0457 kWh, and not 0.0."""
+    column = next(column for column in compare.COLUMNS if column.key == "kwh")
+    assert [column.cell({"kwh": kwh}) for kwh in (0.0457, 34.56, 12_345.6)] == ["0.0457", "34.6", "12,346"]
+
+
+def test_a_price_takes_a_length() -> None:
+    """Rent of a model whose training has no length cannot be told, and what would tell it is said."""
+    with pytest.raises(ConfigError) as caught:
+        ask("RTX 4090", words=["t5-base"], prices=Prices(per_hour=2))
+    assert str(caught.value) == (
+        "ConfigError: what it costs is not known\n"
+        "  where  ganeum plan t5-base\n"
+        "  why    nothing says how long it is trained\n"
+        "  try    --tokens 300M, or --hours 8"
+    )
+    assert ask("RTX 4090", words=["t5-base"], prices=Prices(per_hour=2), hours=3)["cost"]["rent"] == pytest.approx(
+        6, rel=0.01
+    )
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    """A batch of one sequence of one token."""
+    alone = ["batch_size=1", "block_size=1", "n_layer=1", "n_head=1", "n_embd=16"]
+    one = ["batch_size=1", "length=1", "source_length=1"]
+    for word, settings in (("run.yaml", alone), ("t5-small", one), ("gpt2", one[:2])):
+        text = " ".join(shown(answer(Question(words=[word], gpus=["RTX 4090"], settings=settings))).split())
+        assert "1 sequence a step = 1 at once × 1; 1 token" in text
+        assert not re.search(r"(?<![\d.,])1 (sequences|tokens)\b", text)
+
+
 def test_nothing_changes_between_equal_cards() -> None:
     """Beside itself a card changes nothing, and that is what is said."""
     plan = ask("RTX 4090")
@@ -185,6 +222,16 @@ def test_a_directory_of_a_run_is_its_config(tmp_path: Path) -> None:
     assert ask("RTX 4090", words=[str(run)])["parameters"]["total"] == 124_337_664
 
 
+def test_the_name_of_a_run_is_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ganeum plan one` plans results/one; a well-known model keeps its name."""
+    monkeypatch.setenv("GANEUM_RESULTS", str(tmp_path / "runs"))
+    for name in ("one", "gpt2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text(CONFIG)
+    assert ask("RTX 4090", words=["one"])["parameters"]["total"] == 124_337_664
+    assert ask("RTX 4090", words=["gpt2"])["model"]["family"] == "gpt2"
+
+
 def test_a_config_can_be_planned_for_more_than_training() -> None:
     """Without gradients and state the same network needs less than a third of the memory for one sequence."""
     training = ask("RTX 4090", settings=["micro_batch_size=1"])["memory_gib"]
@@ -217,6 +264,7 @@ def test_a_search_without_a_config_answers_with_one(tmp_path: Path) -> None:
     assert plan["memory_gib"]["fits"]
 
 
+AVAILABLE = "--tokens-available"
 REFUSED = [
     (Question(), "no config is named", 'ganeum plan configs/demo.yaml; ganeum plan t5-base; ganeum plan --gpu "RTX'),
     (Question(words=["a.yaml", "b.yaml"]), "one config is planned at a time, but 2 are named", "ganeum plan a.yaml,"),
@@ -255,11 +303,46 @@ REFUSED = [
         "--models and run.yaml cannot be asked together",
         "a table has its models from --models",
     ),
+    *(
+        (question, f"{one} and {other} cannot be asked together", "why")
+        for question, one, other in (
+            (Question(hours=8, explain=True), "no config", "--explain"),
+            (Question(hours=8, section="a"), "no config", "--config-section"),
+            (Question(hours=8, may_shorten=True), "no config", "--may-shorten"),
+            (Question(hours=8, prices=Prices(per_hour=2)), "no config", "--price-per-hour"),
+            (Question(words=["run.yaml"], purpose="inference", hours=8), "--purpose inference", "--hours"),
+            (Question(words=["gpt2"], purpose="evaluation", tokens="1M"), "--purpose evaluation", "--tokens"),
+            (Question(words=["gpt2"], purpose="generation", tokens_available="1M"), "--purpose generation", AVAILABLE),
+            (
+                Question(models=["gpt2"], purpose="inference", prices=Prices(per_kwh=2)),
+                "--purpose inference",
+                "--price-per-kwh",
+            ),
+            (Question(models=["gpt2"], parameters="1M"), "--models", "--parameters"),
+            (Question(models=["gpt2"], section="a"), "--models", "--config-section"),
+            (Question(models=["gpt2"], may_shorten=True), "--models", "--may-shorten"),
+            (Question(models=["gpt2"], prices=Prices(per_hour=2)), "--models", "--price-per-hour"),
+            (Question(models=["gpt2"], tokens_available="1M"), "--models", AVAILABLE),
+            (Question(words=["gpt2"], section="a"), "gpt2", "--config-section"),
+            (Question(words=["gpt2"], tokens_available="1M"), "gpt2", AVAILABLE),
+            (Question(words=["run.yaml"], tokens="1M", tokens_available="1M"), "--tokens", AVAILABLE),
+        )
+    ),
+    *(
+        (Question(words=["run.yaml"], prices=Prices(per_kwh=price)), f"--price-per-kwh must be a number {told}", "line")
+        for price, told in ((-1, "above 0, but it is -1"), (float("nan"), "above 0, but it is nan"))
+    ),
     (Question(words=["run.yaml"], hours=-1), "--hours must be a number above 0, but it is -1", "the command line"),
     (
         Question(words=["run.yaml"], tokens="many"),
         "--tokens must be a number above 0, but it is 'many'",
         "--tokens 300M, --tokens 1.5B or --tokens 130520",
+    ),
+    (Question(hours=1e300), "--hours must be at most 1,000,000, but it is 1e+300", "the command line"),
+    (
+        Question(words=["run.yaml"], tokens="1e300"),
+        "--tokens must be at most 1,000,000,000,000,000,000, but it is 1e+300",
+        "the command line: --tokens 1e300",
     ),
     (
         Question(hours=8, gpus=["RTX 4080"], settings=["n_layer=3"]),
@@ -294,6 +377,28 @@ def test_the_whole_text_of_a_refusal(capsys: pytest.CaptureFixture[str]) -> None
         "  where  ganeum plan\n"
         "  why    what is emitted is one run's file, in a form of its own\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "what", "more"),
+    [
+        (["--json", "--format", "csv"], "--json and --format csv cannot", "an answer is printed in one form"),
+        (["--explain", "--format", "csv"], "--explain and --format csv cannot", "a derivation is text, or Markdown"),
+        (["--explain", "--json"], "--explain and --format json cannot", "a derivation is text, or Markdown"),
+        (["--emit", "hf", "--gpus", "4090,4080"], "--emit and several --gpu cannot", "is one card's file"),
+        (["--emit", "hf", "--price-per-kwh", "1"], "--emit and --price-per-kwh cannot", "one run's file"),
+        (["--gpus", " , "], "--gpus names nothing", "the command line: --gpus ' , '"),
+        (["--gpu", ""], "no GPU is named", "none is taken for it"),
+    ],
+)
+def test_no_option_is_silently_unheard(
+    options: list[str], what: str, more: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two options that contradict each other none wins in silence, and an empty list is no list."""
+    status, out, err = typed("run.yaml", *options, capsys=capsys)
+    assert (2, "") == (status, out)
+    assert what in err
+    assert more in err
 
 
 def test_an_unknown_card_and_an_unknown_model_are_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,6 +439,18 @@ def test_where_it_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = typed("run.yaml", "--gpu", "RTX 4090", "--json", "-o", "none/plan.json", capsys=capsys)
     assert (2, "") == (status, out)
     assert err == ("ConfigError: the plan cannot be written: No such file or directory\n  where  none/plan.json\n")
+    status, out, err = typed("run.yaml", "--gpu", "RTX 4090", "--json", "-o", ".", capsys=capsys)
+    assert (2, "") == (status, out)
+    assert err == ("ConfigError: the plan cannot be written: Is a directory\n  where  .\n")
+
+
+def test_a_link_is_written_through(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o /dev/stdout` and other links and devices are written to, and are what they were."""
+    (tmp_path / "kept.json").touch()
+    (tmp_path / "link.json").symlink_to("kept.json")
+    typed("run.yaml", "--gpu", "RTX 4090", "-o", "link.json", capsys=capsys)
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "kept.json").read_text()) == ask("RTX 4090")
 
 
 def test_a_question_is_never_answered_with_a_traceback() -> None:

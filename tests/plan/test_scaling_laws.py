@@ -131,11 +131,13 @@ def test_short_trainings_are_known_to_be_out_of_reach() -> None:
         ((5e6, 2e9), "they were fitted from 40.0M parameters on, this is 5.0M"),
         ((70e9, 2e9), "they were fitted up to 16.0B parameters, this is 70.0B"),
         ((1e9, 15e12), "they were fitted up to 500.0B tokens, this is 15.0T"),
-        ((1e8, 5e9, 1e8), "each token is seen 50 times, and by 40 times repeating adds nothing"),
+        ((1e8, 5e9, 1e8), "each token is seen 50 times, and beyond 40 times repeating adds nothing"),
+        ((1e8, 2e9, None, 65), "they are of vocabularies of 32,000 and 50,000, this one has 65"),
+        ((1e8, 2e9, None, 32_000), ""),
         ((1e8, 2e9), ""),
     ],
 )
-def test_what_is_extrapolated(case: tuple[float, ...], said: str) -> None:
+def test_what_is_extrapolated(case: tuple[Any, ...], said: str) -> None:
     """Outside of where the laws were fitted the reason is said."""
     assert extrapolated(*case) == said
 

@@ -46,11 +46,30 @@ def test_what_is_the_same_everywhere_is_said_once() -> None:
     assert not any("8.0" in line or "price" in line for line in rest)
 
 
+def test_a_terminal_shows_no_more_rows_than_it_should() -> None:
+    """Of 23 rows 20 are shown, and it is said where the others are; a program gets all."""
+    table = Table(COLUMNS, [{"card": f"card {row}", "pace": row} for row in range(23)], most=20)
+    text = lines(table)
+    assert ("card 19" in text[-2], text[-1]) == (True, "and 3 more (--format csv lists all)")
+    assert len(table.csv().splitlines()) == 24
+    assert "more" not in " ".join(lines(Table(COLUMNS, table.rows, most=23)))
+
+
 def test_groups_are_said_above_their_rows() -> None:
     """Columns that head a group stand above it, once."""
     rows = [{"card": card, "gib": gib, "pace": pace} for card in "AB" for gib, pace in ((1, 10), (2, 20))]
     text = lines(Table(COLUMNS, rows, groups=("card",)))
     assert ["card A", "card B"] == [line for line in text if line.startswith("card")]
+
+
+def test_a_group_of_one_row_is_no_group() -> None:
+    """Two columns that would head one row each head none; the first of them alone, where it gathers rows."""
+    rows = [{"card": card, "gib": gib, "pace": gib * len(card)} for card in ("A", "BB") for gib in (1, 2)]
+    text = lines(Table(COLUMNS, rows, groups=("card", "gib")))
+    assert ["card A", "card BB"] == [line for line in text if line.startswith("card")]
+    assert not any("GiB 1.0" in line for line in text)
+    text = lines(Table(COLUMNS, rows[::2], groups=("card",)))
+    assert not any(line.startswith("card A") for line in text)
 
 
 def test_numbers_are_never_cut() -> None:
@@ -59,6 +78,15 @@ def test_numbers_are_never_cut() -> None:
     text = lines(Table(COLUMNS, rows), width=40)
     assert max(map(len, text)) <= 40
     assert any("1,500,000" in line for line in text)
+
+
+def test_only_the_name_in_front_is_folded() -> None:
+    """A word of another column stays one, however narrow it gets."""
+    columns = (Column("name", "name", left=True), Column("way", "way", left=True))
+    rows = [{"name": "two words", "way": "selective"}, {"name": "another", "way": "none"}]
+    shown = lines(Table(columns, rows), width=20)
+    assert sum("selective" in line for line in shown) == 1
+    assert max(map(len, shown)) <= 20
 
 
 def test_one_row_is_a_row() -> None:

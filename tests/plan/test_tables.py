@@ -108,6 +108,19 @@ def test_every_form_holds_the_same_rows() -> None:
     assert len(order) + 2 == len(table.markdown().splitlines())
 
 
+def test_there_is_nothing_to_offload_from_without_a_gpu() -> None:
+    """On a Mac the ways that people try are those without ZeRO; one that is asked for is refused."""
+    mac = card("Apple M2 Max 64GB")
+    found = tables.grid([find("gpt2")], [mac, card("RTX 4090")], tables.levers())
+    offloading = [way for way in tables.LEVERS if "ZeRO" in way]
+    assert [row["way"] for row in found.rows] == [
+        *(way for way in tables.LEVERS if way not in offloading),
+        *tables.LEVERS,
+    ]
+    with pytest.raises(ConfigError, match="offload is optimizer, and Apple M2 Max is no GPU"):
+        tables.grid([find("gpt2")], [mac], {"": read(["zero_stage=2", "offload=optimizer"])})
+
+
 def test_what_cannot_be_is_refused() -> None:
     """A length that a model has no positions for is an error, not a row."""
     with pytest.raises(ConfigError, match="gpt2 knows positions for 1,024 tokens, and length is 4,096"):
@@ -122,6 +135,28 @@ def test_the_documents_questions_are_asked() -> None:
     assert asked["t5-base", "Tesla V100 SXM2 16GB", "inference, 4 beams"] == 8
     assert asked["mt5-large", "A100 SXM4 40GB", "training, AdamW"] == 4
     assert asked["mt5-large", "GeForce RTX 4090", "evaluation, AdamW"] == 1
+
+
+@pytest.mark.parametrize(("name", "rows"), [("six", 30), ("two", 40)])
+def test_the_documents_tables_in_every_form(
+    name: str, rows: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each table with its author's figures as Markdown, JSON, CSV and text of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = {}
+    for form in ("markdown", "json", "csv", "text"):
+        what_fits.main([name, form])
+        printed[form] = capsys.readouterr().out
+    assert (rows, rows) == (len(json.loads(printed["json"])), len(list(csv.DictReader(io.StringIO(printed["csv"])))))
+    assert printed["markdown"].strip() in what_fits.PAGE.read_text(encoding="utf-8")
+    assert "| it says, GB |" in printed["markdown"]
+    assert max(map(len, printed["text"].splitlines())) <= 80
+    words = printed["text"].split()
+    assert (words.count("checkpointing"), words.count("limited"), words.count("Adafactor")) == (
+        (6, 1, 0) if name == "six" else (0, 0, 10)  # none is folded
+    )
+    with pytest.raises(SystemExit, match=r"what_fits \[six\|two text\|markdown\|json\|csv\]"):
+        what_fits.main([name])
 
 
 def test_the_page_is_current(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_the_parts_add_up() -> None:
     assert found.step_s == pytest.approx(sum(found.parts.values()))
     assert found.tokens_per_second == pytest.approx(2 * 12 * 1024 / found.step_s)
     assert found.source == "catalogue, not measured"
+    assert taken(GPT2, "Mine: 24GB, bf16 165 TFLOPS, bandwidth 1008 GB/s").source == "your figures, not measured"
 
 
 @pytest.mark.parametrize("half", ["bf16", "fp32"])

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from ganeum.hardware import machine
+from ganeum.hardware.device import Device
 from ganeum.step import compile as compilation
 from ganeum.step import precision
 from ganeum.step.allocator import keep_freed_memory
+
+CARD = Device("some GPU", "cuda", 24.0, 23.0, here=True, capability=(8, 0))
 
 
 @pytest.fixture
@@ -93,8 +96,8 @@ def test_only_tf32_rounds_fp32_products() -> None:
 def test_compiling_is_chosen_when_it_saves_more_than_it_costs(gpu: pytest.MonkeyPatch) -> None:
     """60 s against a quarter of the steps' time: 2,000 steps of 100 ms save 50 s, 3,000 save 75 s; the reason tells."""
     gpu.setattr(compilation, "_missing_for_cuda", lambda _: None)
-    assert not compilation.choose("auto", steps=2_000, step_s_estimate=0.1, device="cuda")[0]
-    value, reason = compilation.choose("auto", steps=3_000, step_s_estimate=0.1, device="cuda")
+    assert not compilation.choose("auto", steps=2_000, step_s_estimate=0.1, device=CARD)[0]
+    value, reason = compilation.choose("auto", steps=3_000, step_s_estimate=0.1, device=CARD)
     assert value
     assert reason == (
         "3,000 steps of about 100 ms: compiling takes about 1 min 0 s "
@@ -107,14 +110,14 @@ def test_what_compiling_lacks_is_named(gpu: pytest.MonkeyPatch) -> None:
     gpu.setattr(compilation.shutil, "which", lambda _: None)
     gpu.setattr(compilation.importlib.util, "find_spec", lambda _: True)
     gpu.setattr(sys, "platform", "linux")
-    value, reason = compilation.choose("auto", steps=10**6, step_s_estimate=1.0, device="cuda")
+    value, reason = compilation.choose("auto", steps=10**6, step_s_estimate=1.0, device=CARD)
     assert (value, reason) == (False, "torch.compile needs a C compiler (cc, gcc or clang) here")
 
 
 def test_a_cpu_does_not_compile_unless_told() -> None:
     """However long the run is; a configured value is obeyed."""
-    assert not compilation.choose("auto", steps=10**9, step_s_estimate=9.0, device="cpu")[0]
-    assert compilation.choose(True, steps=1, step_s_estimate=None, device="cpu") == (True, "as configured")
+    assert not compilation.choose("auto", steps=10**9, step_s_estimate=9.0, device=machine.cpu())[0]
+    assert compilation.choose(True, steps=1, step_s_estimate=None, device=machine.cpu()) == (True, "as configured")
 
 
 KEEP = """

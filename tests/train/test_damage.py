@@ -128,7 +128,7 @@ def test_words_that_are_no_files(here: Path) -> None:
     assert split_arguments([f"name={'a' * 300}"]) == ([], [f"name={'a' * 300}"])
     Path("a.yaml").write_text("model: {n_layer: 1}\ntrain: {max_iters: 2}\n")
     with pytest.raises(ConfigError, match="the plan cannot be written: No such file or directory"):
-        plan(["a.yaml"], tokens=10**6, out=Path("nodir/x.json"))
+        plan(["a.yaml"], tokens="1M", out=Path("nodir/x.json"))
 
 
 def test_a_key_file_that_is_not_utf_8(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,12 @@ def test_where_one_sequence_is_too_much_it_is_computed_twice(yaml: Path) -> None
     )
 
 
+def test_what_fits_is_not_refused(yaml: Path) -> None:
+    """The same with the limit in force from the start: the plan lets it go, because it may fit, and it does."""
+    ended = limited.train(yaml, *DEEP, mib=230)
+    assert ended.status == 0, ended.error
+
+
 def test_one_sequence_that_is_too_much_in_a_run_is_computed_twice(yaml: Path) -> None:
     """In the middle of the run: first one at once, then more computed twice; said, recorded, kept by a resumed run, and
     bit for bit the run that had the room."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ganeum.cli.terminal import hold_everything
 from ganeum.errors import GaneumError
 
 COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs", "queue", "gpus")
@@ -63,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Before torch is loaded: a thread that waits for another sleeps instead of spinning. Beside other work on the same
     # cores training is then 3 to 5 times as fast (docs/log.md); alone it makes no difference.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    hold_everything()
     try:
         words = sys.argv[1:] if arguments is None else arguments
         # The options of a command that is not called would only be worked out: a tenth of a second for all of them.
@@ -75,6 +78,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except SystemExit:
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(GaneumError("no space is left to write to", where=error.filename or "standard output"), file=sys.stderr)
+        sys.exit(2)
     except BaseException as error:  # a library in Rust ends with an exception that is no Exception
         from ganeum.hardware import limits
 

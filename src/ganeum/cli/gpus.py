@@ -61,8 +61,8 @@ def command(
         return
     if not measure:
         console.print(_table(chosen).text())
-        console.print(ASK + "\n", soft_wrap=True)
-    console.print(_here(here()), soft_wrap=True)
+        console.print(ASK + "\n")
+    console.print(_here(here(), console.width), soft_wrap=True)
 
 
 def _named(names: list[str]) -> tuple[Gpu, ...]:
@@ -80,6 +80,7 @@ def _named(names: list[str]) -> tuple[Gpu, ...]:
 
 def _measure() -> None:
     from ganeum.hardware import detect
+    from ganeum.plan.time import BUSY
     from ganeum.train.calibrate import SECONDS, calibrate
 
     device = detect()
@@ -87,7 +88,10 @@ def _measure() -> None:
         f"measuring {device.name} for about {SECONDS:.0f} s; other work on it now would make it look slow", err=True
     )
     found = calibrate(device)
-    typer.echo(f"remembered; what was measured is reproduced within {found.misfit:.0%}\n", err=True)
+    told = f"remembered; what was measured is reproduced within {found.misfit:.0%}"
+    if found.misfit > BUSY:
+        told += ", which other work on it explains: measure again when there is none"
+    typer.echo(told + "\n", err=True)
 
 
 def _table(chosen: tuple[Gpu, ...]) -> Table:
@@ -162,15 +166,18 @@ def _range(figure: Figure) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-def _here(found: Here) -> str:
+def _here(found: Here, width: int) -> str:
     """This machine in a few lines."""
+    import textwrap
+
+    indent = " " * 10
     lines = [f"In this machine{f', NVIDIA driver {found.driver}' if found.driver else ''}:"]
     for seen in found.devices:
         device = seen.device
         lines.append(
             f"  {device.torch_name:<7} {device.name}: {device.usable_gib:.1f} of {device.memory_gib:.1f} GiB usable"
         )
-        lines.append(f"          {_speed(seen)}")
+        lines += textwrap.wrap(_speed(seen), width, initial_indent=indent, subsequent_indent=indent)
     if len(found.devices) == 1:
         lines.append("  no GPU that this process may use")
     return "\n".join(lines)

@@ -97,8 +97,8 @@ def command(
         words=alone,
         settings=settings,
         section=section,
-        models=_several(models),
-        gpus=[*(gpu or ()), *_several(gpus)],
+        models=_several("--models", models),
+        gpus=[*(gpu or ()), *_several("--gpus", gpus)],
         which_gpu=which_gpu,
         hours=hours,
         parameters=parameters,
@@ -117,29 +117,41 @@ def command(
                 "--which-gpu": which_gpu,
                 "--explain": explain,
                 "--format": form != "text" or as_json,
+                "--price-per-hour": price_per_hour is not None,
+                "--price-per-kwh": price_per_kwh is not None,
             },
+            why="what is emitted is one run's file, in a form of its own",
         )
         text = emitted(asked, emit)
         _write(out, text)
         print(text, end="")
         return
+    if as_json:
+        _alone("--json", {f"--format {form}": form in ("markdown", "csv")}, why="an answer is printed in one form")
+        form = "json"
+    if explain:
+        _alone("--explain", {f"--format {form}": form in ("json", "csv")}, why="a derivation is text, or Markdown")
     found = answer(asked)
     _write(out, found.json() + "\n")
-    form = "json" if as_json else form
     if form == "text":
         Console(highlight=False).print(found.text(), crop=False)  # a derivation's lines are as long as they are
     else:
         print(getattr(found, form)())
 
 
-def _several(names: str | None) -> list[str]:
+def _several(option: str, names: str | None) -> list[str]:
     """Names between commas; a card with its own figures (``NAME: 24GB, bandwidth …``) is one."""
-    if names is None or ":" in names:
-        return [names] if names else []
-    return [name.strip() for name in names.split(",") if name.strip()]
+    if names is None:
+        return []
+    found = [names] if ":" in names else [name.strip() for name in names.split(",") if name.strip()]
+    if not found:
+        from ganeum.errors import ConfigError
+
+        raise ConfigError(f"{option} names nothing", where=f"the command line: {option} {names!r}")
+    return found
 
 
-def _alone(option: str, others: Mapping[str, bool]) -> None:
+def _alone(option: str, others: Mapping[str, bool], why: str) -> None:
     """Refuses options that would not be heeded beside this one."""
     from ganeum.errors import ConfigError
 
@@ -147,7 +159,7 @@ def _alone(option: str, others: Mapping[str, bool]) -> None:
         raise ConfigError(
             f"{option} and {given[0]} cannot be asked together",
             where="ganeum plan",
-            why="what is emitted is one run's file, in a form of its own",
+            why=why,
         )
 
 
@@ -158,6 +170,9 @@ def _write(path: Path | None, text: str) -> None:
     from ganeum.record.files import write_atomic
 
     try:
-        write_atomic(path, text)
+        if path.exists() and (path.is_symlink() or not path.is_file()):
+            path.write_text(text, encoding="utf-8")  # a link, a pipe, /dev/stdout: written to, never replaced
+        else:
+            write_atomic(path, text)
     except OSError as error:
         raise ConfigError(f"the plan cannot be written: {error.strerror}", where=str(path)) from None

@@ -16,6 +16,21 @@ UNKNOWN_TO: dict[str, dict[str, object]] = {
     "gpt2": {"model.n_kv_head": None, "model.head_dim": None, "model.rope_theta": 10_000.0},
     "modern": {"model.bias": False, "model.qkv_bias": None, "model.activation": "gelu_tanh"},
 }
+# More than any network or run has; arithmetic with numbers beyond them ends in none, or not at all.
+LARGEST: Mapping[str, float] = {
+    "model.n_layer": 10_000,
+    "model.n_head": 10**6,
+    "model.n_embd": 10**6,
+    "model.head_dim": 10**6,
+    "model.intermediate_size": 10**8,
+    "model.block_size": 10**9,
+    "model.vocab_size": 10**9,
+    "train.batch_size": 10**9,
+    "train.max_iters": 10**12,
+    "train.epochs": 1e9,
+    "train.tokens": 1e18,
+    "train.hours": 1e6,
+}
 LENGTHS = ("train.max_iters", "train.epochs", "train.tokens", "train.hours")
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
@@ -50,6 +65,14 @@ def contradictions(
     def right(*keys: str) -> bool:
         return settled.issuperset(keys)
 
+    too_large = [
+        error
+        for key, most in LARGEST.items()
+        if right(key) and (error := beyond(key, value_of(config, key), most, where=at(key)))
+    ]
+    if too_large:
+        yield from too_large
+        return
     train = config.train
     yield from _shape(config, at, right)
     micro = train.micro_batch_size
@@ -88,6 +111,17 @@ def contradictions(
             why="only the adapters are trained, and under them lie random weights: nothing useful can be learnt",
             suggestion="train.init_from: a run, a checkpoint or an exported directory; or train.lora.rank: null",
         )
+
+
+def beyond(key: str, value: object, most: float, *, where: str) -> ConfigError | None:
+    """The error of a number above ``most``; None of any other, and of what is no number."""
+    if not isinstance(value, (int, float)) or value <= most:
+        return None
+    return ConfigError(
+        f"{key} must be at most {most:,.0f}, but it is {value:.4g}",
+        where=where,
+        why="no network and no run has as many",
+    )
 
 
 def _shape(config: Config, at: Callable[..., str], right: Callable[..., bool]) -> Iterator[ConfigError]:

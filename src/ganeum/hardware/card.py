@@ -8,7 +8,7 @@ import re
 from ganeum.errors import DeviceError
 from ganeum.hardware import catalogue
 from ganeum.hardware.catalogue import RESERVED_MIB, Gpu
-from ganeum.hardware.device import Device
+from ganeum.hardware.device import OWNERS, Device
 from ganeum.hardware.machine import CUDA_CONTEXT_GIB, apple_share, nvidia
 
 MOST_NAMES = 6  # that an error lists
@@ -101,7 +101,7 @@ def given(text: str) -> Device:
         memory_gib=memory,
         usable_gib=max(0.0, memory - RESERVED_MIB / 1024 - CUDA_CONTEXT_GIB),
         peak_flops_per_second=peaks,
-        source="as it was given",
+        source=OWNERS,
         # The oldest NVIDIA that multiplies so (where nothing is told, today's): it decides precision and kernels.
         capability=(8, 0) if "bf16" in peaks or not peaks else (7, 0) if "fp16" in peaks else (6, 0),
         memory_bandwidth_gb_s=bandwidth,
@@ -120,14 +120,12 @@ def _meant(name: str) -> list[tuple[Gpu, float]]:
 def _unknown(name: str, found: list[tuple[Gpu, float]]) -> DeviceError:
     """What to say of a name that is no card's or several cards'."""
     wider = found or [(gpu, size) for gpu, size in catalogue.containing(name) if not gpu.laptop]
-    if 1 < len(wider) <= MOST_NAMES:
-        return DeviceError(
-            f"{name} could be more than one card",
-            where="gpu",
-            suggestion=" or ".join(dict.fromkeys(_with_size(gpu, size) for gpu, size in wider)),
-        )
+    sized, names = [_with_size(gpu, size) for gpu, size in wider], [gpu.name for gpu, _ in wider]
+    for meant in (sized, list(dict.fromkeys(names))):
+        if 1 < len(meant) <= MOST_NAMES:
+            return DeviceError(f"{name} could be more than one card", where="gpu", suggestion=" or ".join(meant))
     return DeviceError(
-        f"no GPU called {name} is known",
+        f"no GPU called {name} is known" if name.strip() else "no GPU is named",
         where="gpu",
         why="a card with a name like it may be half as fast, so none is taken for it; ganeum gpus lists those known",
         suggestion=" or ".join([*_nearest(name), f'with its own figures "NAME: {GIVEN}"']),
@@ -136,11 +134,12 @@ def _unknown(name: str, found: list[tuple[Gpu, float]]) -> DeviceError:
 
 def _nearest(name: str) -> list[str]:
     """Cards whose names hold all of its words, or look like it."""
-    holding = [_with_size(gpu, size) for gpu, size in catalogue.containing(name)]
-    if 0 < len(holding) <= MOST_NAMES:
-        return holding
+    bare = re.sub(rf"{NUMBER}\s*gi?b\b", "", name.casefold()).strip()  # 4090 48GB: what there is of a 4090
+    for cards in (catalogue.containing(name), _meant(bare)):
+        if 0 < len(cards) <= MOST_NAMES:
+            return [_with_size(gpu, size) for gpu, size in cards]
     brief = {re.sub(r"^(geforce|tesla|quadro) ", "", gpu.name.casefold()): gpu.name for gpu in catalogue.gpus()}
-    wanted = name.casefold() if re.search("[a-z]", name.casefold()) else f"rtx {name}"
+    wanted = f"rtx {bare}" if re.match(r"\d", bare) else bare
     return [brief[word] for word in difflib.get_close_matches(wanted, brief, n=3, cutoff=0.6)]
 
 

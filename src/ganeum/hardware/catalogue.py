@@ -123,6 +123,7 @@ def words(name: str) -> frozenset[str]:
     spaced = re.sub(r"(\d+)\s*(gb|gib)\b", r" \1gb", spaced)
     spaced = re.sub(r"\b(rtx|gtx)(?=\d)", r"\1 ", spaced)
     spaced = re.sub(r"(?<=\d)(ti|super)\b", r" \1", spaced)
+    spaced = re.sub(r"\b(\d{4})m\b", r"\1 laptop", spaced)
     return frozenset(spaced.split()) - FILLER
 
 

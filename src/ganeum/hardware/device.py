@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["cpu", "cuda", "mps"]
+OWNERS = "as it was given"  # the source of figures that a card's owner says
 
 
 def fast_precision(capability: tuple[int, int] | None, bf16_unit: str | None) -> Literal["bf16", "fp16", "fp32"]:
@@ -29,6 +30,7 @@ class Device:
             device does not have, or whose peak nobody knows, is missing or None. Never a guess.
         source: where these figures come from.
         index: which of several GPUs.
+        here: it is in this machine; a catalogue's card is not, and what torch lacks here says nothing of it.
         capability: an NVIDIA GPU's compute capability, ``(8, 6)``.
         memory_bandwidth_gb_s: an NVIDIA GPU's memory bandwidth, 10⁹ bytes per second.
         bf16_unit: the CPU's own bf16 multiplier (``AVX512-BF16``, ``AMX``), if it has one.
@@ -45,6 +47,7 @@ class Device:
     peak_flops_per_second: dict[str, float | None] = field(default_factory=dict)
     source: str = ""
     index: int = 0
+    here: bool = False
     capability: tuple[int, int] | None = None
     memory_bandwidth_gb_s: float | None = None
     bf16_unit: str | None = None

@@ -91,9 +91,11 @@ def nvidia(
     """A GPU as a device: what the driver says (GiB), with rates from the catalogue where it knows the card.
 
     Args:
-        known: the card, where it is not looked up by its name and memory.
+        known: the card, where it is one of the catalogue's and not in this machine.
     """
-    device = Device(name, "cuda", memory, usable, source=UNKNOWN, index=index, capability=capability)
+    device = Device(
+        name, "cuda", memory, usable, source=UNKNOWN, index=index, here=known is None, capability=capability
+    )
     return _with_rates(device, known or catalogue.find(name, memory))
 
 

@@ -105,16 +105,18 @@ def measure_peak(precision: str, cpu: str) -> float:
     return rate
 
 
-def remember(path: Path, known: dict[str, Any]) -> None:
-    """Write JSON whole or not at all; a cache that cannot be written costs only the next measurement."""
+def remember(path: Path, known: dict[str, Any]) -> OSError | None:
+    """Write JSON whole or not at all; why not is given back, and costs only the next measurement."""
     temporary = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             temporary.unlink()
+        return error
+    return None
 
 
 def with_measured_peak(device: Device, precision: str) -> Device:

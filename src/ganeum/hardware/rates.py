@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ganeum.errors import DeviceError
 from ganeum.hardware import peaks
 
 AMOUNTS = 1  # raised when plan/time/loads.py counts otherwise: rates are for amounts of that kind only
@@ -58,9 +59,20 @@ def remembered(name: str, kind: str, environment: Mapping[str, str] = os.environ
 
 
 def remember(name: str, threads: int | None, rates: Rates) -> None:
-    """Keep a calibration beside those of other devices, threads and versions."""
+    """Keep a calibration beside those of other devices, threads and versions.
+
+    Raises:
+        DeviceError: the cache cannot be written, so that no plan would know of it.
+    """
     kept = {"date": rates.date, "seconds": rates.seconds, "misfit": rates.misfit}
-    peaks.remember(file(), _known() | {key(name, threads): kept})
+    failed = peaks.remember(file(), _known() | {key(name, threads): kept})
+    if failed is not None:
+        raise DeviceError(
+            "what was measured cannot be remembered",
+            where=str(file()),
+            why=failed.strerror or str(failed),
+            suggestion="GANEUM_CACHE=DIRECTORY, one that can be written, for this command and for the plans",
+        )
 
 
 def _known() -> dict[str, Any]:
@@ -82,7 +94,7 @@ def _read(path: Path, changed_ns: int) -> dict[str, Any]:
 
 
 def _rates(kept: Any) -> Rates | None:
-    """What was kept, if it is whole: each rate a number, finite and not below zero."""
+    """What was kept, if it is whole: each rate a number, finite and not below zero, and one above."""
     try:
         seconds = {
             str(group): {str(kind): float(value) for kind, value in rates.items()}
@@ -92,4 +104,4 @@ def _rates(kept: Any) -> Rates | None:
     except (TypeError, KeyError, ValueError, AttributeError):
         return None
     values = [value for kinds in seconds.values() for value in kinds.values()]
-    return rates if values and all(math.isfinite(value) and value >= 0 for value in values) else None
+    return rates if any(values) and all(math.isfinite(value) and value >= 0 for value in values) else None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import ganeum
 from ganeum.config import Config, to_yaml
@@ -18,6 +18,7 @@ from ganeum.plan import critique, execution, fastest, flops, memory, micro_batch
 from ganeum.plan.architecture import Architecture, ours
 from ganeum.plan.execution import Execution
 from ganeum.plan.lengths import Lengths, lengths, stride_of
+from ganeum.step import compile as compilation
 
 GPT2_VOCAB_SIZE = 50_257
 EVALUATIONS = 10  # what eval_interval: auto comes to
@@ -63,6 +64,10 @@ def plan(
     assert isinstance(model.vocab_size, int)
     assert isinstance(train.micro_batch_size, int)
     architecture, way = ours.architecture(model), execution.of(settled, device, train.micro_batch_size)
+    if step_s is None:
+        steps = partial(_steps, settled, tokens)
+        way, compiled = as_trained(train.compile, architecture, way, device, steps)
+        made += compiled
     counted, work = parameters.of(architecture, train.lora), flops.of(architecture, way)
     predicted = time.of(architecture, way, device) if step_s is None else None
     pace = predicted.step_s if predicted else step_s
@@ -70,7 +75,6 @@ def plan(
     if predicted:
         evaluations_s = time_to_evaluate(settled, architecture, way, device, length, val_tokens)
     peak = device.peak(way.precision)
-    total = None if length.steps is None else work.per_step * length.steps
     hours = None if length.steps is None or pace is None else (length.steps * pace + evaluations_s) / 3600
     taken = None
     if predicted:
@@ -78,15 +82,17 @@ def plan(
     elif step_s is not None:
         taken = sections.measured_time(step_s, length.tokens_per_step, work.per_step, peak, hours, time_source)
     facts = critique.Facts(
-        config=settled,
+        architecture=architecture,
+        execution=way,
         device=device,
-        parameters=counted,
         flops=work,
-        lengths=length,
-        precision=way.precision,
-        vocab_known=config.model.vocab_size != "auto" or vocab_size is not None,
-        total_flops=total,
+        steps=length.steps,
         step_s=pace,
+        precision_chosen=any(choice["key"] == "train.precision" for choice in (*choices, *made)),
+        config=settled,
+        parameters=counted,
+        lengths=length,
+        vocab_known=config.model.vocab_size != "auto" or vocab_size is not None,
     )
     found: dict[str, Any] = {
         "ganeum_version": ganeum.__version__,
@@ -126,6 +132,35 @@ def plan(
         "warnings": [warning.as_dict() for warning in critique.of(facts)],
     }
     return {key: sections.without_none(value) for key, value in found.items() if value is not None}
+
+
+def as_trained(
+    requested: bool | Literal["auto"],
+    architecture: Architecture,
+    way: Execution,
+    device: Device,
+    steps: Callable[[float], float | None],
+) -> tuple[Execution, list[dict[str, Any]]]:
+    """``way`` compiled where training would compile, by its own rule (:mod:`ganeum.step.compile`), and that choice.
+
+    Args:
+        steps: seconds of a step, uncompiled → the steps of the run, where they are known.
+    """
+    if requested != "auto":
+        return way, []
+    eager = time.of(architecture, way, device)
+    if eager is None:
+        return way, []
+    length = steps(eager.step_s)
+    compiled, why = compilation.choose(
+        requested, steps=None if length is None else round(length), step_s_estimate=eager.step_s, device=device
+    )
+    chosen = [{"key": "train.compile", "value": True, "reason": why}] if compiled else []
+    return replace(way, compiled=compiled), chosen
+
+
+def _steps(config: Config, tokens: int | None, step_s: float) -> int | None:
+    return lengths(config, tokens, step_s=step_s).steps
 
 
 @lru_cache(maxsize=4)  # one config is planned for many cards

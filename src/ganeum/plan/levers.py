@@ -158,7 +158,7 @@ def _bytes(config: Config, device: Device, settings: Mapping[str, Any]) -> tuple
         needed = micro_batch.needed(change(config, settings), device, 1)
     except ValidationError:  # keys that the schema does not let stand together
         return float("inf"), float("inf")
-    return needed.total, needed.high + needed.framework
+    return needed.total, needed.most
 
 
 def _typed(value: Any) -> str:

@@ -14,7 +14,10 @@ from typing import NamedTuple
 REPEATED_DATA, EXCESS_PARAMETERS = 15.387756, 5.309743  # R_D* and R_N*: Muennighoff et al. 2023, appendix A
 OTHER_TEXT = 0.4  # nats: by as much published trainings that no law was fitted to lie outside the three (docs, tests)
 FITTED_PARAMETERS = (40e6, 16e9)  # Hoffmann et al. 2022: "70 million to over 16 billion", 44M in their figure 4
+REPEATS = 40  # of a token; beyond, nothing is gained: Muennighoff et al. 2023, section 1
 FITTED_TOKENS = (1e9, 500e9)  # theirs begin at 5B, and hold to 0.4 down to 1B; at 128M all three are 0.7 nats too high
+
+LIKE_THEIRS = (16_000, 130_000)  # tokens in a vocabulary: theirs have 32,000 and 50,000; others say more or less each
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,15 @@ def tokens_for(n_params: float) -> float:
     return math.prod(law.tokens_for(n_params) for law in LAWS) ** (1 / len(LAWS))
 
 
-def extrapolated(n_params: float, tokens: float, unique_tokens: float | None = None) -> str:
+def extrapolated(
+    n_params: float, tokens: float, unique_tokens: float | None = None, vocab_size: int | None = None
+) -> str:
     """Why the laws say little about such a training, in words; empty where they were fitted."""
+    if vocab_size is not None and not LIKE_THEIRS[0] <= vocab_size <= LIKE_THEIRS[1]:
+        return f"they are of vocabularies of 32,000 and 50,000, this one has {vocab_size:,}"
+    if unique_tokens is not None and repeated_too_often(tokens, unique_tokens):
+        often = f"{tokens / unique_tokens:,.0f} times"
+        return f"each token is seen {often}, and beyond {REPEATS} times repeating adds nothing"
     for number, unit, (least, most) in (
         (n_params, "parameters", FITTED_PARAMETERS),
         (tokens, "tokens", FITTED_TOKENS),
@@ -149,9 +159,12 @@ def extrapolated(n_params: float, tokens: float, unique_tokens: float | None = N
             return f"they were fitted from {_short(least)} {unit} on, this is {_short(number)}"
         if number > most:
             return f"they were fitted up to {_short(most)} {unit}, this is {_short(number)}"
-    if unique_tokens is not None and tokens > 40 * unique_tokens:
-        return f"each token is seen {tokens / unique_tokens:.0f} times, and by 40 times repeating adds nothing"
     return ""
+
+
+def repeated_too_often(tokens: float, unique_tokens: float | None) -> bool:
+    """Whether the last repetitions teach nothing any more."""
+    return unique_tokens is not None and tokens > REPEATS * unique_tokens
 
 
 def _short(number: float) -> str:

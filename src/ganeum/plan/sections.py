@@ -12,8 +12,6 @@ from ganeum.plan.memory import Memory
 from ganeum.plan.parameters import Parameters
 from ganeum.plan.time import StepTime
 
-LIKE_THE_LAWS = (16_000, 130_000)  # tokens in a vocabulary: theirs have 32,000 and 50,000
-
 Part = dict[str, Any]
 
 
@@ -60,13 +58,13 @@ def memory(needed: Memory, device: Device, held_bytes: int | None = None) -> Par
     so it is known only with ``held_bytes``, what the process held before there was a model; MPS tells no peak. ``low``
     and ``high`` are the bounds of just that, and of the tensors where it is not known.
     """
-    held = needed.framework + (held_bytes or 0 if device.kind == "cpu" else 0)
+    held = held_bytes or 0 if device.kind == "cpu" else 0
     found: Part = {
         "tensors": needed.expected / units.GIB,
         "by_component": {name: part / units.GIB for name, part in needed.parts.items()},
         "at": needed.at,
-        "low": (needed.low + held) / units.GIB,
-        "high": (needed.high + held) / units.GIB,
+        "low": (needed.least + held) / units.GIB,
+        "high": (needed.most + held) / units.GIB,
         "framework": needed.framework / units.GIB or None,
         "context": needed.context / units.GIB or None,
         "fits": needed.fits(device),
@@ -75,7 +73,7 @@ def memory(needed: Memory, device: Device, held_bytes: int | None = None) -> Par
     if device.kind == "cuda":
         found |= {"peak_allocated": needed.expected / units.GIB, "peak_reserved": needed.high / units.GIB}
     elif device.kind == "cpu" and held_bytes is not None:
-        found |= {"before_the_model": held_bytes / units.GIB, "peak_allocated": (needed.expected + held) / units.GIB}
+        found |= {"before_the_model": held_bytes / units.GIB, "peak_allocated": (needed.total + held) / units.GIB}
     return found
 
 
@@ -120,9 +118,7 @@ def loss(counted: Parameters, vocab_size: int, tokens_seen: int | None, tokens: 
     None where the length is not known, where the laws were not fitted (below a billion tokens they are far too high),
     and for a vocabulary unlike those of the laws, whose tokens say more or less.
     """
-    if not tokens_seen or not LIKE_THE_LAWS[0] <= vocab_size <= LIKE_THE_LAWS[1]:
-        return None
-    if scaling_laws.extrapolated(counted.total, tokens_seen, tokens):
+    if not tokens_seen or scaling_laws.extrapolated(counted.total, tokens_seen, tokens, vocab_size):
         return None
     expected = scaling_laws.loss(counted.total, tokens_seen, tokens)
     return {

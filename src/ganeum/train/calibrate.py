@@ -41,7 +41,7 @@ def calibrate(device: Device, seconds: float = SECONDS) -> Rates:
     Random states, torch's settings and the caller's models stay as they were.
 
     Raises:
-        DeviceError: it is neither a CPU nor a CUDA device.
+        DeviceError: it is neither a CPU nor a CUDA device; or the cache cannot be written.
     """
     if device.kind not in probes.BLOCKS:
         raise DeviceError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,28 +37,24 @@ def of(
         """The same bounds for what rises with the time of a step, or falls with it."""
         if not (value and step_s and low and high):
             return value, None, None
-        return (
-            (value, value * step_s / high, value * step_s / low)
-            if falls
-            else (
-                value,
-                value * low / step_s,
-                value * high / step_s,
-            )
-        )
+        least, most = sorted(value * (step_s / bound if falls else bound / step_s) for bound in (low, high))
+        return value, least, most
 
-    def median(name: str) -> float | None:
-        values = [line[name] for line in steady if line.get(name) is not None]
-        return statistics.median(values) if values else None
+    # One line's figures, so that they go together: half of the lines were no slower.
+    timed = sorted((line for line in steady if line.get("step_time_s") is not None), key=lambda at: at["step_time_s"])
+    middle = timed[len(timed) // 2] if timed else {}
 
     def largest(name: str) -> float | None:
         return max((line[name] for line in logged if line.get(name) is not None), default=None)
 
     reserved = memory.get("peak_reserved")
     figures = {
-        "step_s": (in_proportion(step_s), median("step_time_s")),
-        "tokens_per_second": (in_proportion(time.get("tokens_per_second"), falls=True), median("tokens_per_second")),
-        "mfu": (in_proportion(time.get("mfu"), falls=True), median("mfu")),
+        "step_s": (in_proportion(step_s), middle.get("step_time_s")),
+        "tokens_per_second": (
+            in_proportion(time.get("tokens_per_second"), falls=True),
+            middle.get("tokens_per_second"),
+        ),
+        "mfu": (in_proportion(time.get("mfu"), falls=True), middle.get("mfu")),
         "hours": (in_proportion(hours), progress.elapsed_s / 3600),
         "peak_allocated_gib": (
             (memory.get("peak_allocated"), memory.get("low"), memory.get("high")),

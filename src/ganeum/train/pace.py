@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ganeum import units
@@ -12,6 +13,7 @@ from ganeum.data.corpus import Corpus
 from ganeum.hardware import Device
 from ganeum.plan import execution
 from ganeum.plan.architecture.ours import architecture
+from ganeum.plan.time import MARGIN
 from ganeum.plan.time import of as step_time
 from ganeum.train.out_of_memory import Full
 from ganeum.train.trial import Trial, sizes, tried
@@ -23,8 +25,9 @@ AUTO_INTERVAL = 0.1  # what eval_interval: auto is, as a share of all steps
 
 @dataclass(frozen=True)
 class Pace:
-    """``step_s``: seconds a step (median), ``low`` and ``high``: of the fastest and the slowest; ``evaluation_s``: one
-    evaluation; ``steps``: how many were measured; ``eval_interval``: in steps, below 1 a share of all."""
+    """``step_s``: seconds a step (median), ``low`` and ``high``: what a run's may be (:func:`bounds`);
+    ``evaluation_s``: one evaluation; ``steps``: how many were measured; ``eval_interval``: in steps, below 1 a share of
+    all."""
 
     step_s: float
     low: float
@@ -75,9 +78,16 @@ def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace
             evaluation_s = (time.perf_counter() - began) * trial.validation.tokens / tokens
         measured = sorted(seconds[WARM_UP:])
         interval = AUTO_INTERVAL if config.train.eval_interval == "auto" else config.train.eval_interval
-        return Pace(measured[len(measured) // 2], measured[0], measured[-1], evaluation_s, len(measured), interval)
+        return Pace(measured[len(measured) // 2], *bounds(measured), evaluation_s, len(measured), interval)
 
     return tried(config, corpus, work)
+
+
+def bounds(measured: Sequence[float]) -> tuple[float, float]:
+    """Of the fastest and the slowest of some steps, in rising order, and no narrower than a calibrated estimate's:
+    three steps in a row are more alike than a run is."""
+    median, (less, more) = measured[len(measured) // 2], MARGIN["calibrated"]
+    return min(measured[0], less * median), max(measured[-1], more * median)
 
 
 def estimate(config: Config, device: Device) -> float | None:

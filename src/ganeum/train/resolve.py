@@ -128,7 +128,7 @@ def _possible(choices: Choices, device: Device, force: bool) -> None:
         return
     if not force:
         raise trouble.impossible(needed, choices.config, device)
-    least = units.gib(needed.low + needed.framework)
+    least = units.gib(needed.least)
     why = f"at least {least} are needed, and {device.usable_gib:.2f} GiB are usable: started all the same"
     choices.reasons.append({"key": "--force", "value": True, "reason": why})
 
@@ -248,8 +248,9 @@ def _recompute_more(choices: Choices, full: Full) -> None:
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
-    where = torch.device(choices.config.device)
-    value, why = choose_compile(choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=where)
+    value, why = choose_compile(
+        choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=choices.device
+    )
     choices.set("train.compile", value, why)
 
 

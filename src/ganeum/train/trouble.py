@@ -102,7 +102,7 @@ def impossible(needed: Memory, config: Config, device: Device) -> RunError:
     return RunError(
         f"this run cannot fit into the memory of {device.name}",
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
-        why=f"at least {units.gib(needed.low + needed.framework)} are needed with one sequence of "
+        why=f"at least {units.gib(needed.least)} are needed with one sequence of "
         f"{config.model.block_size:,} tokens at once{twice}: {needs(needed)}",
         suggestion=(table(levers) or "a far smaller model") + "\nor --force, which tries it all the same",
     )

@@ -1,7 +1,7 @@
 """What a model is made of, ours or one of Hugging Face's, as far as arithmetic needs it."""
 
 from ganeum.plan.architecture.hugging_face import FAMILIES, from_config_json
-from ganeum.plan.architecture.known import find
+from ganeum.plan.architecture.known import find, is_known
 from ganeum.plan.architecture.parts import Architecture, Attention, Block, Linear, Norm, Stream, Table
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "Table",
     "find",
     "from_config_json",
+    "is_known",
 ]

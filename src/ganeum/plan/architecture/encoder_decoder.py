@@ -44,9 +44,11 @@ def _t5(
     count["decoder"] = keys.size("num_decoder_layers", default=count["encoder"])
     vocab = keys.size("vocab_size", default=vocab)
     function = keys.text("feed_forward_proj", default=mlp)
-    gated = function.startswith("gated-")
+    gated = keys.flag("is_gated_act", default=function.startswith("gated-"))
     if "-" in function.removeprefix("gated-"):
         raise keys.wrong("feed_forward_proj", function, "a function's name, or gated- and such a name")
+
+    usual = "gelu_new" if function == "gated-gelu" else function.removeprefix("gated-")
 
     def norm(name: str) -> Norm:
         return Norm(name, C, mean=False, bias=False)
@@ -77,7 +79,7 @@ def _t5(
                 Linear("mlp.down", inside, C),
             ),
             norms=(norm("attention_norm"), *((norm("cross_attention_norm"),) if decoder else ()), norm("mlp_norm")),
-            activation="gelu_new" if function == "gated-gelu" else function.removeprefix("gated-"),
+            activation=keys.text("dense_act_fn", default=usual),
         )
 
     buckets = keys.size("relative_attention_num_buckets", default=32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,18 +41,24 @@ def from_config_json(config: Mapping[str, Any], *, name: str, source: str = "") 
     """
     family = config.get("model_type")
     if not isinstance(family, str):
+        said = "is missing" if family is None else f"is {family!r}, no word in quotation marks"
         raise ConfigError(
             f"the config of {name} does not say what kind of model it is",
             where=source or None,
-            why="model_type is missing",
+            why=f"model_type {said}",
             suggestion=f'"model_type": one of {", ".join(FAMILIES)}',
         )
     if family not in FAMILIES:
-        near = difflib.get_close_matches(family, FAMILIES, n=1)
+        alike = [known for known in FAMILIES if _bare(known) == _bare(family)]  # mamba is no llama, mixtral no mistral
         raise ConfigError(
             f"{name} is a model of type {family}, whose parts are not known here",
             where=source or None,
             why=f"counted are {', '.join(FAMILIES)}",
-            suggestion=f"{near[0]}, if it has the same shape" if near else None,
+            suggestion=f'"model_type": "{alike[0]}"' if alike else None,
         )
     return FAMILIES[family](Keys(config, name, source))
+
+
+def _bare(name: str) -> str:
+    """As it is heard: ``GPT-2`` is ``gpt2``."""
+    return re.sub(r"[\W_]", "", name).lower()

@@ -87,6 +87,13 @@ class Keys:
         return ConfigError(f"{key} in the config of {self.name} is {value!r}, not {expected}", where=self.source)
 
     def _first(self, names: tuple[str, ...]) -> tuple[str, Any]:
-        return next(
-            ((name, self.values[name]) for name in names if self.values.get(name) is not None), (names[0], None)
-        )
+        said = [(name, self.values[name]) for name in names if self.values.get(name) is not None] or [(names[0], None)]
+        (first, value), (last, other) = said[0], said[-1]
+        if value != other:
+            raise ConfigError(
+                f"{first} in the config of {self.name} is {value!r}, and {last} is {other!r}",
+                where=self.source,
+                why="they are two names of one thing",
+                suggestion="one of them",
+            )
+        return first, value

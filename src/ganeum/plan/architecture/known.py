@@ -51,6 +51,11 @@ def known() -> tuple[Known, ...]:
     )
 
 
+def is_known(name: str) -> bool:
+    """Whether a model of that name travels with this package."""
+    return any(name.lower() in (model.name.lower(), model.hub.lower()) for model in known())
+
+
 def find(name: str) -> Architecture:
     """The parts of the model called ``name``.
 
@@ -67,15 +72,21 @@ def find(name: str) -> Architecture:
     12
     """
     path = Path(name).expanduser()
-    if path.is_dir() and (path / "config.json").is_file():
+    try:
+        is_directory, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # too long for a file's name
+        raise ConfigError(
+            f"no model called {name[:40]}… is known", where="the name of a model", why=error.strerror
+        ) from None
+    if is_directory and (path / "config.json").is_file():
         return _read(path / "config.json", path.resolve().name)
-    if path.is_file():
+    if is_file:
         return _read(path, path.resolve().parent.name)
     for model in known():
         if name.lower() in (model.name.lower(), model.hub.lower()):
             return replace(from_config_json(model.config, name=model.name, source=model.source), note=model.note)
     near, otherwise = _nearest(name), "owner/name, as on the Hugging Face hub, or a directory with a config.json"
-    if path.is_dir():
+    if is_directory:
         raise ConfigError(
             f"there is no config.json in {name}",
             where="the name of a model",
@@ -101,7 +112,7 @@ def _nearest(name: str) -> str:
 def _read(path: Path, name: str) -> Architecture:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the config of {name} cannot be read: {error}", where=str(path)) from error
     if not isinstance(config, dict):
         raise ConfigError(f"the config of {name} is not an object with keys", where=str(path))

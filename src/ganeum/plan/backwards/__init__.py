@@ -37,6 +37,7 @@ GOOD_REPEATS, DROPOUT = 4, 0.1  # beyond so many, with so much: what those that 
 FIRST_GUESS = 1e9  # tokens, until the speed is known
 SMALL = 50_000_000  # tokens: below, an evaluation of the usual size would cost more than a hundredth of the training
 SMALL_EVALUATION = 8_192
+MOST = {"--hours": 1e6, "--tokens": 1e16}  # a century, and a thousand times what anybody has trained on
 OPTIMIZERS = ("adamw", "adamw8bit", "muon")  # Muon's updates are given the size of AdamW's (step/optimizers.py)
 
 
@@ -69,8 +70,8 @@ def search(
         directory: ``data.directory``, where the data is known.
 
     Raises:
-        ConfigError: neither hours nor tokens nor parameters, or hours and tokens; an optimizer without a rule for its
-            rate; too little time for a single step; a size that cannot be had.
+        ConfigError: neither hours nor tokens nor parameters, or hours and tokens, or far too many; an optimizer without
+            a rule for its rate; too little time for a single step; a size that cannot be had.
         DeviceError: how fast the device is is not known; or nothing fits into it.
     """
     asked = Question(device, hours, tokens, parameters, tokens_available, context, vocab_size, optimizer, directory)
@@ -109,6 +110,14 @@ def _check(asked: Question) -> None:
             why="each says when a training ends; the other follows from the speed",
             suggestion="one of them",
         )
+    for name, number in (("--hours", asked.hours), ("--tokens", asked.tokens)):
+        if number is not None and not 0 < number <= MOST[name]:
+            raise ConfigError(
+                f"{name} is {number:g}, for which no model can be searched",
+                where="ganeum plan",
+                why=f"it must be above 0, and no more than {MOST[name]:g}",
+                suggestion="--hours 8, or --tokens 2B",
+            )
     if asked.optimizer not in OPTIMIZERS:
         raise ConfigError(
             f"for the optimizer {asked.optimizer} there is no rule for the learning rate",
@@ -121,6 +130,8 @@ def _check(asked: Question) -> None:
 def _better(asked: Question) -> Callable[[Candidate], Any]:
     """What the best candidate has least of: of sizes as near as each other to what is wanted, the fastest is best."""
     wanted = asked.wanted
+    if wanted is None and asked.enough is not None:  # of models too large for the text the fastest
+        return lambda one: (round(one.loss.expected, 3), round(one.hours, 2), one.loss.expected)
     if wanted is None:
         return lambda one: one.loss.expected
     return lambda one: (
@@ -192,16 +203,17 @@ def _candidate(asked: Question, width: int, depth: int) -> Candidate | None:
     first = _config(asked, width, depth)
     counted = parameters.of(ours.architecture(first.model))
     first = _sized(first, asked, FIRST_GUESS)
-    planned = _on(asked.device, first)
+    planned = _on(asked, first, counted.total)
     if planned is None:
         return None
     config = _sized(first, asked, _tokens(asked, counted.total, planned))
     if (config.model, config.train.batch_size) != (first.model, first.train.batch_size):
-        planned = _on(asked.device, config)
+        planned = _on(asked, config, counted.total)
         if planned is None:
             return None
     per_step = config.train.batch_size * asked.context
-    tokens = round(_tokens(asked, counted.total, planned) / per_step) * per_step
+    seen = _tokens(asked, counted.total, planned)
+    tokens = max(1, int(seen) // per_step) * per_step if seen == asked.enough else round(seen / per_step) * per_step
     rate = recipe.learning_rate(counted.non_embedding, max(tokens, 1))
     config = change(config, {"train.tokens": max(tokens, 1), "train.learning_rate": float(f"{rate:.2g}")})
     return Candidate(config, counted.total, counted.non_embedding, planned, tokens, asked.tokens_available)
@@ -240,8 +252,9 @@ def _sized(config: Config, asked: Question, tokens: float) -> Config:
     return change(config, settings)
 
 
-def _on(device: Device, config: Config) -> Planned | None:
+def _on(asked: Question, config: Config, n_params: int) -> Planned | None:
     """What the device makes of a config; None where it does not fit."""
+    device = asked.device
     settings, choices = fastest.choose(config, device)
     settled = change(config, settings)
     size = settled.train.micro_batch_size
@@ -250,6 +263,13 @@ def _on(device: Device, config: Config) -> Planned | None:
     needed = memory.of(architecture, run)
     if not needed.fits(device):
         return None
+
+    def steps(step_s: float) -> float:
+        if asked.hours is not None:
+            return asked.hours * 3600 / step_s
+        return (asked.tokens or scaling_laws.tokens_for(n_params)) / (config.train.batch_size * asked.context)
+
+    run, compiled = closed_form.as_trained(settled.train.compile, architecture, run, device, steps)
     step = time.of(architecture, run, device)
     if step is None:
         raise DeviceError(
@@ -260,17 +280,21 @@ def _on(device: Device, config: Config) -> Planned | None:
         )
     length = lengths(settled, None)
     return Planned(
-        tuple(choices), step, needed, closed_form.time_to_evaluate(settled, architecture, run, device, length, None)
+        (*choices, *compiled),
+        step,
+        needed,
+        closed_form.time_to_evaluate(settled, architecture, run, device, length, None),
     )
 
 
 def _tokens(asked: Question, n_params: int, planned: Planned) -> float:
-    """The tokens that a candidate gets to see."""
-    if asked.hours is not None:
-        return max(0.0, asked.hours * 3600 - planned.evaluations_s) * planned.step.tokens_per_second
+    """The tokens that a candidate gets to see: no more than teach it anything, unless so many are asked for."""
     if asked.tokens is not None:
         return float(asked.tokens)
-    return scaling_laws.tokens_for(n_params)
+    tokens = scaling_laws.tokens_for(n_params)
+    if asked.hours is not None:
+        tokens = max(0.0, asked.hours * 3600 - planned.evaluations_s) * planned.step.tokens_per_second
+    return tokens if asked.enough is None else min(tokens, asked.enough)
 
 
 def _name(asked: Question) -> str:

@@ -38,6 +38,14 @@ class Question:
             return self.parameters
         return scaling_laws.parameters_for(self.tokens)
 
+    @property
+    def enough(self) -> int | None:
+        """Tokens after which repeating the text teaches nothing; None: there is text without end, or a number of them
+        is asked for."""
+        if self.tokens is not None or self.tokens_available is None:
+            return None
+        return scaling_laws.REPEATS * self.tokens_available
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -76,7 +84,9 @@ class Candidate:
 
     @property
     def extrapolated(self) -> str:
-        return scaling_laws.extrapolated(self.n_params, self.tokens, self.unique_tokens)
+        vocab_size = self.config.model.vocab_size
+        assert isinstance(vocab_size, int), "a search is for one"
+        return scaling_laws.extrapolated(self.n_params, self.tokens, self.unique_tokens, vocab_size)
 
     @property
     def tokens_per_step(self) -> int:

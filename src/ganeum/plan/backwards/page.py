@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ganeum import units
 from ganeum.config import sizes
 from ganeum.config.keys import keys, value_of
+from ganeum.plan import scaling_laws
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,6 +55,12 @@ def _why_size(answer: Answer) -> str:
 def _why_tokens(answer: Answer) -> str:
     asked, best = answer.question, answer.best
     pace = f"{spoken(best.hours)} at {best.planned.step.tokens_per_second:,.0f} tokens/s"
+    if best.unique_tokens and scaling_laws.repeated_too_often(best.tokens, best.unique_tokens):
+        enough, most = units.count(scaling_laws.REPEATS * best.unique_tokens), scaling_laws.REPEATS
+        return f"{pace}; but {enough} would do: beyond {most} times each, nothing is gained"
+    if asked.enough is not None and best.tokens + best.tokens_per_step > asked.enough:
+        less = f", of the {spoken(asked.hours)} that there are" if asked.hours is not None else ""
+        return f"each {scaling_laws.REPEATS} times, beyond which nothing is gained: {pace}{less}"
     if asked.hours is not None:
         return f"what {pace} hold; train.hours={asked.hours:.4g} instead lets the machine's own speed decide"
     return f"as asked: {pace}" if asked.tokens is not None else f"the optimum for this size: {pace}"
@@ -124,10 +131,13 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
             f"{model.n_layer} layers × {model.n_embd}, {model.n_head} heads, context {model.block_size:,}, "
             f"vocabulary {model.vocab_size:,}",
         ),
-        ("Tokens", f"{units.count(best.tokens)}{repeats}; {best.tokens / best.n_params:.0f} for each parameter"),
+        (
+            "Tokens",
+            f"{units.count(best.tokens)}{repeats}; {units.three(best.tokens / best.n_params)} for each parameter",
+        ),
         (
             "Batch",
-            f"{train.batch_size} sequences ({best.tokens_per_step:,} tokens) = {micro} at once × "
+            f"{units.things(train.batch_size, 'sequence')} ({best.tokens_per_step:,} tokens) = {micro} at once × "
             f"{train.batch_size // micro}; {best.steps:,} steps",
         ),
         ("Rate", f"{train.learning_rate:g}, down to {train.min_learning_rate:g}"),
@@ -140,7 +150,7 @@ def _rows(answer: Answer) -> list[tuple[str, str]]:
         (
             "Memory",
             f"{units.gib(best.planned.needed.total)} of {answer.question.device.usable_gib:.1f} GiB usable; at most "
-            f"{units.gib(best.planned.needed.high + best.planned.needed.framework)}",
+            f"{units.gib(best.planned.needed.most)}",
         ),
         ("Loss", expected(best)),
     ]

@@ -3,16 +3,38 @@
 A look is a function of the facts that yields what it sees; a sane run makes none of them speak.
 """
 
-from ganeum.plan.critique import data, fit, learning, length, shape, speed
-from ganeum.plan.critique.facts import Facts, Warning
+from collections.abc import Callable, Iterable, Iterator
 
-LOOKS = (*data.LOOKS, *fit.LOOKS, *length.LOOKS, *learning.LOOKS, *speed.LOOKS, *shape.LOOKS)
+from ganeum.plan.critique import data, fit, learning, length, shape, speed
+from ganeum.plan.critique.facts import Facts, Step, Warning
+
+OF_ANY_MODEL: tuple[Callable[[Step], Iterator[Warning]], ...] = (
+    *fit.OF_ANY_MODEL,
+    length.long,
+    *speed.OF_ANY_MODEL,
+)
+LOOKS: tuple[Callable[[Facts], Iterator[Warning]], ...] = (
+    *data.LOOKS,
+    *fit.LOOKS,
+    *length.LOOKS,
+    *learning.LOOKS,
+    *speed.LOOKS,
+    *shape.LOOKS,
+)
 GRAVEST_FIRST = ("error", "warning", "note")
 
-__all__ = ["LOOKS", "Facts", "Warning", "of"]
+__all__ = ["LOOKS", "Facts", "Step", "Warning", "of", "of_any_model"]
 
 
 def of(facts: Facts) -> list[Warning]:
     """All that is seen: the gravest first, and of equally grave ones what loses the larger share of the run."""
-    found = [warning for look in LOOKS for warning in look(facts)]
+    return _sorted(warning for look in LOOKS for warning in look(facts))
+
+
+def of_any_model(step: Step) -> list[Warning]:
+    """The same of a model that is known by its name, whose text and learning nobody described."""
+    return _sorted(warning for look in OF_ANY_MODEL for warning in look(step))
+
+
+def _sorted(found: Iterable[Warning]) -> list[Warning]:
     return sorted(found, key=lambda warning: (GRAVEST_FIRST.index(warning.severity), -warning.lost))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ganeum import units
 from ganeum.data.windows import Windows
 from ganeum.plan.critique.facts import Facts, Warning
 
@@ -38,7 +39,8 @@ def too_little(facts: Facts) -> Iterator[Warning]:
         yield Warning(
             "error",
             "the text is shorter than one window",
-            f"{length.tokens:,} tokens; a window needs model.block_size + 1 = {facts.config.model.block_size + 1:,}",
+            f"{units.things(length.tokens, 'token')}; a window needs "
+            f"model.block_size + 1 = {facts.config.model.block_size + 1:,}",
             f"more text, or model.block_size={max(1, length.tokens - 1)} at most",
         )
     elif length.steps_per_epoch == 0 and facts.config.data.order == "epochs":

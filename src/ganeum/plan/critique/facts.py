@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from ganeum.config.schema import Config
 from ganeum.data.meta import Meta
 from ganeum.hardware.device import Device
-from ganeum.plan import execution, memory
-from ganeum.plan.architecture import ours
+from ganeum.plan import memory, time
+from ganeum.plan.architecture import Architecture
+from ganeum.plan.execution import Execution, Precision
 from ganeum.plan.flops import Flops
 from ganeum.plan.lengths import Lengths
 from ganeum.plan.memory import Memory
 from ganeum.plan.parameters import Parameters
+from ganeum.plan.time import StepTime
 
 
 @dataclass(frozen=True)
@@ -36,43 +38,66 @@ class Warning:
         return {"severity": self.severity, "what": self.what, "figure": self.figure, "try": self.try_}
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What is looked at. ``config`` has its vocabulary, micro-batch and checkpointing settled.
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What can be said of a step of any model, ours or one that is known by its name.
 
     Attributes:
-        precision: what products are computed in.
+        execution: how it is run, all of it settled.
+        steps: of the whole training, where its length is known.
+        step_s: seconds of one, measured or predicted, where they are known.
+        precision_chosen: whether the planner chose it, the fastest that fits: there is no better one to advise.
+        section: what the names of its keys begin with.
+    """
+
+    architecture: Architecture
+    execution: Execution
+    device: Device
+    flops: Flops
+    steps: int | None = None
+    step_s: float | None = None
+    precision_chosen: bool = False
+    section: ClassVar[str] = ""
+
+    @property
+    def precision(self) -> Precision:
+        """What products are computed in."""
+        return self.execution.precision
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences a step, on one device."""
+        return self.execution.micro_batch_size * self.execution.accumulation
+
+    @cached_property
+    def time(self) -> StepTime | None:
+        """What its parts should take; None where the device's rates are not known."""
+        return time.of(self.architecture, self.execution, self.device)
+
+    def fitting(self, **changes: Any) -> Memory | None:
+        """What it would take run otherwise; None where that does not fit."""
+        needed = memory.of(self.architecture, replace(self.execution, **changes))
+        return needed if needed.fits(self.device) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(Step):
+    """What is looked at of a run of ours. ``config`` has its vocabulary, micro-batch and checkpointing settled.
+
+    Attributes:
         vocab_known: whether the vocabulary is the data's, or was assumed.
-        total_flops: of the whole run, where its length is known.
-        step_s: seconds a step, measured or predicted, where they are known.
     """
 
     config: Config
-    device: Device
     parameters: Parameters
-    flops: Flops
     lengths: Lengths
-    precision: str
     vocab_known: bool
-    total_flops: int | None
-    step_s: float | None = None
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Sequences at once."""
-        size = self.config.train.micro_batch_size
-        assert isinstance(size, int), "settled before"
-        return size
+    section: ClassVar[str] = "train."
 
     @cached_property
     def memory(self) -> Memory:
         """What a step takes."""
-        return self.memory_with(self.config)
-
-    def memory_with(self, config: Config, micro_batch_size: int | None = None) -> Memory:
-        """What a step of another config would take, or one with other sequences at once."""
-        size = micro_batch_size or self.micro_batch_size
-        return memory.of(ours.architecture(config.model), execution.of(config, self.device, size))
+        return memory.of(self.architecture, self.execution)
 
     @cached_property
     def meta(self) -> Meta | None:

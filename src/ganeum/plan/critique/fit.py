@@ -11,7 +11,7 @@ from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, fastest, memory
 from ganeum.plan.architecture import ours
-from ganeum.plan.critique.facts import Facts, Warning
+from ganeum.plan.critique.facts import Facts, Step, Warning
 from ganeum.plan.levers import by_estimate, needs, table, that_fit
 from ganeum.plan.memory import Memory
 
@@ -34,25 +34,26 @@ def impossible(config: Config, device: Device) -> Memory | None:
     ways = [change(config, {"train.activation_checkpointing": one}) for one in levels]
     least = min(
         (memory.of(ours.architecture(way.model), execution.of(way, device, 1)) for way in ways),
-        key=lambda needed: needed.low,
+        key=lambda needed: needed.least,
     )
-    return least if least.low + least.framework > device.usable_gib * units.GIB else None
+    return least if least.least > device.usable_gib * units.GIB else None
 
 
 def does_not_fit(facts: Facts) -> Iterator[Warning]:
     """More than there is; on Windows the driver then takes the system's memory, and nothing fails but the speed."""
-    size, device, needed = facts.micro_batch_size, facts.device, facts.memory
+    size, device, needed = facts.execution.micro_batch_size, facts.device, facts.memory
     if needed.fits(device):
         return
-    usable, held = device.usable_gib * units.GIB, needed.framework
+    usable = device.usable_gib * units.GIB
     fitting = (
         "train.micro_batch_size=auto"
         if size > 1
         else table(that_fit(facts.config, device, by_estimate(usable))) or "a far smaller model"
     )
     figure = (
-        f"about {units.gib(needed.total)}, {units.gib(needed.low + held)} to {units.gib(needed.high + held)}, with "
-        f"{size} of {facts.config.train.batch_size} sequences at once ({needs(needed)}); {units.gib(usable)} are usable"
+        f"about {units.gib(needed.total)}, {units.gib(needed.least)} to {units.gib(needed.most)}, with "
+        f"{size} of {units.things(facts.config.train.batch_size, 'sequence')} at once "
+        f"({needs(needed)}); {units.gib(usable)} are usable"
     )
     if device.kind == "cuda" and (system := spilling_system()):
         yield Warning(
@@ -64,7 +65,7 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
             lost=0.95,
         )
         return
-    sure, likely = needed.low + held > usable, needed.total > usable
+    sure, likely = needed.least > usable, needed.total > usable
     yield Warning(
         "error" if impossible(facts.config, device) else "warning" if likely else "note",
         f"it {'does' if sure else 'may'} not fit into the memory of {device.name}",
@@ -81,41 +82,37 @@ def spilling_system() -> str | None:
     return "WSL" if "microsoft" in platform.release().lower() else None
 
 
-def computed_twice_for_nothing(facts: Facts) -> Iterator[Warning]:
+def computed_twice_for_nothing(step: Step) -> Iterator[Warning]:
     """Activation checkpointing where there is room without it."""
-    mode, device = facts.config.train.activation_checkpointing, facts.device
-    if mode not in ("selective", "whole"):
+    mode, device, key = step.execution.checkpointing, step.device, f"{step.section}activation_checkpointing"
+    if mode == "none" or step.execution.purpose != "training" or not (needed := step.fitting(checkpointing="none")):
         return
-    needed = facts.memory_with(change(facts.config, {"train.activation_checkpointing": "none"}))
-    if not needed.fits(device):
-        return
-    more = facts.flops.recomputed_per_token / facts.flops.per_token
+    more = step.flops.recomputed / (step.flops.forward + step.flops.backward)
     yield Warning(
         "warning" if more > 0.1 else "note",
         "activations are computed twice although there is room for them",
-        f"train.activation_checkpointing={mode} adds {more:.0%} to the arithmetic; without it "
+        f"{key}={mode} adds {more:.0%} to the arithmetic; without it "
         f"{units.gib(needed.total)} of {units.gib(device.usable_gib * units.GIB)} are needed",
-        "train.activation_checkpointing=auto",
+        f"{key}=auto",
         lost=more / (1 + more),
     )
 
 
-def offloaded_for_nothing(facts: Facts) -> Iterator[Warning]:
+def offloaded_for_nothing(step: Step) -> Iterator[Warning]:
     """The optimizer's state on the CPU where the GPU has room for it."""
-    device = facts.device
-    if not facts.config.train.optimizer_offload or device.kind != "cuda":
+    device = step.device
+    if step.execution.offload == "none" or not (needed := step.fitting(offload="none")):
         return
-    needed = facts.memory_with(change(facts.config, {"train.optimizer_offload": False}))
-    if not needed.fits(device):
-        return
+    what = "the optimizer's state" if step.execution.offload == "optimizer" else "what is trained"
     yield Warning(
         "warning",
-        "the optimizer's state lies in the CPU's memory although there is room for it on the GPU",
-        f"without train.optimizer_offload {units.gib(needed.total)} of {units.gib(device.usable_gib * units.GIB)} are "
-        "needed, and no update waits for PCIe",
-        "train.optimizer_offload=false",
+        f"{what} lies in the CPU's memory although there is room for it on the GPU",
+        f"without offload {units.gib(needed.total)} of {units.gib(device.usable_gib * units.GIB)} are needed, and no "
+        "update waits for PCIe",
+        "train.optimizer_offload=false" if step.section else "offload=none",
         lost=0.3,
     )
 
 
-LOOKS = (does_not_fit, computed_twice_for_nothing, offloaded_for_nothing)
+OF_ANY_MODEL = (computed_twice_for_nothing, offloaded_for_nothing)
+LOOKS = (does_not_fit, *OF_ANY_MODEL)

@@ -54,7 +54,8 @@ def tokens_per_parameter(facts: Facts) -> Iterator[Warning]:
         yield Warning(
             "warning",
             "the model has room to learn the text by heart",
-            f"{units.count(total)} parameters for {units.count(length.tokens)} tokens of text, "
+            f"{units.count(total)} parameters for {units.count(length.tokens)} token{'s' * (length.tokens != 1)} of "
+            "text, "
             f"{length.tokens / total:.2g} tokens a parameter; about {CHINCHILLA} are usual "
             "(Hoffmann et al. 2022, arXiv 2203.15556)",
             f"a smaller model (n_layer, n_embd), dropout, or more text: {units.count(CHINCHILLA * total)} tokens for "

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator
 
 from ganeum import units
-from ganeum.plan.critique.facts import Facts, Warning
+from ganeum.plan.critique.facts import Facts, Step, Warning
 
 LONG_HOURS = 10
-USUAL_MFU = 0.4
 LARGE_BATCH = 8  # sequences: from here on steps and windows cannot be confused by chance
 OFTEN, TOO_OFTEN, ENOUGH = 0.25, 0.5, 0.05  # of the run, spent on something else
 DISK = 600e6  # bytes a second: what SATA's third generation carries
@@ -51,21 +50,27 @@ def warm_up(facts: Facts) -> Iterator[Warning]:
     )
 
 
-def long(facts: Facts) -> Iterator[Warning]:
+def long(step: Step) -> Iterator[Warning]:
     """Half a day and more."""
-    peak, steps = facts.device.peak(facts.precision), facts.lengths.steps
-    if facts.total_flops is None or not peak or not steps:
+    peak = step.device.peak(step.precision)
+    if not peak or not step.steps:
         return
-    least = facts.total_flops / peak
-    expected = facts.step_s * steps if facts.step_s else least / USUAL_MFU
+    work = step.flops.per_step * step.steps
+    least = work / peak / step.execution.devices
+    expected = step.step_s * step.steps if step.step_s else least
     if expected < LONG_HOURS * 3600:
         return
+    devices = f"these {step.execution.devices} devices'" if step.execution.devices > 1 else "this device's"
+    figure = (
+        f"{units.flops(work)} at {devices} {units.flops(peak * step.execution.devices)}/s are {units.duration(least)} "
+        "at the very least"
+    )
+    if step.step_s:
+        figure += f", and about {units.duration(expected)} at the {least / expected:.0%} of it that is expected"
     yield Warning(
         "warning",
         "it will take long",
-        f"{units.flops(facts.total_flops)} at this device's {units.flops(peak)}/s are {units.duration(least)} at the "
-        f"very least, and about {units.duration(expected)} at the {least / expected:.0%} of it that is "
-        + ("expected" if facts.step_s else "usual"),
+        figure,
         "fewer steps, a smaller model, or a faster device (--gpu NAME plans for another)",
         lost=1 - LONG_HOURS * 3600 / expected,
     )

@@ -9,8 +9,12 @@ from typing import Any
 from ganeum.config.batch import divisors
 from ganeum.config.schema import Config
 from ganeum.errors import ConfigError
+from ganeum.plan.architecture import ours
 from ganeum.plan.emit.settled import settled
 from ganeum.plan.execution import Offload
+from ganeum.plan.memory import state
+
+EVEN = 2  # DeepSpeed refuses a bucket that does not begin where NCCL likes numbers to: at every second one
 
 
 def deepspeed(
@@ -20,6 +24,7 @@ def deepspeed(
     devices: int = 1,
     zero_stage: int | None = None,
     offload: Offload | None = None,
+    largest: int | None = None,
 ) -> str:
     """The JSON, as `deepspeed.initialize` and TrainingArguments' `deepspeed` take it.
 
@@ -29,6 +34,7 @@ def deepspeed(
         zero_stage: what is shared out; None: the lowest that carries the offload, and 2 (state and gradients, at no
             more traffic than plain data parallelism: Rajbhandari et al. 2020, arXiv 1910.02054, section 7) on several.
         offload: None: as ``train.optimizer_offload`` says.
+        largest: numbers in the largest weight that is trained; None: in that of ``config``'s own model.
 
     Raises:
         ConfigError: the batch cannot be shared out equally.
@@ -45,6 +51,8 @@ def deepspeed(
             why="DeepSpeed wants micro-batch × accumulation × GPUs to be the batch",
             suggestion=f"train.batch_size={-(-train.batch_size // devices) * devices}",
         )
+    if largest is None:
+        largest = state.largest(ours.architecture(final.model, plan["model"]["vocab_size"]), train.lora)
     share = train.batch_size // devices
     micro = max(size for size in divisors(share) if size <= at_once)
     precision = plan["device"]["precision"] if train.precision == "auto" else train.precision
@@ -55,7 +63,7 @@ def deepspeed(
         "gradient_clipping": train.grad_clip,
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
-        "zero_optimization": _zero(stage if zero_stage is None else zero_stage, offload),
+        "zero_optimization": _zero(stage if zero_stage is None else zero_stage, offload, largest),
     }
     if train.optimizer == "adamw":
         options = {
@@ -71,10 +79,19 @@ def deepspeed(
     return json.dumps(written, indent=2) + "\n"
 
 
-def _zero(stage: int, offload: Offload) -> dict[str, Any]:
+def _zero(stage: int, offload: Offload, largest: int) -> dict[str, Any]:
+    """ZeRO's section, with buckets that are together no more than the largest weight, as memory/state.py counts them.
+
+    Untold, DeepSpeed takes 500 million numbers for each, and two where it overlaps in stages 1 and 2; in stage 3 it
+    keeps gathered weights of up to 10⁹ numbers, and gathers as many ahead.
+    """
     zero: dict[str, Any] = {"stage": stage}
     if stage >= 1:
+        bucket = largest if stage == 3 else max(EVEN, largest // 2 // EVEN * EVEN)
         zero |= {"overlap_comm": True, "contiguous_gradients": True}
+        zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if stage == 3:
+        zero |= {"stage3_max_live_parameters": largest, "stage3_max_reuse_distance": largest}
     if offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if offload == "optimizer_and_weights":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ganeum import units
 from ganeum.config.schema import Config, Train
 from ganeum.config.write import written
 from ganeum.errors import ConfigError
@@ -74,7 +75,7 @@ def _training(config: Config, plan: Mapping[str, Any]) -> Iterator[Field]:
     devices = plan["batch"].get("devices", 1)
     steps = train.batch_size // (micro * devices)
     together = f"{micro} × {steps}" + (f" × {devices} GPUs" if devices > 1 else "")
-    yield "gradient_accumulation_steps", steps, f"{together} = {train.batch_size} sequences a step"
+    yield "gradient_accumulation_steps", steps, f"{together} = {units.things(train.batch_size, 'sequence')} a step"
     yield from _length(config, plan)
     yield from _precision(train, plan)
     level = train.activation_checkpointing

@@ -62,7 +62,8 @@ class Ends(Operations):
 
             return self.graph.again(named, x) if self.again else named(x)
 
-        x = self.graph.layers(block.count, next_layer, x)
+        # T5's first layer makes what all others look at: computed again, it is unlike the next.
+        x = self.graph.layers(block.count, next_layer, x, seen=1 + (self.t5 and self.again))
         self.returned.clear()
         return x
 

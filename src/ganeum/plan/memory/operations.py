@@ -153,6 +153,10 @@ class Graph(Tape):
         self.recorded.append(backward)
         return out
 
+    def until_the_end(self, tensor: Tensor) -> None:
+        """Holds ``tensor`` until the whole backward pass is over."""
+        self.recorded.insert(0, lambda tensor=tensor: None)  # type: ignore[misc]
+
     def _empty(self, gradient: Gradient) -> Tensor:
         part = "gradients" if isinstance(gradient, Learnt) else "workspace"
         return self.tensor(part, gradient.numbers, gradient.wide)
@@ -191,7 +195,8 @@ class Operations:
             return y
         # peft keeps adapters in fp32: what goes into them is made wide, and the sum as narrow as the layer's again
         narrow = Linear(f"{linear.name}.A", linear.inputs, lora.rank)
-        added = self._product(x if self.autocast else self.cast(x, 4.0), f"{name}.A", narrow, adapter=True)
+        added = self.dropout(self.cast(x, 4.0), lora.dropout)  # both of it under autocast too
+        added = self._product(added, f"{name}.A", narrow, adapter=True)
         added = self._product(added, f"{name}.B", Linear(f"{linear.name}.B", lora.rank, linear.outputs), adapter=True)
         return self.cast(self.add(y, self.scale(added)), y.wide)
 
@@ -372,8 +377,8 @@ class Operations:
         if softmax_in:
             weights = self.cast(weights, v.wide)
         weights = self.dropout(weights, share)
-        if not self.graph.recording:  # or they are kept anyway
-            self.returned.append(weights)
+        if not self.graph.recording or (self.autocast and weights.wide > 2):  # or they are kept anyway
+            self.returned[:] = [weights]
         return self.scale(self._weighted(self.factor(weights), self.factor(v), shape, q.numbers))
 
     def _scores(self, q: Tensor, k: Tensor, shape: Shape) -> Tensor:

@@ -8,6 +8,7 @@ H = heads, V = rows of the embedding, I = width inside the MLP. ``wide``: bytes 
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 from ganeum.plan.architecture.parts import Architecture, Linear
 from ganeum.plan.execution import Execution
@@ -111,9 +112,9 @@ class OurGPT:
         rank = self.execution.lora.rank
         if rank is None or (self.execution.lora.targets == "attention" and "attention" not in linear.name):
             return y
-        if self.execution.purpose == "training":
-            x = self.dropped(part, x, self.execution.lora.dropout)
-        inner = product(x, rank * linear.inputs, N * rank)
+        x = tape.cast(x, held)  # peft's, to what the adapters are in
+        share = self.execution.lora.dropout if self.execution.purpose == "training" else 0.0
+        inner = product(self.dropped(part, x, share), rank * linear.inputs, N * rank)
         added = product(inner, rank * linear.outputs, N * linear.outputs)
         del inner
         added = tape.apply(part, added.numbers, wide, [added])  # times alpha / rank
@@ -153,10 +154,14 @@ class OurGPT:
         tape, N, B, T, H, wide = self.tape, self.N, self.B, self.T, self.attention.heads, self.wide
         Q, K = self.attention.queries, self.attention.keys
         copies = tape.tensor("attention", N * (Q + 2 * K), wide)
-        blocks, rest = divmod(T, BLOCK)
-        seen = BLOCK * BLOCK * blocks * (blocks + 1) / 2 + rest * T  # of the T × T square
-        weights = tape.tensor("attention", B * H * seen, wide)
-        one = B * H * min(BLOCK, T) * T * wide  # of the last block
+        # Of the T × T square, the queries of each block with all keys up to them.
+        blocks = [(end - start) * end for start, end in pairwise([*range(0, T, BLOCK), T])]
+        weights = tape.tensor("attention", B * H * sum(blocks), wide)
+        one = B * H * wide
+        # Backwards a block has two gradients, and those of the one before are let go of when its own are there; so is
+        # that of its queries, of which products in two bytes copy as many.
+        gradients = one * max(a + b + max(a, b) for a, b in pairwise([0, *blocks]))
+        gradients += B * BLOCK * Q * wide * (1 + (wide < 4)) * (T > BLOCK)
         turned = T * (Q + K) * 4 if self.modern else 0  # one sequence's queries and keys
         roots = tape.tensor("attention", N * (H + self.attention.kv_heads) * self.modern, 4)
         return tape.apply(
@@ -165,8 +170,8 @@ class OurGPT:
             wide,
             [qkv],
             keeps=(copies, weights, roots, qkv if self.modern else None),
-            extra=N * (Q + 2 * K) * wide + max(2 * one, 6 * turned),
-            forward_extra=one + B * turned * wide / 4,
+            extra=N * (Q + 2 * K) * wide + max(gradients, 6 * turned),
+            forward_extra=one * max(blocks) + B * turned * wide / 4,
         )
 
     def torchs_kernel(self, qkv: Tensor) -> Tensor:
@@ -175,7 +180,7 @@ class OurGPT:
         Q, K = self.attention.queries, self.attention.keys
         q, k, v = tape.split(qkv, (N * Q, N * K, N * K))
         if self.modern:
-            q, k = self.turned(q), self.turned(k)
+            q, k = self.turned(q, H), self.turned(k, self.attention.kv_heads)
         if self.execution.attention == "eager" if not self.cpu else self.dropout:
             return self.plain(q, k, v)
         extra = 0.0
@@ -199,23 +204,32 @@ class OurGPT:
         shares = -(-PROCESSORS // (self.B * attention.heads)) if flash else 1
         return 4.0 * shares * self.B * attention.heads * rows * columns
 
-    def turned(self, x: Tensor) -> Tensor:
-        """Queries or keys normed and rotated in fp32, of which half is there twice on the way (models/rotary.py)."""
+    def turned(self, x: Tensor, heads: int) -> Tensor:
+        """Queries or keys normed and rotated in fp32, of which half is there twice on the way (models/rotary.py). Those
+        of a single head the norm on a CPU takes as they lie among the others."""
         tape, before = self.tape, x.wide
-        normed = self.norm(tape.apply("attention", x.numbers, 4, [x]), "attention", self.attention.head_dim)
+        if x.wide < 4 or heads > 1 or not self.cpu:
+            x = tape.apply("attention", x.numbers, 4, [x])
+        normed = self.norm(x, "attention", self.attention.head_dim)
         x = tape.apply("attention", x.numbers, 4, [normed], forward_extra=4 * x.numbers, extra=4 * x.numbers)
         del normed
         return tape.cast(x, before)
 
     def plain(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q kᵀ) v with every weight of the T × T square."""
-        tape, N, Q, wide = self.tape, self.N, self.attention.queries, self.wide
-        square = self.B * self.attention.heads * self.T * self.T
-        q, k, v = (tape.apply("attention", N * Q, 4, [x]) for x in (q, k, v))
+        """softmax(q kᵀ) v with every weight of the T × T square (_scaled_dot_product_attention_math)."""
+        tape, N, Q, K, wide = self.tape, self.N, self.attention.queries, self.attention.keys, self.wide
+        square, half = self.B * self.attention.heads * self.T * self.T, wide < 4
+        in_order = self.B == 1 or self.attention.heads == 1  # as they lie
+        q, k = (tape.apply("attention", N * Q, 4, [x]) for x in (q, k))
+        if half or K < Q or not in_order:
+            v = tape.apply("attention", N * Q, 4, [v])
+        # Until it ends: the mask, scaled queries and repeated keys; of two bytes, all three in fp32, and what it gives.
+        own = self.T * self.T + N * Q * ((not in_order) + (K < Q)) + half * (1.5 * N * Q + 2 * N * K + square / 2)
         scores = tape.apply("attention", square, 4, [q, k], keeps=(q, k))
         weights = tape.apply("attention", square, 4, [scores], keeps_result=True, forward_extra=square)
         del scores
-        y = tape.apply("attention", N * Q, 4, [d := self.dropped("attention", weights), v], keeps=(d, v))
+        d = self.dropped("attention", weights)
+        y = tape.apply("attention", N * Q, 4, [d, v], keeps=(d, v), forward_extra=4 * own)
         del d, weights
         return tape.cast(tape.apply("attention", N * Q, 4, [y]), wide)
 
@@ -223,23 +237,22 @@ class OurGPT:
         """step/loss.py: a chunk of rows at a time, with both gradients made on the way."""
         tape, N, C, V = self.tape, self.N, self.architecture.width, self.architecture.rows
         half, trained = self.wide < 4, self.all
-        rows = min(self.execution.loss_chunk or N, N)
-        several = rows < N  # the numbers of the chunk before are let go of when those of the next are there
         weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
         d_hidden = tape.tensor("workspace", N * C, hidden.wide)
         d_weight = tape.tensor("gradients", V * C, 4) if trained else None
-        h = tape.tensor("logits", rows * C, self.wide if self.wide < hidden.wide else 0)
-        before = tape.tensor("logits", rows * V, (4 + 2 * half) * several)
-        logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, self.before_softmax)]
-        p = tape.tensor("logits", rows * V, 4)
-        del before, logits
-        d = tape.tensor("logits", rows * V, 2 * half)
-        tape.tensor("logits", rows * C, self.wide + 4 + 4 * half * self.cpu)
-        if trained:
-            share = tape.tensor("logits", rows * C, self.wide)
-            tape.tensor("gradients", V * C, self.wide + 4 * half * self.cpu)
-            del share
-        del p, d, h
+        for rows, rows_before in self.chunks():
+            h = tape.tensor("logits", rows * C, self.wide if self.wide < hidden.wide else 0)
+            before = tape.tensor("logits", rows_before * V, 4 + 2 * half)
+            logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, self.before_softmax)]
+            p = tape.tensor("logits", rows * V, 4)
+            del before, logits
+            d = tape.tensor("logits", rows * V, 2 * half)
+            tape.tensor("logits", rows * C, self.wide + 4 + 4 * half * self.cpu)
+            if trained:
+                share = tape.tensor("logits", rows * C, self.wide)
+                tape.tensor("gradients", V * C, self.wide + 4 * half * self.cpu)
+                del share
+            del p, d, h
         if d_weight and self.stream < 4:
             d_weight = tape.tensor("gradients", V * C, self.stream)
         del weight
@@ -255,12 +268,20 @@ class OurGPT:
     def nats(self) -> None:
         """The evaluation's form of the loss."""
         tape, C, V = self.tape, self.architecture.width, self.architecture.rows
-        rows = min(self.execution.loss_chunk or self.N, self.N)
         weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
         nats = tape.tensor("logits", self.N, 4)
-        before = tape.tensor("logits", rows * V, 4 * (rows < self.N))
-        tape.tensor("logits", rows * V, self.wide + self.before_softmax + 4)
-        del before, weight, nats
+        for rows, rows_before in self.chunks():
+            before = tape.tensor("logits", rows_before * V, 4)
+            tape.tensor("logits", rows * V, self.wide + self.before_softmax + 4)
+            del before
+        del weight, nats
+
+    def chunks(self) -> list[tuple[int, int]]:
+        """Rows of the first chunk and of the second, which no later one outdoes, each with those of the chunk before:
+        its numbers are let go of only when the next one's are there."""
+        rows = min(self.execution.loss_chunk or self.N, self.N)
+        rest = min(self.N - rows, rows)
+        return [(rows, 0), (rest, rows)] if rest else [(rows, 0)]
 
     def logits(self, hidden: Tensor, numbers: int) -> None:
         """What comes out of the model; a token is drawn from logits in fp32 (models/generate.py)."""

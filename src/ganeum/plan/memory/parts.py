@@ -20,7 +20,7 @@ class Memory:
         at: that moment: ``loss``, ``backward of the last layer``, ``update``, ….
         low: without what kernels need on their way: less is impossible.
         high: with what allocators round up and cannot use, and with kernels' buffers.
-        framework: what a process on a CPU holds beside tensors; 0 on a GPU.
+        framework: what a process on a CPU holds beside tensors; 0 on a GPU. ``framework_low``: at the least.
         context: what CUDA takes before the first tensor; part of no other figure, as ``Device.usable_gib`` lacks it.
     """
 
@@ -29,6 +29,7 @@ class Memory:
     low: float
     high: float
     framework: float = 0.0
+    framework_low: float = 0.0
     context: float = 0.0
 
     @property
@@ -41,6 +42,16 @@ class Memory:
         """With the process around it."""
         return self.expected + self.framework
 
+    @property
+    def least(self) -> float:
+        """``low`` with the process around it: a run that gets less cannot be."""
+        return self.low + self.framework_low
+
+    @property
+    def most(self) -> float:
+        """``high`` with the process around it."""
+        return self.high + self.framework
+
     def fits(self, device: Device) -> bool:
         """Whether even ``high`` leaves the device room."""
-        return self.high + self.framework <= device.usable_gib * units.GIB
+        return self.most <= device.usable_gib * units.GIB

@@ -247,17 +247,18 @@ class Tape:
         self.recorded.append(backward)
         return out
 
-    def layers(self, count: int, layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """``count`` equal ones. The first and the last are gone through; those between count at once and unseen, for of
-        equal moments in a row the first or the last is the fullest."""
-        x = layer(x)
-        self.next_moment("backward of the first layer")
-        if count > 2:
-            with self._at_once(count - 2, x.gradient):
+    def layers(self, count: int, layer: Callable[[Tensor], Tensor], x: Tensor, *, seen: int = 1) -> Tensor:
+        """``count`` equal ones. The first ``seen`` and the last are gone through; those between count at once and
+        unseen, for of equal moments in a row the first or the last is the fullest."""
+        for number in range(min(seen, count)):
+            x = layer(x)
+            self.next_moment(f"backward of the {'second' if number else 'first'} layer")
+        if count > seen + 1:
+            with self._at_once(count - seen - 1, x.gradient):
                 x = layer(x)
             if not self.recording:  # then only the last of them is there
                 x = self.tensor(x.part, x.numbers, x.wide)
-        if count > 1:
+        if count > seen:
             x = layer(x)
             self.next_moment("backward of the last layer")
         return x

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
+from ganeum.config.schema import Lora
 from ganeum.plan.architecture import Architecture, Linear
 from ganeum.plan.execution import Execution
 
@@ -113,6 +114,11 @@ def trained(architecture: Architecture, execution: Execution) -> tuple[Weight, .
     )
 
 
+def largest(architecture: Architecture, lora: Lora) -> int:
+    """Numbers in the largest tensor that training changes: what DeepSpeed's buckets are taken to hold."""
+    return max(weight.each for weight in trained(architecture, Execution(lora=lora)))
+
+
 def weight_bytes(weight: Weight, execution: Execution) -> float:
     """Bytes of one number of ``weight`` as it lies there.
 
@@ -197,7 +203,8 @@ def _zero(architecture: Architecture, execution: Execution) -> State:
     device's gradients into fp32: 4 bytes each of its share, which take the place of stage 3's.
 
     Offloading the optimizer leaves its state, the fp32 weights and the gradients to the CPU (Ren et al. 2021, arXiv
-    2101.06840, section 4: 2 N stay); a gradient is on the device on its way. Buckets are taken as no larger than that.
+    2101.06840, section 4: 2 N stay); a gradient is on the device on its way. Buckets are taken as no larger than that;
+    `--emit deepspeed` writes them so.
     """
     moved, stage, share = trained(architecture, execution), execution.zero_stage, 1 / execution.devices
     every, largest = sum(weight.size for weight in moved), max(weight.each for weight in moved)

@@ -5,11 +5,67 @@ Sources are padded to one length, so there is a mask; positions are a bias on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ganeum.plan.architecture import Architecture, Attention, Block
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory.ends import Ends
 from ganeum.plan.memory.operations import Graph, Shape
 from ganeum.plan.memory.replay import Gradient, Tensor
+
+
+class Shared:
+    """What every layer of a stream adds to its scores. The first one makes it and hands it on; where it is computed
+    again, it makes it again, so that nothing which its gradient needs stays in the meantime.
+
+    Args:
+        make: the tensor, with its way back if operations are recorded.
+        again: whether layers are computed again in the backward pass.
+        learnt: whether it has a gradient. ``leaf``: one that ends in it, and stays with it until the whole backward
+            pass is over, because torch's AccumulateGrad names its tensor.
+        alone: whether the stream has no second layer, whose checkpoint would keep it.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        make: Callable[[], Tensor],
+        *,
+        again: bool,
+        learnt: bool = True,
+        leaf: bool = False,
+        alone: bool = False,
+    ) -> None:
+        self.graph, self.make, self.again = graph, make, again
+        self.learnt, self.leaf, self.alone = learnt, leaf, alone and not leaf
+        self.made: Tensor | None = None
+
+    def of(self, layer: str) -> Tensor:
+        """The tensor in the layer of this name."""
+        if self.made and not self._first(layer):
+            return self.made
+        arrived = self.made.gradient if self.made else None  # from the layers behind
+        self.made = None
+        self.made = made = self.make()
+        if not self.again:
+            return made
+        if not self.graph.recording:
+            made.gradient = Gradient(made.numbers, made.wide) if self.learnt else None
+            if self.leaf:
+                self.graph.until_the_end(made)
+        elif self.leaf:
+            made.gradient = arrived
+        elif made.gradient and arrived:
+            made.gradient.add(arrived.taken())
+        return made
+
+    def leave(self, layer: str) -> None:
+        """The layer's end: nobody names any longer what was made a second time, or for nobody else."""
+        if self.again and self._first(layer) and (self.graph.recording or self.alone):
+            self.made = None
+
+    def _first(self, layer: str) -> bool:
+        return layer.endswith(" layer 1")
 
 
 class T5(Ends):
@@ -45,7 +101,9 @@ class T5(Ends):
 
         def layer(x: Tensor, name: str) -> Tensor:
             x = self.residual(x, self.attend(x, x, own, name, block, bias, mask))
-            return self.residual(x, self.mlp(x, block, name))
+            x = self.residual(x, self.mlp(x, block, name))
+            bias.leave(name)
+            return x
 
         return self.end(self.layers(block, layer, x), block)
 
@@ -56,14 +114,15 @@ class T5(Ends):
         bias = self.position_bias(block, own, self.T)
         causal = self.graph.tensor("attention", self.T * self.T, self.wide_mask)
         mask = self.graph.tensor("attention", self.B * self.T * self.S, self.wide_mask)
-        zeros = self.graph.tensor("attention", own.heads * self.T * self.S, 2.0 if self.autocast else self.wide)
-        if self.again:  # they are made to ask for a gradient, so that attention falls back on plain products
-            zeros.gradient = Gradient(zeros.numbers, zeros.wide)
+        zeros = self.no_bias(own)
 
         def layer(x: Tensor, name: str) -> Tensor:
             x = self.residual(x, self.attend(x, x, own, name, block, bias, causal))
-            x = self.residual(x, self.attend(x, encoded, across, f"{name}.across", block, zeros, mask))
-            return self.residual(x, self.mlp(x, block, name))
+            x = self.residual(x, self.attend(x, encoded, across, name, block, zeros, mask))
+            x = self.residual(x, self.mlp(x, block, name))
+            bias.leave(name)
+            zeros.leave(name)
+            return x
 
         return self.end(self.layers(block, layer, x), block)
 
@@ -72,19 +131,32 @@ class T5(Ends):
             x = self.norm(x, f"{block.stream}.final_norm", self.architecture.norms[0])
         return self.dropout(x, self.dropped)
 
-    def position_bias(self, block: Block, own: Attention, T: int) -> Tensor:
+    def position_bias(self, block: Block, own: Attention, T: int) -> Shared:
         """(1, H, T, T): a table's rows, looked up for each distance."""
-        with self.graph.counted_as("attention"):
-            buckets = self.graph.tensor("attention", T * T, 8.0)
-            table = self.graph.weight(f"{block.stream}.positions", 32 * own.heads, self.wide, frozen=self.frozen)
-            return self.graph.operation((table,), own.heads * T * T, self.wide, saved=(buckets,))
+
+        def make() -> Tensor:
+            with self.graph.counted_as("attention"):
+                buckets = self.graph.tensor("attention", T * T, 8.0)
+                table = self.graph.weight(f"{block.stream}.positions", 32 * own.heads, self.wide, frozen=self.frozen)
+                return self.graph.operation((table,), own.heads * T * T, self.wide, saved=(buckets,))
+
+        return Shared(self.graph, make, again=self.again, learnt=not self.frozen, alone=block.count == 1)
+
+    def no_bias(self, own: Attention) -> Shared:
+        """(1, H, T, S) zeros in the attention across. Under checkpointing they are made to ask for a gradient, so that
+        the attention falls back on plain products."""
+        numbers, wide = own.heads * self.T * self.S, 2.0 if self.autocast else self.wide
+        return Shared(
+            self.graph, lambda: self.graph.tensor("attention", numbers, wide), again=self.again, leaf=self.again
+        )
 
     def attend(
-        self, x: Tensor, source: Tensor, attention: Attention, name: str, block: Block, bias: Tensor, mask: Tensor
+        self, x: Tensor, source: Tensor, attention: Attention, layer: str, block: Block, shared: Shared, mask: Tensor
     ) -> Tensor:
         """(B, T, C) of the stream and the keys' (B, S, C) → (B, T, C). The mask is of pairs of tokens."""
         T = self.S if block.stream == "encoder" else self.T
         S = self.S if attention.across else T
+        name = f"{layer}.across" if attention.across else layer
         with self.graph.counted_as("norms"):
             x = self.norm(x, f"{name}.norm", block.norms[0])
         if not attention.across:
@@ -97,6 +169,7 @@ class T5(Ends):
             cached = block.stream == "decoder" and not self.again  # a cache is made in training too
             if cached:
                 k, v = self.cached(k, v)
+            bias = shared.of(layer)
             shape = Shape(self.B, attention.heads, T, S, ordered=cached)
             if self.execution.attention == "eager":
                 y = self.eager(q, k, v, shape, (bias, mask), self.dropped)
@@ -114,5 +187,6 @@ class T5(Ends):
             y = self.activation(self.linear(x, f"{name}.{into[0].name}", into[0]), block.activation)
             if len(into) == 2:
                 y = self.multiply(y, self.linear(x, f"{name}.{into[1].name}", into[1]))
-            y = self.cast(self.dropout(y, self.dropped), self.wide_out)  # as wide as the weights, even under autocast
+            y = self.dropout(y, self.dropped)
+            y = self.cast(y, self.wide_out)  # as wide as the weights, even under autocast
             return self.linear(y, f"{name}.out", out)

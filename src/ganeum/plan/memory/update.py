@@ -63,11 +63,11 @@ def _stacks(architecture: Architecture, execution: Execution, weights: list[Weig
     most = before = 0.0
     for (rows, columns), count in alike.items():
         each = rows * columns
-        k = min(count, max(1, STACK // each))
-        copied = k > 1 or narrow
+        most_at_once = max(1, STACK // each)
         steps = max(2.0, wide * (3 + 2 * min(rows, columns) / max(rows, columns)))
-        stack = k * each
-        before = stack if count > k else before
-        most = max(most, (2 + copied + steps) * stack + (MUON_LEAVES + 0.5 * narrow) * before)
-        before = stack
+        for start in range(0, count, most_at_once):
+            k = min(most_at_once, count - start)
+            copied = k > 1 or narrow
+            most = max(most, (2 + copied + steps) * k * each + (MUON_LEAVES + 0.5 * narrow) * before)
+            before = k * each
     return 4.0 * most

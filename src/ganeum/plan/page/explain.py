@@ -138,7 +138,7 @@ def _tokens(plan: Plan) -> Iterator[Line]:
     seen = data["tokens_seen"]
     yield Line("tokens seen", "steps·tokens in a step", f"{data['steps']:,}·{per_step:,}", f"{seen:,}")
     if "repeats_per_token" in data:
-        repeats = f"{data['repeats_per_token']:,.1f} times"
+        repeats = f"{data['repeats_per_token']:,.4g} times"
         yield Line("each token seen", "tokens seen / tokens", f"{seen:,} / {data['tokens']:,}", repeats)
     if "tokens_per_parameter" in data:
         numbers = f"{data['tokens']:,} / {plan['parameters']['total']:,}"
@@ -157,13 +157,17 @@ def _batch(plan: Plan) -> Iterator[Line]:
 
 
 def _memory(architecture: Architecture, way: Execution, plan: Plan) -> Iterator[Line]:
-    """State as numbers times bytes of each; what lives and dies within a step as tokens at once times bytes of each."""
+    """State as numbers times bytes of each; what lives and dies within a step as tokens at once times bytes of each;
+    workspaces, which follow neither, as bytes."""
     parts, moment = plan["memory_gib"]["by_component"], plan["memory_gib"]["at"]
     tokens = way.micro_batch_size * (way.length + way.source_length) * way.beams
     trained = state.trained(architecture, way)
     moved, wide_gradients = sum(weight.size for weight in trained), state.weight_bytes(trained[0], way)
     kept = sum(weight.size for weight in state.weights(architecture)) + (moved if way.lora.rank is not None else 0)
     for name, gib in parts.items():
+        if name in ("workspace", "update"):
+            yield Line(name, "bytes / 2³⁰", f"{gib * units.GIB:,.0f} / 2^30", f"{gib:.3f} GiB")
+            continue
         wide = {"gradients": wide_gradients, "copies": 2}.get(name)
         what, count = "tokens at once", float(tokens)
         if wide is not None:
@@ -177,18 +181,20 @@ def _memory(architecture: Architecture, way: Execution, plan: Plan) -> Iterator[
 
 
 def _time(plan: Plan) -> Iterator[Line]:
-    peak, flops = plan["device"].get("peak_flops_per_second"), plan["flops"]
+    devices, flops = plan["batch"].get("devices", 1), plan["flops"]
+    peak = devices * plan["device"].get("peak_flops_per_second", 0)
+    of_all = " of all devices" * (devices > 1)
     if peak and "total" in flops:
         yield Line(
             "the least it can take",
-            "FLOPs of the run / device's peak",
+            "FLOPs of the run / peak" + of_all,
             f"{units.flops(flops['total'])} / {units.flops(peak)}/s",
             units.duration(flops["total"] / peak),
         )
     if "time" not in plan:
         return
     time, per_step = plan["time"], plan["batch"]["tokens_per_step"]
-    source, devices = plan["batch"].get("source_tokens_per_step", 0), plan["batch"].get("devices", 1)
+    source = plan["batch"].get("source_tokens_per_step", 0)
     if "by_part" in time:
         parts = {name: seconds for name, seconds in time["by_part"].items() if seconds}
         numbers = plus(f"{seconds:.4g}" for seconds in parts.values())
@@ -202,8 +208,8 @@ def _time(plan: Plan) -> Iterator[Line]:
     if "mfu" in time:
         yield Line(
             "MFU",
-            "FLOPs of a step / step time / peak" + " of all devices" * (devices > 1),
-            f"{units.flops(flops['per_step'])} / {time['step_s']:.4g} s / {units.flops(peak * devices)}/s",
+            "FLOPs of a step / step time / peak" + of_all,
+            f"{units.flops(flops['per_step'])} / {time['step_s']:.4g} s / {units.flops(peak)}/s",
             f"{time['mfu']:.1%}",
         )
     if "hours" in time:

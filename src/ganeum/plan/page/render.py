@@ -93,12 +93,10 @@ def _shape(plan: dict[str, Any]) -> str:
     model = plan["model"]
     if "style" in model:
         return f"{model['style']}, {model['n_layer']} layers × {model['n_embd']}, context {model['block_size']:,}"
-    read = f"{model['source_length']:,} tokens in, " if "source_length" in model else ""
-    out = " out" if read else " tokens"
-    return (
-        f"{plan['purpose']}, {model['family']}, {model['layers']} layers × {model['width']}, "
-        f"{read}{model['length']:,}{out}"
-    )
+    length = units.things(model["length"], "token")
+    if "source_length" in model:
+        length = f"{units.things(model['source_length'], 'token')} in, {model['length']:,} out"
+    return f"{plan['purpose']}, {model['family']}, {model['layers']} layers × {model['width']}, {length}"
 
 
 def _title(plan: dict[str, Any]) -> RenderableType:
@@ -157,7 +155,7 @@ def _data(plan: dict[str, Any]) -> Rows:
     rows: Rows = []
     if "tokens" in data:
         rows.append((units.count(data["tokens"]), Text(f"tokens in {data['directory']}: {data['tokens']:,}")))
-        rows.append((f"{data['windows']:,}", Text(f"windows, {data['stride']:,} tokens apart")))
+        rows.append((f"{data['windows']:,}", Text(f"windows, {units.things(data['stride'], 'token')} apart")))
         rows.append((f"{data['steps_per_epoch']:,}", Text("steps in an epoch")))
     elif "directory" in data:
         rows.append(("?", Text(f"tokens: {data['directory']} is not prepared")))
@@ -173,15 +171,16 @@ def _data(plan: dict[str, Any]) -> Rows:
 
 def _batch(plan: dict[str, Any]) -> Rows:
     batch = plan["batch"]
-    tokens = f"{batch['tokens_per_step']:,} tokens"
+    sequences, tokens = "sequence" + "s" * (batch["batch_size"] != 1), units.things(batch["tokens_per_step"], "token")
     if "source_tokens_per_step" in batch:
-        tokens = f"{batch['source_tokens_per_step']:,} tokens in, {batch['tokens_per_step']:,} out"
+        read = units.things(batch["source_tokens_per_step"], "token")
+        tokens = f"{read} in, {batch['tokens_per_step']:,} out"
     if plan.get("purpose", "training") != "training":
-        said = f"sequences at once; {tokens}"
+        said = f"{sequences} at once; {tokens}"
     else:
         devices = f" × {batch['devices']} GPUs" if "devices" in batch else ""
         split = f"{batch['micro_batch_size']:,} at once × {batch['gradient_accumulation_steps']:,}{devices}"
-        said = f"sequences a step = {split}; {tokens}"
+        said = f"{sequences} a step = {split}; {tokens}"
     rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
     if (most := batch.get("largest_micro_batch")) and most != batch["micro_batch_size"]:
         rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
@@ -211,22 +210,17 @@ def _memory(plan: dict[str, Any]) -> Rows:
     memory, device = plan["memory_gib"], plan["device"]
     tensors, usable = memory["tensors"], device["usable_gib"]
     expected = memory.get("peak_allocated", tensors + memory.get("framework", 0.0))
-    rows: Rows = [
-        (
-            _gib(expected),
-            Text.assemble(
-                f"at the fullest moment, {memory['at']}: {memory['low']:.2f} to {memory['high']:.2f}",
-                ("" if memory["fits"] else ", which does not fit", "bold red"),
-            ),
-        ),
-        ("", _bar(expected, memory["high"], usable)),
-    ]
+    said = Text("at the fullest moment")
+    if "at" in memory:  # a run goes on with the plan that it began with, and the first ones had no bounds
+        said.append(f", {memory['at']}: {memory['low']:.2f} to {memory['high']:.2f}")
+        said.append("" if memory["fits"] else ", which does not fit", "bold red")
+    rows: Rows = [(_gib(expected), said), ("", _bar(expected, memory.get("high", expected), usable))]
     for name, part in sorted(memory["by_component"].items(), key=lambda item: -item[1]):
         if part >= 0.005:
             rows.append((_gib(part), _share(name, part / tensors)))
-    for key, said in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
+    for key, what in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
         if memory.get(key, 0.0) >= 0.005:
-            rows.append((_gib(memory[key]), Text(said)))
+            rows.append((_gib(memory[key]), Text(what)))
     return rows
 
 
@@ -285,7 +279,9 @@ def _cost(plan: dict[str, Any]) -> Rows:
     rows: Rows = []
     if "kwh" in cost:
         money = f": {cost['energy']:,.2f}" if "energy" in cost else ""
-        rows.append((f"{cost['kwh']:,.3g} kWh", Text(f"at most, of the GPU alone ({cost['power_w']:,.0f} W){money}")))
+        rows.append(
+            (f"{units.three(cost['kwh'])} kWh", Text(f"at most, of the GPU alone ({cost['power_w']:,.0f} W){money}"))
+        )
     if "rent" in cost:
         rows.append((f"{cost['rent']:,.2f}", Text("rent for its hours")))
     return rows

@@ -37,12 +37,13 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """``rows``: mappings from the columns' keys; what is not known is not in them. ``groups``: keys of columns that are
-    said above several rows where a terminal is too narrow for all of them."""
+    said above several rows where a terminal is too narrow for all of them. ``most``: rows that a terminal shows."""
 
     columns: tuple[Column, ...]
     rows: Sequence[Mapping[str, Any]]
     title: str = ""
     groups: tuple[str, ...] = ()
+    most: int | None = None
 
     def used(self) -> tuple[Column, ...]:
         """The columns in which anything stands."""
@@ -53,27 +54,35 @@ class Table:
         in a group of rows, above these."""
         same = [column for column in self.used() if self._one_value(column)]
         heads = [column for column in self.used() if column.key in self.groups and column not in same]
+        while heads and not self._gathered(heads):
+            heads.pop()
         shown = [column for column in self.used() if column not in (*same, *heads)]
         parts: list[RenderableType] = [Text(self.title, style="bold")] if self.title else []
         if same:
             parts.append(Text(_said(same, self.rows[0]), style="dim"))
-        for _, rows in groupby(self.rows, lambda row: [row.get(column.key) for column in heads]):
+        for _, rows in groupby(self.rows[: self.most], _key(heads)):
             group = list(rows)
             if heads:
                 parts.append(Text(_said(heads, group[0]), style="bold"))
             parts.append(self._text(shown, group))
+        if self.most is not None and (more := len(self.rows) - self.most) > 0:
+            parts.append(Text(f"and {more:,} more (--format csv lists all)"))
         return Group(*parts)
 
     def _text(self, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> RichTable:
         """Some rows, their numbers as wide as all rows need them."""
         table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in columns:
-            words = [*column.title.split(), *(column.cell(row) for row in self.rows)]  # a title may wrap, a number not
-            width = None if column.left and not self.groups else max(map(len, words))
+        for index, column in enumerate(columns):
+            words = [*column.title.split(), *(column.cell(row) for row in self.rows)]  # a title may wrap, a cell not
+            width = None if index == 0 and not self.groups else max(map(len, words))  # but the name in front
             table.add_column(column.title, justify="left" if column.left else "right", width=width, overflow="fold")
         for row in rows:
             table.add_row(*(column.cell(row) for column in columns))
         return table
+
+    def _gathered(self, heads: Sequence[Column]) -> bool:
+        """Whether any group would have more than one row."""
+        return any(len(list(rows)) > 1 for _, rows in groupby(self.rows, _key(heads)))
 
     def _one_value(self, column: Column) -> bool:
         """Whether several rows all have it, and the same."""
@@ -102,6 +111,10 @@ class Table:
     def json(self) -> str:
         """A list of objects."""
         return json.dumps([dict(row) for row in self.rows], indent=2, ensure_ascii=False)
+
+
+def _key(columns: Sequence[Column]) -> Callable[[Mapping[str, Any]], list[Any]]:
+    return lambda row: [row.get(column.key) for column in columns]
 
 
 def _said(columns: Sequence[Column], row: Mapping[str, Any]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from ganeum.hardware.card import card
 from ganeum.plan.architecture import find
-from ganeum.plan.page.table import Column, Table
+from ganeum.plan.page.table import FORMATS, Column, Table
 from ganeum.plan.question import tables
 from ganeum.plan.question.use import read
 
@@ -77,11 +80,8 @@ def six() -> Table:
             Column("said_one", "one fits", left=True),
             Column("said_more", "more fit", left=True),
         ),
-        [
-            tables.row(find(name), gpu, use, way) | (_said(name) if place == 0 else {})
-            for name in SIX
-            for place, (way, use) in enumerate(ways.items())
-        ],
+        [tables.row(find(name), gpu, use, way) | _said(name) for name in SIX for way, use in ways.items()],
+        groups=("model", "parameters", "said_gb", "said_one", "said_more"),
     )
 
 
@@ -95,6 +95,7 @@ def two() -> Table:
             Column("said_gb", "it says, GB"),
         ),
         list(_two()),
+        groups=("model", "gpu", "usable_gib"),
     )
 
 
@@ -122,17 +123,18 @@ def page() -> str:
     return f"""# What fits where
 
 Two questions that people worked out by hand, answered by the plan. Written by `python -m ganeum.plan.page.what_fits`; a
-test holds it to what the planner says. `fits` is **yes** where even the upper bound of the memory is free on that card
-(for tensors, after driver and CUDA), **no** where the lower bound is not, else **perhaps**. GiB, expected between `low`
+test holds it to what the planner says. With `six` or `two` behind it, and `text`, `json` or `csv`, that command prints
+one table. `fits` is **yes** where even the upper bound of the memory is free on that card (for tensors, after driver
+and CUDA), **no** where the lower bound is not, else **perhaps**. GiB, expected between `low`
 and `high`, are those of one micro-batch as large as the row says, of one sequence where it says nothing; `at once` is
 how many sequences fit.
 
 ## Six code models in 16 GB
 
-An author lists what can be pre-trained in 16 GB, by two bytes a parameter. A training needs 16: weight, gradient and
-two moments in fp32, and what the layers keep for the backward pass. Here: {six_gpu.name}, {six_gpu.usable_gib:.1f} GiB
-for tensors, autocast to fp16, AdamW, 2,048 tokens; what is offloaded lies in the CPU's memory, whose share of a step's
-time is not known.
+An author lists what can be pre-trained in 16 GB, by two bytes a parameter, whichever the way. A training needs 16:
+weight, gradient and two moments in fp32, and what the layers keep for the backward pass. Here: {six_gpu.name},
+{six_gpu.usable_gib:.1f} GiB for tensors, autocast to fp16, AdamW, 2,048 tokens; what is offloaded lies in the CPU's
+memory, whose share of a step's time is not known.
 `ganeum plan --models NAMES --gpus "{SIXTEEN_GB}" {" ".join(SIX_KEYS)}` asks the same.
 
 {six().markdown()}
@@ -147,5 +149,17 @@ steps, as the Trainer keeps them, in half precision for inference.
 """
 
 
+def main(words: Sequence[str]) -> None:
+    """Writes the page, or prints a table: ``["six", "csv"]``."""
+    if not words:
+        PAGE.write_text(page(), encoding="utf-8")
+        return
+    found = {"six": six, "two": two}
+    if len(words) != 2 or words[0] not in found or words[1] not in FORMATS:
+        sys.exit(f"python -m ganeum.plan.page.what_fits [{'|'.join(found)} {'|'.join(FORMATS)}]")
+    told = getattr(found[words[0]](), words[1])()
+    Console(highlight=False).print(told) if words[1] == "text" else print(told)
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ganeum import units
 from ganeum.config import load
+from ganeum.config.checks import beyond
 from ganeum.config.source import scalar
 from ganeum.errors import ConfigError
 from ganeum.hardware.card import card
@@ -28,6 +29,8 @@ from ganeum.plan.question.subject import Model, Run, Subject, config_file
 if TYPE_CHECKING:
     from ganeum.plan import backwards
 
+MOST = 10**18  # tokens and parameters: beyond all text
+MOST_HOURS = 10**6  # a century
 HERE = "here"  # as a GPU's name: this machine's device
 # What a search for a model can be told besides its options → the argument of backwards.search.
 WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -88,7 +91,11 @@ class Question:
     @property
     def searches(self) -> bool:
         """Whether a model is to be found, rather than one that there is to be planned."""
-        return not self.words and not self.models and any((self.hours, self.tokens, self.parameters))
+        return (
+            not self.words
+            and not self.models
+            and any(one is not None for one in (self.hours, self.tokens, self.parameters))
+        )
 
     def devices(self, default: str = "auto") -> list[Device]:
         """Those that are named, or this machine's."""
@@ -109,7 +116,10 @@ def answer(asked: Question) -> Answer:
     subject, default = _subject(asked)
 
     def plan(device: Device) -> Plan:
-        return _priced(subject.plan(device), asked.prices)
+        found = subject.plan(device)
+        if isinstance(subject, Model) and asked.prices != Prices() and "steps" not in found["data"]:
+            raise _no_length(asked)
+        return _priced(found, asked.prices)
 
     if asked.which_gpu:
         return compare.which(plan, asked.prices)
@@ -127,6 +137,12 @@ def emitted(asked: Question, form: str) -> str:
         GaneumError: as :func:`answer`; or the form cannot say it.
     """
     _check(asked)
+    if len(asked.gpus) > 1:
+        raise ConfigError(
+            "--emit and several --gpu cannot be asked together",
+            where=" ".join(["ganeum plan", *asked.words]),
+            why="what is emitted is one card's file",
+        )
     if asked.searches:
         if form != "ganeum":
             raise ConfigError(
@@ -258,16 +274,28 @@ def _amount(text: str | None, option: str) -> int | None:
     """``1.5B`` → 1,500,000,000.
 
     Raises:
-        ConfigError: it is no such number.
+        ConfigError: it is no such number, or larger than there is.
     """
     try:
-        return None if text is None else max(1, round(units.amount(text)))
+        number = None if text is None else max(1, round(units.amount(text)))
     except ValueError:
         raise ConfigError(
             f"{option} must be a number above 0, but it is {text!r}",
             where=f"the command line: {option} {text}",
             suggestion=f"{option} 300M, {option} 1.5B or {option} 130520",
         ) from None
+    if error := beyond(option, number, MOST, where=f"the command line: {option} {text}"):
+        raise error
+    return number
+
+
+def _no_length(asked: Question) -> ConfigError:
+    return ConfigError(
+        "what it costs is not known",
+        where=" ".join(["ganeum plan", *asked.words]),
+        why="nothing says how long it is trained",
+        suggestion="--tokens 300M, or --hours 8",
+    )
 
 
 def _priced(plan: Plan, prices: Prices) -> Plan:
@@ -300,9 +328,21 @@ def _check(asked: Question) -> None:
             where=where,
             suggestion='ganeum plan configs/demo.yaml; ganeum plan t5-base; ganeum plan --gpu "RTX 4080" --hours 8',
         )
-    for name, price in (("--hours", asked.hours), ("--price-per-hour", asked.prices.per_hour)):
-        if price is not None and not 0 < price < float("inf"):
-            raise ConfigError(f"{name} must be a number above 0, but it is {price:g}", where="the command line")
+    numbers = {
+        "--hours": asked.hours,
+        "--price-per-hour": asked.prices.per_hour,
+        "--price-per-kwh": asked.prices.per_kwh,
+    }
+    for name, number in numbers.items():
+        if number is not None and not 0 < number < float("inf"):
+            raise ConfigError(f"{name} must be a number above 0, but it is {number:g}", where="the command line")
+    if error := beyond("--hours", asked.hours, MOST_HOURS, where="the command line"):
+        raise error
+    by_name = bool(asked.words) and config_file(asked.words[0]) is None
+    section, shorter = asked.section and "--config-section", asked.may_shorten and "--may-shorten"
+    available = asked.tokens_available and "--tokens-available"
+    price = (asked.prices.per_hour and "--price-per-hour") or (asked.prices.per_kwh and "--price-per-kwh")
+    used = asked.purpose not in (None, "training") and f"--purpose {asked.purpose}"
     for one, other, why in (
         (asked.which_gpu and "--which-gpu", asked.gpus and "--gpu", "the one asks for the cards, the other names them"),
         (asked.which_gpu and "--which-gpu", asked.explain and "--explain", "one plan is derived at a time"),
@@ -310,9 +350,25 @@ def _check(asked: Question) -> None:
         (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
         (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),
         (asked.searches and "no config", asked.purpose and "--purpose", "a model is searched for its training"),
+        (asked.searches and "no config", asked.explain and "--explain", "the search tells its own reasons"),
+        (asked.searches and "no config", section, "there is no file to take it of"),
+        (asked.searches and "no config", shorter, "the search chooses the context, or context=… sets it"),
+        (asked.searches and "no config", price, "money is of one plan: --emit ganeum -o best.yaml, and plan that"),
+        (used, asked.hours and "--hours", "only a training has a length"),
+        (used, asked.tokens and "--tokens", "only a training has a length"),
+        (used, available, "only a training has data"),
+        (used, price, "only a training has a length, and so a price"),
         (asked.models and "--models", asked.words and asked.words[0], "a table has its models from --models"),
         (asked.models and "--models", asked.which_gpu and "--which-gpu", "a table has its cards from --gpus"),
         (asked.models and "--models", asked.explain and "--explain", "one plan is derived at a time"),
+        (asked.models and "--models", asked.parameters and "--parameters", "each has the size that it has"),
+        (asked.models and "--models", section, "models by their names have no sections"),
+        (asked.models and "--models", shorter, "a table compares at one length"),
+        (asked.models and "--models", price, "a table has no money: plan one model on those cards"),
+        (asked.models and "--models", available, "how many tokens are trained on is --tokens"),
+        (by_name and asked.words[0], section, "a model by its name has no sections"),
+        (by_name and asked.words[0], available, "how many tokens are trained on is --tokens"),
+        (asked.words and asked.tokens and "--tokens", available, "with a config both are the size of its data"),
         (asked.words and asked.words[0], asked.parameters and "--parameters", "it has the size that it has"),
     ):
         if one and other:

@@ -23,6 +23,7 @@ from ganeum.plan.page.table import Column, Table
 Plan = dict[str, Any]
 Planner = Callable[[Device], Plan]
 AS_FAST = 0.05  # a pace that differs by less does not
+LISTED = 20  # cards on a terminal
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ def _hours(value: float) -> str:
     return units.duration(value * 3600)
 
 
+def _times(factor: float) -> str:
+    return f"{factor:.2g} times" if factor < 100 else f"{factor:,.0f} times"
+
+
 def _brief(name: str) -> str:
     return re.sub(r"^(GeForce|Tesla|Quadro|NVIDIA) ", "", name)
 
@@ -56,12 +61,12 @@ COLUMNS = (
     Column("needed_gib", "needs", _gib),
     Column("high_gib", "at most", _gib),
     Column("at_once", "at once"),
-    Column("checkpointing", "twice", left=True),
+    Column("checkpointing", "computed twice", left=True),
     Column("precision", "in", left=True),
     Column("tokens_per_second", "tokens/s", lambda value: f"{value:,.0f}"),
     Column("uncertainty", "±", lambda share: f"{share:.0%}"),
     Column("hours", "takes", _hours),
-    Column("kwh", "kWh", lambda value: f"{value:,.1f}"),
+    Column("kwh", "kWh", units.three),
     Column("energy", "energy", _amount),
     Column("rent", "rent", _amount),
 )
@@ -117,7 +122,7 @@ def which(planner: Planner, prices: Prices) -> Table:
     rows.sort(key=lambda one: (round(one["memory_gib"]), -one.get("tokens_per_second", 0.0)))
     shown = ("gpu", "memory_gib", "needed_gib", "at_once", "checkpointing", "tokens_per_second", "uncertainty", "hours")
     columns = tuple(column for column in COLUMNS if column.key in (*shown, "kwh", "energy", "rent"))
-    return Table(columns, rows, f"Fits on {len(rows)} of {len(plans)} cards, the smallest first")
+    return Table(columns, rows, f"Fits on {len(rows)} of {len(plans)} cards, the smallest first", most=LISTED)
 
 
 def every_card() -> Iterator[Device]:
@@ -185,10 +190,10 @@ def changes(first: Plan, other: Plan) -> str:
     pace, faster = one.get("tokens_per_second"), two.get("tokens_per_second")
     if pace and faster and abs(faster / pace - 1) > AS_FAST:
         times = faster / pace
-        said.append(f"{times:.2g} times as fast" if times > 1 else f"it takes {1 / times:.2g} times as long")
+        said.append(f"{_times(times)} as fast" if times > 1 else f"it takes {_times(1 / times)} as long")
         if "hours" in one and "hours" in two:
             said.append(f"{_hours(two['hours'])} instead of {_hours(one['hours'])}")
     room = other["batch"]["largest_micro_batch"], first["batch"]["largest_micro_batch"]
     if room[0] != room[1]:
-        said.append(f"room for {room[0]:,} sequences instead of {room[1]:,}")
+        said.append(f"room for {units.things(room[0], 'sequence')} instead of {room[1]:,}")
     return f"With {two['gpu']}: " + ("; ".join(said) or "nothing changes") + "."

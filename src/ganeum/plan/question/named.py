@@ -10,16 +10,19 @@ from typing import Any
 import ganeum
 from ganeum import units
 from ganeum.config.batch import divisors
+from ganeum.config.checks import beyond
 from ganeum.config.schema import Lora
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
-from ganeum.plan import execution, fastest, flops, memory, parameters, sections
+from ganeum.plan import critique, execution, fastest, flops, memory, parameters, sections
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.fastest import Choice, Found, Open
 from ganeum.plan.question.use import Use
 
 LENGTH, SOURCE_LENGTH, TARGET_LENGTH = 1024, 512, 128  # tokens, where nothing is said and the model knows as many
+LARGEST = {"length": 10**9, "source_length": 10**9, "batch_size": 10**9, "micro_batch_size": 10**9, "devices": 10**6}
+LARGEST |= {"beams": 10**6, "tokens": 10**18, "hours": 10**6}
 TOGETHER = tuple(2**power for power in range(11))  # sequences, where the batch is as large as fits
 
 
@@ -95,7 +98,7 @@ def _planned(architecture: Architecture, use: Use, device: Device) -> dict[str, 
         "time": step
         and sections.predicted_time(step, work.per_step, device.peak(way.precision), hours, devices=way.devices),
         "choices": choices,
-        "warnings": [] if found.way.fits else [_does_not_fit(architecture, found, device)],
+        "warnings": _warnings(architecture, use, found, device, steps),
     }
     return {key: sections.without_none(value) for key, value in result.items() if value is not None}
 
@@ -112,6 +115,9 @@ def settled(architecture: Architecture, use: Use, device: Device) -> Execution:
 
 def _check(architecture: Architecture, use: Use, device: Device) -> None:
     name = architecture.name
+    for key, most in LARGEST.items():
+        if error := beyond(key, getattr(use, key), most, where=f"{key}={getattr(use, key)}"):
+            raise error
     longest = architecture.longest
     if longest is not None and use.length != "auto" and use.length > longest:
         raise ConfigError(
@@ -254,6 +260,24 @@ def _why_kernel(way: Execution) -> str:
     if way.attention == "flash":
         return "torch's scaled_dot_product_attention takes it here: no T × T square in memory"
     return "torch's scaled_dot_product_attention, where flash does not take this card, precision or bias"
+
+
+def _warnings(
+    architecture: Architecture, use: Use, found: Found, device: Device, steps: int | None
+) -> list[dict[str, Any]]:
+    """What to mind, the gravest first."""
+    way = found.way.execution
+    step = critique.Step(
+        architecture=architecture,
+        execution=way,
+        device=device,
+        flops=flops.of(architecture, way),
+        steps=steps,
+        step_s=found.way.time.step_s if found.way.time else None,
+        precision_chosen=use.precision == "auto" and use.weights not in ("bf16", "fp16"),
+    )
+    seen = [warning.as_dict() for warning in critique.of_any_model(step)]
+    return seen if found.way.fits else [_does_not_fit(architecture, found, device), *seen]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ from ganeum.config.schema import Train
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
 from ganeum.plan import closed_form, emit
-from ganeum.plan.architecture import Architecture, ours
+from ganeum.plan.architecture import Architecture, is_known, ours
 from ganeum.plan.corpus import size_of
 from ganeum.plan.execution import Purpose
+from ganeum.plan.memory import state
 from ganeum.plan.question import named
 from ganeum.plan.question.use import Use
+from ganeum.record.directory import results_dir
 
 LEARNING_RATES = {"adafactor": 1e-3}  # T5's (Raffel et al. 2020, arXiv 1910.10683, section 3.1.2)
 LEARNING_RATE = 5e-5  # what TrainingArguments has unless told otherwise
@@ -41,13 +43,19 @@ class Subject(Protocol):
 
 
 def config_file(word: str | PathLike[str]) -> Path | None:
-    """The file of ours that a word means: YAML, or that of a run's directory; None: it is a model's name, directory or
-    config.json."""
+    """The file of ours that a word means: YAML, or that of a run, by its directory or, where no model is called so, by
+    its name; None: it is a model's name, directory or config.json."""
     path = Path(word)
-    if (path / "config.yaml").is_file():
-        return path / "config.yaml"
-    ours = path.suffix in (".yaml", ".yml") or (path.is_file() and path.suffix != ".json")
-    return path if ours else None
+    try:
+        if (path / "config.yaml").is_file():
+            return path / "config.yaml"
+        run = results_dir() / path / "config.yaml"
+        if run.is_file() and not path.exists() and not is_known(str(word)):
+            return run
+        suffix = path.suffix.lower()
+        return path if suffix in (".yaml", ".yml") or (path.is_file() and suffix != ".json") else None
+    except OSError:  # too long for a file's name
+        return None
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,12 @@ class Model:
         config = self._config(plan, device)
         if form == "deepspeed":
             return emit.deepspeed(
-                config, plan, devices=self.use.devices, zero_stage=self.use.zero_stage or None, offload=self.use.offload
+                config,
+                plan,
+                devices=self.use.devices,
+                zero_stage=self.use.zero_stage or None,
+                offload=self.use.offload,
+                largest=state.largest(self.architecture, self.use.lora),
             )
         return emit.hugging_face(config, plan, inference_batch_size=self._at_once("generation", device))
 

@@ -63,9 +63,9 @@ def row(architecture: Architecture, device: Device, use: Use, way: str = "") -> 
         "source_length": one.source_length or None,
         "batch": size,
         "gib": needed.total / units.GIB,
-        "low": (needed.low + needed.framework) / units.GIB,
-        "high": (needed.high + needed.framework) / units.GIB,
-        "fits": "yes" if needed.fits(device) else "perhaps" if needed.low + needed.framework <= usable else "no",
+        "low": needed.least / units.GIB,
+        "high": needed.most / units.GIB,
+        "fits": "yes" if needed.fits(device) else "perhaps" if needed.least <= usable else "no",
         "host_gib": state.of(architecture, one).host / units.GIB or None,
         "largest": largest,
         "tokens_per_second": step.tokens_per_second if step else None,
@@ -101,6 +101,13 @@ COLUMNS = (
 
 
 def grid(models: Sequence[Architecture], gpus: Sequence[Device], ways: Mapping[str, Use]) -> Table:
-    """Every model on every GPU in every way; ``ways``: a name for each, which may be empty."""
-    rows = [row(model, gpu, use, way) for model in models for gpu in gpus for way, use in ways.items()]
+    """Every model on every GPU in every way; ``ways``: a name for each, which may be empty. Those of ``LEVERS`` that
+    offload are left out where there is no GPU to offload from."""
+    rows = [
+        row(model, gpu, use, way)
+        for model in models
+        for gpu in gpus
+        for way, use in ways.items()
+        if gpu.kind == "cuda" or use.offload == "none" or way not in LEVERS
+    ]
     return Table(COLUMNS, rows, groups=("model", "parameters", "gpu", "usable_gib"))

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ganeum.hardware import rates
-from ganeum.hardware.device import Device
+from ganeum.hardware.device import OWNERS, Device
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.time import loads, measured, roofline, work
+from ganeum.step.compile import SAVED_SHARE
 
-CATALOGUE = "catalogue, not measured"
+CATALOGUE, OWN = "catalogue, not measured", "your figures, not measured"
 PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
 # What is expected lies between these shares of the estimate. docs/time.md holds them against measurements.
 MARGIN = {"calibrated": (0.83, 1.2), "akin": (0.6, 1.6), "catalogue": (0.75, 1.35)}
 BUSY = 0.15  # a calibration's misfit, which is 0.04 to 0.07 where nothing disturbed it
 USUAL_SHARE, BEST_SHARE, WORST_SHARE = 0.4, 0.75, 0.15  # of a CPU's peak, in a whole step
+OPERATOR_S = 19e-6  # to start one on a CPU, with autograd and Python: an AMD EPYC's, benchmarks/operators.py
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,18 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
     """
     if execution.purpose == "generation":
         return None
-    eager = device.kind == "cpu" or not execution.compiled  # which saves nothing on a CPU, and was not measured
-    calibration = rates.remembered(device.name, device.kind) if eager else None
+    compiled = execution.compiled and device.kind != "cpu"  # where it saves nothing
+    calibration = rates.remembered(device.name, device.kind)
     if calibration is not None:
         parts = measured.seconds(loads.of(architecture, execution), calibration)
-        if parts is not None:
+        if parts is not None and any(parts.values()):  # a damaged file may hold nothing but zeros
             busy = calibration.misfit > BUSY
-            margin = MARGIN["akin" if busy or not _as_measured(architecture, execution) else "calibrated"]
+            as_measured = _as_measured(architecture, execution) and not compiled
+            margin = MARGIN["akin" if busy or not as_measured else "calibrated"]
             said = f"calibrated on this machine {calibration.date}"
+            if compiled:
+                parts = {part: (1 - SAVED_SHARE) * seconds for part, seconds in parts.items()}
+                said += f", less {SAVED_SHARE:.0%} for compiling, which was not measured"
             said += ", beside other work: ganeum gpus --measure again" if busy else ""
             return _step_time(execution, parts, margin, said)
     if device.kind != "cpu":
@@ -65,12 +71,16 @@ def of(architecture: Architecture, execution: Execution, device: Device) -> Step
             return None
         low, high = MARGIN["catalogue"]
         unsure = max(device.peak_uncertainty, device.bandwidth_uncertainty)
-        return _step_time(execution, parts, (low / (1 + unsure), high * (1 + unsure)), CATALOGUE)
+        source = OWN if device.source == OWNERS else CATALOGUE
+        return _step_time(execution, parts, (low / (1 + unsure), high * (1 + unsure)), source)
     peak = device.peak("fp32" if execution.precision == "tf32" else execution.precision)
     if not peak:
         return None
-    products = {"matmul": measured.flops(loads.of(architecture, execution)) / (USUAL_SHARE * peak)}
-    return _step_time(execution, products, (USUAL_SHARE / BEST_SHARE, USUAL_SHARE / WORST_SHARE), PEAK_ALONE)
+    guess = {
+        "matmul": measured.flops(loads.of(architecture, execution)) / (USUAL_SHARE * peak),
+        "launches": work.operators(architecture, execution) * OPERATOR_S,
+    }
+    return _step_time(execution, guess, (USUAL_SHARE / BEST_SHARE, USUAL_SHARE / WORST_SHARE), PEAK_ALONE)
 
 
 def _as_measured(architecture: Architecture, execution: Execution) -> bool:

@@ -76,6 +76,12 @@ def of(architecture: Architecture, execution: Execution) -> Iterator[tuple[Piece
             yield piece, shared
 
 
+def operators(architecture: Architecture, execution: Execution) -> float:
+    """Operators that torch starts in a step, none of them compiled into another."""
+    pieces = of(architecture, execution)
+    return sum((1.0 if isinstance(one, Product) else one.kernels) * one.times * often for one, often in pieces)
+
+
 def _block(block: Block, architecture: Architecture, execution: Execution) -> list[Piece]:
     """One layer, forward and in training backward, with what activation checkpointing computes again: it stops before
     ``mlp.down``, whose output nobody needs twice (models/checkpointing.py)."""

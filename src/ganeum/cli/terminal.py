@@ -1,0 +1,30 @@
+"""Output on whatever there is: characters that its encoding lacks are replaced by ones that look alike, not died of.
+
+A terminal of ``LC_ALL=C``, or a file that Windows writes in cp949 or cp1252, holds no ``█``, ``→`` or ``한``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+
+ALIKE = {
+    **dict.fromkeys("–—─", "-"),
+    **dict.fromkeys("“”‘’", "'"),
+    **{"█": "#", "▓": "=", "▒": ".", "▏": "|", "×": "x", "✗": "x", "±": "~", "·": "-", "…": ".", "→": ">", "←": "<"},
+}
+
+
+def alike(error: UnicodeError) -> tuple[str, int]:
+    """What ``codecs`` asks of an encoding's error handler: a text that it has, and where to go on."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(ALIKE.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+def hold_everything() -> None:
+    """Lets standard output and standard error take any text."""
+    codecs.register_error("alike", alike)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="alike")

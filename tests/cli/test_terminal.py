@@ -1,0 +1,65 @@
+"""Output where there is no UTF-8, no terminal and no space."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def ganeum(
+    *arguments: str, out: int = subprocess.PIPE, where: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[bytes]:
+    words = [sys.executable, "-m", "ganeum", *arguments]
+    environment = {**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "", **where}
+    return subprocess.run(words, env=environment, stdout=out, stderr=subprocess.PIPE, check=False)
+
+
+def test_ascii_is_enough() -> None:
+    """Where only ASCII can be written, a character is replaced by one like it, and no line is longer for it."""
+    plain, full = ganeum("gpus", "4090 laptop", where=ASCII), ganeum("gpus", "4090 laptop", where={"PYTHONUTF8": "1"})
+    assert (plain.returncode, plain.stderr) == (0, b"")
+    assert b"power                              80-150 W" in plain.stdout
+    assert [len(line) for line in plain.stdout.decode("ascii").splitlines()] == [
+        len(line) for line in full.stdout.decode("utf-8").splitlines()
+    ]
+
+
+def test_an_error_in_ascii() -> None:
+    """What has no likeness is a question mark, also in an error."""
+    told = ganeum("gpus", "4090 é 한글", where={"PYTHONIOENCODING": "ascii"}).stderr
+    assert told.startswith(b"DeviceError: no GPU called 4090 ? ?? is known\n")
+
+
+def test_json_stays_json() -> None:
+    """A program reads it whatever the encoding."""
+    assert json.loads(ganeum("gpus", "4090 laptop", "--json", where=ASCII).stdout)["gpus"][0]["laptop"] is True
+
+
+def test_a_reader_that_leaves() -> None:
+    """`| head` ends it without a word."""
+    words = [sys.executable, "-m", "ganeum", "gpus", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no device that is always full")
+def test_no_space_is_an_error_like_others() -> None:
+    """A full disk behind `>` is told in words, with exit status 2."""
+    with Path("/dev/full").open("wb") as full:
+        done = ganeum("gpus", "--json", out=full.fileno())
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"GaneumError: no space is left to write to\n  where  standard output\n",
+    )
