@@ -35,8 +35,8 @@ def test_the_cpu_is_the_same_with_and_without_torch() -> None:
 
 
 def test_what_nvml_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVML's answers become cards in GiB; one that has fallen off the bus is left out and said to be, an old binding's bytes are
-    read, and the session is closed."""
+    """NVML's answers become cards in GiB; one that has fallen off the bus is left out and said to be, an old binding's
+    bytes are read, and the session is closed."""
     import pynvml  # type: ignore[import-untyped]
 
     closed: list[bool] = []
