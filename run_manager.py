@@ -1,4 +1,4 @@
-"""Run the experiments of experiment_list.conf, one after the other: `python run_manager.py`; see `ganeum queue`."""
+"""Run the experiments of experiment_list.conf: `python run_manager.py`, which is `ganeum queue experiments`."""
 
 import sys
 

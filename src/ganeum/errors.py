@@ -45,6 +45,16 @@ class RunError(GaneumError):
     """A run directory that is in the way, in use, missing, or ended in a way that forbids going on."""
 
 
+class QueueError(GaneumError):
+    """The queue's list that cannot be read or written now, or a wish that an entry of it cannot have.
+
+    Attributes:
+        kind: of a list: `damaged`, `locked` or `full`; `other` else. What is locked or full now may not be in a minute.
+    """
+
+    kind = "other"
+
+
 class DeviceError(GaneumError):
     """A device that is absent, or that this build of torch cannot use."""
 

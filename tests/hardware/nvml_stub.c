@@ -2,15 +2,17 @@
  *
  * Card 0 works at 99 %, held down by its temperature; card 1 idles and knows neither power limit nor P-state.
  * -DOLD_DRIVER leaves out the reasons' new spelling. STUB_LOST_AFTER=n: after n looks the card is lost from the bus;
- * STUB_HANGS_AFTER=n: it never answers again.
+ * STUB_HANGS_AFTER=n: it never answers again. STUB_WITHHELD=i: card i is another's. STUB_MIG=n: card 1 is divided into n.
+ * STUB_FREE=g,h: GiB free of the 10 that each card has. STUB_PID=p: process p has 3 GiB of card 0; 0: who has is not said.
+ * STUB_NO_DRIVER: nothing answers.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, LOST = 15 };
+enum { OK = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, TOO_SMALL = 7, NOT_LOADED = 9, LOST = 15 };
 typedef int ret;
-static int cards[2] = {0, 1};
+static int cards[4] = {0, 1, 2, 3}; /* 2 and 3: the parts of card 1 */
 #define CARD (*(int *)card)
 
 static int looks; /* at the SM clock, which is asked for first */
@@ -21,7 +23,9 @@ static int beyond(const char *name) {
 }
 #define ANSWER(...) return beyond("STUB_LOST_AFTER") ? LOST : (__VA_ARGS__, OK)
 
-ret nvmlInitWithFlags(unsigned flags) { return OK; }
+static int setting(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+
+ret nvmlInitWithFlags(unsigned flags) { return getenv("STUB_NO_DRIVER") ? NOT_LOADED : OK; }
 ret nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(ret error) { return error == LOST ? "GPU is lost" : "some error"; }
 
@@ -51,7 +55,9 @@ NOT_WHEN_IDLE(nvmlDeviceGetPerformanceState, int, 2)
 ret nvmlDeviceGetMaxClockInfo(void *card, int type, unsigned *mhz) { ANSWER(*mhz = 2100); }
 ret nvmlDeviceGetTemperature(void *card, int sensor, unsigned *celsius) { ANSWER(*celsius = CARD ? 35 : 87); }
 ret nvmlDeviceGetMemoryInfo(void *card, unsigned long long *total_free_used) {
-    ANSWER(total_free_used[0] = 10ull << 30, total_free_used[1] = 7ull << 30, total_free_used[2] = 3ull << 30);
+    const char *free = getenv("STUB_FREE");
+    unsigned long long gib = !free ? 7 : CARD && strchr(free, ',') ? atoi(strchr(free, ',') + 1) : atoi(free);
+    ANSWER(total_free_used[0] = 10ull << 30, total_free_used[1] = gib << 30, total_free_used[2] = (10 - gib) << 30);
 }
 ret nvmlDeviceGetUtilizationRates(void *card, unsigned *gpu_memory) {
     ANSWER(gpu_memory[0] = CARD ? 0 : 99, gpu_memory[1] = CARD ? 0 : 40);
@@ -60,3 +66,31 @@ ret nvmlDeviceGetUtilizationRates(void *card, unsigned *gpu_memory) {
 FIGURE(nvmlDeviceGetCurrentClocksEventReasons, unsigned long long, 0x20, 0x1 | 0x4)
 #endif
 FIGURE(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, 0x20, 0x1 | 0x4)
+
+/* What there is. */
+ret nvmlSystemGetDriverVersion(char *text, unsigned size) { return strcpy(text, "580.65.06"), OK; }
+ret nvmlDeviceGetCount_v2(unsigned *count) { return *count = 2, OK; }
+ret nvmlDeviceGetHandleByIndex_v2(unsigned index, void **card) {
+    if (setting("STUB_WITHHELD", -1) == (int)index) return NO_PERMISSION;
+    return *card = &cards[index], OK;
+}
+ret nvmlDeviceGetCudaComputeCapability(void *card, int *major, int *minor) { return *major = 8, *minor = 6, OK; }
+ret nvmlDeviceGetName(void *card, char *text, unsigned size) { return strcpy(text, "NVIDIA GeForce RTX 3080"), OK; }
+ret nvmlDeviceGetUUID(void *card, char *text, unsigned size) {
+    static const char *names[] = {"GPU-aaaa", "GPU-bbbb", "MIG-cccc", "MIG-dddd"};
+    return strcpy(text, names[CARD]), OK;
+}
+ret nvmlDeviceGetMigMode(void *card, unsigned *now, unsigned *later) {
+    return CARD == 1 && getenv("STUB_MIG") ? (*now = *later = 1, OK) : NOT_SUPPORTED;
+}
+ret nvmlDeviceGetMaxMigDeviceCount(void *card, unsigned *count) { return *count = 7, OK; }
+ret nvmlDeviceGetMigDeviceHandleByIndex(void *card, unsigned place, void **part) {
+    return (int)place < setting("STUB_MIG", 0) ? (*part = &cards[2 + place], OK) : NOT_FOUND;
+}
+struct process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };
+ret nvmlDeviceGetComputeRunningProcesses_v3(void *card, unsigned *count, struct process *found) {
+    int pid = setting("STUB_PID", -1), there = pid >= 0 && !CARD;
+    if (there && *count == 0) return *count = 1, TOO_SMALL;
+    if (there) found[0] = (struct process){pid ? pid : 1, pid ? 3ull << 30 : -1ull, -1, -1};
+    return *count = there, OK;
+}

@@ -35,8 +35,8 @@ def test_the_cpu_is_the_same_with_and_without_torch() -> None:
 
 
 def test_what_nvml_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVML's answers become cards in GiB; one that has fallen off the bus is left out, an old binding's bytes are
-    read, and the session is closed."""
+    """NVML's answers become cards in GiB; one that has fallen off the bus is left out and said to be, an old binding's
+    bytes are read, and the session is closed."""
     import pynvml  # type: ignore[import-untyped]
 
     closed: list[bool] = []
@@ -61,7 +61,7 @@ def test_what_nvml_says(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pynvml, name, answer)
     monkeypatch.setattr(nvml, "has_library", lambda: True)
     card = NvidiaGpu(0, "GPU-cccc-3", "NVIDIA GeForce RTX 5070", 12_227 / 1024, 11_203 / 1024, (12, 0))
-    assert Nvidia("576.88", (card,)) == nvml.read()
+    assert Nvidia("576.88", (card,), ("GPU 1 cannot be asked: GPU is lost",)) == nvml.read()
     assert closed == [True]
 
 

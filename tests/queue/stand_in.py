@@ -33,7 +33,9 @@ def interrupted(number: int, frame: object) -> None:
 
 
 if how == "failing":
-    Status.of_this_process("failed", 2, "RunError: the loss is NaN\n  where  step 2").write(run.status_path)
+    error = "RunError: the loss is NaN\n  where  step 2"
+    print(error, file=sys.stderr)
+    Status.of_this_process("failed", 2, error).write(run.status_path)
     sys.exit(2)
 if how == "dying":
     os.kill(os.getpid(), signal.SIGKILL)

@@ -37,8 +37,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_manager() -> tuple[int, list[list[str]], str]:
     """Exit status; experiment and state of each row of the table; everything it printed."""
     done = subprocess.run([sys.executable, str(RUN_MANAGER)], capture_output=True, text=True, check=False)
-    table = done.stdout[done.stdout.index("experiment  ") :].splitlines()[1:]
-    return done.returncode, [line.split()[:2] for line in table], done.stdout + done.stderr
+    table = done.stdout[done.stdout.index("id  run ") :].split("\n\n")[0].splitlines()[1:]
+    return done.returncode, [line.split()[1:3] for line in table], done.stdout + done.stderr
 
 
 def test_two_experiments_and_a_broken_one() -> None:

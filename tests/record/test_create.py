@@ -13,9 +13,9 @@ import pytest
 from ganeum.config import Config, load_stored, to_yaml
 from ganeum.config.schema import Model, Train
 from ganeum.errors import GaneumError, RunError
-from ganeum.record import RunDirectory, Status, create, existing, find, is_finished, runs
-from ganeum.record.create import Outcome
+from ganeum.record import RunDirectory, Status, create, existing, find, is_finished, making, runs
 from ganeum.record.files import write_atomic
+from ganeum.record.making import Outcome
 
 
 def config(*, name: str = "exp", n_layer: int = 2, **train: object) -> Config:
@@ -319,7 +319,7 @@ def test_a_death_while_a_run_is_lengthened_leaves_none_that_calls_itself_finishe
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules["ganeum.record.create"], "write_atomic", dies)
+        patched.setattr(making, "write_atomic", dies)
         with pytest.raises(KeyboardInterrupt):
             start(config(max_iters=20))
     assert 20 == load_stored(results / "exp/config.yaml").train.max_iters

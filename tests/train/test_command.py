@@ -59,5 +59,5 @@ def test_without_a_config_it_says_so(ganeum: Callable[..., Done]) -> None:
     assert done.stderr == (
         "ConfigError: no config is named\n"
         "  where  ganeum train\n"
-        "  try    ganeum train configs/demo.yaml, or `ganeum queue` for several\n"
+        "  try    ganeum train configs/demo.yaml, or `ganeum queue add` for several\n"
     )

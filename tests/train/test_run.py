@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from tiny_corpus import go, metrics
 
 from ganeum.config import load_stored
 from ganeum.errors import ConfigError, RunError
-from ganeum.record import RunDirectory
+from ganeum.record import RunDirectory, making
 from ganeum.train import checkpoint
 
 
@@ -243,7 +242,7 @@ def test_a_death_before_config_yaml_has_its_name_loses_no_choice(yaml: Path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sys.modules["ganeum.record.create"], "write_atomic", dies)
+        patched.setattr(making, "write_atomic", dies)
         with pytest.raises(KeyboardInterrupt):
             go(yaml)
     go(yaml)

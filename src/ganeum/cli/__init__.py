@@ -17,8 +17,15 @@ from ganeum.errors import GaneumError
 COMMANDS = ("demo", "prepare", "plan", "train", "sample", "export", "runs", "queue", "gpus")
 
 
-def build(markup: Literal["rich"] | None = "rich", commands: Sequence[str] = COMMANDS) -> typer.Typer:
-    """The application with these commands; without ``markup`` its help is plain text, as docs/commands.md has it."""
+def build(
+    markup: Literal["rich"] | None = "rich", commands: Sequence[str] = COMMANDS, words: Sequence[str] | None = None
+) -> typer.Typer:
+    """The application with these commands; without ``markup`` its help is plain text, as docs/commands.md has it.
+
+    Args:
+        words: the command line behind the one command that is called, for one that has commands of its own: only the
+            one that it names is built; None for all of them.
+    """
     app = typer.Typer(
         help="From one YAML file: what a run needs, the run itself, and what was planned beside what was measured.",
         no_args_is_help=True,
@@ -30,6 +37,9 @@ def build(markup: Literal["rich"] | None = "rich", commands: Sequence[str] = COM
     )
     for name in commands:
         module = import_module(f"ganeum.cli.{name}")
+        if hasattr(module, "build"):
+            app.add_typer(module.build(markup, words), name=name)
+            continue
         app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
     return app
 
@@ -60,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         words = sys.argv[1:] if arguments is None else arguments
         # The options of a command that is not called would only be worked out: a tenth of a second for all of them.
         called = [name for name in COMMANDS if words[:1] == [name]]
-        build(commands=called or COMMANDS)(args=words, prog_name="ganeum")
+        build(commands=called or COMMANDS, words=words[1:] if called else ())(args=words, prog_name="ganeum")
     except GaneumError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

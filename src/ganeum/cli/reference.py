@@ -24,6 +24,11 @@ def reference() -> str:
             command = group.get_command(top, name)  # type: ignore[attr-defined]
             with typer.Context(command, info_name=name, parent=top) as context:
                 sections += [f"## ganeum {name}", f"```text\n{command.get_help(context).rstrip()}\n```"]
+                for inner in getattr(command, "commands", {}):
+                    below = command.get_command(context, inner)
+                    with typer.Context(below, info_name=inner, parent=context) as deeper:
+                        text = below.get_help(deeper).rstrip()
+                        sections += [f"### ganeum {name} {inner}", f"```text\n{text}\n```"]
     return "\n\n".join(sections) + "\n"
 
 

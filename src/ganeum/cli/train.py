@@ -57,7 +57,7 @@ def command(
         raise ConfigError(
             "no config is named" if not files else f"one config is trained at a time, but {len(files)} are named",
             where=" ".join(["ganeum train", *files]),
-            suggestion="ganeum train configs/demo.yaml, or `ganeum queue` for several",
+            suggestion="ganeum train configs/demo.yaml, or `ganeum queue add` for several",
         )
     stream = sys.stderr if as_json else sys.stdout
     asked = load(files[0], overrides, section=section, say=lambda text: print(text + "\n", file=stream))

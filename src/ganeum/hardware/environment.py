@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import ganeum
 from ganeum.hardware import machine, nvml
 
+PACKAGE = Path(ganeum.__file__).parent
 PACKAGES = ("torch", "numpy", "tokenizers", "tiktoken", "safetensors", "transformers", "pydantic", "wandb")
 VARIABLES = re.compile(
     r"(OMP|MKL|CUDA|CUBLAS|NVIDIA|NCCL|TORCH|TORCHINDUCTOR|PYTORCH|GANEUM|HF|LD_PRELOAD|MALLOC)(_|$)"
@@ -71,11 +73,7 @@ def environment(seed: int | None = None, directory: Path | str = ".", source: Pa
         cpu {name, cores, memory_gib}, gpus [{name, memory_gib, capability}], driver, variables (those that change how
         torch computes), command, seed.
     """
-    from dotenv import dotenv_values
-
-    directory = Path(directory)
-    own, around = _checkout_of(source or Path(ganeum.__file__).parent), _top(directory)
-    hidden = secrets(os.environ, dotenv_values(directory / ".env") if (directory / ".env").is_file() else {})
+    hidden = _hidden(Path(directory))
     found = nvml.read()
     variables = {
         name: value
@@ -86,8 +84,7 @@ def environment(seed: int | None = None, directory: Path | str = ".", source: Pa
         "ganeum": ganeum.__version__,
         "python": platform.python_version(),
         "packages": {name: found_version for name in PACKAGES if (found_version := _version(name))},
-        "git": git(own, hidden) if own else None,
-        "git_of_working_directory": git(around, hidden) if around and around != own else None,
+        **code(directory, source),
         "os": platform.platform(),
         "cpu": {
             "name": machine.cpu_name(),
@@ -103,6 +100,31 @@ def environment(seed: int | None = None, directory: Path | str = ".", source: Pa
         "command": without_secrets(" ".join(sys.argv), hidden),
         "seed": seed,
     }
+
+
+def code(directory: Path | str = ".", source: Path | None = None) -> dict[str, object]:
+    """`git` and `git_of_working_directory` of :func:`environment`, alone."""
+    directory = Path(directory)
+    own, around, hidden = _checkout_of(source or PACKAGE), _top(directory), _hidden(directory)
+    return {
+        "git": git(own, hidden) if own else None,
+        "git_of_working_directory": git(around, hidden) if around and around != own else None,
+    }
+
+
+def code_sha() -> str:
+    """The SHA-256 of ganeum's own source files as they lie there now: what the next process would run."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _hidden(directory: Path) -> frozenset[str]:
+    from dotenv import dotenv_values
+
+    file = directory / ".env"
+    return secrets(os.environ, dotenv_values(file) if file.is_file() else {})
 
 
 def git(directory: Path, hidden: Iterable[str]) -> dict[str, object] | None:

@@ -1,1 +1,1 @@
-"""Experiments one after the other: a list of configs, a process for each, and what became of them."""
+"""The queue: which runs are wanted, when and where they start, and what became of them, whatever dies meanwhile."""

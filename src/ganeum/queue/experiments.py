@@ -1,4 +1,4 @@
-"""The list of experiments: a config a line, `key=value` overrides after it, `#` for what is not meant."""
+"""The list of experiments: a config a line, overrides and `--config-section` after it, `#` for what is not meant."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ganeum.config.source import shown
 from ganeum.errors import ConfigError, GaneumError
 
 DEFAULT_LIST = Path("experiment_list.conf")
+SECTION = "config_section="
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,20 @@ class Experiment:
 
     line: int
     text: str
-    arguments: tuple[str, ...] = ()  # of `ganeum train`: the path, then key=value
+    path: str = ""
+    overrides: tuple[str, ...] = ()  # key=value
+    section: str | None = None  # of a file that holds several configs
     config: Config | None = None
     error: GaneumError | None = None
 
     @property
     def name(self) -> str:
         return (self.config.name if self.config else None) or self.text
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What `ganeum train` takes for it."""
+        return (self.path, *(("--config-section", self.section) if self.section else ()), *self.overrides)
 
 
 def read_list(path: Path) -> list[Experiment]:
@@ -66,14 +74,14 @@ def _read(path: Path, lines: list[str]) -> Iterator[Experiment]:
             continue
         where = f"{shown(path)}, line {number}"
         try:
-            alone, overrides = split_arguments(_words(text, where))
+            alone, section, overrides = _parts(_words(text, where))
             if len(alone) != 1:
                 raise ConfigError(
                     "a line names one config" if alone else "the line names no config",
                     where=where,
                     suggestion=f"{(alone or ['configs/exp_v100/test_run.yaml'])[0]} max_iters=1000",
                 )
-            config = load(alone[0], overrides)
+            config = load(alone[0], overrides, section=section)
             assert config.name is not None, "load() gives every config a name"
             if config.name in first:
                 raise ConfigError(
@@ -83,9 +91,16 @@ def _read(path: Path, lines: list[str]) -> Iterator[Experiment]:
                     suggestion=f"{text} name={config.name}-2",
                 )
             first[config.name] = number
-            yield Experiment(number, text, (alone[0], *overrides), config)
+            yield Experiment(number, text, alone[0], tuple(overrides), section, config)
         except GaneumError as error:
             yield Experiment(number, text, error=error)
+
+
+def _parts(words: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """The configs of a line, its section, and its overrides; the section is an option of ours and no key."""
+    alone, overrides = split_arguments(words)
+    sections = [each.removeprefix(SECTION) for each in overrides if each.startswith(SECTION)]
+    return alone, sections[-1] if sections else None, [each for each in overrides if not each.startswith(SECTION)]
 
 
 def _words(text: str, where: str) -> list[str]:

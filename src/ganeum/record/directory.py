@@ -32,6 +32,8 @@ class RunDirectory:
         self.console_path = self.logs_dir / "console.log"
         self.checkpoints_dir = path / "checkpoints"
         self.samples_dir = path / "samples"
+        self.queued_dir = path / "queued"  # of the queue, before there is a run and beside it
+        self.queue_log_path = self.queued_dir / "output.log"
         # Beside the run and not in it, so that it can be held while the run is replaced.
         self._lock = FileLock(path.parent / ".locks" / path.name, thread_local=False)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, flush: bool = True) -> None:
     """Put `content` at `path`: written beside it, flushed to the disk, renamed over it; text as UTF-8.
 
-    Whoever reads sees the old content or the new, never a part; after it returns, a power cut does not undo it.
+    Whoever reads sees the old content or the new, never a part; after it returns, a power cut does not undo it. Not so
+    without `flush`, which is for what can be made again.
 
     Raises:
         OSError: a full disk, say; the old content still stands, and nothing is left beside it.
@@ -24,14 +25,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_UMASK)  # mkstemp's files are private; a record is not
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    flush_directory(path.parent)
+    if flush:
+        flush_directory(path.parent)
 
 
 def flush_directory(directory: Path) -> None:
@@ -48,10 +51,11 @@ def flush_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, content: object) -> None:
+def write_json(path: Path, content: object, *, flush: bool = True) -> None:
     """Like `write_atomic`, as indented JSON; NaN and infinities, which JSON lacks, become null."""
     text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomic(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair becomes JSON's own escape
+    # Half a surrogate pair becomes JSON's own escape.
+    write_atomic(path, text.encode("utf-8", "backslashreplace"), flush=flush)
 
 
 def read_json(path: Path) -> Any:

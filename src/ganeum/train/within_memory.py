@@ -56,7 +56,9 @@ class WithinMemory:
 
     @property
     def micro_batch_size(self) -> int:
-        return self.progress.size(MICRO, Settled.of(self.config).micro_batch_size)
+        """As configured, which the queue halves once memory killed the process, or less since it ran out here."""
+        configured = Settled.of(self.config).micro_batch_size
+        return min(configured, self.progress.size(MICRO, configured))
 
     @property
     def level(self) -> checkpointing.Mode:

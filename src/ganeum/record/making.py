@@ -86,6 +86,24 @@ def existing(name: str) -> Config | None:
     return load_stored(run.config_path) if run.exists() else None
 
 
+def check(requested: Config) -> None:
+    """What `create` would say of a run that exists with another config, known before anything is resolved.
+
+    Raises:
+        RunError: the differences, without those of the length.
+    """
+    if (stored := existing(requested.name or "")) is None:
+        return
+    run = RunDirectory(results_dir() / str(requested.name))
+    if differences := _differences(run, requested, requested, stored):
+        raise RunError(
+            f"the run {run.name} exists with another config",
+            where=str(run.config_path),
+            why="\n".join(differences),
+            suggestion=f"name={free_name(run.path)} for a new run",
+        )
+
+
 def is_finished(requested: Config) -> bool:
     """Whether the run that `requested` describes has ended well, with no more to do: known without its data."""
     assert requested.name is not None, "load() gives every config a name"
@@ -110,10 +128,11 @@ def _make(run: RunDirectory, config: Config, files: Mapping[str, object]) -> Non
         raise _in_the_way(run, "a file")
     run.path.mkdir(exist_ok=True)
     ours = tuple(f".{name}." for name in (run.config_path.name, *files))
-    others = [path for path in run.path.iterdir() if path.name not in files and not path.name.startswith(ours)]
+    there = [path for path in run.path.iterdir() if path != run.queued_dir]
+    others = [path for path in there if path.name not in files and not path.name.startswith(ours)]
     if others:
         raise _in_the_way(run, f"a directory with {others[0].name} and no {run.config_path.name}")
-    for torn in run.path.iterdir():
+    for torn in there:
         torn.unlink()
     for name, content in files.items():
         write_json(run.path / name, content)

@@ -1,0 +1,72 @@
+"""`ganeum queue LIST`, and `python run_manager.py`: the experiments of a list, from start to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ganeum.cli.queue.run import Notify, PerGpu, Webhook
+
+
+def command(
+    experiments: Annotated[
+        Path,
+        typer.Argument(metavar="LIST", help="A config a line, key=value and --config-section after it; # comments."),
+    ] = Path("experiment_list.conf"),
+    per_gpu: PerGpu = 1,
+    notify: Notify = None,
+    webhook: Webhook = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="What became of each as JSON; everything else goes to standard error.")
+    ] = False,
+) -> None:
+    """Run the experiments of a list: each goes onto the queue, and the queue works until they have ended.
+
+    Every config is checked before the first starts: a bad one, or one that fails,
+    does not stop the others. Started again, it skips what is finished, goes on
+    with what was interrupted, and tries again what failed.
+
+    Ctrl-C ends what runs with a checkpoint, and the queue with it.
+
+    Exit status: 0 all are finished, 1 some are not, 130 after Ctrl-C.
+    """
+    import sys
+
+    from ganeum.cli.queue.run import work
+    from ganeum.errors import GaneumError
+    from ganeum.queue.enqueue import from_list
+    from ganeum.queue.experiments import read_list
+    from ganeum.queue.store import Store
+
+    listed = read_list(experiments)
+    out = sys.stderr if as_json else sys.stdout
+    wrong = 0
+    for experiment in listed:
+        if experiment.error is not None:
+            wrong += 1
+            print(f"{experiment.error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
+    ids: list[int] = []
+    with Store.default() as store:
+        for number, experiment in enumerate(listed, start=1):
+            if experiment.error is not None:
+                continue
+            try:
+                [entry] = from_list(store, [experiment])
+            except GaneumError as error:
+                wrong += 1
+                print(f"{error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
+                continue
+            said = experiment.text
+            if entry is None or entry.state == "finished":
+                said = "finished already"
+            elif entry.state == "killed":
+                said = f"killed before; `ganeum queue retry {entry.id}` takes it back"
+            elif entry.state == "paused":
+                said = f"paused; `ganeum queue resume {entry.id}` lets it go on"
+            print(f"[{number}/{len(listed)}] {experiment.name}: {said}", file=out)
+            if entry is not None:
+                ids.append(entry.id)
+    status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False)
+    raise typer.Exit(status or (1 if wrong else 0))

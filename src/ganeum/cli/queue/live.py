@@ -1,0 +1,57 @@
+"""The queue in the foreground: lines that tell what happens, and on a terminal the live view below them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+
+@dataclass
+class Stop:
+    """A wish to stop, by Ctrl-C or a signal; a second one does not wait for anything."""
+
+    number: int | None = None
+    event: threading.Event = field(default_factory=threading.Event)
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        if self.event.is_set():
+            raise KeyboardInterrupt
+        self.number = number
+        self.event.set()
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """While open, Ctrl-C, SIGTERM and SIGHUP become a `Stop` and nothing else."""
+    stop = Stop()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, stop.ask) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def shown(path: Path, stream: TextIO) -> Iterator[Callable[[str], None]]:
+    """What takes a line to print; on a terminal the list at `path` stands below it, drawn anew each second."""
+    if not stream.isatty():
+        yield lambda text: print(text, file=stream, flush=True)
+        return
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from ganeum.queue.watch import Board
+
+    console = Console(file=stream, highlight=False, markup=False)
+    with Live(Board(path, whole=False), console=console, refresh_per_second=0.5, transient=True):
+        yield lambda text: console.print(f"{datetime.now():%H:%M:%S}  {text}")

@@ -1,0 +1,404 @@
+"""The queue's list in SQLite: short transactions, safe for any number of processes; each entry is claimed once.
+
+What a run *is* stays in its directory. Here stands what is wanted, and every entry is mirrored beside its run, so
+that a list that is lost or damaged can be made again (`rebuild`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ganeum.errors import QueueError
+from ganeum.queue.entry import ENDED, GOING, Entry
+from ganeum.queue.process import Identity
+from ganeum.queue.unwritable import explained
+from ganeum.record import RunDirectory, read_json, results_dir, write_json
+
+VERSION = 1
+PATIENCE_S = 10.0  # for another process's transaction, which takes milliseconds
+COLUMNS = tuple(field.name for field in fields(Entry))
+JSON_COLUMNS = ("after", "overrides", "trial", "spec")
+EVENTS_KEPT = 20_000
+_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
+_SCHEMA = f"""
+CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, {_NAMES.replace('"id", ', "")});
+CREATE INDEX entries_by_name ON entries (name);
+CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, entry INTEGER, what TEXT NOT NULL, text TEXT NOT NULL);
+CREATE TABLE configs (entry INTEGER PRIMARY KEY, config TEXT NOT NULL);
+CREATE TABLE managers (pid INTEGER, started REAL, boot_id TEXT, since REAL);
+PRAGMA user_version = {VERSION};
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the queue's history: `what` is one word (added, claimed, running, finished, …)."""
+
+    id: int
+    time: float
+    entry: int | None
+    what: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Manager:
+    """A process that works on the list, since when (seconds since 1970)."""
+
+    identity: Identity
+    since: float
+
+
+class Store:
+    """The list at `path`, made if it is not there. A store is used by the thread that opened it.
+
+    Raises (every method):
+        QueueError: the list is damaged, locked for longer than `patience_s`, of a newer version, or the disk is full.
+            Nothing is changed then; `error.kind` tells which.
+    """
+
+    def __init__(
+        self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time, whole: bool = False
+    ) -> None:
+        self.path, self.clock, self.patience_s = path, clock, patience_s
+        self._reopened = 0
+        self._open(whole)
+
+    @classmethod
+    def default(cls) -> Store:
+        return cls(default_path())
+
+    @property
+    def results(self) -> Path:
+        """The directory of the runs."""
+        return self.path.parent
+
+    def run(self, entry: Entry) -> RunDirectory:
+        return RunDirectory(self.results / entry.name)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Entries
+
+    def add(self, entry: Entry) -> Entry:
+        """`entry` with its id. Raises QueueError where an entry that has not ended has its name."""
+        return self.add_all([entry])[0]
+
+    def add_all(self, entries: Sequence[Entry], configs: Sequence[str] = ()) -> list[Entry]:
+        """All of them or none, in one transaction; `configs`: what is to be trained of each, as YAML, kept with it."""
+        now = self.clock()
+        with self._transaction():
+            added = [self._insert(replace(one, created=one.created or now, queued=now)) for one in entries]
+            self._freeze(zip([one.id for one in added], configs, strict=False))
+        for one in added:
+            self.mirror(one)
+        return added
+
+    def frozen(self, id: int) -> str | None:
+        """The YAML that was kept with an entry; None where none was."""
+        with self._explained():
+            row = self._db.execute("SELECT config FROM configs WHERE entry = ?", (id,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def get(self, id: int) -> Entry:
+        with self._explained():
+            row = self._db.execute(f"SELECT {_NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise QueueError(
+                f"the queue has no entry {id}",
+                where=str(self.path),
+                suggestion="`ganeum queue list` shows those there are",
+            )
+        return _entry(row)
+
+    def all(self) -> list[Entry]:
+        """Every entry, in the order in which they would start: by priority, order and id."""
+        with self._explained():
+            rows = self._db.execute(f'SELECT {_NAMES} FROM entries ORDER BY -priority, "order", id').fetchall()
+        return [_entry(row) for row in rows]
+
+    def update(
+        self,
+        id: int,
+        expect: Collection[str] | None = None,
+        *,
+        attempt: str | None = None,
+        frozen: str | None = None,
+        **changes: Any,
+    ) -> Entry | None:
+        """The entry with `changes`; None and no change where it is gone, in a state not in `expect`, or of another
+        attempt than that of this token. `frozen`: another YAML to keep with it."""
+        with self._transaction():
+            entry = self._row(id)
+            if entry is None or (expect is not None and entry.state not in expect):
+                return None
+            if attempt is not None and entry.token != attempt:
+                return None
+            changed = replace(entry, **changes)
+            self._write(changed, [name for name in changes if getattr(entry, name) != getattr(changed, name)])
+            if frozen is not None:
+                self._freeze([(id, frozen)])
+        if changed != entry:
+            self.mirror(changed)
+        return changed
+
+    def claim(self, entry: Entry, manager: Identity, token: str, device: str, beside: Collection[str]) -> Entry | None:
+        """Take a queued entry for one attempt, called `token`, on `device`; None where another process has it.
+
+        Args:
+            beside: the tokens of all that ran or started when the device was chosen: where these are others by now,
+                the place may be taken and nothing is claimed.
+        """
+        with self._transaction():
+            now = self._row(entry.id)
+            if now is None or now.state != "queued":
+                return None
+            going = self._db.execute("SELECT token, name FROM entries WHERE state IN (?, ?)", GOING).fetchall()
+            if {one for one, _ in going} != set(beside) or any(name == entry.name for _, name in going):
+                return None
+            claimed = replace(
+                now, state="starting", token=token, device=device, attempts=now.attempts + 1, wanted="",
+                pid=manager.pid, started=manager.started, boot_id=manager.boot_id, exit_status=None, note="",
+                started_at=self.clock(), ended_at=None, error_tail="",
+            )  # fmt: skip
+            self._write(claimed)
+        self.mirror(claimed)
+        return claimed
+
+    def remove(self, ids: Collection[int]) -> list[Entry]:
+        """Take entries off the list that have no process → those that were removed."""
+        with self._transaction():
+            found = [entry for id in ids if (entry := self._row(id)) is not None and entry.state not in GOING]
+            for table, column in (("entries", "id"), ("configs", "entry")):
+                self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(entry.id,) for entry in found])
+        for entry in found:
+            run = self.run(entry)
+            shutil.rmtree(run.queued_dir, ignore_errors=True)
+            if not run.exists():
+                with suppress(OSError):  # its log: then there is something to read
+                    run.path.rmdir()
+        return found
+
+    # What happened, and who works on it
+
+    def log(self, what: str, text: str = "", entry: int | None = None) -> None:
+        with self._transaction():
+            self._note(what, text, entry)
+
+    def events(self, since: int = 0, entry: int | None = None) -> list[Event]:
+        """Those with an id above `since`, oldest first."""
+        with self._explained():
+            rows = self._db.execute(
+                "SELECT id, time, entry, what, text FROM events WHERE id > ? AND (? IS NULL OR entry = ?) ORDER BY id",
+                (since, entry, entry),
+            ).fetchall()
+        return [Event(*row) for row in rows]
+
+    def changes(self) -> int:
+        """A number that is another whenever another process has written; a list made anew in its place is opened."""
+        with self._explained():
+            if not self.path.exists() or _file(self.path) != self._opened:
+                self._db.close()
+                self._open()
+                self._reopened += 1
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0]) + (self._reopened << 32)
+
+    def managers(self) -> list[Manager]:
+        """The processes that say they work on the list and are alive."""
+        with self._explained():
+            rows = self._db.execute("SELECT pid, started, boot_id, since FROM managers ORDER BY since").fetchall()
+        managers = [Manager(Identity(pid, started, boot_id), since) for pid, started, boot_id, since in rows]
+        return [manager for manager in managers if manager.identity.is_alive()]
+
+    def enrol(self, identity: Identity) -> None:
+        """Note a manager, and forget those that are dead."""
+        alive = [(m.identity.pid, m.identity.started, m.identity.boot_id, m.since) for m in self.managers()]
+        with self._transaction():
+            self._db.execute("DELETE FROM managers")
+            now = (identity.pid, identity.started, identity.boot_id, self.clock())
+            self._db.executemany("INSERT INTO managers VALUES (?, ?, ?, ?)", [*alive, now])
+
+    def leave(self, identity: Identity) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM managers WHERE pid = ? AND started = ?", (identity.pid, identity.started))
+
+    # Inside
+
+    def _open(self, whole: bool = False) -> None:
+        with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=self.patience_s, isolation_level=None)
+            self._opened = _file(self.path)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._prepare(whole)
+
+    def _prepare(self, whole: bool) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise QueueError(
+                "the queue was written by a newer ganeum",
+                where=str(self.path),
+                why=f"its form is {version}, and this version reads {VERSION}",
+                suggestion="pip install -U ganeum",
+            )
+        if version == 0:
+            with self._transaction():
+                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another may have been faster
+                    for statement in _SCHEMA.split(";")[:-1]:
+                        self._db.execute(statement)
+                    self._take_back()
+            return
+        [answer] = self._db.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)").fetchone()
+        if answer != "ok":
+            raise sqlite3.DatabaseError(answer)
+        self._db.execute("SELECT count(*) FROM entries, events, managers, configs WHERE 0")
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(entries)")}
+        for name in COLUMNS:  # of a version with more to say
+            if name not in there:
+                self._db.execute(f'ALTER TABLE entries ADD COLUMN "{name}"')
+
+    def _take_back(self) -> None:
+        """Into a list that was not there: the entries that are mirrored beside runs, with their configs."""
+        entries = sorted(mirrored(self.results), key=lambda one: one.id)
+        for entry in entries:
+            self._write_new(entry)
+            with suppress(OSError, UnicodeDecodeError):
+                text = (self.run(entry).queued_dir / "config.yaml").read_text(encoding="utf-8")
+                self._freeze([(entry.id, text)])
+        if entries:
+            self._note("rebuilt", f"the list was gone; {len(entries)} entries were found beside their runs", None)
+
+    def _insert(self, entry: Entry) -> Entry:
+        """A run has one directory, so it has one entry; one that has ended is queued again, under the id it had."""
+        other = self._db.execute("SELECT id, state FROM entries WHERE name = ?", (entry.name,)).fetchone()
+        if other is None:
+            return replace(entry, id=self._write_new(entry))
+        if other[1] not in ENDED:
+            raise QueueError(
+                f"the run {entry.name} is in the queue already",
+                where=str(self.path),
+                why=f"it is entry {other[0]}, {other[1]}, and a run has one directory",
+                suggestion=f"name={entry.name}-2 for another run",
+            )
+        again = replace(entry, id=other[0])
+        self._write(again)
+        return again
+
+    def _write_new(self, entry: Entry) -> int:
+        values = [_stored(entry, name) for name in COLUMNS]
+        values[COLUMNS.index("id")] = entry.id or None
+        marks = ", ".join("?" * len(COLUMNS))
+        id = self._db.execute(f"INSERT INTO entries ({_NAMES}) VALUES ({marks})", values).lastrowid
+        assert id is not None, "an insert has a row"
+        return id
+
+    def _note(self, what: str, text: str, entry: int | None) -> None:
+        values = (self.clock(), entry, what, text)
+        self._db.execute("INSERT INTO events (time, entry, what, text) VALUES (?, ?, ?, ?)", values)
+        self._db.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?", (EVENTS_KEPT,))
+
+    def _freeze(self, configs: Iterable[tuple[int, str]]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO configs VALUES (?, ?)", configs)
+
+    def _write(self, entry: Entry, names: Sequence[str] = COLUMNS) -> None:
+        if names:
+            settings = ", ".join(f'"{name}" = ?' for name in names)
+            values = [_stored(entry, name) for name in names]
+            self._db.execute(f"UPDATE entries SET {settings} WHERE id = ?", (*values, entry.id))
+
+    def _row(self, id: int) -> Entry | None:
+        row = self._db.execute(f"SELECT {_NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
+        return None if row is None else _entry(row)
+
+    def mirror(self, entry: Entry, *, flush: bool = True) -> None:
+        """Write an entry beside its run, once that has a place for it; `flush`: so that it survives a power cut."""
+        path = mirror_path(self.run(entry))
+        if path.parent.is_dir():
+            with suppress(OSError):  # a full disk: the list itself has it
+                write_json(path, entry.plain(), flush=flush)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise explained(error, self.path) from error
+
+
+def default_path() -> Path:
+    return results_dir() / "queue.sqlite"
+
+
+def rebuild(path: Path) -> tuple[Path, int]:
+    """Put a damaged list aside and make another from what is mirrored beside the runs → where it is, how many."""
+    aside = path.with_name(f"{path.name}.damaged")
+    number = 2
+    while aside.exists():
+        aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    path.rename(aside)
+    with Store(path) as store:
+        return aside, len(store.all())
+
+
+def mirrored(results: Path) -> list[Entry]:
+    """The entries that stand beside runs; a damaged file is passed over."""
+    entries: dict[int, Entry] = {}
+    for path in sorted(results.glob("*/queued/entry.json")):
+        with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+            entry = Entry.of(read_json(path))
+            entries[entry.id] = entry
+    return list(entries.values())
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """Which file it is, whatever it is called."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def mirror_path(run: RunDirectory) -> Path:
+    return run.queued_dir / "entry.json"
+
+
+def _stored(entry: Entry, name: str) -> Any:
+    value = getattr(entry, name)
+    return json.dumps(value) if name in JSON_COLUMNS and value is not None else value
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    values = {name: value for name, value in zip(COLUMNS, row, strict=True) if value is not None}
+    values |= {name: json.loads(values[name]) for name in JSON_COLUMNS if name in values}
+    values |= {name: tuple(values[name]) for name in ("after", "overrides") if name in values}
+    return Entry(**{**values, "strict": bool(values.get("strict"))})
