@@ -27,6 +27,12 @@ class Section(BaseModel):
 class Model(Section):
     """The network."""
 
+    source: str | None = Field(
+        None,
+        description="somebody else's model in place of the GPT of the other keys: a directory, a config.json, or a name "
+        "on the Hugging Face hub",
+    )
+    fresh: bool = Field(False, description="of `source` only its config; the weights are drawn from the seed")
     style: Literal["gpt2", "modern"] = Field(
         "gpt2",
         description="gpt2: learned positions, LayerNorm, GELU; "
@@ -60,8 +66,11 @@ class Model(Section):
     vocab_size: PositiveInt | Auto = Field("auto", description="tokens there are; auto: from the data's meta.json")
 
 
+Files = str | tuple[str, ...]
+
+
 class Data(Section):
-    """The tokens."""
+    """The tokens of a GPT, or the examples (pairs or single texts) that a model of `model.source` learns from."""
 
     directory: str = Field("data/tinystories", description="holds train.bin, val.bin and meta.json")
     order: Literal["random", "epochs"] = Field(
@@ -70,6 +79,27 @@ class Data(Section):
     stride: PositiveInt | Auto = Field(
         "auto", description="tokens between the starts of neighbouring windows (order: epochs); auto: block_size"
     )
+    train: Files | None = Field(
+        None, description="files of examples, directories of them, or a data set's name: jsonl, json, csv, tsv, parquet"
+    )
+    val: Files | None = Field(None, description="held-out examples; null: val_share of those to train with")
+    val_share: Between = Field(0.02, description="of the examples, where there is no val; drawn by split_seed")
+    split_seed: int = Field(0, ge=0, le=2**32 - 1, description="of that split: the same examples at every start")
+    kind: Literal["pairs", "texts"] | Auto = Field(
+        "auto", description="what an example is; auto: pairs where it has the two columns, else a text"
+    )
+    source_column: str = Field("source", description="what a pair begins with, or is asked with")
+    target_column: str = Field("target", description="what is learnt from it")
+    text_column: str = Field("text", description="of single texts")
+    prefix: str = Field("", description="in front of every source, as T5's `summarize: `")
+    max_length: PositiveInt = Field(512, description="tokens of a source or a text; longer ones are cut, and counted")
+    max_target_length: PositiveInt = Field(128, description="tokens of a target; longer ones are cut, and counted")
+    batching: Literal["buckets", "padded", "fixed", "packed"] = Field(
+        "buckets",
+        description="buckets: like lengths together, padded to one of a few; padded: to the longest of those at once; "
+        "fixed: all to max_length; packed: several in one row that do not see each other",
+    )
+    tokenizer: str | None = Field(None, description="a directory or a hub name; null: the one of `model.source`")
 
 
 class Lora(Section):
@@ -87,6 +117,9 @@ class Train(Section):
     """The training."""
 
     batch_size: PositiveInt = Field(64, description="sequences per optimizer step: the batch the model learns with")
+    batch_tokens: PositiveInt | None = Field(
+        None, description="tokens per optimizer step, padding not counted, in place of batch_size (examples only)"
+    )
     micro_batch_size: PositiveInt | Auto = Field(
         "auto", description="sequences at once; batch_size must be a multiple of it"
     )
