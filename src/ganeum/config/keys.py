@@ -38,7 +38,7 @@ class Key:
 
     @property
     def takes(self) -> frozenset[str]:
-        """JSON's names of what may stand there: integer, number, boolean, null, string; words are not string."""
+        """JSON's names of what may stand there: integer, number, boolean, null, string, array; words are not string."""
         return frozenset(a["type"] for a in self.alternatives if "type" in a and not _words(a))
 
     @property
@@ -65,6 +65,8 @@ def _listed(words: tuple[str, ...]) -> str:
 
 def _spoken(alternative: Mapping[str, Any]) -> str:
     kind = alternative.get("type")
+    if kind == "array":
+        return "a list of them"
     if kind not in ("integer", "number"):
         return {"boolean": "true or false", "string": "text", "null": "null"}[str(kind)]
     noun = "a whole number" if kind == "integer" else "a number"

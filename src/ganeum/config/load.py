@@ -285,7 +285,9 @@ def fit(key: Key, written: Value) -> object:
         ConfigError: the key does not take it.
     """
     value: Any = written.value
-    free = "string" in key.takes and written.plain and not isinstance(value, (list, dict))
+    if "array" in key.takes:
+        value = _listed(value, written.plain)
+    free = "string" in key.takes and written.plain and not isinstance(value, (tuple, list, dict))
     if free and (value is not None or (written.text == "" and "null" not in key.takes)):
         value = written.text  # `name: 007`, `prompt: yes`: text needs no quotes
     if "integer" in key.takes and isinstance(value, float) and math.isfinite(value) and value == int(value):
@@ -307,6 +309,13 @@ def fit(key: Key, written: Value) -> object:
             suggestion=written.place.assign("name", re.sub(r"[^\w.-]+", "_", value).strip("._-")[:100] or "my_run"),
         )
     raise _wrong_value(key, written)
+
+
+def _listed(value: object, plain: bool) -> object:
+    """A list as the schema has it; on a command line `[a.csv, b.csv]` is one."""
+    if isinstance(value, str) and plain and value.startswith("[") and value.endswith("]"):
+        value = [word for word in map(str.strip, value[1:-1].split(",")) if word]
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _wrong_value(key: Key, written: Value) -> ConfigError:

@@ -50,7 +50,9 @@ class Model(Section):
         description="width inside the MLP; null: 4 n_embd (gpt2), 8/3 n_embd up to the next multiple of 64 (modern)",
     )
     block_size: PositiveInt = Field(256, description="context length, tokens")
-    dropout: BelowOne = Field(0.0, description="share of activations dropped while training")
+    dropout: BelowOne | None = Field(
+        None, description="share of activations dropped while training; null: 0, or what the config of `source` says"
+    )
     bias: bool = Field(False, description="biases in linear layers and LayerNorms (gpt2; GPT-2 has them)")
     qkv_bias: bool | None = Field(
         None, description="biases in the query, key and value projection (gpt2); null: as `bias`"
@@ -66,7 +68,7 @@ class Model(Section):
     vocab_size: PositiveInt | Auto = Field("auto", description="tokens there are; auto: from the data's meta.json")
 
 
-Files = str | tuple[str, ...]
+Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class Data(Section):

@@ -47,13 +47,19 @@ def qkv_bias(model: Model) -> bool:
     return model.bias if model.qkv_bias is None else model.qkv_bias
 
 
+def dropout(model: Model) -> float:
+    """The share that a GPT of ours drops; null: none."""
+    return model.dropout or 0.0
+
+
 def resolved(model: Model) -> Model:
-    """The same model with a number for every size that was null."""
+    """The same model with a number for everything that was null."""
     return model.model_copy(
         update={
             "n_kv_head": n_kv_head(model),
             "head_dim": head_dim(model),
             "intermediate_size": intermediate_size(model),
             "norm_eps": norm_eps(model),
+            "dropout": dropout(model),
         }
     )

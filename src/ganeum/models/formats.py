@@ -107,9 +107,9 @@ def huggingface_config(model: Model, end_of_text: int | None) -> dict[str, Any]:
         "activation_function": "gelu_new" if model.activation == "gelu_tanh" else "gelu",
         "n_inner": sizes.intermediate_size(model),
         "layer_norm_epsilon": sizes.norm_eps(model),
-        "attn_pdrop": model.dropout,
-        "embd_pdrop": model.dropout,
-        "resid_pdrop": model.dropout,
+        "attn_pdrop": sizes.dropout(model),
+        "embd_pdrop": sizes.dropout(model),
+        "resid_pdrop": sizes.dropout(model),
         "tie_word_embeddings": model.tie_embeddings,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
@@ -184,7 +184,7 @@ def nanogpt_checkpoint(state: Mapping[str, Tensor], model: Model, step: int) -> 
     keys = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
     return {
         "model": theirs,
-        "model_args": {key: getattr(model, key) for key in keys} | {"bias": biases},
+        "model_args": {key: getattr(ours, key) for key in keys} | {"bias": biases},
         "iter_num": step,
         "config": {},
     }

@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: Model, layer: int) -> None:
         super().__init__()
-        self.layer, self.dropout = layer, config.dropout
+        self.layer, self.dropout = layer, sizes.dropout(config)
         self.n_head, self.n_kv_head, self.head_dim = config.n_head, sizes.n_kv_head(config), sizes.head_dim(config)
         self.qkv = nn.Linear(config.n_embd, sum(sizes.qkv_widths(config)), bias=sizes.qkv_bias(config))
         self.out = nn.Linear(self.n_head * self.head_dim, config.n_embd, bias=config.bias)
@@ -130,7 +130,7 @@ class Block(nn.Module):
         self.attention = Attention(config, layer)
         self.norm_2 = norm(config)
         self.mlp = SwiGLU(config) if config.style == "modern" else MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(sizes.dropout(config))
 
     def forward(self, x: Tensor, rotation: Rotation | None, cache: Cache | None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_1(x), rotation, cache))
@@ -154,7 +154,7 @@ class GPT(nn.Module):
         self.token_embedding = nn.Embedding(padded_vocab_size(config.vocab_size), config.n_embd)
         self.position_embedding = None if modern else nn.Embedding(config.block_size, config.n_embd)
         self.rotary = Rotary(config.block_size, sizes.head_dim(config), config.rope_theta) if modern else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(sizes.dropout(config))
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.norm = norm(config)
         self.head = nn.Linear(config.n_embd, padded_vocab_size(config.vocab_size), bias=False)

@@ -56,6 +56,6 @@ def architecture(model: Model, vocab_size: int | None = None) -> Architecture:
         head=Linear("head", C, vocab_size),
         tied=model.tie_embeddings,
         longest=model.block_size,
-        dropout=model.dropout,
+        dropout=sizes.dropout(model),
         rows=-(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
     )

@@ -75,13 +75,13 @@ def tokens_per_parameter(facts: Facts) -> Iterator[Warning]:
 
 def no_dropout(facts: Facts) -> Iterator[Warning]:
     """Repeated text without dropout is learnt by heart sooner."""
-    length, model = facts.lengths, facts.config.model
-    if (length.repeats_per_token or 0) <= GOOD_REPEATS or model.dropout or facts.config.train.lora.rank is not None:
+    times, lora = facts.lengths.repeats_per_token or 0, facts.config.train.lora
+    if times <= GOOD_REPEATS or facts.architecture.dropout or lora.rank is not None:
         return
     yield Warning(
         "note",
         "text that is repeated, and no dropout",
-        f"each token is seen {length.repeats_per_token:,.4g} times with model.dropout 0; with repeated text dropout is "
+        f"each token is seen {times:,.4g} times with model.dropout 0; with repeated text dropout is "
         "what helps most against learning it by heart (Xue et al. 2023, arXiv 2305.13230)",
         "model.dropout=0.1",
     )
