@@ -11,7 +11,7 @@ from ganeum.config.schema import Model
 from ganeum.models.build import build
 from ganeum.models.cache import Cache
 from ganeum.models.formats import from_gpt2_names
-from ganeum.models.generate import choose, generate, likeliest
+from ganeum.models.generate import choose, continue_each, generate, likeliest
 from ganeum.models.weights import load_file_state
 
 
@@ -195,3 +195,30 @@ def test_it_draws_where_training_has_made_torch_strict(monkeypatch, lenient):
         assert torch.is_deterministic_algorithms_warn_only_enabled() == lenient
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("block_size", [8, 32])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompts_of_any_lengths_are_continued_as_each_alone(block_size, temperature):
+    """Written together, texts with prompts of 1 to 12 tokens are those that each prompt has alone with its numbers."""
+    ours, _ = pair(block_size)
+    prompts = [[7], [1, 2, 3, 4, 5], list(range(12)), [3, 3], [9]]
+    noise = torch.rand(5, 14, generator=seeded(2))
+    (free,) = continue_each(ours, prompts[1:2], noise[1:2], temperature=temperature)
+    how = {"temperature": temperature, "end_of_text": free[5]}  # so that one text ends before the others
+    alone = [
+        continue_each(ours, [prompt], numbers[None], **how)[0] for prompt, numbers in zip(prompts, noise, strict=True)
+    ]
+    assert len(alone[1]) < 14
+    assert alone == continue_each(ours, prompts, noise, **how)
+
+
+def test_each_text_ends_after_its_own_tokens():
+    """A text whose prompt is short has as many new tokens as one whose prompt is long, and is told to end as early."""
+    ours, _ = pair()
+    told = []
+    texts = continue_each(
+        ours, [[1], [1, 2, 3, 4]], torch.rand(2, 5), temperature=1.0, on_token=lambda i, token: told.append((i, token))
+    )
+    assert [5, 5] == [len(text) for text in texts]
+    assert [(0, None), (1, None)] == [(i, token) for i, token in told if token is None]

@@ -49,35 +49,79 @@ def generate(
 
     The model's mode (train, eval) and torch's strictness are the same afterwards; no global random state is touched.
     """
-    assert prompt, "a prompt has at least one token"
+    # One uniform number a token, drawn at once: no random numbers to wait for between tokens.
+    noise = torch.rand(num_samples, max_new_tokens, generator=generator)
+    return continue_each(
+        model,
+        [prompt] * num_samples,
+        noise,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        end_of_text=end_of_text,
+        on_token=on_token,
+    )
+
+
+@torch.no_grad()
+@any_kernel()
+def continue_each(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    noise: Tensor,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    end_of_text: int | None = None,
+    on_token: Callable[[int, int | None], None] | None = None,
+) -> list[list[int]]:
+    """Continues each of the prompts once, all at once → the new tokens of each, as :func:`generate` gives them.
+
+    Nothing is padded: all texts begin at position 0, and while the shorter ones are written already, the longer ones
+    are still read, a token each time. So prompts of like lengths belong together.
+
+    Args:
+        prompts: token ids, at least one in each.
+        noise: (B, N) numbers from 0 up to 1: text i draws its n-th new token by
+            ``noise[i, n]``, whatever the others are.
+    """
+    assert all(prompts), "a prompt has at least one token"
     was_training, device = model.training, model.token_embedding.weight.device
     model.eval()
     try:
-        # One uniform number a token, drawn at once: no random numbers to wait for between tokens.
-        noise = torch.rand(num_samples, max_new_tokens, generator=generator).to(device)  # (B, N)
-        tokens = torch.tensor([list(prompt)[-model.config.block_size :]] * num_samples, device=device)  # (B, T), grows
-        texts: list[list[int]] = [[] for _ in range(num_samples)]
-        writing = set(range(num_samples))
+        longest, N = model.config.block_size, noise.size(1)
+        read = [list(prompt)[-longest:] for prompt in prompts]
+        first, last = min(map(len, read)), max(map(len, read))
+        later = [len(prompt) - first for prompt in read]  # steps before a text's first new token
+        given = torch.tensor([prompt[first:] + [0] * (last - len(prompt)) for prompt in read]).to(device)
+        # Which of its new tokens each text draws at a step, (B, S); below 0 it draws none yet.
+        steps = (torch.arange(last - first + N)[None] - torch.tensor(later)[:, None]).to(device)
+        noise = noise.to(device).gather(1, steps.clamp(0, N - 1))  # (B, S)
+        tokens = torch.tensor([prompt[:first] for prompt in read], device=device)  # (B, T), grows
+        texts: list[list[int]] = [[] for _ in read]
+        writing = set(range(len(read)))
         cache, unread = Cache(model.config), tokens
-        for n in range(max_new_tokens):
+        for n in range(steps.size(1)):
             hidden = model.hidden(unread, cache)[:, -1]  # (B, C)
             logits = model.head(hidden)[:, : model.vocab_size].float()  # (B, V): the padding is never drawn
             unread = choose(logits, noise[:, n : n + 1], temperature, top_k, top_p)  # (B, 1)
+            if n < last - first:  # some prompts go on
+                unread = torch.where(steps[:, n : n + 1] < 0, given[:, n : n + 1], unread)
             for i, token in enumerate(unread.flatten().tolist()):
-                if i not in writing:
+                if i not in writing or n < later[i]:
                     continue
-                if token == end_of_text:
+                if ended := token == end_of_text or n == later[i] + N:
                     writing.remove(i)
-                    token = None
                 else:
                     texts[i].append(token)
                 if on_token:
-                    on_token(i, token)
+                    on_token(i, None if ended else token)
             if not writing:
                 break
-            tokens = torch.cat((tokens[:, -model.config.block_size + 1 :], unread), dim=1)
-            if cache.length == model.config.block_size:
-                cache, unread = Cache(model.config), tokens[:, -max(1, model.config.block_size // 2) :]
+            tokens = torch.cat((tokens[:, -longest + 1 :], unread), dim=1)
+            if cache.length == longest:
+                cache, unread = Cache(model.config), tokens[:, -max(1, longest // 2) :]
         for i in writing:
             if on_token:
                 on_token(i, None)
