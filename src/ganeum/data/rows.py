@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from ganeum.data.files import TextFile
 from ganeum.data.forms import bare_name, opened
@@ -24,6 +24,32 @@ from ganeum.units import things
 
 _LONGEST_ROW = 2**27  # bytes; a quote or bracket that is never closed must not gather the rest of the file
 _ROWS_AT_ONCE = 256
+T = TypeVar("T")
+
+
+class Wanted(Protocol[T]):
+    """What is wanted of every row: some columns, and what is made of their values."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        ...
+
+    def refuse_unclear(self, path: Path, columns: Sequence[str]) -> None:
+        """Raises DataError where a file's columns lack one that is wanted, or several have its name."""
+        ...
+
+    def text(self, row: object, path: Path, place: str) -> T:
+        """Of a row that is JSON: an object, or else it is broken."""
+        ...
+
+    def fields(self, values: Sequence[object], path: Path, place: str) -> T:
+        """Of the values in the wanted columns, in the order of ``names``."""
+        ...
+
+    def bad(self, path: Path, place: str, why: str) -> T:
+        """Of a row that cannot be read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +64,11 @@ class Column:
     name: str = "text"
     skip_bad: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one column."""
+        return (self.name,)
+
     def text(self, row: object, path: Path, place: str) -> bytes | None:
         """UTF-8 of the row's text, empty for null; what is not Unicode as the bytes it was. None: broken, left out.
 
@@ -50,6 +81,10 @@ class Column:
             why = f"it has no column {self.name!r}, but {_listed(list(row))}"
             return self.bad(path, place, why, column=_text_in(row))
         return self.value(row[self.name], path, place, row)
+
+    def fields(self, values: Sequence[object], path: Path, place: str) -> bytes | None:
+        """The same of a row of which only the column was read."""
+        return self.value(values[0], path, place)
 
     def value(self, value: object, path: Path, place: str, row: dict[str, Any] | None = None) -> bytes | None:
         """The same of what stands in the column; ``row``: all of them, None where the file is no text as it stands."""
@@ -104,8 +139,8 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def line_text(line: bytes, column: Column, path: Path, number: int) -> bytes | None:
-    """The text of one JSON line, as ``Column.text`` gives it."""
+def line_text(line: bytes, column: Wanted[T], path: Path, number: int) -> T:
+    """What is wanted of one JSON line."""
     try:
         row = json.loads(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
@@ -114,8 +149,8 @@ def line_text(line: bytes, column: Column, path: Path, number: int) -> bytes | N
 
 
 @contextmanager
-def texts(file: TextFile, column: Column) -> Iterator[tuple[Iterator[bytes | None], Callable[[], int]]]:
-    """The text of every row, None for a broken one; and what tells how many bytes of the file have been read.
+def texts(file: TextFile, column: Wanted[T]) -> Iterator[tuple[Iterator[T], Callable[[], int]]]:
+    """What is wanted of every row; and what tells how many bytes of the file have been read.
 
     Raises:
         DataError: the column is not there, or a row is broken.
@@ -123,7 +158,7 @@ def texts(file: TextFile, column: Column) -> Iterator[tuple[Iterator[bytes | Non
     """
     if file.form == "dataset":
         column.refuse_unclear(file.path, file.dataset.column_names)
-        only, share = file.dataset.select_columns([column.name]).with_format("arrow"), _Share()
+        only, share = file.dataset.select_columns([*column.names]).with_format("arrow"), _Share()
         size = file.dataset.data.nbytes
         yield _of_batches(share.of(only.iter(_ROWS_AT_ONCE), only.num_rows, size), file, column), share
         return
@@ -136,7 +171,7 @@ def texts(file: TextFile, column: Column) -> Iterator[tuple[Iterator[bytes | Non
             yield (_table if file.form == "table" else _list)(text, file.path, column), raw.tell
 
 
-def _table(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes | None]:
+def _table(text: io.TextIOWrapper, path: Path, column: Wanted[T]) -> Iterator[T]:
     csv.field_size_limit(_LONGEST_ROW)
     tab = Path(bare_name(path)).suffix.lower() == ".tsv"
     reader = csv.reader(text, delimiter="\t" if tab else ",", strict=True)
@@ -144,7 +179,8 @@ def _table(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes
     if not header:
         return
     column.refuse_unclear(path, header)
-    place = header.index(column.name)
+    places = [header.index(name) for name in column.names]
+    last = max(places, default=-1)
     while True:
         line = reader.line_num + 1
         try:
@@ -156,15 +192,14 @@ def _table(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes
             return
         if not row:
             continue  # a blank line
-        if len(row) > place:
-            yield utf8(row[place])
+        if len(row) > last:
+            yield column.fields([row[place] for place in places], path, f"line {line}")
         else:
-            yield column.bad(
-                path, f"line {line}", f"it has {things(len(row), 'field')}, and {column.name!r} is number {place + 1}"
-            )
+            why = f"it has {things(len(row), 'field')}, and {header[last]!r} is number {last + 1}"
+            yield column.bad(path, f"line {line}", why)
 
 
-def _list(text: io.TextIOWrapper, path: Path, column: Column) -> Iterator[bytes | None]:
+def _list(text: io.TextIOWrapper, path: Path, column: Wanted[T]) -> Iterator[T]:
     decode, buffer, at, number = json.JSONDecoder().raw_decode, text.read(2**16), 0, 0
     at = len(buffer) - len(buffer.lstrip()) + 1  # behind the bracket
     while True:
@@ -209,8 +244,8 @@ class _Share:
             yield batch
 
 
-def _batches(path: Path, stream: BinaryIO, column: Column, share: _Share) -> Iterator[Any]:
-    """Arrow's batches of the one column."""
+def _batches(path: Path, stream: BinaryIO, column: Wanted[T], share: _Share) -> Iterator[Any]:
+    """Arrow's batches of the wanted columns."""
     if find_spec("pyarrow") is None:
         raise MissingExtra(
             f"{path} needs the package pyarrow, which is not installed", suggestion='pip install "ganeum[parquet]"'
@@ -221,7 +256,7 @@ def _batches(path: Path, stream: BinaryIO, column: Column, share: _Share) -> Ite
     if Path(bare_name(path)).suffix.lower() == ".parquet":
         table = parquet.ParquetFile(stream)
         column.refuse_unclear(path, table.schema_arrow.names)
-        batches = table.iter_batches(_ROWS_AT_ONCE, columns=[column.name])
+        batches = table.iter_batches(_ROWS_AT_ONCE, columns=[*column.names])
         yield from share.of(batches, table.metadata.num_rows, path.stat().st_size)
         return
     try:
@@ -233,16 +268,16 @@ def _batches(path: Path, stream: BinaryIO, column: Column, share: _Share) -> Ite
     column.refuse_unclear(path, reader.schema.names)
     for batch in batches:  # their number is not written in front of a stream
         share.until(stream.tell())
-        yield batch.select([column.name])
+        yield batch.select([*column.names])
 
 
-def _of_batches(batches: Iterator[Any], file: TextFile, column: Column) -> Iterator[bytes | None]:
+def _of_batches(batches: Iterator[Any], file: TextFile, column: Wanted[T]) -> Iterator[T]:
     number = 0
     try:
         for batch in batches:
-            for value in batch.column(0).to_pylist():
+            for values in zip(*(batch.column(name).to_pylist() for name in column.names), strict=True):
                 number += 1
-                yield column.value(value, file.path, f"row {number}")
+                yield column.fields(values, file.path, f"row {number}")
     except ValueError as error:  # pyarrow's errors are
         raise DataError(
             f"{file.path} cannot be read",
