@@ -35,7 +35,7 @@ ConfigError: there is no key min_lr
 
 ConfigError: there is no key dataset
   where  a.yaml, line 3
-  try    data.directory
+  try    data.directory, or data.train for a model of model.source
 
 ConfigError: there is no key train.dtype
   where  a.yaml, line 6
@@ -61,7 +61,7 @@ model.n_head:
 ConfigError: model.n_layer must be a whole number of at least 1, but it is -1
   where  a.yaml, line 2
 
-ConfigError: model.dropout must be a number of at least 0 and below 1, but it is 1.0
+ConfigError: model.dropout must be a number of at least 0 and below 1, or null, but it is 1.0
   where  a.yaml, line 3
 
 ConfigError: train.batch_size must be a whole number of at least 1, but it is true

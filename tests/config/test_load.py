@@ -177,7 +177,7 @@ def test_a_key_may_be_written_with_its_dots() -> None:
 
 def test_an_empty_section_says_nothing() -> None:
     """A section whose keys are all commented out is as if it were not there."""
-    assert 0.0 == load(write("a.yaml", "model:\n  # dropout: 0.1\ntrain:\n  max_iters: 3")).model.dropout
+    assert None is load(write("a.yaml", "model:\n  # dropout: 0.1\ntrain:\n  max_iters: 3")).model.dropout
 
 
 def test_a_config_does_not_change() -> None:

@@ -1,8 +1,9 @@
 """Hugging Face's names, each once: what it is called here, what is not needed here and why, what is refused and why.
 
-Every field of `TrainingArguments` (transformers 5.23, with the names that older versions had), and of GPT2Config and
-Qwen3Config below `model:`. A test compares with the installed transformers, and docs/huggingface.md is written from
-this table.
+Every field of `TrainingArguments` and `Seq2SeqTrainingArguments` (transformers 5.23, with the names that older versions
+had), of GPT2Config and Qwen3Config below `model:`, and the arguments of the scripts that fine-tune
+(:mod:`ganeum.config.huggingface_examples`). A test compares with the installed transformers, and docs/huggingface.md
+is written from this table.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ganeum.config import huggingface_examples as examples
 from ganeum.config import huggingface_rules as rules
 from ganeum.config import huggingface_shape as shape
 from ganeum.config.deepspeed import deepspeed
 from ganeum.config.huggingface_rules import Rule
+from ganeum.config.huggingface_schedule import schedule
 from ganeum.config.keys import keys
 from ganeum.config.source import THEIRS, Value
 
@@ -81,7 +84,7 @@ TURNED: dict[Rule, dict[str, str]] = {
         "gradient_checkpointing": "train.activation_checkpointing; true: whole",
     },
     rules.optimizer: {"optim": "train.optimizer; AdamW, 8-bit AdamW, Adafactor, SGD, Muon; paged ones are not paged"},
-    rules.schedule: {
+    schedule: {
         "lr_scheduler_type": "train.schedule; linear: wsd with decay_share 1; linear and cosine end at 0 as theirs do",
         "lr_scheduler_kwargs": "train.min_learning_rate, train.decay_share; min_lr, min_lr_rate, num_decay_steps",
     },
@@ -147,13 +150,12 @@ NEEDLESS = {
         "dataloader_multiprocessing_context",
         "dataloader_in_order",
     ),
-    "every window has block_size tokens and every batch is whole": (
+    "every batch is whole, and lengths are counted when the data is made": (
         "dataloader_drop_last",
-        "group_by_length",
         "length_column_name",
-        "sortish_sampler",
     ),
-    "the data is files of tokens, without columns": ("remove_unused_columns", "label_names"),
+    "data.batching says which sequences come together": ("sortish_sampler",),
+    "of the columns those that are named are read": ("remove_unused_columns", "label_names"),
     "one device has nobody to talk to": (
         "accelerator_config",
         "average_tokens_across_devices",
@@ -224,18 +226,12 @@ NEEDLESS = {
         "half_precision_backend",
     ),
     "device: auto takes it": ("use_mps_device",),
-    "generation has no part in training": (
-        "inference.batch_size",
-        "inference.do_sample",
+    "generation has no part in training, and `ganeum generate` goes by the model's generation_config.json": (
+        "generation_config",
         "inference.early_stopping",
         "inference.length_penalty",
-        "inference.max_length",
         "inference.no_repeat_ngram_size",
-        "inference.num_beams",
         "inference.repetition_penalty",
-        "generation_config",
-        "generation_max_length",
-        "generation_num_beams",
     ),
     "it comes with the tokenizer": ("model.bos_token_id", "model.eos_token_id", "model.pad_token_id"),
     "weights are written in fp32 and computed with in train.precision": ("model.dtype", "model.torch_dtype"),
@@ -292,8 +288,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "ignore_data_skip": (OFF, "a run always goes on in the data where it was"),
     "train_sampling_strategy": ((None, "random", "group_by_length"), "windows are always shuffled: data.order"),
-    "do_predict": (OFF, "`ganeum sample RUN` writes text"),
-    "predict_with_generate": (OFF, "an evaluation is one loss; `ganeum sample RUN` writes text"),
+    "do_predict": (OFF, "`ganeum generate RUN --input FILE` writes what a model makes of a file"),
     "push_to_hub": (OFF, "nothing is sent anywhere; `ganeum export RUN` writes a directory that can be uploaded"),
     "trackio_space_id": ((None, "trackio"), "trackio writes on this machine"),
     "trackio_bucket_id": (OFF, "trackio writes on this machine"),
@@ -320,11 +315,14 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "model.reorder_and_upcast_attn": ((None, False), "attention computes in train.precision"),
     "model.chunk_size_feed_forward": (OFF, "train.loss_chunk and a smaller train.micro_batch_size save that memory"),
     "model.add_cross_attention": ((None, False), "there is no encoder to attend to"),
-    "model.is_encoder_decoder": ((None, False), "models here are decoders"),
+    "model.is_encoder_decoder": (
+        (None, False),
+        "what is described here is a decoder; model.source takes any other",
+    ),
 }
 
 # What may stand alone on a command line, for true: `--fp16`, `--gradient_checkpointing`.
-SWITCHES = frozenset(
+SWITCHES = examples.SWITCHES | frozenset(
     """activation_checkpointing auto_find_batch_size average_tokens_across_devices batch_eval_metrics bf16
     bf16_full_eval dataloader_drop_last dataloader_in_order dataloader_persistent_workers dataloader_pin_memory
     ddp_broadcast_buffers ddp_find_unused_parameters ddp_static_graph disable_tqdm do_eval do_predict do_train
@@ -342,13 +340,13 @@ SEVERAL = frozenset({"report_to", "label_names", "include_for_metrics"})
 
 
 def _table() -> dict[str, Name]:
-    table = {name: Name(key, key=key) for name, key in RENAMED.items()}
-    for rule, names in TURNED.items():
+    table = {name: Name(key, key=key) for name, key in (RENAMED | examples.RENAMED).items()}
+    for rule, names in (TURNED | examples.TURNED).items():
         for name, text in names.items():
             ours, _, note = text.partition("; ")
             table[name] = Name(ours, note, rule=rule)
-    table |= {name: Name(note=why) for why, names in NEEDLESS.items() for name in names}
-    table |= {name: Name(note=why, neutral=neutral) for name, (neutral, why) in REFUSED.items()}
+    table |= {name: Name(note=why) for why, names in (NEEDLESS | examples.NEEDLESS).items() for name in names}
+    table |= {name: Name(note=why, neutral=values) for name, (values, why) in (REFUSED | examples.REFUSED).items()}
     return table
 
 
@@ -367,6 +365,8 @@ def known(name: str, value: Value) -> str | None:
         return None
     if section in ("", "train", "training") and bare in TABLE:
         return bare
+    if name.startswith("training.") and (within := name.removeprefix("training.")) in TABLE:
+        return within  # training.tokenization.max_length
     shape = TABLE.get(f"model.{bare}")
     if shape and (section == "model" or (section == "" and (shape.key or shape.rule))):
         return f"model.{bare}"

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from ganeum.config.checks import LENGTHS, contradictions, name_error, no_length
 from ganeum.config.huggingface import TABLE, known
+from ganeum.config.huggingface_examples import MEETING
 from ganeum.config.keys import Key, keys, matching, sections
 from ganeum.config.names import instead_of
 from ganeum.config.schema import Config
@@ -206,14 +207,14 @@ def _accept(values: Values, name: str, value: Value, errors: list[GaneumError]) 
         )
     elif name in sections():
         if value.value is not None:  # a section without keys says nothing, and may stand there
-            inside = next(key for key in keys() if key.startswith(name + "."))
+            inside, example = _inside(name, value)
             errors.append(
                 ConfigError(
                     f"{name} holds keys, so it cannot be {_shown(value)}",
                     where=str(value.place),
-                    suggestion=value.place.assign(inside, keys()[inside].default)
+                    suggestion=value.place.assign(inside, example)
                     if value.place.file is None
-                    else f"{name}:\n  {inside.removeprefix(name + '.')}: {keys()[inside].default}",
+                    else f"{name}:\n  {inside.removeprefix(name + '.')}: {example}",
                 )
             )
     else:
@@ -221,6 +222,14 @@ def _accept(values: Values, name: str, value: Value, errors: list[GaneumError]) 
         if better is not None and better in keys() and value.place.file is None:
             better = value.place.assign(better, value.text)
         errors.append(ConfigError(f"there is no key {name}", where=str(value.place), suggestion=better))
+
+
+def _inside(section: str, value: Value) -> tuple[str, object]:
+    """A key of a section that holds keys, and what it could be: `model: t5-base` will have meant its source."""
+    if section == "model" and isinstance(value.value, str):
+        return "model.source", value.text
+    within = {name: key.default for name, key in keys().items() if name.startswith(section + ".")}
+    return next((name, default) for name, default in within.items() if default not in (None, False))
 
 
 def _is_config(content: Mapping[str, object]) -> bool:
@@ -234,8 +243,8 @@ def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
         name, equals, text = argument.partition("=")
         name, place = name.strip(), Place(argument=argument)
         value = typed(text, place)
-        found = matching(name)
-        if len(found) != 1 and known(name, value):
+        found = [] if name in sections() else matching(name)  # `train` is no short name of data.train
+        if known(name, value) and (len(found) != 1 or name in MEETING):
             found = [name]
         elif len(found) == 1 and (other := known(found[0], value)):  # activation_checkpointing=true
             found = [other]

@@ -66,6 +66,7 @@ def names_page() -> str:
     tables = {
         "{turned}": _turned(""),
         "{model}": _turned("model.") + "\n\n" + _reasons("model.", lambda one: True),
+        "{tokenization}": _turned("tokenization.") + "\n\n" + _reasons("tokenization.", lambda one: True),
         "{inference}": _turned("inference.") + "\n\n" + _reasons("inference.", lambda one: True),
         "{needless}": _reasons("", lambda one: one.neutral is None),
         "{refused}": _reasons("", lambda one: one.neutral is not None),
@@ -77,7 +78,7 @@ def names_page() -> str:
 
 
 def _within(section: str) -> dict[str, Name]:
-    """The names of a section without it: `""`, `model.` or `inference.`."""
+    """The names of a section without it: `""`, `model.`, `tokenization.` or `inference.`."""
     return {
         name.removeprefix(section): one
         for name, one in sorted(TABLE.items())
@@ -179,9 +180,9 @@ Hugging Face's names in this config mean:
   per_device_train_batch_size: 4, gradient_accumulation_steps: 2 → train.batch_size: 8, train.micro_batch_size: 4
   fp16: true → train.precision: fp16
   lr_scheduler_type: linear → train.schedule: wsd, train.decay_share: 1, train.min_learning_rate: 0
+  inference.batch_size: 8 → sample.at_once: 8
   max_steps: 10 → train.max_iters: 10
   dataloader_num_workers: 4 (no workers are needed: a batch is read from memory-mapped files)
-  inference.batch_size: 8 (generation has no part in training)
 ```
 
 - **Where**: at the top of a file, below `training:` or `train:`, and on the command line (`max_steps=10`,
@@ -204,6 +205,10 @@ This page is written from `src/ganeum/config/huggingface.py` by `python -m ganeu
 Of those that set nothing, some are refused if they ask for something else than what the reason says.
 
 {model}
+
+## Below `tokenization:`
+
+{tokenization}
 
 ## Below `inference:`
 

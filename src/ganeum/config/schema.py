@@ -29,8 +29,8 @@ class Model(Section):
 
     source: str | None = Field(
         None,
-        description="somebody else's model in place of the GPT of the other keys: a directory, a config.json, or a name "
-        "on the Hugging Face hub",
+        description="somebody else's model in place of the GPT of the other keys: a directory, a config.json, or a "
+        "name on the Hugging Face hub",
     )
     fresh: bool = Field(False, description="of `source` only its config; the weights are drawn from the seed")
     style: Literal["gpt2", "modern"] = Field(
@@ -199,12 +199,16 @@ class Train(Section):
 
 
 class Sample(Section):
-    """Text generated while training, and the defaults of `ganeum sample`."""
+    """Text generated while training, and the defaults of `ganeum sample` and `ganeum generate`."""
 
     interval: Count | Auto = Field("auto", description="steps between samples; auto: with every evaluation; 0: never")
     prompt: str = Field("", description="what the text starts with; empty: the end-of-text token")
     num_samples: PositiveInt = Field(1, description="texts")
     max_new_tokens: PositiveInt = Field(128, description="length of each, tokens")
+    at_once: PositiveInt | Auto = Field("auto", description="sequences at once in `ganeum generate`; auto: what fits")
+    num_beams: PositiveInt = Field(
+        1, description="hypotheses of a sequence, the likeliest of which is kept"
+    )
     temperature: float = Field(0.8, ge=0.0, description="0: always the likeliest token")
     top_k: PositiveInt | None = Field(200, description="only among the k likeliest; null: all")
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(

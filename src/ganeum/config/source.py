@@ -25,7 +25,7 @@ NUMBER = re.compile(
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 NULLS = ("", "~", "null", "Null", "NULL")
 # Sections that are not ours, read key by key all the same: scripts around Hugging Face's Trainer have them.
-THEIRS = frozenset({"training", "inference"})
+THEIRS = frozenset({"training", "inference", "tokenization", "training.tokenization"})
 
 
 @dataclass(frozen=True)
