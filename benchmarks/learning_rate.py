@@ -23,6 +23,7 @@ import torch
 
 import ganeum
 from ganeum.config.schema import Data, Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.data.batches import Batches, validation_windows
 from ganeum.data.corpus import Corpus, open_corpus
 from ganeum.hardware.machine import cpu_name
@@ -107,9 +108,9 @@ class Sweep:
         step = OptimizerStep(network, train, "cpu", precision=given.precision)
         batches = Batches(self.corpus.train, Data(), model.block_size, train.batch_size, given.seed)
         for n in range(given.steps):
-            x, y = batches.batch(n)
-            step(
-                zip(x.split(given.batch_size), y.split(given.batch_size), strict=True),
+            step.on(
+                WindowBatch(*batches.batch(n)),
+                at_once=given.batch_size,
                 step=n,
                 learning_rate=learning_rate(n, train, given.steps),
             )
@@ -118,7 +119,7 @@ class Sweep:
         assert self.corpus.val is not None
         x, y = validation_windows(self.corpus.val, model.block_size, 16_384)
         network.eval()
-        nats = [step.token_nats(a, b).sum().item() for a, b in zip(x.split(32), y.split(32), strict=True)]
+        nats = [step.token_nats(part).sum().item() for part in WindowBatch(x, y).micro_batches(32)]
         return sum(nats) / y.numel()
 
 

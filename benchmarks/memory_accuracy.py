@@ -29,6 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ganeum import hardware
 from ganeum.config import Config
+from ganeum.data.batch import WindowBatch
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, memory
 from ganeum.plan.architecture import ours
@@ -143,13 +144,11 @@ ROWS: dict[str, Row] = {
 }
 
 
-def batch(config: Config) -> list[tuple[Tensor, Tensor]]:
-    """A step's micro-batches of random tokens."""
+def batch(config: Config) -> WindowBatch:
+    """A step's random tokens."""
     assert isinstance(config.model.vocab_size, int)
-    assert isinstance(config.train.micro_batch_size, int)
     tokens = torch.randint(0, config.model.vocab_size, (config.train.batch_size, config.model.block_size + 1))
-    x, y = (part.contiguous().split(config.train.micro_batch_size) for part in (tokens[:, :-1], tokens[:, 1:]))
-    return list(zip(x, y, strict=True))
+    return WindowBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
 
 def allocations(work: Callable[[], object]) -> Iterator[int]:
@@ -183,14 +182,16 @@ def measured(row: Row) -> int:
     torch.manual_seed(0)
     step = start(row.config)
     step.model.train()
-    step(batch(row.config), step=0, learning_rate=1e-3)
+    at_once = row.config.train.micro_batch_size
+    assert isinstance(at_once, int)
+    step.on(batch(row.config), at_once=at_once, step=0, learning_rate=1e-3)
     second, before = batch(row.config), held(step)
 
     def work() -> None:
         if row.evaluation:
-            step.token_nats(*second[0])
+            step.token_nats(next(second.micro_batches(at_once)))
         else:
-            step(second, step=1, learning_rate=1e-3)
+            step.on(second, at_once=at_once, step=1, learning_rate=1e-3)
 
     step.model.train(not row.evaluation)
     return before + max(itertools.accumulate(allocations(work)))

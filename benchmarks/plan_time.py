@@ -28,6 +28,7 @@ from typing import Any, Literal
 import torch
 
 from ganeum.config.schema import Config, Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.hardware.detect import detect
 from ganeum.hardware.device import Device
 from ganeum.plan import execution
@@ -142,7 +143,9 @@ def measured(case: Case, device: Device) -> float:
 
 
 def _one(step: OptimizerStep, tokens: torch.Tensor, case: Case, number: int) -> None:
-    step([(tokens[:, :-1], tokens[:, 1:])] * case.accumulation, step=number, learning_rate=1e-5).loss.item()
+    repeated = tokens.repeat(case.accumulation, 1)
+    whole = WindowBatch(repeated[:, :-1], repeated[:, 1:])
+    step.on(whole, at_once=len(tokens), step=number, learning_rate=1e-5).loss.item()
 
 
 def predicted(case: Case, device: Device) -> float | None:

@@ -23,6 +23,7 @@ import torch
 
 from ganeum import hardware
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.models.build import build
 from ganeum.plan import flops
 from ganeum.plan.architecture import ours
@@ -54,7 +55,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     times, loss = [], 0.0
     for n in range(given.warmup + given.steps):
         start = time.perf_counter()
-        loss = step([(tokens[:, :-1], tokens[:, 1:])], step=n, learning_rate=1e-4).loss.item()
+        loss = step.on(WindowBatch(tokens[:, :-1], tokens[:, 1:]), step=n, learning_rate=1e-4).loss.item()
         times.append(time.perf_counter() - start)
     step_s = statistics.median(times[given.warmup :])
     tokens_per_second = given.micro_batch * given.block_size / step_s

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.models import checkpointing
 from ganeum.models.checkpointing import Mode
 from ganeum.models.gpt import GPT
@@ -42,7 +43,8 @@ def learnt(model: GPT, *, device: str = "cpu", precision: Any = "fp32", compiled
     torch.manual_seed(5)
     found = dict(model.named_parameters())
     for n in range(3):
-        result = step([batch(2 * n), batch(2 * n + 1)], step=n, learning_rate=1e-2)
+        x, y = (torch.cat(parts) for parts in zip(batch(2 * n), batch(2 * n + 1), strict=True))
+        result = step.on(WindowBatch(x, y), at_once=B, step=n, learning_rate=1e-2)
         found |= {f"loss {n}": result.loss, f"norm {n}": result.grad_norm}
     return found | {"random": torch.get_rng_state()}
 
@@ -172,9 +174,9 @@ def test_on_a_gpu_too_every_bit_is_that_of_the_plain_run(precision: Any, mode: M
 def test_a_gpu_is_never_waited_for(mode: Mode) -> None:
     """With torch's synchronisation check as an error, a step goes through."""
     step = OptimizerStep(gpt(mode, dropout=0.1).cuda().train(), Train(batch_size=B), "cuda")
-    step([batch(0)], step=0, learning_rate=1e-3)
+    step.on(WindowBatch(*batch(0)), step=0, learning_rate=1e-3)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step([batch(1)], step=1, learning_rate=1e-3)
+        step.on(WindowBatch(*batch(1)), step=1, learning_rate=1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")

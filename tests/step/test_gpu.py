@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.models.gpt import GPT
 from ganeum.step import rounding
 from ganeum.step.optimizer_step import OptimizerStep
@@ -32,7 +33,7 @@ def losses(steps: int, device: str, precision: Any, compiled: bool = False, dete
     step = OptimizerStep(model, Train(batch_size=8), device, precision=precision, compiled=compiled)
     if deterministic:
         make_deterministic(step)
-    found = [step([batch()], step=n, learning_rate=1e-2).loss for n in range(steps)]
+    found = [step.on(WindowBatch(*batch()), step=n, learning_rate=1e-2).loss for n in range(steps)]
     return [loss.item() for loss in found]
 
 
@@ -64,10 +65,10 @@ def test_a_step_never_waits_for_the_gpu(precision: Any, deterministic: bool) -> 
     step = OptimizerStep(model, Train(batch_size=16), "cuda", precision=precision)
     if deterministic:
         make_deterministic(step)
-    step([batch(), batch()], step=0, learning_rate=1e-3)
+    step.on(WindowBatch(*(torch.cat((t, t)) for t in batch())), at_once=8, step=0, learning_rate=1e-3)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        result = step([batch(), batch()], step=1, learning_rate=1e-3)
+        result = step.on(WindowBatch(*(torch.cat((t, t)) for t in batch())), at_once=8, step=1, learning_rate=1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert result.loss.isfinite()
@@ -98,15 +99,15 @@ def stepping(keys: dict[str, Any], device: str = "cuda", precision: Any = "bf16"
 def test_no_optimizer_waits_for_the_gpu(keys: dict[str, Any]) -> None:
     """Nor do weights in bf16, nor state on the CPU; and a bad batch changes neither weights nor state."""
     step = stepping(keys)
-    step([batch()], step=0, learning_rate=1e-3)
+    step.on(WindowBatch(*batch()), step=0, learning_rate=1e-3)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step([batch()], step=1, learning_rate=1e-3)
+        step.on(WindowBatch(*batch()), step=1, learning_rate=1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     before = copy.deepcopy((step.model.state_dict(), step.optimizer.state_dict()))
-    good, step.hidden = step.hidden, lambda x: good(x) * torch.nan
-    step([batch()], step=2, learning_rate=1e-3)
+    good, step.hidden = step.hidden, lambda **inputs: good(**inputs) * torch.nan
+    step.on(WindowBatch(*batch()), step=2, learning_rate=1e-3)
     after = copy.deepcopy((step.model.state_dict(), step.optimizer.state_dict()))
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
@@ -117,7 +118,7 @@ def test_every_optimizer_learns_on_a_gpu_what_it_learns_on_a_cpu(keys: dict[str,
     found = []
     for device in ("cpu", "cuda"):
         step = stepping(keys, device)
-        found.append([step([batch()], step=n, learning_rate=3e-3).loss.item() for n in range(6)])
+        found.append([step.on(WindowBatch(*batch()), step=n, learning_rate=3e-3).loss.item() for n in range(6)])
     assert found[1] == pytest.approx(found[0], rel=0.03)
 
 
@@ -129,7 +130,7 @@ def test_state_on_the_cpu_lies_there_and_changes_little() -> None:
         torch.cuda.synchronize()
         start = torch.cuda.memory_allocated()
         step = stepping({"optimizer_offload": offload}, precision="fp32")
-        found.append([step([batch()], step=n, learning_rate=3e-3).loss.item() for n in range(6)])
+        found.append([step.on(WindowBatch(*batch()), step=n, learning_rate=3e-3).loss.item() for n in range(6)])
         held.append(torch.cuda.memory_allocated() - start)
         weights = sum(p.numel() for p in step.model.parameters())
         del step

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import Batch, WindowBatch
 from ganeum.models.gpt import GPT
 from ganeum.step import optimizer_step, rounding
 from ganeum.step.optimizer_step import OptimizerStep
@@ -61,7 +62,7 @@ def stepping(train: Train, precision: Any = "fp32", seed: int = 0) -> OptimizerS
 
 def take(step: OptimizerStep, n: int, micro: int = 8, rate: float = 1e-2) -> optimizer_step.StepResult:
     x, y = batch(n)
-    return step(zip(x.split(micro), y.split(micro), strict=True), step=n, learning_rate=rate)
+    return step.on(WindowBatch(x, y), at_once=micro, step=n, learning_rate=rate)
 
 
 def weights(model: GPT) -> dict[str, Tensor]:
@@ -123,7 +124,7 @@ def test_half_precision_learns_what_fp32_learns(precision: Any) -> None:
         step = OptimizerStep(gpt(), TRAIN, "cpu", precision=value)
         for n in range(15):
             x, y = batch(0)
-            result = step([(x, y)], step=n, learning_rate=1e-2)
+            result = step.on(WindowBatch(x, y), step=n, learning_rate=1e-2)
         losses.append(result.loss.item())
         assert int(step.skipped) == 0
     assert losses[0] < 3.0
@@ -137,7 +138,7 @@ def test_a_bad_batch_changes_nothing_and_is_remembered(value: float, train: Trai
     step = stepping(train)
     take(step, 0)
     before, state = weights(step.model), copy.deepcopy(step.optimizer.state_dict())
-    good, step.hidden = step.hidden, lambda x: good(x) * value
+    good, step.hidden = step.hidden, lambda **inputs: good(**inputs) * value
     take(step, 1)
     torch.testing.assert_close(weights(step.model), before, rtol=0, atol=0)
     torch.testing.assert_close(tensors(step.optimizer.state_dict()), tensors(state), rtol=0, atol=0)
@@ -231,21 +232,21 @@ def test_evaluation_gives_the_nats_of_each_token() -> None:
     step = OptimizerStep(gpt(), TRAIN, "cpu", loss_chunk=10)
     x, y = batch(0, 3)
     expected = F.cross_entropy(step.model(x).flatten(0, 1), y.flatten(), reduction="none").view(3, 16)
-    torch.testing.assert_close(step.token_nats(x, y), expected.detach())
+    torch.testing.assert_close(step.token_nats(Batch({"tokens": x}, y)), expected.detach())
     assert all(p.grad is None for p in step.parameters)
 
 
 def test_a_batch_of_another_size_is_refused() -> None:
-    """The loss is divided by batch_size, so a shorter batch would silently learn less."""
+    """The loss is divided by the targets that were announced, so a shorter batch would silently learn less."""
     step = OptimizerStep(gpt(), TRAIN, "cpu")
-    with pytest.raises(AssertionError, match="4 sequences in a batch of 8"):
-        step([batch(0, 4)], step=0, learning_rate=1e-2)
+    with pytest.raises(AssertionError, match="64 targets in a batch of 128"):
+        step(WindowBatch(*batch(0, 4)).micro_batches(4), targets=128, step=0, learning_rate=1e-2)
 
 
 def test_the_parts_of_a_step_are_timed_when_asked() -> None:
     """All four parts take time; without a device nothing is measured."""
     step, timings = OptimizerStep(gpt(), TRAIN, "cpu"), Timings(torch.device("cpu"))
-    step([batch(0)], step=0, learning_rate=1e-2, timings=timings)
+    step.on(WindowBatch(*batch(0)), step=0, learning_rate=1e-2, timings=timings)
     assert all(seconds > 0 for seconds in timings.seconds.values())
     assert set(timings.seconds) == {"data", "forward", "backward", "optimizer"}
     idle = Timings()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.models.gpt import GPT
 from ganeum.step import parametrization
 from ganeum.step.optimizer_step import OptimizerStep
@@ -93,7 +94,7 @@ def changes(n_layer: int, n_embd: int, kind: Any, optimizer: Any, style: Any) ->
     first = look()
     rate = 4e-3 if kind == "mup" else 4e-3 / 32**0.5  # the batch has a 32nd of the base's tokens: the same at m = l = 1
     for n in range(4):
-        step([(x, y)], step=n, learning_rate=rate)
+        step.on(WindowBatch(x, y), step=n, learning_rate=rate)
     return {name: (value - first[name]).square().mean().sqrt().item() for name, value in look().items()}
 
 

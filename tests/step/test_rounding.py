@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.models.gpt import GPT
 from ganeum.step import rounding
 from ganeum.step.optimizer_step import OptimizerStep
@@ -46,9 +47,9 @@ def train(weights: Any, optimizer: Any, rate: float = 3e-3) -> float:
         rounding.to_bf16(model)
     step = OptimizerStep(model, Train(batch_size=8, weights=weights, optimizer=optimizer), "cpu", precision="bf16")
     tokens = torch.randint(70, (8, 17), generator=torch.Generator().manual_seed(0))
-    pair = (tokens[:, :-1], tokens[:, 1:])
+    pair = WindowBatch(tokens[:, :-1], tokens[:, 1:])
     for n in range(60):
-        loss = step([pair], step=n, learning_rate=rate).loss.item()
+        loss = step.on(pair, step=n, learning_rate=rate).loss.item()
     return loss
 
 

@@ -191,11 +191,11 @@ def test_a_trial_tells_where_memory_ran_out(yaml: Path, monkeypatch: pytest.Monk
     """In a step, in the update or in an evaluation: only two of them are mended by fewer sequences."""
     settled = ["train.loss_chunk=64", "model.vocab_size=257", "train.activation_checkpointing=none"]
     config = load(yaml, ["train.eval_batch_size=4", *settled])
-    from ganeum.data.corpus import open_corpus
     from ganeum.step.optimizer_step import OptimizerStep
+    from ganeum.train.material import open_material
 
-    corpus = open_corpus(config.data.directory)
-    assert trial.fits(config, corpus) is None
+    material = open_material(config, print)
+    assert trial.fits(config, material) is None
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise LOST
@@ -203,7 +203,7 @@ def test_a_trial_tells_where_memory_ran_out(yaml: Path, monkeypatch: pytest.Monk
     for place, part in (("_loss", "step"), ("_update", "update"), ("token_nats", "evaluation")):
         with monkeypatch.context() as patched:
             patched.setattr(OptimizerStep, place, refuse)
-            assert trial.fits(config, corpus) == Full("4 MiB more were refused", part)
+            assert trial.fits(config, material) == Full("4 MiB more were refused", part)
 
 
 @pytest.mark.parametrize(

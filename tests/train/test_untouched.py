@@ -10,6 +10,7 @@ from tiny_corpus import go
 from ganeum.config import load
 from ganeum.errors import RunError
 from ganeum.train import run as running
+from ganeum.train.material import Text
 
 
 def test_an_evaluation_that_fails_leaves_the_status_of_the_training(
@@ -22,7 +23,7 @@ def test_an_evaluation_that_fails_leaves_the_status_of_the_training(
     def failing(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "validation_set", failing)
+    monkeypatch.setattr(Text, "validation", failing)
     with pytest.raises(KeyboardInterrupt):
         go(yaml, "eval_only=true")
     assert Path("results/tiny/status.json").read_bytes() == status

@@ -127,7 +127,7 @@ def _bits_per_byte(config: Config) -> float:
     from ganeum.models.place import locate
     from ganeum.models.weights import restore
     from ganeum.step.optimizer_step import OptimizerStep
-    from ganeum.train.evaluate import validation_set
+    from ganeum.train.material import Text
 
     precision, batch_size = config.train.precision, config.train.eval_batch_size
     assert precision != "auto", "every key of a run that exists is resolved"
@@ -135,7 +135,7 @@ def _bits_per_byte(config: Config) -> float:
     device = hardware.detect(config.device).torch_name
     model = restore(locate("demo", "best").weights).to(device)
     step = OptimizerStep(model, config.train, device, precision=precision)
-    validation = validation_set(open_corpus(DATA), change(config, {"train.eval_tokens": "all"}))
+    validation = Text(open_corpus(DATA)).validation(change(config, {"train.eval_tokens": "all"}))
     assert validation is not None, "the demo's text has a held-out part"
     bits = validation.evaluate(step, batch_size).val_bpb
     assert bits is not None, "its tokenizer lies beside it"

@@ -19,8 +19,8 @@ class Batch:
     Attributes:
         inputs: what the network's ``hidden`` takes, by name; each with the sequences first.
         targets: (B, T) int64 ids, ``IGNORED`` where nothing is to be learnt.
-        rows: (N,) int64, the places of the targets that count in ``targets.flatten()``, known before the device is; None
-            where all of them count.
+        rows: (N,) int64, the places of the targets that count in ``targets.flatten()``, known before the device is;
+            None where all of them count.
         padding: places of ``inputs`` and ``targets`` that hold nothing.
     """
 
@@ -31,6 +31,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def counted(self) -> int:
+        """Targets that count."""
+        return self.targets.numel() if self.rows is None else len(self.rows)
 
     @property
     def tokens(self) -> int:
@@ -52,8 +57,16 @@ class Whole(Protocol):
         """Targets that count: the step's loss is the mean over them, however it is cut."""
         ...
 
+    def __len__(self) -> int:
+        """Sequences."""
+        ...
+
     def micro_batches(self, size: int) -> Iterator[Batch]:
         """The sequences, ``size`` of them at once."""
+        ...
+
+    def first(self, sequences: int) -> Whole:
+        """A part of it, as many sequences at most."""
         ...
 
 
@@ -68,8 +81,14 @@ class WindowBatch:
     def targets(self) -> int:
         return self.y.numel()
 
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def first(self, sequences: int) -> WindowBatch:
+        return WindowBatch(self.x[:sequences], self.y[:sequences])
+
     def micro_batches(self, size: int) -> Iterator[Batch]:
-        for x, y in zip(self.x.split(size), self.y.split(size), strict=True):
+        for x, y in zip(torch.split(self.x, size), torch.split(self.y, size), strict=True):
             yield Batch({"tokens": x}, y)
 
 

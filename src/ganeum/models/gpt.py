@@ -22,6 +22,7 @@ from ganeum.models.attention import causal
 from ganeum.models.cache import Cache
 from ganeum.models.cpu_attention import LONGEST, causal_attention
 from ganeum.models.cpu_norm import rms_norm
+from ganeum.models.network import Network
 from ganeum.models.rotary import Rotary, Rotation, rotate
 
 VOCAB_MULTIPLE = 64
@@ -140,7 +141,7 @@ class Block(nn.Module):
         return self.mlp(self.norm_2(x))  # apart, because activation checkpointing may compute just this again
 
 
-class GPT(nn.Module):
+class GPT(Network):
     """The whole model. ``config.vocab_size`` must be a number here, no longer ``auto``."""
 
     def __init__(self, config: Model) -> None:
@@ -176,7 +177,7 @@ class GPT(nn.Module):
         self.token_embedding.weight[self.vocab_size :] = 0.0
         self.head.weight[self.vocab_size :] = 0.0
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # type: ignore[override]
         """(B, T) token ids → (B, T, C), the residual stream after the last norm; the head is applied by the caller,
         because training does it in chunks and generation only at the last position."""
         start = 0 if cache is None else cache.length
@@ -191,6 +192,9 @@ class GPT(nn.Module):
         if cache is not None:
             cache.length = end
         return self.norm(x)
+
+    def one_sequence(self) -> dict[str, Tensor]:
+        return {"tokens": torch.zeros(1, self.config.block_size, dtype=torch.int64)}
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T) token ids → (B, T, V) logits, without the padding."""

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 
-class Head(Protocol):
-    """A linear layer without bias; ``weight`` (P, C), P ≥ vocab_size."""
-
-    weight: nn.Parameter
-
-
-class Network(Protocol):
+class Network(nn.Module):
     """A GPT of ours, or one of Hugging Face's models behind the same door.
 
-    ``blocks``: the layers, which activation checkpointing works on. It is an ``nn.Module`` besides.
+    Attributes:
+        config: what it was built from.
+        vocab_size: V, the ids there are.
+        blocks: the layers, which activation checkpointing works on.
+        head: applied to hidden states, without a bias; its ``weight`` is (P, C), P ≥ V.
+        hidden: a batch's ``inputs``, by name → (B, T, C), what ``head`` is applied to: one row for each target.
     """
 
+    config: Any
     vocab_size: int
+    blocks: Any  # nn.Module knows attributes only as tensors or modules
     head: Any
-    blocks: Iterable[nn.Module]
+    hidden: Callable[..., Tensor]
 
-    def hidden(self, **inputs: Tensor) -> Tensor:
-        """What the batch's ``inputs`` are → (B, T, C), what ``head`` is applied to: one row for each target."""
-        ...
+    def one_sequence(self) -> dict[str, Tensor]:
+        """Inputs of ``hidden`` on the CPU, to see which kernels it runs: what they say does not matter."""
+        raise NotImplementedError

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ganeum.config.schema import Train
-from ganeum.models.gpt import GPT
+from ganeum.data.batch import Batch, Whole
+from ganeum.models.network import Network
 from ganeum.step import precision as precisions
 from ganeum.step.loss import linear_cross_entropy, token_nats
 from ganeum.step.optimizers import Optimizer
@@ -45,7 +46,7 @@ class OptimizerStep:
 
     def __init__(
         self,
-        model: GPT,
+        model: Network,
         train: Train,
         device: torch.device | str,
         *,
@@ -67,8 +68,9 @@ class OptimizerStep:
 
     def __call__(
         self,
-        micro_batches: Iterable[tuple[Tensor, Tensor]],
+        micro_batches: Iterable[Batch],
         *,
+        targets: int,
         step: int,
         learning_rate: float,
         timings: Timings | None = None,
@@ -76,48 +78,62 @@ class OptimizerStep:
         """Take the update after ``step`` completed ones.
 
         Args:
-            micro_batches: ``batch_size`` sequences in all, as pairs of tokens and targets, both (B, T) int64, on the
-                device or on the CPU (they are then copied without waiting).
+            micro_batches: the whole batch in parts, on the device or on the CPU (they are then copied without waiting).
+            targets: how many count in all of them together; known beforehand, because each part's share of the mean
+                is taken as it is computed.
             step: updates completed so far.
             learning_rate: of this update.
             timings: filled with the seconds of each part; makes the device wait, so only for logged steps.
         """
         timings = timings or Timings()
         total = torch.zeros((), device=self.device)
-        sequences = tokens = 0
+        counted = tokens = 0
         micro_batches = iter(micro_batches)
         while True:
             with timings.part("data"):
-                pair = next(micro_batches, None)
-                if pair is None:
+                batch = next(micro_batches, None)
+                if batch is None:
                     break
-                x, y = (self._to_device(t) for t in pair)
+                batch = batch.to(self.device)
             with timings.part("forward"):
-                loss = self._loss(x, y)
+                loss = self._loss(batch, targets)
             with timings.part("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            sequences, tokens = sequences + len(x), tokens + x.numel()
-        assert sequences == self.train.batch_size, f"{sequences} sequences in a batch of {self.train.batch_size}"
+            counted, tokens = counted + batch.counted, tokens + batch.tokens
+        assert counted == targets, f"{counted} targets in a batch of {targets}"
         with timings.part("optimizer"):
             total /= self.loss_scale
             norm = self._update(step, learning_rate, total)
         return StepResult(total, norm, tokens)
 
+    def on(
+        self,
+        batch: Whole,
+        *,
+        step: int,
+        learning_rate: float,
+        at_once: int | None = None,
+        timings: Timings | None = None,
+    ) -> StepResult:
+        """The same on a whole batch; ``at_once``: sequences in each part, default all."""
+        parts = batch.micro_batches(at_once or len(batch))
+        return self(parts, targets=batch.targets, step=step, learning_rate=learning_rate, timings=timings)
+
     @torch.no_grad()
-    def token_nats(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, T) tokens and targets → (B, T) nats of each target, as the training computes them; for evaluation."""
-        x, y = self._to_device(x), self._to_device(y)
-        with precisions.autocast(self.precision, self.device):
-            hidden = self.hidden(x)
-        return token_nats(
-            hidden.flatten(0, 1),
+    def token_nats(self, batch: Batch) -> Tensor:
+        """Nats of each target as the training computes them, for evaluation: (B, T), or (N,) of those that count."""
+        batch = batch.to(self.device)
+        hidden, targets = self._rows(batch)
+        nats = token_nats(
+            hidden,
             self.model.head.weight,
-            y.flatten(),
+            targets,
             vocab_size=self.model.vocab_size,
             chunk=self.loss_chunk,
             dtype=self.dtype,
-        ).view_as(y)
+        )
+        return nats if batch.rows is not None else nats.view_as(batch.targets)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on beside the weights; tensors, numbers and text only."""
@@ -130,23 +146,26 @@ class OptimizerStep:
         for name in ("loss_scale", "good_steps", "skipped", "first_bad_step"):
             getattr(self, name).copy_(state[name])
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        if tensor.device.type == "cpu" and self.device.type == "cuda":
-            tensor = tensor.pin_memory()  # without it the copy would wait for the GPU
-        return tensor.to(self.device, non_blocking=True)
-
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """This micro-batch's share of the batch's mean loss, times the loss scale."""
+    def _rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden states (N, C) and ids (N,) of the targets that count."""
         with precisions.autocast(self.precision, self.device):
-            hidden = self.hidden(x)  # (B, T, C)
+            hidden = self.hidden(**batch.inputs)  # (B, T, C)
+        hidden, targets = hidden.flatten(0, 1), batch.targets.flatten()
+        if batch.rows is None:
+            return hidden, targets
+        return hidden.index_select(0, batch.rows), targets.index_select(0, batch.rows)
+
+    def _loss(self, batch: Batch, targets: int) -> Tensor:
+        """This micro-batch's share of the mean over all ``targets``, times the loss scale."""
+        hidden, ids = self._rows(batch)
         return linear_cross_entropy(
-            hidden.flatten(0, 1),
+            hidden,
             self.model.head.weight,
-            y.flatten(),
+            ids,
             vocab_size=self.model.vocab_size,
             chunk=self.loss_chunk,
             dtype=self.dtype,
-            scale=self.loss_scale / (self.train.batch_size * x.size(1)),
+            scale=self.loss_scale / targets,
         )
 
     @torch.no_grad()

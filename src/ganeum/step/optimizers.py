@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ganeum.config import sizes
 from ganeum.config.schema import Train
-from ganeum.models.gpt import GPT
+from ganeum.models.network import Network
 from ganeum.step import rounding
 from ganeum.step.eight_bit import AdamW8bit
 from ganeum.step.parametrization import scale
@@ -51,7 +51,7 @@ class Optimizer:
     ``parts``: by name, ``adamw`` where torch's fused AdamW is at work.
     """
 
-    def __init__(self, model: GPT, train: Train, device: torch.device, matmul_dtype: torch.dtype) -> None:
+    def __init__(self, model: Network, train: Train, device: torch.device, matmul_dtype: torch.dtype) -> None:
         """
         Args:
             model: on its device, its weights all in fp32 or all in bf16.
@@ -226,7 +226,7 @@ def pieces(weights: list[Weight]) -> list[Piece]:
     ]
 
 
-def stacks(weights: list[Weight], model: GPT) -> list[Piece]:
+def stacks(weights: list[Weight], model: Network) -> list[Piece]:
     """Matrices of one shape together. Queries, keys and values are matrices of their own, though they lie in one:
     orthogonal as a whole, they would share one set of directions."""
     alike: dict[tuple[Any, ...], list[tuple[nn.Parameter, slice | None]]] = {}
@@ -254,7 +254,7 @@ def _consecutive(lengths: tuple[int, ...]) -> list[slice | None]:
     return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
-def _weights(model: GPT, train: Train) -> Iterator[Weight]:
+def _weights(model: Network, train: Train) -> Iterator[Weight]:
     """What is trained. Weight decay is on matrices and embeddings (two dimensions), not on biases and norms, as GPT-3
     did (Brown et al. 2020, appendix B)."""
     for name, parameter in model.named_parameters():
@@ -264,7 +264,7 @@ def _weights(model: GPT, train: Train) -> Iterator[Weight]:
             yield Weight(name, parameter, multiple.rate, decay)
 
 
-def _embeddings(model: GPT) -> set[Tensor]:
+def _embeddings(model: Network) -> set[Tensor]:
     """What is looked up or compared row by row, where a row is one token: Muon's directions mean nothing there."""
     looked_up: set[Tensor] = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return looked_up | {model.head.weight}

@@ -1,4 +1,4 @@
-"""Evaluation: the same validation windows every time, in nats per token and bits per byte."""
+"""Evaluation: the same held-out targets every time, in nats per token and bits per byte."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from ganeum.config import Config
-from ganeum.data.batches import validation_windows
-from ganeum.data.corpus import Corpus
+from ganeum.data.batch import Whole
 from ganeum.step.optimizer_step import OptimizerStep
 
 
@@ -24,20 +21,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Windows x → y, both (N, T) int64 on the CPU; ``bytes`` of text that their targets stand for, where known."""
+    """What is held out, on the CPU; ``bytes`` of text that its targets stand for, where known."""
 
-    x: Tensor
-    y: Tensor
+    whole: Whole
     bytes: int | None
 
     @property
     def tokens(self) -> int:
         """Targets: every one counts the same."""
-        return self.y.numel()
+        return self.whole.targets
 
     def first(self, sequences: int) -> ValidationSet:
         """A part of it, to see how long one takes."""
-        return ValidationSet(self.x[:sequences], self.y[:sequences], None)
+        return ValidationSet(self.whole.first(sequences), None)
 
     def evaluate(self, step: OptimizerStep, batch_size: int) -> Evaluation:
         """The mean over every target, with dropout off, as the model stands.
@@ -52,20 +48,9 @@ class ValidationSet:
         step.model.eval()
         total = torch.zeros((), dtype=torch.float64)
         try:
-            for x, y in zip(self.x.split(batch_size), self.y.split(batch_size), strict=True):
-                total += step.token_nats(x, y).sum(dtype=torch.float32).double().cpu()
+            for batch in self.whole.micro_batches(batch_size):
+                total += step.token_nats(batch).sum(dtype=torch.float32).double().cpu()
         finally:
             step.model.train(training)
         nats = total.item()
         return Evaluation(nats / self.tokens, nats / math.log(2) / self.bytes if self.bytes else None)
-
-
-def validation_set(corpus: Corpus, config: Config) -> ValidationSet | None:
-    """The fixed windows of val.bin; None where there is no val.bin."""
-    if corpus.val is None:
-        return None
-    x, y = validation_windows(corpus.val, config.model.block_size, config.train.eval_tokens)
-    if corpus.tokenizer is None:
-        return ValidationSet(x, y, None)
-    byte_lengths = torch.from_numpy(corpus.tokenizer.byte_lengths()).long()  # (V,)
-    return ValidationSet(x, y, int(byte_lengths[y].sum()))

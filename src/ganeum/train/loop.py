@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 
 from ganeum.config import Config
 from ganeum.config.schema import Train
-from ganeum.data.batches import Batches
 from ganeum.data.tokenizer import Tokenizer
 from ganeum.errors import RunError
-from ganeum.models.gpt import GPT
+from ganeum.models.network import Network
 from ganeum.models.weights import to_file_state
 from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.step.optimizer_step import OptimizerStep
@@ -26,6 +25,7 @@ from ganeum.train.callbacks import Callbacks, Training
 from ganeum.train.console import Console
 from ganeum.train.evaluate import ValidationSet
 from ganeum.train.interrupt import Interrupt, Interrupted
+from ganeum.train.material import Batches
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
@@ -42,10 +42,9 @@ class Loop:
 
     config: Config  # every key resolved
     directory: RunDirectory
-    model: GPT
+    model: Network
     step: OptimizerStep
     batches: Batches
-    steps_per_epoch: int | None  # None: the order knows no epochs
     validation: ValidationSet | None
     tokenizer: Tokenizer | None
     metrics: MetricsLog
@@ -101,7 +100,7 @@ class Loop:
         rate = learning_rate(progress.step, self.config.train, total)
 
         result = self.within.update(
-            lambda: self.batches.batch(n - 1), learning_rate=rate, timings=self.meter.timings(logged)
+            lambda: self.batches.whole(n - 1), learning_rate=rate, timings=self.meter.timings(logged)
         )
         self._epoch_loss += result.loss
         progress.epoch_steps += 1
@@ -136,8 +135,8 @@ class Loop:
             self.console.say(
                 f"[Step {n}] Tokens seen: {progress.tokens_seen:,}, Total elapsed: {self._elapsed():.2f} sec"
             )
-        if self.steps_per_epoch and n % self.steps_per_epoch == 0:
-            self._end_epoch()
+        if (every_epoch := self.batches.steps_per_epoch) and n % every_epoch == 0:
+            self._end_epoch(n // every_epoch)
         if self.tokenizer is not None and every.sample_interval and n % every.sample_interval == 0:
             with self.meter.paused():
                 write = partial(samples.write, self.directory, n, self.model, self.tokenizer, self.config)
@@ -183,12 +182,11 @@ class Loop:
         patience = self.config.train.patience
         return patience is not None and self.progress.evaluations_without_gain >= patience
 
-    def _end_epoch(self) -> None:
-        assert self.steps_per_epoch is not None
+    def _end_epoch(self, number: int) -> None:
         progress, elapsed = self.progress, self._elapsed()
         mean = self._epoch_loss.item() / progress.epoch_steps
         self.console.say(
-            f"\nEpoch {progress.step // self.steps_per_epoch} completed.\n"
+            f"\nEpoch {number} completed.\n"
             f" ➤ Avg Loss: {mean:.4f}\n"
             f" ➤ Epoch Time: {elapsed - progress.epoch_started_s:.2f} sec\n"
             f" ➤ Total Time Elapsed: {elapsed:.2f} sec\n"
@@ -256,13 +254,13 @@ class Loop:
         if bad < 0:
             self._check_loss_scale()
             return
-        x, y = self.batches.batch(bad - 1)
+        batch, described = self.batches.trace(bad - 1)
         path = self.directory.logs_dir / f"bad-batch-{bad:08d}.safetensors"
-        save_file({"x": x, "y": y, "offsets": torch.from_numpy(self.batches.offsets(bad - 1))}, path)
+        save_file(batch, path)
         kept = checkpoint.steps(self.directory)
         raise RunError(
             f"the loss or its gradient is not a finite number at step {bad:,}",
-            where=f"{path} (the batch: tokens x, targets y, their offsets in train.bin)",
+            where=f"{path} (the batch: {described})",
             why=(
                 f"the last good checkpoint is {self.directory.checkpoint_dir(kept[0]).name}, and was not touched"
                 if kept

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from ganeum import units
 from ganeum.config import Config
-from ganeum.data.corpus import Corpus
 from ganeum.hardware import Device
 from ganeum.plan import execution
 from ganeum.plan.architecture.ours import architecture
 from ganeum.plan.time import MARGIN
 from ganeum.plan.time import of as step_time
+from ganeum.train.material import Material
 from ganeum.train.out_of_memory import Full
 from ganeum.train.trial import Trial, sizes, tried
 
@@ -55,7 +55,7 @@ class Pace:
         )
 
 
-def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace | Full:
+def measure(config: Config, material: Material, *, steps: int | None = None) -> Pace | Full:
     """Times a trial's steps and an evaluation: a :class:`Pace`, or where memory ran out.
 
     Args:
@@ -80,7 +80,7 @@ def measure(config: Config, corpus: Corpus, *, steps: int | None = None) -> Pace
         interval = AUTO_INTERVAL if config.train.eval_interval == "auto" else config.train.eval_interval
         return Pace(measured[len(measured) // 2], *bounds(measured), evaluation_s, len(measured), interval)
 
-    return tried(config, corpus, work)
+    return tried(config, material, work)
 
 
 def bounds(measured: Sequence[float]) -> tuple[float, float]:

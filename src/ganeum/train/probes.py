@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganeum.config.schema import Model, Train
+from ganeum.data.batch import WindowBatch
 from ganeum.hardware.device import Device, Kind
 from ganeum.models.build import build
 from ganeum.plan.architecture import ours
@@ -226,7 +227,7 @@ def _whole_step(where: torch.device) -> Probe:
     every = loads.of(ours.architecture(model), _execution(where, "fp32", B, T))
     others = tuple(load for load in every if load.group != "step")
     load = next(load for load in every if load.group == "step")
-    probe = _probe(load, lambda: step([(tokens, tokens)], step=0, learning_rate=1e-6), "fp32", where)
+    probe = _probe(load, lambda: step.on(WindowBatch(tokens, tokens), step=0, learning_rate=1e-6), "fp32", where)
     return replace(probe, others=others)
 
 

@@ -13,17 +13,16 @@ from ganeum.config import Config
 from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.config.keys import value_of
-from ganeum.data.corpus import Corpus
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import fastest, micro_batch
 from ganeum.plan.critique import fit
-from ganeum.plan.lengths import lengths
 from ganeum.step import eight_bit, schedule
 from ganeum.step.allocator import choose_expandable_segments
 from ganeum.step.compile import choose as choose_compile
 from ganeum.step.optimizer_step import default_loss_chunk
 from ganeum.train import pace, trial, trouble
+from ganeum.train.material import Material
 from ganeum.train.out_of_memory import Full
 from ganeum.train.pace import Pace
 
@@ -62,7 +61,7 @@ class Choices:
             self.reasons.append({"key": key, "value": value, "reason": reason})
 
 
-def resolve(config: Config, corpus: Corpus, device: Device, *, force: bool = False) -> Resolved:
+def resolve(config: Config, material: Material, device: Device, *, force: bool = False) -> Resolved:
     """The config with every `auto` resolved and its length in steps.
 
     The order matters: what a later choice rests on is settled before it. The length takes a short measurement.
@@ -75,16 +74,16 @@ def resolve(config: Config, corpus: Corpus, device: Device, *, force: bool = Fal
     """
     choices = Choices(config, [], device)
     _device(choices, device)
-    _data(choices, corpus)
+    _data(choices, material)
     _possible(choices, device, force)
     _step(choices, device)
-    _length(choices, corpus, device)
-    _proof(choices, corpus)
-    _intervals(choices, corpus)
+    _length(choices, material, device)
+    _proof(choices, material)
+    _intervals(choices, material)
     return Resolved(choices.config, choices.reasons, choices.pace)
 
 
-def lengthened(stored: Config, requested: Config, corpus: Corpus) -> Resolved:
+def lengthened(stored: Config, requested: Config, material: Material) -> Resolved:
     """A stored config with the length that is asked for now, in steps; everything else stays as it was decided.
 
     More hours are more steps at the pace that was measured at the first start.
@@ -93,7 +92,7 @@ def lengthened(stored: Config, requested: Config, corpus: Corpus) -> Resolved:
     if not any(given.values()):
         return Resolved(stored, [], None)
     config = stored.model_copy(update={"train": stored.train.model_copy(update=given)})
-    steps = config.train.max_iters or lengths(config, len(corpus.train)).steps
+    steps = config.train.max_iters or material.lengths(config).steps
     if config.train.hours is not None and stored.train.hours is not None and stored.train.max_iters is not None:
         steps = round(stored.train.max_iters * config.train.hours / stored.train.hours)
     return Resolved(change(config, {"train.max_iters": steps}), [], None)
@@ -106,13 +105,13 @@ def _device(choices: Choices, device: Device) -> None:
         choices.set("device", value, f"{device.name}: {why}")
 
 
-def _data(choices: Choices, corpus: Corpus) -> None:
+def _data(choices: Choices, material: Material) -> None:
     model, data = choices.config.model, choices.config.data
     if model.vocab_size == "auto":
-        choices.set("model.vocab_size", corpus.vocab_size, f"the vocabulary of {data.directory}")
-    elif model.vocab_size < corpus.vocab_size:
+        choices.set("model.vocab_size", material.vocab_size, f"the vocabulary of {data.directory}")
+    elif model.vocab_size < material.vocab_size:
         raise ConfigError(
-            f"model.vocab_size is {model.vocab_size:,}, but the data has {corpus.vocab_size:,} tokens",
+            f"model.vocab_size is {model.vocab_size:,}, but the data has {material.vocab_size:,} tokens",
             where=data.directory,
             why="the model would have no embedding for some of them",
             suggestion="model.vocab_size: auto",
@@ -156,14 +155,14 @@ def _step(choices: Choices, device: Device) -> None:
     choices.set("train.expandable_segments", *choose_expandable_segments(train.expandable_segments, where))
 
 
-def _length(choices: Choices, corpus: Corpus, device: Device) -> None:
+def _length(choices: Choices, material: Material, device: Device) -> None:
     """max_iters, and whether compiling pays within it."""
     train = choices.config.train
-    found = lengths(choices.config, len(corpus.train))
+    found = material.lengths(choices.config)
     if train.eval_only:
         choices.set("train.compile", False, "nothing is trained")
     elif train.hours is not None:
-        _hours(choices, train.hours, corpus)
+        _hours(choices, train.hours, material)
     else:
         assert found.steps is not None
         if train.epochs is not None:
@@ -173,25 +172,25 @@ def _length(choices: Choices, corpus: Corpus, device: Device) -> None:
             choices.set("train.max_iters", found.steps, why)
         _compile(choices, found.steps, pace.estimate(choices.config, device))
         if found.steps > pace.WORTH and not choices.config.train.compile:  # compiling twice costs too much
-            choices.pace = _measure(choices, corpus, found.steps)
+            choices.pace = _measure(choices, material, found.steps)
 
 
-def _hours(choices: Choices, hours: float, corpus: Corpus) -> None:
+def _hours(choices: Choices, hours: float, material: Material) -> None:
     """Measured as it is; and once more compiled, if compiling is what pays within that many steps."""
     wanted = choices.config.train.compile
-    speed = _measure(choices, corpus, **{"train.compile": wanted is True})
+    speed = _measure(choices, material, **{"train.compile": wanted is True})
     _compile(choices, speed.steps_in(hours), speed.step_s)
     if wanted == "auto" and choices.config.train.compile:
-        speed = _measure(choices, corpus)
+        speed = _measure(choices, material)
     choices.pace = speed
     choices.set("train.max_iters", speed.steps_in(hours), speed.reason(hours))
 
 
-def _measure(choices: Choices, corpus: Corpus, steps: int | None = None, **settings: Any) -> Pace:
-    return _fitting(choices, corpus, lambda config: pace.measure(change(config, settings), corpus, steps=steps))
+def _measure(choices: Choices, material: Material, steps: int | None = None, **settings: Any) -> Pace:
+    return _fitting(choices, material, lambda config: pace.measure(change(config, settings), material, steps=steps))
 
 
-def _proof(choices: Choices, corpus: Corpus) -> None:
+def _proof(choices: Choices, material: Material) -> None:
     """Sizes that were chosen by an estimate are tried, unless the pace was measured with them, or memory abounds."""
     size, device = choices.config.train.micro_batch_size, choices.device
     ours = MICRO in choices.too_many or choices.may_recompute
@@ -201,17 +200,17 @@ def _proof(choices: Choices, corpus: Corpus) -> None:
     needed = micro_batch.needed(choices.config, device, size).total
     if device.kind == "cpu" and needed < SURE * device.usable_gib * units.GIB:
         return
-    _fitting(choices, corpus, lambda config: trial.fits(config, corpus))
+    _fitting(choices, material, lambda config: trial.fits(config, material))
 
 
-def _fitting(choices: Choices, corpus: Corpus, work: Callable[[Config], T | Full]) -> T:
+def _fitting(choices: Choices, material: Material, work: Callable[[Config], T | Full]) -> T:
     """What `work` makes of the config; where memory runs out in it, of the next smaller size that is ours to choose."""
     while isinstance(result := work(choices.config), Full):
-        _smaller(choices, corpus, result)
+        _smaller(choices, material, result)
     return result
 
 
-def _smaller(choices: Choices, corpus: Corpus, full: Full) -> None:
+def _smaller(choices: Choices, material: Material, full: Full) -> None:
     """The next smaller size; with one sequence at once, the next level of what is computed twice."""
     train = choices.config.train
     key = {"step": MICRO, "evaluation": EVALUATION}.get(full.part, "")
@@ -229,7 +228,7 @@ def _smaller(choices: Choices, corpus: Corpus, full: Full) -> None:
             full,
             choices.config,
             choices.device,
-            proven=lambda config: trial.fits(change(config, {MICRO: 1}), corpus) is None,
+            proven=lambda config: trial.fits(change(config, {MICRO: 1}), material) is None,
         )
 
 
@@ -254,7 +253,7 @@ def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
     choices.set("train.compile", value, why)
 
 
-def _intervals(choices: Choices, corpus: Corpus) -> None:
+def _intervals(choices: Choices, material: Material) -> None:
     """What is a share of the whole length, or goes with something that is."""
     steps = choices.config.train.max_iters or 1
     for key in ("train.eval_interval", "train.checkpoint_interval", "log.interval"):
@@ -277,7 +276,7 @@ def _intervals(choices: Choices, corpus: Corpus) -> None:
     if train.checkpoint_interval == "auto":
         choices.set("train.checkpoint_interval", choices.config.train.eval_interval, "with every evaluation")
     if choices.config.sample.interval == "auto":
-        if corpus.tokenizer is None:
+        if material.tokenizer is None:
             choices.set("sample.interval", 0, "without a tokenizer there is no text")
         else:
             choices.set("sample.interval", choices.config.train.eval_interval, "with every evaluation")

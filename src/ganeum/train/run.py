@@ -16,8 +16,6 @@ import torch
 from ganeum import hardware, record
 from ganeum.config import Config
 from ganeum.config.keys import value_of
-from ganeum.data.batches import Batches
-from ganeum.data.corpus import Corpus, identity, open_corpus
 from ganeum.errors import GaneumError, RunError
 from ganeum.hardware import limits
 from ganeum.models import adapters
@@ -33,9 +31,9 @@ from ganeum.train import checkpoint, summary, trouble
 from ganeum.train.callbacks import Callback, Callbacks
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
-from ganeum.train.evaluate import validation_set
 from ganeum.train.interrupt import Interrupted, terminable
 from ganeum.train.loop import Loop
+from ganeum.train.material import Material, open_material
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
 from ganeum.train.resolve import Resolved, lengthened, resolve
@@ -74,23 +72,25 @@ def train(
     if notice := hardware.check_torch(config.device):
         print(notice, file=stream)
     limits.check_threads(torch.get_num_threads())
-    corpus = open_corpus(config.data.directory, config.model.block_size)
+    material = open_material(config, lambda text: print(text, file=stream))
     device = hardware.detect(config.device)
     held_bytes = psutil.Process().memory_info().rss
     if overwrite and config.train.init_from is not None:
         _not_within(config.train.init_from, _name(config))
     stored = None if overwrite else record.existing(_name(config))
     if stored is not None:
-        _check_same_data(stored, corpus)
-    decided = _decide(config, corpus, device, stream, force) if stored is None else lengthened(stored, config, corpus)
+        _check_same_data(stored, material)
+    decided = (
+        _decide(config, material, device, stream, force) if stored is None else lengthened(stored, config, material)
+    )
     files = {}
     if stored is None and decided.config.train.eval_only:  # then there is no run, and none begins
         return _evaluate(
-            RunDirectory(record.results_dir() / _name(config)), None, decided.config, corpus, device, stream
+            RunDirectory(record.results_dir() / _name(config)), None, decided.config, material, device, stream
         )
     if stored is None:  # what was chosen is on the disk before there is a run
         device = hardware.with_measured_peak(device, decided.config.train.precision)
-        files["plan.json"] = _predict(decided, corpus, device, held_bytes)
+        files["plan.json"] = _predict(decided, material, device, held_bytes)
     run, resolved, outcome = record.create(
         config, decided.config, overwrite=overwrite, files=files, before_longer=_check_extendable
     )
@@ -102,12 +102,12 @@ def train(
         if stored is not None and (now := value_of(resolved, key)) != (before := value_of(stored, key)):
             print(f"{key} is {now} from here on, and was {before}", file=stream)
     try:
-        return _held(run, replace(decided, config=resolved), corpus, device, stream, callbacks)
+        return _held(run, replace(decided, config=resolved), material, device, stream, callbacks)
     finally:
         run.release()
 
 
-def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: TextIO, force: bool) -> Resolved:
+def _decide(config: Config, material: Material, device: hardware.Device, stream: TextIO, force: bool) -> Resolved:
     """A new run's config; whatever cannot work is refused here, before there is a directory."""
     if config.train.eval_only and config.train.init_from is None:
         raise RunError(
@@ -115,23 +115,23 @@ def _decide(config: Config, corpus: Corpus, device: hardware.Device, stream: Tex
             suggestion="train.init_from=…, or the config of a run that exists",
         )
     check_trackers(config)
-    _batches(config, corpus)
+    material.batches(config)
     if config.train.hours is not None:
         print("train.hours: measuring this machine's pace for a few seconds", file=stream, flush=True)
-    decided = resolve(config, corpus, device, force=force)
+    decided = resolve(config, material, device, force=force)
     if config.train.init_from is not None:
         load_initial(config.train.init_from, decided.config.model)
     return decided
 
 
-def _check_same_data(stored: Config, corpus: Corpus) -> None:
+def _check_same_data(stored: Config, material: Material) -> None:
     """A run goes on with the tokens that it began with; one that noted none is only asked for its vocabulary."""
     run, vocab_size = RunDirectory(record.results_dir() / _name(stored)), stored.model.vocab_size
     noted = ((_stored_plan(run) or {}).get("data") or {}).get("identity")
-    if noted not in (None, identity(corpus)):
+    if noted not in (None, material.identity):
         why = f"the run began with other tokens than {stored.data.directory} holds now"
-    elif isinstance(vocab_size, int) and vocab_size < corpus.vocab_size:
-        why = f"its model knows {vocab_size:,} tokens, and the data has {corpus.vocab_size:,} now"
+    elif isinstance(vocab_size, int) and vocab_size < material.vocab_size:
+        why = f"its model knows {vocab_size:,} tokens, and the data has {material.vocab_size:,} now"
     else:
         return
     raise RunError(
@@ -154,10 +154,6 @@ def _not_within(init_from: str, name: str) -> None:
             )
 
 
-def _batches(config: Config, corpus: Corpus) -> Batches:
-    return Batches(corpus.train, config.data, config.model.block_size, config.train.batch_size, config.seed)
-
-
 def _name(config: Config) -> str:
     assert config.name is not None, "load() gives every config a name"
     return config.name
@@ -166,7 +162,7 @@ def _name(config: Config) -> str:
 def _held(
     run: RunDirectory,
     decided: Resolved,
-    corpus: Corpus,
+    material: Material,
     device: hardware.Device,
     stream: TextIO,
     callbacks: Sequence[Callback],
@@ -177,8 +173,8 @@ def _held(
     try:
         if evaluating:
             saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
-            return _evaluate(run, saved, config, corpus, device, stream)
-        return _train(run, decided, corpus, device, stream, callbacks)
+            return _evaluate(run, saved, config, material, device, stream)
+        return _train(run, decided, material, device, stream, callbacks)
     except (Interrupted, KeyboardInterrupt):
         if not evaluating:
             _note(run, "interrupted", _newest(run), None)
@@ -228,7 +224,7 @@ def _tidy(run: RunDirectory) -> None:
 def _train(
     run: RunDirectory,
     decided: Resolved,
-    corpus: Corpus,
+    material: Material,
     device: hardware.Device,
     stream: TextIO,
     callbacks: Sequence[Callback],
@@ -247,18 +243,17 @@ def _train(
         if died := deaths.explained(run.status()):
             console.say(f"The last time, {run.name} ended without a word: {died}")
         Status.of_this_process("running", progress.step).write(run.status_path)
-        predicted = _describe(run, decided, corpus, device)
+        predicted = _describe(run, decided, material, device)
         if saved is None:
             console.show(show(predicted))
             console.say(f"{run.name} → {run.path}\n")
         else:
             console.say(summary.going_on(run, config, predicted, progress))
-        validation = validation_set(corpus, config)
+        validation = material.validation(config)
         if validation is None:
             console.say("There is no val.bin: nothing is evaluated, and no checkpoint is the best one.")
 
         step = _start(config, saved)
-        batches = _batches(config, corpus)
         watch = gpu_watch(config.device, config.log.system_interval_s, console.say)
         told = Callbacks([*([watch] if watch else []), *trackers(config, console.say), *callbacks])
         loop = Loop(
@@ -266,10 +261,9 @@ def _train(
             directory=run,
             model=step.model,
             step=step,
-            batches=batches,
-            steps_per_epoch=batches.steps_per_epoch if config.data.order == "epochs" else None,
+            batches=material.batches(config),
             validation=validation,
-            tokenizer=corpus.tokenizer,
+            tokenizer=material.tokenizer,
             metrics=stack.enter_context(MetricsLog(run.metrics_path, progress.step)),
             meter=Meter(step.device, predicted["flops"]["per_token"], device.peak(config.train.precision)),
             console=console,
@@ -297,16 +291,16 @@ def _train(
         return ended
 
 
-def _describe(run: RunDirectory, decided: Resolved, corpus: Corpus, device: hardware.Device) -> dict[str, Any]:
+def _describe(run: RunDirectory, decided: Resolved, material: Material, device: hardware.Device) -> dict[str, Any]:
     """plan.json, environment.json and tokenizer/, each once, before step 0; → the plan."""
     if (predicted := _stored_plan(run)) is None:
-        predicted = _predict(decided, corpus, device)
+        predicted = _predict(decided, material, device)
         record.write_json(run.plan_path, predicted)
     if not run.environment_path.exists():
         record.write_json(run.environment_path, hardware.environment(decided.config.seed))
-    if corpus.tokenizer is not None and not run.tokenizer_dir.exists():
+    if material.tokenizer is not None and not run.tokenizer_dir.exists():
         growing = run.path / NEW_TOKENIZER
-        corpus.tokenizer.save(growing)
+        material.tokenizer.save(growing)
         growing.rename(run.tokenizer_dir)
     return predicted
 
@@ -327,15 +321,14 @@ def _was_to_choose(predicted: dict[str, Any], key: str) -> bool:
 
 
 def _predict(
-    decided: Resolved, corpus: Corpus, device: hardware.Device, held_bytes: int | None = None
+    decided: Resolved, material: Material, device: hardware.Device, held_bytes: int | None = None
 ) -> dict[str, Any]:
     """The plan; its times are those measured before the start, or without a measurement the roofline's."""
     config, pace = decided.config, decided.pace
     predicted = plan(
         config,
         device=device,
-        tokens=len(corpus.train),
-        val_tokens=None if corpus.val is None else len(corpus.val),
+        **material.for_plan(config),
         step_s=pace.step_s if pace else None,
         evaluations_s=pace.evaluations_s(Settled.of(config).max_iters) if pace else 0.0,
         choices=decided.choices,
@@ -343,7 +336,7 @@ def _predict(
     )
     if pace is not None:
         predicted["time"] |= {"low": pace.low, "high": pace.high}
-    predicted["data"]["identity"] = identity(corpus)
+    predicted["data"]["identity"] = material.identity
     return predicted
 
 
@@ -363,12 +356,12 @@ def _evaluate(
     run: RunDirectory,
     saved: Checkpoint | None,
     config: Config,
-    corpus: Corpus,
+    material: Material,
     device: hardware.Device,
     stream: TextIO,
 ) -> dict[str, Any]:
     """`eval_only`: the latest checkpoint, or where there is none `init_from`, on the validation set. Writes nothing."""
-    validation = validation_set(corpus, config)
+    validation = material.validation(config)
     if validation is None:
         raise RunError("there is nothing to evaluate on: no val.bin", where=config.data.directory)
     if saved is None and config.train.init_from is None:

@@ -62,14 +62,14 @@ def make_deterministic(step: OptimizerStep) -> bool:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs a pass over memory
     torch.use_deterministic_algorithms(True)
     before, model = randomness.state(), step.model
-    tokens = torch.zeros(1, model.config.block_size, dtype=torch.int64, device=step.device)
+    inputs = {name: tensor.to(step.device) for name, tensor in model.one_sequence().items()}
     try:
         with precision.autocast(step.precision, step.device):
-            hidden = model.hidden(tokens)  # (1, T, C)
+            hidden = model.hidden(**inputs).flatten(0, 1)  # (T, C)
         linear_cross_entropy(
-            hidden.flatten(0, 1),
+            hidden,
             model.head.weight,
-            tokens.flatten(),
+            torch.zeros(len(hidden), dtype=torch.int64, device=step.device),
             vocab_size=model.vocab_size,
             chunk=step.loss_chunk,
             dtype=step.dtype,

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from ganeum.config import Config
 from ganeum.config.change import change
+from ganeum.data.batch import Batch, Whole
 from ganeum.hardware import Device
 from ganeum.models import checkpointing
 from ganeum.plan.fastest import LEVELS
@@ -71,10 +71,8 @@ class WithinMemory:
     def eval_batch_size(self) -> int:
         return self.progress.size(EVALUATION, Settled.of(self.config).eval_batch_size)
 
-    def update(
-        self, batch: Callable[[], tuple[Tensor, Tensor]], *, learning_rate: float, timings: Timings | None = None
-    ) -> StepResult:
-        """The step after ``progress.step``, on tokens and targets (batch_size, T).
+    def update(self, whole: Callable[[], Whole], *, learning_rate: float, timings: Timings | None = None) -> StepResult:
+        """The step after ``progress.step``, on the batch that ``whole`` gives, each time the same.
 
         Raises:
             RunError: one sequence at once does not fit, or memory ran out while the weights were being written.
@@ -82,15 +80,23 @@ class WithinMemory:
         step, before = self.step, randomness.of_device(self.step.device)
         part: Part = "step"
 
-        def micro_batches() -> Iterator[tuple[Tensor, Tensor]]:
+        def micro_batches(batch: Whole) -> Iterator[Batch]:
             nonlocal part
-            part, size = "step", self.micro_batch_size
-            x, y = batch()
-            yield from zip(x.split(size), y.split(size), strict=True)
+            yield from batch.micro_batches(self.micro_batch_size)
             part = "update"  # one more is asked for, so the last backward pass is over
 
         def attempted() -> StepResult:
-            return step(micro_batches(), step=self.progress.step, learning_rate=learning_rate, timings=timings)
+            nonlocal part
+            part = "step"
+            with (timings or Timings()).part("data"):
+                batch = whole()
+            return step(
+                micro_batches(batch),
+                targets=batch.targets,
+                step=self.progress.step,
+                learning_rate=learning_rate,
+                timings=timings,
+            )
 
         while isinstance(result := attempt(attempted, lambda: part), Full):
             step.model.zero_grad(set_to_none=True)
