@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from ganeum.config import checks_examples
 from ganeum.config.batch import accumulation_steps, divisors
 from ganeum.config.keys import value_of
 from ganeum.config.schema import Config
@@ -25,7 +26,12 @@ LARGEST: Mapping[str, float] = {
     "model.intermediate_size": 10**8,
     "model.block_size": 10**9,
     "model.vocab_size": 10**9,
+    "data.max_length": 10**9,
+    "data.max_target_length": 10**9,
     "train.batch_size": 10**9,
+    "train.batch_tokens": 10**12,
+    "sample.at_once": 10**9,
+    "sample.num_beams": 10**6,
     "train.max_iters": 10**12,
     "train.epochs": 1e9,
     "train.tokens": 1e18,
@@ -75,8 +81,10 @@ def contradictions(
         return
     train = config.train
     yield from _shape(config, at, right)
+    yield from checks_examples.check(config, places, at, right)
     micro = train.micro_batch_size
-    if right("train.batch_size", "train.micro_batch_size") and micro != "auto":
+    counted = right("train.batch_size", "train.micro_batch_size") and train.batch_tokens is None
+    if counted and micro != "auto":
         try:
             accumulation_steps(train.batch_size, micro, where=at("train.batch_size", "train.micro_batch_size"))
         except ConfigError as error:
@@ -104,7 +112,8 @@ def contradictions(
             why="the schedule goes down from the one to the other",
             suggestion="train.min_learning_rate: auto",
         )
-    if right("train.lora.rank", "train.init_from") and train.lora.rank is not None and train.init_from is None:
+    random = train.init_from is None and (config.model.source is None or config.model.fresh)
+    if right("train.lora.rank", "train.init_from", "model.fresh") and train.lora.rank is not None and random:
         yield ConfigError(
             "train.lora.rank is set, and train.init_from is not",
             where=at("train.lora.rank"),

@@ -151,6 +151,7 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     ),
     "config_name": (OFF, "a model has the config that lies beside it; model.fresh takes that alone"),
     "config_overrides": (OFF, "a model has the config that lies beside it"),
+    "keep_linebreaks": ((None, True), "a text is learnt as it stands"),
     "model_revision": ((None, "main"), "the hub's newest is taken; a directory holds any other"),
     "use_fast_tokenizer": ((None, True), "tokenizers are the fast ones"),
     "resize_position_embeddings": (OFF, "a model knows the positions that it was made with"),
@@ -175,6 +176,6 @@ REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 SWITCHES = frozenset(
-    """ignore_pad_token_for_loss load_in_4bit load_in_8bit overwrite_cache packing pad_to_max_length streaming
-    trust_remote_code use_auth_token use_fast_tokenizer use_peft""".split()  # noqa: SIM905
+    """ignore_pad_token_for_loss keep_linebreaks load_in_4bit load_in_8bit overwrite_cache packing pad_to_max_length
+    streaming trust_remote_code use_auth_token use_fast_tokenizer use_peft""".split()  # noqa: SIM905
 )

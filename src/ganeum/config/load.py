@@ -270,11 +270,11 @@ def _overrides(overrides: Sequence[str], errors: list[GaneumError]) -> Values:
 
 
 def typed(text: str, place: Place) -> Value:
-    """A value of the command line: a word in quotes is text, whatever it looks like."""
-    text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-        return Value(text[1:-1], text[1:-1], False, place)
-    return Value(scalar(text), text, True, place)
+    """A value of the command line: a word in quotes is text, whatever it looks like; a blank at its end stays."""
+    bare = text.strip()
+    if len(bare) >= 2 and bare[0] == bare[-1] and bare[0] in "'\"":
+        return Value(bare[1:-1], bare[1:-1], False, place)
+    return Value(scalar(bare), text.lstrip() if bare else "", True, place)
 
 
 def _fit_all(values: Values, errors: list[GaneumError]) -> dict[str, object]:

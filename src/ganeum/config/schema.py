@@ -206,9 +206,7 @@ class Sample(Section):
     num_samples: PositiveInt = Field(1, description="texts")
     max_new_tokens: PositiveInt = Field(128, description="length of each, tokens")
     at_once: PositiveInt | Auto = Field("auto", description="sequences at once in `ganeum generate`; auto: what fits")
-    num_beams: PositiveInt = Field(
-        1, description="hypotheses of a sequence, the likeliest of which is kept"
-    )
+    num_beams: PositiveInt = Field(1, description="hypotheses of a sequence, the likeliest of which is kept")
     temperature: float = Field(0.8, ge=0.0, description="0: always the likeliest token")
     top_k: PositiveInt | None = Field(200, description="only among the k likeliest; null: all")
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ganeum.config.huggingface import TABLE
 from ganeum.config.huggingface_rules import Rule, refusal, written
+from ganeum.config.keys import keys
 from ganeum.config.source import Place, Value, joined
 from ganeum.errors import ConfigError, GaneumError
 
@@ -81,6 +82,8 @@ class Translator:
         for name, value in layer.items():
             entry = TABLE[name]
             try:
+                if entry.key is not None and value.value is None and "null" not in keys()[entry.key].takes:
+                    continue  # their way to say nothing
                 if entry.key is not None:
                     yield Turned((name,), written(layer, name), {entry.key: value}, {}, "")
                 elif entry.rule is None:
