@@ -10,13 +10,21 @@ from ganeum.data.files import PartName, Source
 from ganeum.errors import DataError, MissingExtra
 
 
-def dataset(name: str, split: str, part: PartName) -> Source:
+def dataset(
+    name: str,
+    split: str,
+    part: PartName,
+    *,
+    asked: str = "--dataset",
+    ways: str = "another --split, NAME:CONFIG, or its files themselves: ganeum prepare FILE.parquet",
+) -> Source:
     """One split as a source of rows; what the library has to fetch or convert for it goes to its own cache.
 
     Args:
         name: ``NAME`` or ``NAME:CONFIG``, as on the hub; or a directory, also one that ``save_to_disk`` wrote.
         split: train, or whatever else ``datasets`` reads as a split, such as ``train[:10%]``.
         part: what its rows are for.
+        asked, ways: how it was asked for, and what else to try, as the errors say.
 
     Raises:
         MissingExtra: the package is not installed.
@@ -24,7 +32,7 @@ def dataset(name: str, split: str, part: PartName) -> Source:
     """
     if find_spec("datasets") is None:
         raise MissingExtra(
-            "--dataset needs the package datasets, which is not installed", suggestion='pip install "ganeum[datasets]"'
+            f"{asked} needs the package datasets, which is not installed", suggestion='pip install "ganeum[datasets]"'
         )
     import datasets
 
@@ -43,6 +51,6 @@ def dataset(name: str, split: str, part: PartName) -> Source:
             f"the dataset {name}, split {split}, cannot be had",
             where=name,
             why=f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '…'}",
-            suggestion="another --split, NAME:CONFIG, or its files themselves: ganeum prepare FILE.parquet",
+            suggestion=ways,
         ) from error
     return Source(Path(f"{name}[{split}]"), part, dataset=opened)

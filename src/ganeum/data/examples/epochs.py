@@ -1,0 +1,106 @@
+"""The order in which examples are learnt from, every one once an epoch: a pure function of seed and epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ganeum.data.order import Permutation
+
+Places = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int32]
+_STEPS_A_WINDOW = 50  # of examples that are sorted by length together, as transformers' group_by_length does
+_AT_ONCE = 2**20  # places of the order that are worked out in one go
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """``order``: (examples,) their places in this epoch's order; step ``i`` takes those from ``cuts[i]`` to
+    ``cuts[i + 1]``."""
+
+    order: Places
+    cuts: Places
+
+    def at(self, step: int) -> Places:
+        """The examples of a step of the epoch."""
+        return self.order[self.cuts[step] : self.cuts[step + 1]]
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """How an epoch is cut into steps.
+
+    Attributes:
+        tokens: (examples,) of each.
+        keys: (examples,) like values mean like lengths; None: examples come in no order but the seed's.
+        batch_size: examples in a step; the last step of an epoch has what is left.
+        batch_tokens: tokens of a step, in place of ``batch_size``: an epoch is as many steps as its tokens make, and
+            each begins at the example nearest to its share, so that all are full.
+        seed: of every epoch's order.
+    """
+
+    tokens: Counts
+    keys: Places | None
+    batch_size: int
+    batch_tokens: int | None
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        if self.batch_tokens is None:
+            return math.ceil(len(self.tokens) / self.batch_size)
+        return min(len(self.tokens), max(1, round(int(self.tokens.sum(dtype=np.int64)) / self.batch_tokens)))
+
+    def epoch(self, number: int) -> Epoch:
+        """The order of one epoch and its cuts.
+
+        With ``keys``, the shuffled examples are taken in windows of 50 steps, sorted inside each, and the steps are
+        shuffled at the end: like lengths meet in a step, and which they are is anew every epoch.
+        """
+        order = shuffled(len(self.tokens), self.seed, number)
+        if self.keys is not None:
+            window = max(1, round(_STEPS_A_WINDOW * len(order) / self.steps))
+            order = order[np.lexsort((self.keys[order], np.arange(len(order)) // window))]
+        cuts = self._cuts(order)
+        if self.keys is None:
+            return Epoch(order, cuts)
+        steps = Permutation(len(cuts) - 1, self.seed ^ 0x5DEECE66, number).at(np.arange(len(cuts) - 1))
+        parts = [order[cuts[step] : cuts[step + 1]] for step in steps]
+        return Epoch(np.concatenate(parts), np.cumsum([0, *map(len, parts)]))
+
+    def _cuts(self, order: Places) -> Places:
+        if self.batch_tokens is None:
+            return np.minimum(np.arange(self.steps + 1) * self.batch_size, len(order))
+        ends = self.tokens[order].cumsum(dtype=np.int64)
+        shares = np.arange(1, self.steps) * (int(ends[-1]) / self.steps)
+        inner = np.searchsorted(ends - self.tokens[order] / 2, shares)
+        steps = np.arange(self.steps + 1)
+        whole = np.concatenate([[0], inner, [len(order)]])
+        whole = np.maximum.accumulate(whole - steps) + steps  # an example longer than a step still leaves no step empty
+        return np.minimum(whole, len(order) - self.steps + steps)
+
+
+def shuffled(count: int, seed: int, epoch: int) -> Places:
+    """0 … count - 1 in that epoch's order."""
+    order = Permutation(count, seed, epoch)
+    starts = range(0, count, _AT_ONCE)
+    found: Places = np.concatenate([order.at(np.arange(start, min(count, start + _AT_ONCE))) for start in starts])
+    return found
+
+
+class Remembered:
+    """The epoch last asked for: step after step is of the same one."""
+
+    def __init__(self, make: Callable[[int], Epoch]) -> None:
+        self._make, self._held = make, dict[int, Epoch]()
+
+    def __call__(self, number: int) -> Epoch:
+        if number not in self._held:
+            self._held.clear()  # the old one goes before the new one comes
+            self._held[number] = self._make(number)
+        return self._held[number]

@@ -1,0 +1,55 @@
+"""What examples must know of the model that learns from them, told by its config alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from ganeum.errors import DataError, MissingExtra
+
+
+@dataclass(frozen=True)
+class Learner:
+    """``encoder_decoder``: or else a decoder only; ``start``: the decoder's first input; ``vocab_size``: rows of its
+    embedding, above every id that it can take."""
+
+    encoder_decoder: bool
+    start: int
+    vocab_size: int
+
+
+def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
+    """What the config of ``model.source`` says.
+
+    Raises:
+        DataError: it cannot be had, or a decoder has nothing to begin with.
+        MissingExtra: transformers is not installed.
+    """
+    if find_spec("transformers") is None:
+        raise MissingExtra(
+            f"model.source={source} needs the package transformers, which is not installed",
+            suggestion='pip install "ganeum[hf]"',
+        )
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # the library's own errors, the hub's, the network's
+        text = " ".join(str(error).split())
+        raise DataError(
+            f"the config of the model {source} cannot be had",
+            where=f"model.source: {source}",
+            why=f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '…'}",
+            suggestion="model.source: a directory with config.json (from another machine, say), or a name on the hub",
+        ) from error
+    text_config = config.get_text_config(decoder=True)
+    first = [getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id")]
+    start = next((id for id in first if isinstance(id, int)), None)
+    if config.is_encoder_decoder and start is None:
+        raise DataError(
+            f"the decoder of {source} has nothing to begin with",
+            where=f"model.source: {source}",
+            why="its config.json has no decoder_start_token_id, bos_token_id or pad_token_id",
+            suggestion="decoder_start_token_id in its config.json, as the model was trained",
+        )
+    return Learner(bool(config.is_encoder_decoder), start or 0, int(text_config.vocab_size))
