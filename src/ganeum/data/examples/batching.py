@@ -15,8 +15,8 @@ from torch import Tensor
 from ganeum.data.batch import Batch
 from ganeum.data.examples.buckets import edges, padded
 from ganeum.data.examples.collate import Collate, Full, Row
-from ganeum.data.examples.epochs import Epochs, Remembered
-from ganeum.data.examples.packing import pack, target_room
+from ganeum.data.examples.epochs import Epochs, Places, Remembered
+from ganeum.data.examples.packing import pack, quarters, target_room
 from ganeum.data.examples.store import Lengths, Store
 
 Batching = Literal["buckets", "padded", "fixed", "packed"]
@@ -37,13 +37,13 @@ class Part:
     """
 
     store: Store
-    numbers: npt.NDArray[np.int64]
+    numbers: Places
     sources: Lengths
     targets: Lengths
     learnt: Lengths
 
     @staticmethod
-    def of(store: Store, numbers: npt.NDArray[np.int64], *, causal: bool) -> Part:
+    def of(store: Store, numbers: Places, *, causal: bool) -> Part:
         """The examples of these numbers."""
         sources, targets = (store.lengths(side)[numbers] for side in ("source", "target"))
         if not causal:
@@ -70,48 +70,47 @@ class Layout:
 
     Attributes:
         batching: as ``data.batching``.
-        limits: (S, T) that no example is longer than.
         room: (S, T) of a packed row.
-        source_edges, target_edges: lengths to pad to, ascending (buckets).
+        source_edges, target_edges: lengths to pad to, ascending; what is only padded goes to the longest at hand.
     """
 
     batching: Batching
-    limits: tuple[int, int]
     room: tuple[int, int]
     source_edges: tuple[int, ...]
     target_edges: tuple[int, ...]
 
     @staticmethod
     def of(batching: Batching, parts: Sequence[Part], limits: tuple[int, int]) -> Layout:
-        """For these examples, held-out ones among them."""
+        """For these examples, held-out ones among them, none of them longer than ``limits`` (S, T)."""
         sources, targets = (np.concatenate([getattr(part, side) for part in parts]) for side in ("sources", "targets"))
-        longest = int(sources.max(initial=0)), int(targets.max(initial=1))
-        sums = int(sources.sum(dtype=np.int64)), int(targets.sum(dtype=np.int64))
         causal = limits[0] == 0
-        return Layout(
-            batching,
-            limits,
-            (limits[0], limits[1] if causal else target_room(*sums, limits[0], limits[1])),
-            (0,) if causal else edges(sources, longest[0], _SOURCE_EDGES),
-            edges(targets, longest[1], _TEXT_EDGES if causal else _TARGET_EDGES),
-        )
+        room = limits
+        match batching:
+            case "fixed":
+                return Layout(batching, room, limits[:1], limits[1:])
+            case "packed":
+                if not causal:
+                    sums = int(sources.sum(dtype=np.int64)), int(targets.sum(dtype=np.int64))
+                    room = limits[0], target_room(*sums, *limits)
+                return Layout(batching, room, *map(quarters, room))
+            case _:
+                return Layout(
+                    batching,
+                    room,
+                    (0,) if causal else edges(sources, limits[0], _SOURCE_EDGES),
+                    edges(targets, limits[1], _TEXT_EDGES if causal else _TARGET_EDGES),
+                )
 
     @property
     def largest(self) -> tuple[int, int]:
         """(S, T) that no batch is larger than."""
-        match self.batching:
-            case "packed":
-                return self.room
-            case "fixed":
-                return self.limits
-            case _:
-                return self.source_edges[-1], self.target_edges[-1]
+        return self.source_edges[-1], self.target_edges[-1]
 
-    def keys(self, part: Part) -> npt.NDArray[np.int64]:
+    def keys(self, part: Part) -> Places:
         """(examples,) by which like lengths come together: sources that are padded alike, and in them like targets."""
         return np.searchsorted(self.source_edges, part.sources) * (int(part.targets.max()) + 1) + part.targets
 
-    def rows(self, part: Part, places: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> list[Row]:
+    def rows(self, part: Part, places: Places, keys: Places) -> list[Row]:
         """The examples at these places in rows, the longest first: what is too much for the memory shows at once."""
         ordered = places[np.lexsort((places, -keys[places]))]
         if self.batching != "packed":
@@ -120,17 +119,19 @@ class Layout:
         for start in range(0, len(ordered), _PACKED_TOGETHER):
             some = ordered[start : start + _PACKED_TOGETHER]
             rows += [some[row].tolist() for row in pack(part.sources[some], part.targets[some], *self.room)]
-        return rows
+        return sorted(rows, key=lambda row: _filled(part, row), reverse=True)
 
     def shape(self, part: Part, rows: Sequence[Row]) -> tuple[int, int]:
         """(S, T) of rows that are computed at once."""
-        if self.batching in ("packed", "fixed"):
-            return self.largest
-        places = [place for row in rows for place in row]
-        source, target = int(part.sources[places].max()), int(part.targets[places].max())
+        filled = [_filled(part, row) for row in rows]
+        source, target = max(source for source, _ in filled), max(target for _, target in filled)
         if self.batching == "padded":
             return source, target
         return padded(source, self.source_edges), padded(target, self.target_edges)
+
+
+def _filled(part: Part, row: Row) -> tuple[int, int]:
+    return sum(int(part.sources[place]) for place in row), sum(int(part.targets[place]) for place in row)
 
 
 @dataclass(frozen=True)
@@ -229,11 +230,11 @@ class ExampleBatches:
         counts = [self.whole(step).padding(size) for step in some]
         return sum(empty for empty, _ in counts) / max(1, sum(places for _, places in counts))
 
-    def _places(self, step: int) -> npt.NDArray[np.int64]:
+    def _places(self, step: int) -> Places:
         number, place = divmod(step, self.steps_per_epoch)
         return self._epoch(number).at(place)
 
-    def _whole(self, places: npt.NDArray[np.int64]) -> ExampleWhole:
+    def _whole(self, places: Places) -> ExampleWhole:
         return ExampleWhole(self.part, self.layout.rows(self.part, places, self.keys), self.layout, self.collate)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 MULTIPLE = 8  # lengths that a GPU's matrix units take whole
-MOST = 8  # lengths there are: a compiled step is compiled once for each
 
 
-def edges(lengths: npt.NDArray[np.int32], longest: int, most: int = MOST) -> tuple[int, ...]:
+def edges(lengths: npt.NDArray[np.int32], limit: int, most: int) -> tuple[int, ...]:
     """The lengths to pad to, ascending; the last one holds the longest.
 
     Of all choices of ``most`` multiples of 8 the one with the fewest places, when each length goes to the next edge:
@@ -19,12 +18,13 @@ def edges(lengths: npt.NDArray[np.int32], longest: int, most: int = MOST) -> tup
 
     Args:
         lengths: (examples,) of what is padded.
-        longest: no example is longer.
+        limit: what no example is longer than, and no edge either.
+        most: edges there are; a compiled step is compiled once for each.
 
-    >>> edges(np.array([3, 7, 8, 60, 61, 200], np.int32), 200, most=3)
+    >>> edges(np.array([3, 7, 8, 60, 61, 200], np.int32), 512, most=3)
     (8, 64, 200)
     """
-    last = -(-min(longest, int(lengths.max(initial=1))) // MULTIPLE)
+    last = -(-int(lengths.max(initial=1)) // MULTIPLE)
     counts = np.bincount(np.maximum(1, -(-lengths // MULTIPLE)), minlength=last + 1)
     below = counts.cumsum()  # examples of at most j multiples
     j = np.arange(last + 1)
@@ -41,7 +41,7 @@ def edges(lengths: npt.NDArray[np.int32], longest: int, most: int = MOST) -> tup
         if end == 0:
             break
         found.append(end)
-    return tuple(min(multiple * MULTIPLE, longest) for multiple in sorted(found))
+    return tuple(min(multiple * MULTIPLE, limit) for multiple in sorted(found))
 
 
 def padded(length: int, among: Sequence[int]) -> int:

@@ -82,7 +82,8 @@ class Epochs:
         steps = np.arange(self.steps + 1)
         whole = np.concatenate([[0], inner, [len(order)]])
         whole = np.maximum.accumulate(whole - steps) + steps  # an example longer than a step still leaves no step empty
-        return np.minimum(whole, len(order) - self.steps + steps)
+        cuts: Places = np.minimum(whole, len(order) - self.steps + steps)
+        return cuts
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Places:

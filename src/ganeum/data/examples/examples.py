@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ganeum.config.schema import Config, Files
+from ganeum.config.trust import trusted
 from ganeum.data.examples import known, report
 from ganeum.data.examples.batching import ExampleBatches, ExampleWhole, Layout, Part, held_out
 from ganeum.data.examples.build import stored
@@ -65,8 +66,8 @@ class Examples:
 
     @property
     def vocab_size(self) -> int:
-        """Every id is below it."""
-        return self.learner.vocab_size
+        """One more than the largest id there is."""
+        return 1 + max(part.store.meta.largest_id for part in (self.train, self.val))
 
     def batches(self, config: Config) -> ExampleBatches:
         """The training batches of a run with these examples."""
@@ -103,17 +104,16 @@ def open_examples(
     config: Config,
     say: Callable[[str], None] = print,
     *,
-    trust_remote_code: bool = False,
     workers: int | None = None,
 ) -> Examples:
     """The examples that ``data.train`` and ``data.val`` name, for the model of ``model.source``.
 
-    They are tokenised into ganeum's cache the first time, on every core, and from then on read where they lie.
+    They are tokenised into ganeum's cache the first time, on every core, and from then on read where they lie. Python
+    that a tokenizer or a config brings along is run only inside ``trusting()``.
 
     Args:
         config: with ``model.source`` and ``data.train``.
         say: takes a line for the reader.
-        trust_remote_code: a tokenizer or config may bring Python of its own, which is executed.
         workers: processes that tokenise; None: one a core.
 
     Raises:
@@ -129,10 +129,10 @@ def open_examples(
             suggestion="data.train: a file of examples, a directory of them, or a data set's name",
         )
     files = files_of(data.train, "train")
-    model = learner(source, trust_remote_code=trust_remote_code)
+    model = learner(source, trust_remote_code=trusted())
     fields = fields_of(data, files[0], pairs_only=model.encoder_decoder)
     place, key = (source, "model.source") if data.tokenizer is None else (data.tokenizer, "data.tokenizer")
-    tokenizer = open_tokenizer(_directory(place), key=key, trust_remote_code=trust_remote_code)
+    tokenizer = open_tokenizer(_directory(place), key=key, trust_remote_code=trusted())
     pairs = len(fields.names) == 2
     recipe = Recipe(
         fields=fields,

@@ -84,7 +84,7 @@ def fields_of(data: Data, file: TextFile, *, pairs_only: bool) -> Fields:
             "single texts say nothing to a model with an encoder",
             where="data.kind: texts",
             why="its encoder reads a source, and its decoder learns the target of it",
-            suggestion="data.kind: pairs, with data.source_column and data.target_column; or a model without an encoder",
+            suggestion="data.kind: pairs (data.source_column, data.target_column), or a model without an encoder",
         )
     if data.kind != "auto" or pairs_only:
         return pairs if data.kind == "pairs" or pairs_only else single

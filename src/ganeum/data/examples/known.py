@@ -17,7 +17,7 @@ OF_THE_BATCH = ("steps_per_epoch", "padding")
 
 
 def known(config: Config) -> dict[str, Any] | None:
-    """What ``Examples.describe()`` says of these very files, by name, size and time, whatever the batch; None: they were
+    """What ``Examples.describe()`` says of these very files, by name, size and time, for any batch; None: they were
     never opened like this.
 
     Needs neither torch nor transformers, so that a plan stays fast.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,10 +36,20 @@ def pack(sources: Counts, targets: Counts, source_room: int, target_room: int) -
 
 
 def target_room(sources: int, targets: int, longest_source: int, longest_target: int) -> int:
-    """How long a row of targets is so that it is full when the row of their sources is.
+    """How long a row of targets is so that it is not full before the row of their sources is: a quarter more than on
+    average, which the next step down cuts off where it is not used.
 
     Args:
         sources, targets: tokens of all examples.
     """
-    balanced = -(-longest_source * targets // max(1, sources))
-    return max(longest_target, -(-balanced // 8) * 8)
+    ample = 1.25 * longest_source * targets / max(1, sources)
+    return max(longest_target, math.ceil(ample / 8) * 8)
+
+
+def quarters(room: int) -> tuple[int, ...]:
+    """The lengths that packed rows are cut to where they are not full: the last ones of a step, most of all.
+
+    >>> quarters(512), quarters(20), quarters(0)
+    ((128, 256, 384, 512), (8, 16, 20), (0,))
+    """
+    return tuple(sorted({min(room, math.ceil(room * i / 32) * 8) for i in range(1, 5)}))
