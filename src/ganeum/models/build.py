@@ -1,14 +1,19 @@
-"""From a config to a network."""
+"""From a config to a network: a GPT of ours, or the one that ``model.source`` names."""
 
 from __future__ import annotations
 
 from ganeum.config.schema import Model
 from ganeum.models.gpt import GPT
+from ganeum.models.network import Network
 
 
-def build(config: Model) -> GPT:
-    """The network of `config`, freshly initialised on the CPU in fp32 from torch's global random state.
+def build(config: Model) -> Network:
+    """The network of `config` on the CPU in fp32; what is freshly initialised comes from torch's global random state.
 
-    `config.vocab_size` must be a number: whoever knows the data resolves `auto` before.
+    Without a source `config.vocab_size` must be a number: whoever knows the data resolves `auto` before.
     """
+    if config.source is not None:
+        from ganeum.models.pretrained import adopt
+
+        return adopt(config.source, fresh=config.fresh, dropout=config.dropout)
     return GPT(config)

@@ -20,31 +20,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 Mode = Literal["none", "selective", "whole"]
 
 
 def apply(blocks: Iterable[nn.Module], mode: Mode) -> None:
-    """From now on every block recomputes in training: nothing, its ``feed_forward``, or its whole ``forward``.
+    """From now on every block recomputes in training: nothing, its MLP half, or its whole ``forward``.
 
     Names, weights and results stay as they are. Evaluation and generation, which keep nothing anyway, run as before.
     """
-    part = {"none": None, "selective": "feed_forward", "whole": "forward"}[mode]
     for block in blocks:
-        for applied in ("feed_forward", "forward"):
-            vars(block).pop(applied, None)  # the class's own is there again
-        if part is not None:
-            setattr(block, part, partial(_recomputed, getattr(block, part)))
+        half, name = _mlp_half(block)
+        for module, applied in ((half, name), (block, "forward")):
+            vars(module).pop(applied, None)  # the class's own is there again
+        if mode != "none":
+            module, part = (half, name) if mode == "selective" else (block, "forward")
+            setattr(module, part, partial(_recomputed, getattr(module, part)))
 
 
-def _recomputed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """``function(*inputs)``; of what it keeps for the backward pass only the inputs stay in memory."""
+def _mlp_half(block: nn.Module) -> tuple[nn.Module, str]:
+    """The module and its function: ours, T5's last layer, or the MLP of Llama, GPT-2 and their like; where a block has
+    none of these (BART's are plain layers), all of it."""
+    if hasattr(block, "feed_forward") and callable(vars(type(block)).get("feed_forward")):
+        return block, "feed_forward"
+    layers = getattr(block, "layer", None)
+    half = layers[-1] if isinstance(layers, nn.ModuleList) else getattr(block, "mlp", block)
+    return half, "forward"
+
+
+def _recomputed(function: Callable[..., Any], *inputs: object, **named: object) -> Any:
+    """``function(*inputs, **named)``; of what it keeps for the backward pass only the inputs stay in memory."""
     if not torch.is_grad_enabled():
-        return function(*inputs)
-    y: Tensor = checkpoint(function, *inputs, use_reentrant=False)  # which also restores autocast and random states
-    return y
+        return function(*inputs, **named)
+    return checkpoint(function, *inputs, use_reentrant=False, **named)  # which also restores autocast and random states

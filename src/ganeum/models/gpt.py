@@ -177,7 +177,7 @@ class GPT(Network):
         self.token_embedding.weight[self.vocab_size :] = 0.0
         self.head.weight[self.vocab_size :] = 0.0
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:  # type: ignore[override]
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """(B, T) token ids → (B, T, C), the residual stream after the last norm; the head is applied by the caller,
         because training does it in chunks and generation only at the last position."""
         start = 0 if cache is None else cache.length

@@ -1,0 +1,171 @@
+"""A model of Hugging Face's behind the door that a GPT of ours has: hidden states, and a head.
+
+The head of the model becomes a way through while hidden states are asked for, so that whatever the model does before it
+(norms, T5's scaling by 1/√d_model) and whatever factor it applies behind it (Cohere's, Granite's) is in them. A model
+whose logits are then not ``hidden · headᵀ`` is refused: of a softcap or a bias the loss would know nothing.
+
+Shapes: B = rows, S = source tokens in each, T = target tokens (of a causal model all tokens), C = width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganeum.errors import ConfigError
+from ganeum.models.network import Network
+
+CLOSE = 1e-3  # of the largest logit: how far fp32's rounding may take the two ways apart
+
+
+class Adopted(Network):
+    """``model`` of transformers as a :class:`Network`; ``encoder_decoder``: whether pairs are its way to learn.
+
+    Raises:
+        ConfigError: its logits are more than its head makes of hidden states.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+        self.encoder_decoder = bool(model.config.is_encoder_decoder)
+        head = model.get_output_embeddings()
+        _refuse_other_logits(model, head)
+        self.vocab_size = head.weight.size(0)
+        # Past nn.Module's own bookkeeping: both are parts of `model` already, and have their names there.
+        vars(self)["head"], vars(self)["blocks"] = head, _layers(model)
+
+    def hidden(self, **inputs: Tensor) -> Tensor:
+        """What :mod:`ganeum.data.batch` calls ``inputs`` → (B, T, C).
+
+        Pairs: ``source_tokens`` (B, S), ``source_mask`` (B, S) true where there is one, ``target_tokens`` (B, T), what
+        the decoder reads. Texts: ``tokens`` (B, T). In packed rows ``…segments``, of equal shapes, number the examples
+        from 1 on, 0 is padding; ``positions`` begin again with each.
+        """
+        with _through(self.head):
+            hidden: Tensor = self._run(inputs).logits
+        return hidden
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> Any:
+        if not self.encoder_decoder:
+            return self.model(**self._causal(inputs), use_cache=False)
+        mask, source = inputs.get("source_mask"), inputs.get("source_segments")
+        sees, crosses, causes = None, None, None
+        if source is not None:
+            target = inputs["target_segments"]
+            sees, crosses, causes = _same(source, source), _same(target, source), _causal(target)
+        elif mask is not None:  # with its four dimensions it is taken as it is: nobody looks whether it is full
+            sees = crosses = mask[:, None, None, :]
+        encoded = self.model.get_encoder()(input_ids=inputs["source_tokens"], attention_mask=self._mask(sees))
+        return self.model(
+            encoder_outputs=encoded,
+            attention_mask=self._mask(crosses),
+            decoder_input_ids=inputs["target_tokens"],
+            decoder_attention_mask=self._mask(causes),
+            use_cache=False,
+        )
+
+    def _causal(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Arguments of a decoder: padding lies at the right, where no token that counts sees it."""
+        found: dict[str, Any] = {"input_ids": inputs["tokens"]}
+        if (segments := inputs.get("segments")) is not None:
+            found["position_ids"] = inputs["positions"]
+            if getattr(self.config, "sliding_window", None) is None:
+                found["attention_mask"] = self._mask(_causal(segments))
+            # else transformers finds the examples by their positions, and lets each layer see as far as it does
+        return found
+
+    def _mask(self, seen: Tensor | None) -> Tensor | None:
+        """(B, 1, ·, ·) true where a token sees another, in the form that the model's attention takes."""
+        if seen is None or self.config._attn_implementation == "sdpa":
+            return seen
+        return torch.where(seen, 0.0, torch.finfo(torch.float32).min)  # added to the scores
+
+    def one_sequence(self) -> dict[str, Tensor]:
+        tokens = torch.zeros(1, 8, dtype=torch.int64)
+        return {"source_tokens": tokens, "target_tokens": tokens} if self.encoder_decoder else {"tokens": tokens}
+
+
+@torch.no_grad()
+def check_logits(network: Adopted, where: str) -> None:
+    """Compares the model's own logits of a few tokens with what a step makes of its hidden states.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    network.eval()
+    tokens = torch.arange(8, device=network.head.weight.device)[None] % network.vocab_size
+    sides = ("source_tokens", "target_tokens") if network.encoder_decoder else ("tokens",)
+    inputs = dict.fromkeys(sides, tokens)
+    own = network._run(inputs).logits.float()
+    ours = (network.hidden(**inputs) @ network.head.weight.T).float()
+    if not torch.allclose(own, ours, rtol=0.0, atol=CLOSE * own.abs().max().item()):
+        raise ConfigError(
+            f"the logits of a {network.config.model_type} are not its hidden states times its output layer",
+            where=where,
+            why="something is applied to the logits (a cap or a bias), and the loss in chunks would not know of it",
+        )
+
+
+def _refuse_other_logits(model: Any, head: Any) -> None:
+    kind = model.config.model_type
+    if head is None or not isinstance(getattr(head, "weight", None), Tensor):
+        raise ConfigError(f"a {kind} has no output layer over its vocabulary", where="model.source")
+    if getattr(head, "bias", None) is not None:
+        raise ConfigError(
+            f"the output layer of a {kind} has a bias",
+            where="model.source",
+            why="the loss in chunks takes an output layer without one",
+        )
+    extra = getattr(model, "final_logits_bias", None)
+    if extra is not None:
+        if extra.device.type != "meta" and bool(extra.any()):
+            raise ConfigError(
+                f"the logits of this {kind} have a bias of their own (final_logits_bias)",
+                where="model.source",
+                why="the loss in chunks takes logits without one",
+            )
+        model.final_logits_bias = extra.new_zeros(1, 1)  # nothing is added to hidden states either
+
+
+def _layers(model: Any) -> list[nn.Module]:
+    """What transformers would compute again: the blocks of encoder and decoder, none inside another."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    found: list[nn.Module] = []
+    inside: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer) and module not in inside:
+            found.append(module)
+            inside.update(module.modules())
+    return found
+
+
+@contextmanager
+def _through(head: nn.Module) -> Iterator[None]:
+    """The head gives what it gets."""
+    head.forward = _unchanged
+    try:
+        yield
+    finally:
+        del head.forward  # the class's own is there again
+
+
+def _unchanged(hidden: Tensor) -> Tensor:
+    return hidden
+
+
+def _same(rows: Tensor, columns: Tensor) -> Tensor:
+    """Segments (B, Q), (B, K) → (B, 1, Q, K): of one example. Padding sees padding, since a softmax over nothing is no
+    number."""
+    return (rows[:, :, None] == columns[:, None, :])[:, None]
+
+
+def _causal(segments: Tensor) -> Tensor:
+    """(B, T) → (B, 1, T, T): of one example, and not later."""
+    length = segments.size(1)
+    return _same(segments, segments) & torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()

@@ -1,0 +1,109 @@
+"""From a name or a directory to one of Hugging Face's models, its weights read or drawn; nothing is executed that came
+with it unless the reader said so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganeum.config.trust import trusted
+from ganeum.errors import CheckpointError, MissingExtra
+from ganeum.models.adopted import Adopted, check_logits
+from ganeum.models.quiet import quiet
+
+# What the families call the share of activations that is dropped.
+DROPOUTS = (
+    "dropout",
+    "dropout_rate",
+    "attention_dropout",
+    "activation_dropout",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_dropout",
+    "embed_dropout",
+)
+
+
+def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = None) -> Adopted:
+    """The model in fp32 on the CPU; fresh weights are drawn from torch's global random state.
+
+    Args:
+        source: a directory, a config.json (then ``fresh`` is what there is), or a name on the hub.
+        fresh: only the config is read.
+        dropout: in place of every such share in the config; None: as it says.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        CheckpointError: it cannot be read or reached, or wants code of its own to be run.
+        ConfigError: its logits are more than its head makes of hidden states.
+    """
+    try:
+        with quiet():
+            from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    except ImportError:
+        raise MissingExtra(
+            f"model.source={source} needs the package transformers", suggestion="pip install 'ganeum[hf]'"
+        ) from None
+    config = read_config(source)
+    if dropout is not None:
+        for name in DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = _built(kind, source, config, fresh or Path(source).is_file())
+    network = Adopted(model)
+    if network.head.weight.device.type != "meta":
+        check_logits(network, str(source))
+    return network
+
+
+def read_config(source: str | Path) -> Any:
+    """transformers' config of a source; raises CheckpointError."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(str(source), trust_remote_code=trusted())
+    except (OSError, ValueError, KeyError) as error:
+        raise _unread(source, error) from error
+
+
+def _built(kind: Any, source: str | Path, config: Any, fresh: bool) -> Any:
+    """With torch's fused attention where the model knows it."""
+    options: dict[str, Any] = {"trust_remote_code": trusted(), "dtype": torch.float32}
+    for attention in ("sdpa", "eager"):
+        try:
+            with quiet():
+                if fresh:
+                    return kind.from_config(config, attn_implementation=attention, **options)
+                return kind.from_pretrained(str(source), config=config, attn_implementation=attention, **options)
+        except (OSError, ValueError, RuntimeError) as error:
+            if attention == "eager" or "attention" not in str(error).lower():
+                raise _unread(source, error) from error
+    raise AssertionError("one of the two was returned or raised")
+
+
+def _unread(source: str | Path, error: BaseException) -> CheckpointError:
+    """transformers' advice names its own functions and options; the first line says what is wrong."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "trust_remote_code" in str(error):
+        return CheckpointError(
+            f"the model {source} comes with code of its own, which is not run",
+            where=f"model.source: {source}",
+            why="whoever wrote it could do on this machine what you can",
+            suggestion="read it, then --trust-remote-code",
+        )
+    if Path(source).exists():
+        return CheckpointError("the model cannot be read", where=f"model.source: {source}", why=first)
+    return CheckpointError(
+        f"the model {source} is neither here nor to be had from the hub",
+        where=f"model.source: {source}",
+        why=first,
+        suggestion="a directory with config.json and model.safetensors; or a name on the hub, and the network",
+    )

@@ -1,0 +1,159 @@
+"""Adopted models: their losses and gradients are transformers' own, padded or packed, whole or in parts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import PAIRS, TEXTS, ids, made, pair_batch, padded, text_batch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Gemma2Config, PhiConfig
+
+from ganeum.config.schema import Train
+from ganeum.data.batch import IGNORED, Batch
+from ganeum.errors import ConfigError
+from ganeum.models import checkpointing
+from ganeum.models.adopted import Adopted, check_logits
+from ganeum.step.optimizer_step import OptimizerStep
+
+EVERY = [*PAIRS, *TEXTS]
+GRADIENTS = Train(optimizer="sgd", momentum=0.0, weight_decay=0.0, grad_clip=0.0)  # at rate 1 a weight loses its own
+
+
+def config(name: str) -> Any:
+    return copy.deepcopy((PAIRS | TEXTS)[name])
+
+
+def examples(name: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Sources and targets of three pairs; of texts the targets alone."""
+    return [ids(n, n) for n in (5, 9, 2)], [ids(n, 50 + n) for n in (4, 3, 7)]
+
+
+def batch(name: str, some: slice = slice(None)) -> Batch:
+    sources, targets = examples(name)
+    if name in PAIRS:
+        return pair_batch(sources[some], targets[some], config(name).decoder_start_token_id)
+    return text_batch(targets[some])
+
+
+def learnt(model: Any, batches: list[Batch], mode: checkpointing.Mode = "none") -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and gradients that our step has of a copy of the model."""
+    network = Adopted(copy.deepcopy(model))
+    checkpointing.apply(network.blocks, mode)
+    before = {name: parameter.detach().clone() for name, parameter in network.model.named_parameters()}
+    step = OptimizerStep(network, GRADIENTS, "cpu")
+    targets = sum(part.counted for part in batches)
+    loss = step(batches, targets=targets, step=0, learning_rate=1.0).loss
+    after = network.model.named_parameters()
+    return loss, {name: before[name] - parameter.detach() for name, parameter in after}
+
+
+def theirs(name: str, model: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """transformers' own loss from labels, with its mask of two dimensions and −100 for what does not count."""
+    sources, targets = examples(name)
+    if name in PAIRS:
+        mask = padded([torch.ones_like(s) for s in sources], 0)
+        loss = model(input_ids=padded(sources, 0), attention_mask=mask, labels=padded(targets, -100)).loss
+    else:
+        mask = padded([torch.ones_like(t) for t in targets], 0)
+        loss = model(input_ids=padded(targets, 0), attention_mask=mask, labels=padded(targets, -100)).loss
+    model.zero_grad()
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_alike(ours: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
+    torch.testing.assert_close(ours[0], other[0], rtol=1e-5, atol=1e-5)
+    assert ours[1].keys() == other[1].keys()
+    for name, gradient in other[1].items():
+        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_loss_and_gradients_are_those_of_transformers(name: str) -> None:
+    """Of three examples of different lengths, padded; every weight's gradient, to 1e-5 in fp32."""
+    model = made(config(name))
+    assert_alike(learnt(model, [batch(name)]), theirs(name, model))
+
+
+@pytest.mark.parametrize("name", ["t5", "gpt2"])
+def test_in_parts_it_is_the_mean_over_tokens(name: str) -> None:
+    """Two examples and one, with different numbers of targets, learn what the three learn at once."""
+    model = made(config(name))
+    parts = [batch(name, slice(0, 2)), batch(name, slice(2, 3))]
+    assert_alike(learnt(model, parts), theirs(name, model))
+
+
+@pytest.mark.parametrize("mode", ["selective", "whole"])
+@pytest.mark.parametrize("name", EVERY)
+def test_checkpointing_changes_no_bit(name: str, mode: Any) -> None:
+    """The same loss and gradients, computed twice."""
+    model = made(config(name))
+    plain, again = learnt(model, [batch(name)]), learnt(model, [batch(name)], mode)
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
+
+
+def packed(name: str) -> Batch:
+    """The three examples in one row, and two places of padding behind them."""
+    sources, targets = examples(name)
+    start = config(name).decoder_start_token_id if name in PAIRS else 0
+
+    def numbers(rows: list[Tensor]) -> Tensor:
+        parts = [torch.full_like(row, number) for number, row in enumerate(rows, start=1)]
+        return torch.cat([*parts, torch.zeros(2, dtype=torch.int64)])[None].int()
+
+    def row(rows: list[Tensor], value: int) -> Tensor:
+        return torch.cat([*rows, torch.full((2,), value)])[None]
+
+    if name in PAIRS:
+        labels = row(targets, IGNORED)
+        inputs = {
+            "source_tokens": row(sources, 0),
+            "source_segments": numbers(sources),
+            "target_tokens": row([torch.cat((torch.tensor([start]), t[:-1])) for t in targets], 0),
+            "target_segments": numbers(targets),
+        }
+    else:
+        labels = row([t[1:] for t in targets], IGNORED)
+        positions = torch.cat([*(torch.arange(len(t) - 1) for t in targets), torch.arange(2)])[None]
+        inputs = {
+            "tokens": row([t[:-1] for t in targets], 0),
+            "segments": numbers([t[1:] for t in targets]),
+            "positions": positions,
+        }
+    return Batch(inputs, labels, (labels.flatten() != IGNORED).nonzero().flatten())
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "bart"])  # which counts positions by itself
+def test_packed_examples_do_not_see_each_other(name: str) -> None:
+    """Three in one row: loss and gradients of the three in rows of their own."""
+    model = made(config(name))
+    assert_alike(learnt(model, [packed(name)]), theirs(name, model))
+
+
+def test_a_model_that_caps_its_logits_is_refused() -> None:
+    """Gemma 2's softcap lies behind its head: the loss in chunks would not know of it."""
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50}
+    capped = Gemma2Config(hidden_size=16, intermediate_size=16, head_dim=8, pad_token_id=0, **small)
+    network = Adopted(AutoModelForCausalLM.from_config(capped, attn_implementation="eager"))
+    with pytest.raises(ConfigError) as error:
+        check_logits(network, "here")
+    assert str(error.value) == (
+        "ConfigError: the logits of a gemma2 are not its hidden states times its output layer\n"
+        "  where  here\n"
+        "  why    something is applied to the logits (a cap or a bias), and the loss in chunks would not know of it"
+    )
+
+
+def test_a_model_whose_head_has_a_bias_is_refused() -> None:
+    """Phi's: it is zero in fresh weights, and nothing but its presence would tell."""
+    shape = PhiConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
+    with pytest.raises(ConfigError) as error:
+        Adopted(AutoModelForCausalLM.from_config(shape))
+    assert str(error.value) == (
+        "ConfigError: the output layer of a phi has a bias\n"
+        "  where  model.source\n"
+        "  why    the loss in chunks takes an output layer without one"
+    )
