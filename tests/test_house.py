@@ -21,6 +21,7 @@ FLOORS = [
     {"step"},
     {"plan"},
     {"train"},
+    {"inference"},
     {"queue"},
     {"cli"},
 ]

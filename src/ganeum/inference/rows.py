@@ -1,0 +1,188 @@
+"""The rows that texts are written for, with all columns: JSON lines, JSON, CSV, TSV, Parquet, Arrow, plain lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ganeum.data.forms import bare_name, form_of, opened
+from ganeum.errors import DataError, MissingExtra
+
+Row = Mapping[str, Any]
+STANDARD = "-"
+LINE = "text"  # the column that a line of plain text becomes
+USUAL = ("source", "prompt", "text", "input", "document")  # columns that are taken where none is named
+
+
+class Reading:
+    """Rows one after the other; ``share`` of the file has been read (None where nobody knows how long it is)."""
+
+    def __init__(self, name: str, rows: Iterator[Row], raw: BinaryIO | None, size: int) -> None:
+        self.name, self._rows, self._raw, self._size = name, rows, raw, size
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows
+
+    @property
+    def share(self) -> float | None:
+        return min(1.0, self._raw.tell() / self._size) if self._raw and self._size else None
+
+
+@contextmanager
+def reading(path: str) -> Iterator[Reading]:
+    """Opens a file of rows; ``-`` is standard input, JSON lines or plain ones.
+
+    Raises:
+        DataError: it is not there, or a row is broken (as they are read).
+        MissingExtra: Parquet or Arrow without pyarrow.
+    """
+    if path == STANDARD:
+        yield Reading("standard input", _lines(sys.stdin.buffer, "standard input", None), None, 0)
+        return
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(
+            f"{path} is {'a directory' if file.is_dir() else 'not there'}",
+            where=str(file.absolute()),
+            suggestion="a file of rows (.jsonl, .json, .csv, .tsv, .parquet, .arrow, compressed or not), or of lines",
+        )
+    form = form_of(file, LINE)
+    with opened(file) as (stream, raw):
+        match form:
+            case "table":
+                rows = _table(stream, file)
+            case "columns":
+                rows, raw = _columns(stream, file), stream
+            case "list":
+                rows = _list(stream, file)
+            case _:
+                kind = Path(bare_name(file)).suffix.lower()
+                rows = _lines(stream, str(file), form == "lines" or kind == ".json")
+        yield Reading(path, rows, raw, file.stat().st_size)
+
+
+def column_of(row: Row, wanted: str | None, usual: Sequence[str] = USUAL) -> str:
+    """The column that holds what is to be continued or turned into something else.
+
+    Args:
+        wanted: what the user named; None: the first of ``usual`` that there is, or the only one with text.
+    Raises:
+        DataError: it is not there, or which one is meant cannot be told.
+    """
+    if wanted is not None:
+        return wanted
+    named = [name for name in usual if name in row]
+    texts = [name for name, value in row.items() if isinstance(value, str)]
+    if named or len(texts) == 1:
+        return named[0] if named else texts[0]
+    raise DataError(
+        "which column the texts begin with cannot be told",
+        where="the first row",
+        why=f"its columns with text are {', '.join(texts)}" if texts else "it has no column with text",
+        suggestion=f"--column {texts[0]}" if texts else None,
+    )
+
+
+def text_of(row: Row, column: str, number: int, name: str) -> str:
+    """What stands in a row's column; nothing where it is null. Raises DataError where it is no text."""
+    if column not in row:
+        raise DataError(
+            f"row {number + 1} has no column {column!r}",
+            where=f"{name}, row {number + 1}",
+            why=f"it has {', '.join(map(str, row)) or 'none'}",
+            suggestion="--column NAME, one that every row has",
+        )
+    value = row[column]
+    if value is not None and not isinstance(value, str):
+        raise DataError(
+            f"the column {column!r} of row {number + 1} holds no text",
+            where=f"{name}, row {number + 1}",
+            why=f"it is {json.dumps(value, default=str)[:60]}",
+            suggestion="another --column",
+        )
+    return value or ""
+
+
+def _lines(stream: BinaryIO, name: str, json_lines: bool | None) -> Iterator[Row]:
+    """Objects, or plain lines; None: the first line that is not empty tells which."""
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    for number, line in enumerate(text, 1):
+        bare = line.strip()
+        if json_lines is None and bare:
+            json_lines = bare.startswith("{")
+        if not json_lines:
+            yield {LINE: line.removesuffix("\n").removesuffix("\r")}
+        elif bare:
+            yield _object(bare, f"{name}, line {number}")
+
+
+def _object(text: str, where: str) -> Row:
+    try:
+        row = json.loads(text)
+    except ValueError as error:
+        raise DataError("a line cannot be read as a row", where=where, why=f"it is not JSON: {error}") from None
+    return _is_object(row, where)
+
+
+def _is_object(row: object, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise DataError("a row has no columns", where=where, why=f"it is {json.dumps(row)[:60]}, not an object")
+    return row
+
+
+def _list(stream: BinaryIO, file: Path) -> Iterator[Row]:
+    try:
+        rows = json.load(stream)
+    except ValueError as error:
+        raise DataError(f"{file} cannot be read", where=str(file), why=f"it is not JSON: {error}") from None
+    for number, row in enumerate(rows, 1):
+        yield _is_object(row, f"{file}, element {number}")
+
+
+def _table(stream: BinaryIO, file: Path) -> Iterator[Row]:
+    tab = Path(bare_name(file)).suffix.lower() == ".tsv"
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(2**27)
+    reader = csv.reader(text, delimiter="\t" if tab else ",", strict=True)
+    header = next(reader, [])
+    try:
+        for row in reader:
+            if len(row) == len(header):
+                yield dict(zip(header, row, strict=True))
+            elif row:
+                raise csv.Error(f"it has {len(row)} fields, and the header line {len(header)}")
+    except csv.Error as error:
+        raise DataError(
+            "a line cannot be read as a row", where=f"{file}, line {reader.line_num}", why=str(error)
+        ) from None
+
+
+def _columns(stream: BinaryIO, file: Path) -> Iterator[Row]:
+    if find_spec("pyarrow") is None:
+        raise MissingExtra(
+            f"{file} needs the package pyarrow, which is not installed", suggestion='pip install "ganeum[parquet]"'
+        )
+    import pyarrow as pa
+    from pyarrow import ipc, parquet
+
+    try:
+        if Path(bare_name(file)).suffix.lower() == ".parquet":
+            batches = parquet.ParquetFile(stream).iter_batches(256)
+        else:
+            try:
+                batches = ipc.open_stream(stream)
+            except pa.ArrowInvalid:  # the other of Arrow's two formats
+                stream.seek(0)
+                whole = ipc.open_file(stream)
+                batches = map(whole.get_batch, range(whole.num_record_batches))
+        for batch in batches:
+            yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file} cannot be read", where=str(file), why=" ".join(str(error).split())) from None
