@@ -113,7 +113,8 @@ def _build(
     many = min(workers or cores(), 1 + size // _BYTES_WORTH_A_WORKER)
     began = told = time.monotonic()
     try:
-        writer = Writer(growing, {"source": recipe.max_source, "target": recipe.max_target}, recipe.dtype)
+        limits = {"source": recipe.max_source, "target": recipe.max_target}
+        writer = Writer(growing, limits, "uint16" if recipe.typecode == "H" else "uint32")
         for made in in_order(
             jobs.encode,
             jobs.tasks_of(files, recipe.fields),

@@ -142,7 +142,7 @@ def open_examples(
         max_target=data.max_target_length if pairs else data.max_length,
         end_stays=pairs,
         side=tokenizer.side,
-        dtype="uint16" if tokenizer.vocab_size <= 2**16 else "uint32",
+        typecode="H" if tokenizer.vocab_size <= 2**16 else "I",
     )
     _refuse_too_short(recipe, pairs)
     store = stored(files, recipe, tokenizer.encoder, tokenizer.identity(), say, workers)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal
 
 from ganeum.data.blocks import Block, tasks
 from ganeum.data.examples.encoding import Encoder, one_thread
@@ -35,7 +34,7 @@ class Recipe:
         end_stays: a target that is cut has its end all the same, as transformers cuts; a single text has not, because
             it does not end there.
         side: which side is kept of what is cut.
-        dtype: of an id.
+        typecode: of an id, as ``array`` has it: H, two bytes, or I, four.
     """
 
     fields: Fields
@@ -45,8 +44,8 @@ class Recipe:
     max_source: int
     max_target: int
     end_stays: bool
-    side: str
-    dtype: str
+    side: Literal["left", "right"]
+    typecode: str
 
     @property
     def pairs(self) -> bool:
@@ -58,9 +57,9 @@ class Recipe:
 class Side:
     """Sources or targets of some examples: ids one behind the other, how many each has, and had before cutting."""
 
-    ids: list[npt.NDArray[np.unsignedinteger]] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    uncut: list[int] = field(default_factory=list)
+    ids: array[int]
+    lengths: array[int] = field(default_factory=lambda: array("i"))
+    uncut: array[int] = field(default_factory=lambda: array("i"))
 
 
 @dataclass
@@ -75,9 +74,9 @@ class Encoded:
         replaced: texts in which bytes that are not Unicode became U+FFFD.
     """
 
-    source: Side = field(default_factory=Side)
-    target: Side = field(default_factory=Side)
-    digests: list[int] = field(default_factory=list)
+    source: Side
+    target: Side
+    digests: array[int] = field(default_factory=lambda: array("Q"))
     rows: int = 0
     empty: int = 0
     short: int = 0
@@ -118,7 +117,7 @@ def start(recipe: Recipe, encoder: Encoder, alone: bool) -> None:
 
 def encode(task: Task) -> Encoded:
     """A task's examples, in the order of its rows."""
-    made = Encoded()
+    made = Encoded(Side(array(_recipe.typecode)), Side(array(_recipe.typecode)))
     rows = _rows(task)
     while some := [row for _, row in zip(range(_TEXTS_AT_ONCE), rows, strict=False)]:
         _encode(some, made)
@@ -171,11 +170,10 @@ def _unicode(row: Row, made: Encoded) -> tuple[str, ...]:
 
 def _add(side: Side, ids: Sequence[int], around: Around, most: int, *, end_stays: bool) -> None:
     """One text's ids with what stands around them, cut so that all are ``most`` at most."""
-    uncut = len(ids) + around.count
-    after = around.after
+    before, after, uncut = around.before, around.after, len(ids) + around.count
     if uncut > most:
         after = after if end_stays else ()
-        ids = cut(ids, most - len(around.before) - len(after), "left" if _recipe.side == "left" else "right")
-    side.ids.append(np.array([*around.before, *ids, *after], _recipe.dtype))
-    side.lengths.append(len(side.ids[-1]))
+        ids = cut(ids, most - len(before) - len(after), _recipe.side)
+    side.ids.extend((*before, *ids, *after))
+    side.lengths.append(len(before) + len(ids) + len(after))
     side.uncut.append(uncut)

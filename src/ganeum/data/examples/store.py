@@ -69,7 +69,7 @@ class Writer:
         """The next examples."""
         for side, writer in self._sides.items():
             self.largest_id = max(self.largest_id, writer.write(getattr(made, side)))
-        self._digests.write(np.array(made.digests, "<u8").tobytes())
+        self._digests.write(np.asarray(made.digests).astype("<u8").tobytes())
         self.examples += len(made.digests)
         for name in ("rows", "empty", "short", "replaced"):
             setattr(self, name, getattr(self, name) + getattr(made, name))
@@ -109,17 +109,15 @@ class _SideWriter:
 
     def write(self, side: Side) -> int:
         """→ the largest id among them."""
-        ends = self._written + np.cumsum(np.array(side.lengths, np.int64))
+        ends = self._written + np.cumsum(np.asarray(side.lengths), dtype=np.int64)
         if len(ends):
             self._written = int(ends[-1])
             self._ends.write(ends.astype("<i8").tobytes())
-            counts = np.bincount(side.uncut)
+            counts = np.bincount(np.asarray(side.uncut))
             if len(counts) > len(self._histogram):
                 self._histogram = np.pad(self._histogram, (0, len(counts) - len(self._histogram)))
             self._histogram[: len(counts)] += counts
-        if not side.ids:
-            return 0
-        ids = np.concatenate(side.ids)
+        ids = np.asarray(side.ids)
         self._ids.write(ids.astype(ids.dtype.newbyteorder("<")).tobytes())
         return int(ids.max(initial=0))
 
