@@ -75,11 +75,6 @@ ConfigError: train.batch_size and train.batch_tokens are both given
   where  a.yaml, lines 4 and 5
   why    each says how much the model learns with at one step
   try    one of them""",
-    OVER + "data.batching: packed\ntrain.batch_tokens: 8192\n": """\
-ConfigError: train.batch_tokens and data.batching: packed exclude each other
-  where  a.yaml, lines 4 and 5
-  why    packed rows are full, so a number of rows is a number of tokens
-  try    train.batch_size: 16""",
     OVER + "train.batch_tokens: 256\n": """\
 ConfigError: train.batch_tokens is 256, below data.max_length, 512
   where  a.yaml, line 4

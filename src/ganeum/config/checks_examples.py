@@ -87,14 +87,7 @@ def _batch(
             why="each says how much the model learns with at one step",
             suggestion="one of them",
         )
-    if right("data.batching") and data.batching == "packed":
-        yield ConfigError(
-            "train.batch_tokens and data.batching: packed exclude each other",
-            where=at("train.batch_tokens", "data.batching"),
-            why="packed rows are full, so a number of rows is a number of tokens",
-            suggestion=f"train.batch_size: {max(1, tokens // data.max_length)}",
-        )
-    elif right("data.max_length") and tokens < data.max_length:
+    if right("data.max_length") and tokens < data.max_length:
         yield ConfigError(
             f"train.batch_tokens is {tokens:,}, below data.max_length, {data.max_length:,}",
             where=at("train.batch_tokens", "data.max_length"),

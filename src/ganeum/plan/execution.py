@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ganeum.config.schema import Config, Lora
 from ganeum.hardware.device import Device, Kind
+from ganeum.plan.architecture import Architecture, configured
+from ganeum.plan.examples import Rows, rows_of
 
 Purpose = Literal["training", "evaluation", "inference", "generation"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -66,32 +68,49 @@ class Execution:
         return self.precision in ("bf16", "fp16")
 
 
-def kernel(device: Device, precision: Precision) -> Kernel:
-    """What torch's attention runs on: flash is there from Ampere (8.0) on and for two bytes only."""
+def kernel(device: Device, precision: Precision, architecture: Architecture | None = None) -> Kernel:
+    """What torch's attention runs on: flash is there from Ampere (8.0) on, for two bytes only, and takes no bias on the
+    scores (T5's, ALiBi's). ``architecture``: None: a GPT of ours, which has none."""
+    blocks = architecture.blocks if architecture else ()
+    biased = any(own.positions in ("relative", "alibi") for block in blocks for own in block.attentions)
     ampere = device.kind == "cuda" and (device.capability or (8, 0)) >= (8, 0)
-    return "flash" if ampere and precision in ("bf16", "fp16") else "efficient"
+    return "flash" if ampere and precision in ("bf16", "fp16") and not biased else "efficient"
 
 
 def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpose = "training") -> Execution:
-    """How ``config`` runs on ``device`` with so many sequences at once; ``auto`` counts as what it becomes there."""
-    train = config.train
+    """How ``config`` runs on ``device`` with so many sequences at once; ``auto`` counts as what it becomes there.
+
+    Examples are as long as they may become; :func:`usually` is for their time.
+    """
+    train, architecture = config.train, None
+    length, source_length, sequences = config.model.block_size, 0, train.batch_size
+    if config.model.source is not None:
+        architecture = configured.of(config)
+        rows = rows_of(config, encoder_decoder=architecture.encoder_decoder)
+        length, source_length, sequences = rows.target, rows.source, rows.sequences(config)
     precision: Precision = device.fast_precision if train.precision == "auto" else train.precision
     if train.precision == "auto" and train.weights == "bf16":
         precision = "bf16"
     return Execution(
         purpose=purpose,
         micro_batch_size=micro_batch_size,
-        length=config.model.block_size,
-        accumulation=max(1, train.batch_size // micro_batch_size),
+        length=length,
+        source_length=source_length,
+        accumulation=max(1, sequences // micro_batch_size),
         kind=device.kind,
         precision=precision,
         weights=train.weights,
         optimizer=train.optimizer,
         momentum=train.momentum,
         checkpointing="none" if train.activation_checkpointing == "auto" else train.activation_checkpointing,
-        attention=kernel(device, precision),
+        attention=kernel(device, precision, architecture),
         loss_chunk=LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk,
         compiled=train.compile is True,
         lora=train.lora,
         offload="optimizer" if train.optimizer_offload and device.kind == "cuda" else "none",
     )
+
+
+def usually(execution: Execution, rows: Rows) -> Execution:
+    """The same with rows as they usually are, for what a step takes in time."""
+    return replace(execution, length=max(1, round(rows.usual_target)), source_length=round(rows.usual_source))

@@ -15,10 +15,12 @@ from typing import Any
 from ganeum import units
 from ganeum.config.batch import divisors
 from ganeum.config.change import change
+from ganeum.config.keys import value_of
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, memory, time
-from ganeum.plan.architecture import Architecture, ours
+from ganeum.plan.architecture import Architecture, configured
+from ganeum.plan.examples import rows_of
 from ganeum.plan.execution import Checkpointing, Execution, Precision
 from ganeum.plan.memory import Memory
 from ganeum.plan.micro_batch import CPU_TOKENS
@@ -77,7 +79,7 @@ def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tupl
 
     Args:
         config: with ``model.vocab_size`` resolved.
-        may_shorten: ``model.block_size`` is halved until something fits.
+        may_shorten: the length (``length_key``) is halved until something fits.
 
     Returns:
         Dotted keys and their values, and the choices ``{key, value, reason}`` for plan.json; nothing for what is set.
@@ -87,9 +89,10 @@ def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tupl
     found = _of(config, device)
     if may_shorten and not found.way.fits and (shorter := _shortened(config, device)):
         length, found = shorter
-        reason = f"{config.model.block_size:,} tokens fit in no way that is allowed: halved until they did"
-        settings["model.block_size"] = length
-        choices.append({"key": "model.block_size", "value": length, "reason": reason})
+        key = length_key(config)
+        reason = f"{value_of(config, key):,} tokens fit in no way that is allowed: halved until they did"
+        settings[key] = length
+        choices.append({"key": key, "value": length, "reason": reason})
     way, train = found.way.execution, config.train
     for key, value, reason in (
         (
@@ -98,7 +101,7 @@ def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tupl
             "train.weights is bf16" if train.weights == "bf16" else why_precision(found, device),
         ),
         ("activation_checkpointing", way.checkpointing, why_checkpointing(found, device)),
-        ("micro_batch_size", way.micro_batch_size, why_size(found, device, train.batch_size)),
+        ("micro_batch_size", way.micro_batch_size, why_size(found, device, sequences_of(config))),
     ):
         if getattr(train, key) == "auto":
             settings[f"train.{key}"] = value
@@ -107,12 +110,13 @@ def choose(config: Config, device: Device, *, may_shorten: bool = False) -> tupl
 
 
 def _of(config: Config, device: Device) -> Found:
-    train, usual = config.train, execution.of(config, device, config.train.batch_size)
-    size = train.micro_batch_size
-    sizes = (size,) if size != "auto" else not_too_many(divisors(train.batch_size), config.model.block_size, device)
+    train, sequences = config.train, sequences_of(config)
+    usual = execution.of(config, device, sequences)
+    size, length = train.micro_batch_size, usual.length + usual.source_length
+    sizes = (size,) if size != "auto" else not_too_many(divisors(sequences), length, device)
     level = train.activation_checkpointing
     return among(
-        ours.architecture(config.model),
+        configured.of(config),
         usual,
         device,
         Open(
@@ -153,7 +157,9 @@ def among(architecture: Architecture, base: Execution, device: Device, open_: Op
         this = replace(
             base,
             precision=precision,
-            attention=base.attention if precision == base.precision else execution.kernel(device, precision),
+            attention=base.attention
+            if precision == base.precision
+            else execution.kernel(device, precision, architecture),
             checkpointing=level,
             micro_batch_size=size,
             accumulation=max(1, sequences // size),
@@ -210,13 +216,25 @@ def largest(architecture: Architecture, base: Execution, device: Device) -> int:
 
 
 def _shortened(config: Config, device: Device) -> tuple[int, Found] | None:
-    length = config.model.block_size // 2
+    length = value_of(config, length_key(config)) // 2  # type: ignore[operator]
     while length >= SHORTEST:
-        found = _of(change(config, {"model.block_size": length}), device)
+        found = _of(change(config, {length_key(config): length}), device)
         if found.way.fits:
             return length, found
         length //= 2
     return None
+
+
+def length_key(config: Config) -> str:
+    """What says how long a sequence is at most: of a GPT of ours its context, else of a source or a text."""
+    return "model.block_size" if config.model.source is None else "data.max_length"
+
+
+def sequences_of(config: Config) -> int:
+    """Sequences of a step, of ``batch_tokens`` as many as they come to."""
+    if config.train.batch_tokens is None:
+        return config.train.batch_size
+    return rows_of(config, encoder_decoder=configured.of(config).encoder_decoder).sequences(config)
 
 
 def why_precision(found: Found, device: Device) -> str:

@@ -14,12 +14,13 @@ class Lengths:
     """The sizes of a run. ``None`` stands for what the data or the speed must say first.
 
     Attributes:
-        tokens: tokens in ``train.bin``.
+        tokens: tokens to train with: in ``train.bin``, or of all examples, padding not counted.
         windows: places a sequence can start at in one epoch (``stride`` apart; ``block_size`` apart for random order,
-            where an epoch is as many sequences as cover the tokens once).
-        steps_per_epoch: full batches an epoch.
+            where an epoch is as many sequences as cover the tokens once); None of examples.
+        steps_per_epoch: full batches an epoch; of examples as many as hold each once.
         steps: optimizer steps in all; 0 with ``eval_only``.
-        tokens_per_step: ``batch_size · block_size``.
+        tokens_per_step: ``batch_size · block_size``; of examples ``batch_tokens``, or what a step has on average, or as
+            much as it can have while nobody counted.
         tokens_seen: ``steps · tokens_per_step``, each repetition counted.
         epochs: ``steps / steps_per_epoch``.
         repeats_per_token: how often a token of the corpus is trained on, on average: ``tokens_seen / tokens``.
@@ -41,16 +42,21 @@ def stride_of(config: Config) -> int:
     return config.model.block_size if config.data.order == "random" or stride == "auto" else stride
 
 
-def lengths(config: Config, tokens: int | None, *, step_s: float | None = None) -> Lengths:
+def lengths(
+    config: Config, tokens: int | None, *, steps_per_epoch: int | None = None, step_s: float | None = None
+) -> Lengths:
     """The lengths of ``config`` on a corpus of ``tokens`` tokens.
 
     Args:
-        tokens: tokens in ``train.bin``; None while the data is not prepared.
+        tokens: as :class:`Lengths` has them; None while the data is not prepared.
+        steps_per_epoch: of examples, whose lengths alone do not say it.
         step_s: seconds of an optimizer step, as measured; ``train.hours`` becomes steps only with it.
     """
     train, tokens_per_step = config.train, config.train.batch_size * config.model.block_size
-    windows = steps_per_epoch = None
-    if tokens is not None:
+    windows = None
+    if config.model.source is not None:
+        tokens_per_step = _of_examples(config, tokens, steps_per_epoch)
+    elif tokens is not None:
         places = Windows(tokens, config.model.block_size, stride_of(config))
         windows, steps_per_epoch = places.count, places.steps_per_epoch(train.batch_size)
 
@@ -77,3 +83,13 @@ def lengths(config: Config, tokens: int | None, *, step_s: float | None = None) 
         epochs=steps / steps_per_epoch if steps is not None and steps_per_epoch else None,
         repeats_per_token=tokens_seen / tokens if tokens_seen is not None and tokens else None,
     )
+
+
+def _of_examples(config: Config, tokens: int | None, steps_per_epoch: int | None) -> int:
+    """Tokens of a step."""
+    if config.train.batch_tokens is not None:
+        return config.train.batch_tokens
+    if tokens is not None and steps_per_epoch:
+        return max(1, round(tokens / steps_per_epoch))
+    pairs = config.data.kind != "texts"
+    return config.train.batch_size * (config.data.max_length + pairs * config.data.max_target_length)

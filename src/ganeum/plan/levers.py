@@ -127,19 +127,35 @@ def _together(
 
 
 def _shorter(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
+    if config.model.source is not None:
+        yield from _cut(config)
+        return
     length = config.model.block_size // 2
     while length >= SHORTEST:
         yield {"model.block_size": length}, "a shorter context"
         length //= 2
 
 
+def _cut(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
+    """Both of what is read and what is written, since either may be what needs most."""
+    source, target = config.data.max_length // 2, config.data.max_target_length
+    while source >= SHORTEST:
+        target = min(target, max(SHORTEST, source))
+        said = {} if target == config.data.max_target_length else {"data.max_target_length": target}
+        yield {"data.max_length": source, **said}, "longer examples are cut"
+        source //= 2
+
+
 def _lora(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
-    if config.train.init_from is not None and config.train.lora.rank is None:
-        yield {"train.lora.rank": RANK}, f"only adapters are trained, on the weights of {config.train.init_from}"
+    start = config.train.init_from or (None if config.model.fresh else config.model.source)
+    if start is not None and config.train.lora.rank is None:
+        yield {"train.lora.rank": RANK}, f"only adapters are trained, on the weights of {start}"
 
 
 def _smaller(config: Config) -> Iterator[tuple[dict[str, Any], str]]:
-    """Fewer layers, then half the width, and so on; a head keeps its width."""
+    """Fewer layers, then half the width, and so on; a head keeps its width. Somebody else's model is as it is."""
+    if config.model.source is not None:
+        return
     layers, width, heads = config.model.n_layer, config.model.n_embd, config.model.n_head
     while True:
         for fewer in range(layers * 3 // 4, 0, -max(1, layers // 4)):

@@ -137,7 +137,8 @@ class Architecture:
     Attributes:
         name: as a person knows it.
         family: ``model_type`` of config.json, or ours: ``ganeum gpt2``, ``ganeum modern``.
-        implementation: whose code runs it, which decides what is kept for the backward pass.
+        implementation: whose code runs it, which decides what is kept for the backward pass: ours, Hugging Face's in
+            its Trainer, or theirs in a step of ours (``adopted``).
         tables: embeddings; the first is the tokens'.
         blocks: the encoder's and the decoder's.
         norms: those behind the last block of each stream, and behind the embedding where there is one.
@@ -153,7 +154,7 @@ class Architecture:
 
     name: str
     family: str
-    implementation: Literal["ganeum", "transformers"]
+    implementation: Literal["ganeum", "transformers", "adopted"]
     vocab_size: int
     width: int
     tables: tuple[Table, ...]

@@ -243,7 +243,7 @@ def _sized(config: Config, asked: Question, tokens: float) -> Config:
     sequences = max(1.0, recipe.batch_tokens(tokens) / config.model.block_size)
     repeated = asked.tokens_available is not None and tokens > GOOD_REPEATS * asked.tokens_available
     settings: dict[str, Any] = {
-        "model.dropout": DROPOUT if repeated else 0.0,
+        "model.dropout": DROPOUT if repeated else None,
         "train.batch_size": 2 ** round(math.log2(sequences)),
         "train.tokens": max(tokens, 1),
     }

@@ -10,7 +10,7 @@ from ganeum.config.change import change
 from ganeum.config.schema import Config
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, fastest, memory
-from ganeum.plan.architecture import ours
+from ganeum.plan.architecture import configured
 from ganeum.plan.critique.facts import Facts, Step, Warning
 from ganeum.plan.levers import by_estimate, needs, table, that_fit
 from ganeum.plan.memory import Memory
@@ -33,7 +33,7 @@ def impossible(config: Config, device: Device) -> Memory | None:
     levels = fastest.LEVELS if level == "auto" else (level,)
     ways = [change(config, {"train.activation_checkpointing": one}) for one in levels]
     least = min(
-        (memory.of(ours.architecture(way.model), execution.of(way, device, 1)) for way in ways),
+        (memory.of(configured.of(way), execution.of(way, device, 1)) for way in ways),
         key=lambda needed: needed.least,
     )
     return least if least.least > device.usable_gib * units.GIB else None
@@ -52,7 +52,7 @@ def does_not_fit(facts: Facts) -> Iterator[Warning]:
     )
     figure = (
         f"about {units.gib(needed.total)}, {units.gib(needed.least)} to {units.gib(needed.most)}, with "
-        f"{size} of {units.things(facts.config.train.batch_size, 'sequence')} at once "
+        f"{size} of {units.things(facts.batch_size, 'sequence')} at once "
         f"({needs(needed)}); {units.gib(usable)} are usable"
     )
     if device.kind == "cuda" and (system := spilling_system()):

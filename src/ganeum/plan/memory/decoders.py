@@ -25,8 +25,7 @@ class Decoder(Ends):
         if self.generating:
             self.B *= self.execution.beams
         x = self.hidden(self.architecture.blocks[0])
-        logits = self.logits(x)
-        return self.outcome(logits, in_fp32=True)
+        return self.end_of_step(x, in_fp32=True)
 
     def hidden(self, block: Block) -> Tensor:
         """(B, T, C) behind the last norm."""
@@ -51,13 +50,17 @@ class Decoder(Ends):
     def sequential(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """x + attention(norm(x)), then x + mlp(norm(x))."""
         x = self.residual(x, self.attend(self.normed(x, f"{name}.1", block), block, name, mask))
-        return self.residual(x, self.mlp(self.normed(x, f"{name}.2", block), block, name))
+        return self.add(x, self.feed_forward(self.normed(x, f"{name}.2", block), block, name))
 
     def parallel(self, x: Tensor, block: Block, name: str, mask: Tensor) -> Tensor:
         """x + attention(norm(x)) + mlp(norm(x))."""
         normed = self.normed(x, f"{name}.1", block)
         attended = self.dropout(self.attend(normed, block, name, mask), self.dropped)
-        return self.add(self.add(attended, self.dropout(self.mlp(normed, block, name), self.dropped)), x)
+        return self.add(self.add(attended, self.feed_forward(normed, block, name)), x)
+
+    def feed_forward(self, normed: Tensor, block: Block, name: str) -> Tensor:
+        """dropout(mlp(normed))"""
+        return self.half(lambda normed: self.dropout(self.mlp(normed, block, name), self.dropped), normed)
 
     def normed(self, x: Tensor, name: str, block: Block) -> Tensor:
         with self.graph.counted_as("norms"):

@@ -7,8 +7,9 @@ from itertools import count
 
 from ganeum.plan.architecture import Architecture, Block
 from ganeum.plan.execution import Execution
-from ganeum.plan.memory.operations import Graph, Operations
-from ganeum.plan.memory.replay import Tensor
+from ganeum.plan.memory.chunked import ChunkedLoss
+from ganeum.plan.memory.operations import Graph, Learnt, Operations
+from ganeum.plan.memory.replay import Gradient, Tensor
 
 # Families whose attention is written out in Python whatever is asked for; layers of theirs return its weights, which
 # stay until the next layer's are there.
@@ -20,7 +21,9 @@ class Ends(Operations):
 
     Attributes:
         B: sequences; T: tokens of each in the decoder; S: in the encoder.
-        again: whether layers are computed again in the backward pass (transformers knows whole layers only).
+        again: whether layers are computed again in the backward pass (transformers knows whole layers only);
+            ``half_again``: whether their MLPs alone are, as a step of ours can.
+        ours: whether the step is ours: no cache, no logits but a chunk's, autocast's copies gone before the loss.
         held: tensors that the model's output or its caller names until the forward pass has ended.
     """
 
@@ -29,7 +32,9 @@ class Ends(Operations):
         self.architecture = architecture
         self.B, self.T, self.S = execution.micro_batch_size, execution.length, execution.source_length
         self.generating = execution.purpose == "generation"
-        self.again = execution.checkpointing != "none" and self.training
+        self.ours = architecture.implementation == "adopted"
+        self.half_again = self.ours and execution.checkpointing == "selective" and self.training
+        self.again = execution.checkpointing != "none" and self.training and not self.half_again
         self.dropped = architecture.dropout
         self.held: list[Tensor] = []
 
@@ -67,6 +72,10 @@ class Ends(Operations):
         self.returned.clear()
         return x
 
+    def half(self, mlp: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The MLP half of a layer, of which checkpointing may keep the input alone."""
+        return self.graph.again(mlp, x) if self.half_again else mlp(x)
+
     def forget(self) -> None:
         """What was held until the forward pass had ended."""
         self.held.clear()
@@ -83,13 +92,52 @@ class Ends(Operations):
         """x + dropout(added)."""
         return self.add(x, self.dropout(added, self.dropped))
 
+    def end_of_step(self, x: Tensor, *, in_fp32: bool) -> Tensor:
+        """Hidden states (B, T, C) to the loss: the library's, or in a step of ours the one in chunks."""
+        if self.ours and self.execution.purpose in ("training", "evaluation"):
+            return self.in_chunks(x)
+        return self.outcome(self.logits(x), in_fp32=in_fp32)
+
+    def in_chunks(self, x: Tensor) -> Tensor:
+        """step/loss.py, behind the end of autocast and of the model's own forward pass."""
+        graph = self.graph
+        self.forget()
+        graph.ledger.moment = "loss"
+        loss = ChunkedLoss.of(graph, self.architecture, self.execution)
+        out = graph.tensor("logits", 1, 4.0)
+        if not self.training:
+            loss.nats()
+            return out
+        d_hidden, d_weight = loss.gradients(x.wide)
+        into = [(x.gradient, d_hidden)]
+        if d_weight:
+            weight = graph.weight(self.head, loss.V * loss.C, self.wide)
+            assert isinstance(weight.gradient, Learnt)
+            weight.gradient.uses += 1
+            into.append((weight.gradient, d_weight))
+        out.gradient = Gradient(1, 4.0)
+        del d_hidden, d_weight
+
+        def backward(into: list[tuple[Gradient | None, Tensor]] = into) -> None:
+            while into:
+                to, arrived = into.pop()
+                if to:
+                    to.add(arrived)
+
+        graph.recorded.append(backward)
+        return out
+
+    @property
+    def head(self) -> str:
+        """The name of the output layer's weight."""
+        return self.architecture.tables[0].name if self.architecture.tied else "head"
+
     def logits(self, x: Tensor) -> Tensor:
         """(B, T, V), all of them."""
         self.graph.ledger.moment, self.graph.part = "logits" if self.generating else "loss", "logits"
         if self.generating:  # of the last token alone
             x = self.graph.tensor("logits", self.B * self.architecture.width, x.wide)
-        name = self.architecture.tables[0].name if self.architecture.tied else "head"
-        return self.linear(x, name, self.architecture.head, inside=False)
+        return self.linear(x, self.head, self.architecture.head, inside=False)
 
     def outcome(self, logits: Tensor, *, in_fp32: bool) -> Tensor:
         """The logits themselves in inference; else their cross-entropy, which keeps the logarithms of all

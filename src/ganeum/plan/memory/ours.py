@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from ganeum.plan.architecture.parts import Architecture, Linear
 from ganeum.plan.execution import Execution
+from ganeum.plan.memory.chunked import ChunkedLoss
 from ganeum.plan.memory.replay import Gradient, Tape, Tensor
 
 # Numbers of the model that cannot be imported without torch; a test holds them together.
@@ -42,9 +43,6 @@ class OurGPT:
         self.modern = self.attention.positions == "rotary"
         self.cached = execution.purpose == "generation"  # the longest prompt there is, beside the cache
         self.widened = not self.cpu and execution.half  # CUDA's autocast takes norms in fp32, a CPU's leaves them be
-        # Logits in two bytes are copied to fp32 for softmax; CUDA's kernel reads those in fp16 as they are, and no
-        # others (aten/src/ATen/native/SoftMax.cpp).
-        self.before_softmax = 0 if self.wide == 4 or (not self.cpu and execution.precision == "fp16") else 4
         self.all = execution.lora.rank is None  # whether every weight is trained
 
     def hidden(self) -> Tensor:
@@ -234,29 +232,10 @@ class OurGPT:
         return tape.cast(tape.apply("attention", N * Q, 4, [y]), wide)
 
     def loss(self, hidden: Tensor) -> None:
-        """step/loss.py: a chunk of rows at a time, with both gradients made on the way."""
-        tape, N, C, V = self.tape, self.N, self.architecture.width, self.architecture.rows
-        half, trained = self.wide < 4, self.all
-        weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
-        d_hidden = tape.tensor("workspace", N * C, hidden.wide)
-        d_weight = tape.tensor("gradients", V * C, 4) if trained else None
-        for rows, rows_before in self.chunks():
-            h = tape.tensor("logits", rows * C, self.wide if self.wide < hidden.wide else 0)
-            before = tape.tensor("logits", rows_before * V, 4 + 2 * half)
-            logits = [tape.tensor("logits", rows * V, self.wide), tape.tensor("logits", rows * V, self.before_softmax)]
-            p = tape.tensor("logits", rows * V, 4)
-            del before, logits
-            d = tape.tensor("logits", rows * V, 2 * half)
-            tape.tensor("logits", rows * C, self.wide + 4 + 4 * half * self.cpu)
-            if trained:
-                share = tape.tensor("logits", rows * C, self.wide)
-                tape.tensor("gradients", V * C, self.wide + 4 * half * self.cpu)
-                del share
-            del p, d, h
-        if d_weight and self.stream < 4:
-            d_weight = tape.tensor("gradients", V * C, self.stream)
-        del weight
-        self.of_head = Gradient(V * C, self.stream)
+        """step/loss.py; the gradient of the output layer is the embedding's too where they are tied."""
+        tape, V = self.tape, self.architecture.rows
+        d_hidden, d_weight = ChunkedLoss.of(tape, self.architecture, self.execution).gradients(hidden.wide)
+        self.of_head = Gradient(V * self.architecture.width, self.stream)
         into = hidden.gradient
         assert into
         into.add(d_hidden)
@@ -264,24 +243,6 @@ class OurGPT:
             self.of_head.add(d_weight)
         elif d_weight:
             tape.recorded.append(partial(tape.weight_gradient, d_weight))
-
-    def nats(self) -> None:
-        """The evaluation's form of the loss."""
-        tape, C, V = self.tape, self.architecture.width, self.architecture.rows
-        weight = tape.tensor("copies", V * C, 2) if self.wide < self.stream else None
-        nats = tape.tensor("logits", self.N, 4)
-        for rows, rows_before in self.chunks():
-            before = tape.tensor("logits", rows_before * V, 4)
-            tape.tensor("logits", rows * V, self.wide + self.before_softmax + 4)
-            del before
-        del weight, nats
-
-    def chunks(self) -> list[tuple[int, int]]:
-        """Rows of the first chunk and of the second, which no later one outdoes, each with those of the chunk before:
-        its numbers are let go of only when the next one's are there."""
-        rows = min(self.execution.loss_chunk or self.N, self.N)
-        rest = min(self.N - rows, rows)
-        return [(rows, 0), (rest, rows)] if rest else [(rows, 0)]
 
     def logits(self, hidden: Tensor, numbers: int) -> None:
         """What comes out of the model; a token is drawn from logits in fp32 (models/generate.py)."""
@@ -304,7 +265,7 @@ class OurGPT:
             ledger.moment = "backward of the last norm"
             self.tape.backward()
         elif self.execution.purpose == "evaluation":
-            self.nats()
+            ChunkedLoss.of(self.tape, self.architecture, self.execution).nats()
         else:
             rows = self.B if self.cached else self.N
             self.logits(hidden, rows * self.architecture.rows)

@@ -108,7 +108,7 @@ def trained(architecture: Architecture, execution: Execution) -> tuple[Weight, .
     if rank is None:
         return weights(architecture)
     return tuple(
-        Weight("adapter", shape, count, architecture.implementation == "transformers")
+        Weight("adapter", shape, count, architecture.implementation != "ganeum")
         for count, linear in _adapted(architecture, execution)
         for shape in ((rank, linear.inputs), (linear.outputs, rank))
     )
@@ -142,7 +142,7 @@ def state_bytes(weight: Weight, architecture: Architecture, execution: Execution
     and a square for each number of a vector (Shazeer and Stern 2018, arXiv 1804.04235, section 3). Ours keep them in
     fp32; torch's own, which run Hugging Face's models, in what the weight is in, and Adafactor in fp32.
     """
-    ours = architecture.implementation == "ganeum"
+    ours = architecture.implementation != "transformers"
     moment = 4.0 if ours or execution.optimizer == "adafactor" else weight_bytes(weight, execution)
     if execution.optimizer == "adafactor":
         return moment * weight.count * (sum(weight.shape) if len(weight.shape) == 2 else weight.each)
@@ -183,7 +183,7 @@ def _update(architecture: Architecture, execution: Execution, moved: tuple[Weigh
     """What an update computes on the way, weight by weight, by the optimizers that move transformers' models: torch's
     fused AdamW and SGD and bitsandbytes' nothing; Adafactor two numbers in fp32, and of half-precision weights two
     more; torch's Muon one in fp32, and in bf16 two and three squares of the matrix's shorter side."""
-    if architecture.implementation == "ganeum":
+    if architecture.implementation != "transformers":
         return 0.0
     if execution.optimizer == "adafactor":
         return (8.0 if execution.weights == "fp32" else 16.0) * max(weight.each for weight in moved)

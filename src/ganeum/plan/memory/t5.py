@@ -88,8 +88,7 @@ class T5(Ends):
         if self.architecture.tied:
             self.graph.part = "logits"
             x = self.scale(x)
-        logits = self.logits(x)
-        return self.outcome(logits, in_fp32=False)
+        return self.end_of_step(x, in_fp32=False)
 
     def encoder(self, block: Block) -> Tensor:
         """(B, S, C)"""
@@ -101,7 +100,7 @@ class T5(Ends):
 
         def layer(x: Tensor, name: str) -> Tensor:
             x = self.residual(x, self.attend(x, x, own, name, block, bias, mask))
-            x = self.residual(x, self.mlp(x, block, name))
+            x = self.half(lambda x: self.residual(x, self.mlp(x, block, name)), x)
             bias.leave(name)
             return x
 
@@ -119,7 +118,7 @@ class T5(Ends):
         def layer(x: Tensor, name: str) -> Tensor:
             x = self.residual(x, self.attend(x, x, own, name, block, bias, causal))
             x = self.residual(x, self.attend(x, encoded, across, name, block, zeros, mask))
-            x = self.residual(x, self.mlp(x, block, name))
+            x = self.half(lambda x: self.residual(x, self.mlp(x, block, name)), x)
             bias.leave(name)
             zeros.leave(name)
             return x
@@ -166,7 +165,8 @@ class T5(Ends):
             q = self.linear(x, f"{name}.q", query)
             k = self.linear(source, f"{name}.k", key)
             v = self.linear(source, f"{name}.v", value)
-            cached = block.stream == "decoder" and not self.again  # a cache is made in training too
+            # The Trainer leaves the cache on, so one is made in training too.
+            cached = block.stream == "decoder" and not self.again and not self.ours
             if cached:
                 k, v = self.cached(k, v)
             bias = shared.of(layer)

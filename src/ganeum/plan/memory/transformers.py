@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
-from ganeum.plan.memory import state
+from ganeum.plan.memory import state, update
 from ganeum.plan.memory.decoders import Decoder
 from ganeum.plan.memory.operations import Graph
 from ganeum.plan.memory.replay import Ledger
@@ -14,8 +14,8 @@ from ganeum.plan.memory.t5 import T5
 def fullest(architecture: Architecture, execution: Execution) -> tuple[dict[str, float], str]:
     """A step's fullest moment: bytes by component, and which moment it is.
 
-    The step is the Trainer's: forward, loss, backward for each micro-batch, then the update. Sequences of an encoder
-    are of different lengths (there is a padding mask), those of a decoder alone are full.
+    The step is the Trainer's, or ours: forward, loss, backward for each micro-batch, then the update. Sequences of an
+    encoder are of different lengths (there is a padding mask), those of a decoder alone are full.
     """
     kept = state.of(architecture, execution)
     ledger = Ledger()
@@ -31,7 +31,8 @@ def fullest(architecture: Architecture, execution: Execution) -> tuple[dict[str,
             del loss
             graph.backward()
     ledger.moment = "update"
-    graph.tensor("update", kept.update, 1.0)
+    ours = architecture.implementation == "adopted" and execution.purpose == "training"
+    graph.tensor("update", update.of(architecture, execution) if ours else kept.update, 1.0)
     parts = ledger.fullest | {"weights": kept.weights, "optimizer": kept.optimizer}
     return {name: size for name, size in parts.items() if size}, ledger.at
 

@@ -49,13 +49,12 @@ def _stacks(architecture: Architecture, execution: Execution, weights: list[Weig
     """Muon's: weights, gradients and momenta of equal matrices (k, A, B) are stacked in fp32; the Newton–Schulz steps
     hold three of their size and two squares of the shorter side in the format of products. A single matrix in fp32 is
     not copied."""
-    (block,) = architecture.blocks
-    (attention,) = block.attentions
+    attention = architecture.blocks[0].attentions[0]
     alike: Counter[tuple[int, int]] = Counter()
     for weight in weights:
         rows, columns = weight.shape
-        if rows == attention.queries + 2 * attention.keys:  # each is a matrix of its own
-            alike[attention.queries, columns] += weight.count
+        if architecture.implementation == "ganeum" and rows == attention.queries + 2 * attention.keys:
+            alike[attention.queries, columns] += weight.count  # each is a matrix of its own
             alike[attention.keys, columns] += 2 * weight.count
         else:
             alike[rows, columns] += weight.count

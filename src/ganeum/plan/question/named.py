@@ -205,20 +205,12 @@ def _base(architecture: Architecture, use: Use, device: Device, choices: list[Ch
         precision=precision,
         weights=weights,
         optimizer=use.optimizer,
-        attention=_kernel(architecture, device, precision) if use.attention == "auto" else use.attention,
+        attention=execution.kernel(device, precision, architecture) if use.attention == "auto" else use.attention,
         lora=use.lora,
         zero_stage=use.zero_stage,
         offload=use.offload,
         devices=use.devices,
     )
-
-
-def _kernel(architecture: Architecture, device: Device, precision: execution.Precision) -> execution.Kernel:
-    """Scores with a bias on them (T5's, ALiBi's) are none that the flash kernel takes."""
-    biased = any(
-        attention.positions in ("relative", "alibi") for block in architecture.blocks for attention in block.attentions
-    )
-    return "efficient" if biased else execution.kernel(device, precision)
 
 
 def _open(use: Use, base: Execution, device: Device) -> Open:

@@ -1,0 +1,32 @@
+"""The network that a config of ours is about: our GPT, or the model of `model.source`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from ganeum.config.schema import Config
+from ganeum.plan.architecture import known, ours
+from ganeum.plan.architecture.parts import Architecture
+
+
+def of(config: Config, vocab_size: int | None = None) -> Architecture:
+    """The parts of what ``config`` trains; of somebody else's model its config.json alone is read.
+
+    Args:
+        vocab_size: of a GPT of ours; None: ``model.vocab_size``, which is then a number.
+
+    Raises:
+        ConfigError: there is no such model, or its parts are not known.
+    """
+    model = config.model
+    if model.source is None:
+        return ours.architecture(model, vocab_size)
+    found = _source(model.source)
+    dropout = found.dropout if model.dropout is None else model.dropout
+    return replace(found, implementation="adopted", dropout=dropout)
+
+
+@lru_cache(maxsize=8)  # asked many times in a plan, and a name on the hub is asked for over the network
+def _source(name: str) -> Architecture:
+    return known.find(name)
