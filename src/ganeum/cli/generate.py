@@ -87,12 +87,11 @@ def command(
         writer = open_writer(
             run, where, decoding, checkpoint=checkpoint, precision=kept_in, prefix=prefix, longest=max_length
         )
-        column = column or writer.column
         settings = {
             **writer.identity,
             **vars(decoding),
             "column": column,
-            "prefix": writer.prefix,
+            "prefix": writer.prompts.prefix,
             "max_length": writer.longest,
             "precision": kept_in,
         }

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ganeum.config import load_stored
 from ganeum.config.trust import trusted
-from ganeum.errors import CheckpointError, ConfigError, GaneumError, MissingExtra
+from ganeum.data.examples.tokenizer import open_tokenizer
+from ganeum.errors import CheckpointError, ConfigError, GaneumError
 from ganeum.hardware.device import Device
 from ganeum.inference.decoding import Decoding
-from ganeum.inference.writer import Precision, Writer
+from ganeum.inference.ours import Ours
+from ganeum.inference.writer import Precision, Prompts, Writer
+from ganeum.models.adopted import Adopted
 from ganeum.models.place import Place, locate
+from ganeum.models.pretrained import pretrained
+from ganeum.models.theirs import is_theirs
+from ganeum.models.weights import restore
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.architecture.hugging_face import from_config_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 OUR_TOKENIZER = "ganeum.json"
@@ -50,37 +53,40 @@ def open_writer(
         checkpoint: of a run: best, latest, a step.
         prefix, longest: of a prompt, tokens; None: a run's own, else none and as many as the model can take.
     Raises:
-        CheckpointError, RunError: there is nothing that can be read.
+        CheckpointError, DataError, RunError: there is nothing that can be read.
         ConfigError: ``prefix`` or ``longest`` for a GPT of ours, which has neither.
         MissingExtra: one of Hugging Face's without transformers.
     """
     place = _place(name, checkpoint)
     if isinstance(place, Place) and not _is_theirs(place):
-        for option, value in (("--prefix", prefix), ("--max-length", longest)):
-            if value is not None:
-                raise ConfigError(
-                    f"{option} says nothing for a GPT of ours",
-                    where=name,
-                    why="it has one context, and reads what it is given",
-                    suggestion="no such option",
-                )
-        from ganeum.inference.ours import Ours
-
+        _refuse_prompts(name, prefix, longest)
         return Ours(place, _identity(place.weights), device, precision)
-    directory = str(place.weights if isinstance(place, Place) else place)
-    model, tokenizer = _pretrained(directory)
+    prompts = Prompts(prefix or "", longest)
+    if isinstance(place, str):
+        model, directory = pretrained(place), place
+    elif place.run:
+        data, directory = load_stored(place.run.config_path).data, str(place.run.tokenizer_dir)
+        prompts = Prompts(
+            data.prefix if prefix is None else prefix,
+            longest or data.max_length,
+            (data.source_column, data.text_column),
+        )
+        adopted = restore(place.weights)
+        assert isinstance(adopted, Adopted), "a run with a model of theirs"
+        model = adopted.model
+    else:
+        model, directory = pretrained(place.weights), str(place.weights)
     from ganeum.inference.theirs import Theirs
 
     return Theirs(
         model,
-        tokenizer,
+        open_tokenizer(directory, key=name, trust_remote_code=trusted()),
         name=name,
-        identity=_identity(Path(directory)) if isinstance(place, Place) else _of_hub(directory, model),
+        identity=_of_hub(place, model) if isinstance(place, str) else _identity(place.weights),
+        prompts=prompts,
         device=device,
         precision=precision,
         decoding=decoding,
-        prefix=prefix or "",
-        longest=longest,
         architecture=_architecture(model.config.to_dict(), name),
     )
 
@@ -96,36 +102,20 @@ def _place(name: str, checkpoint: str) -> Place | str:
 
 
 def _is_theirs(place: Place) -> bool:
-    """Whether transformers reads it: a directory of Hugging Face's that is no export of a GPT of ours."""
-    return (place.weights / "config.json").is_file() and not (place.weights / OUR_TOKENIZER).is_file()
+    """Whether transformers writes with it: with a GPT-2 or Qwen3, too, but for one that `ganeum export` made."""
+    shared = (place.weights / "config.json").is_file() and not (place.weights / OUR_TOKENIZER).is_file()
+    return place.weights.is_dir() and (shared or is_theirs(place.weights))
 
 
-def _pretrained(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if find_spec("transformers") is None:
-        raise MissingExtra(
-            f"{name} needs the package transformers, which is not installed", suggestion='pip install "ganeum[hf]"'
-        )
-    from ganeum.models.quiet import quiet
-
-    with quiet():
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=trusted())
-            kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trusted())
-            model = kind.from_pretrained(name, trust_remote_code=trusted())
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        why = " ".join(str(error).split())
-        raise CheckpointError(
-            f"the model {name} cannot be had",
-            where=name,
-            why=why if len(why) <= 400 else why[:400] + "…",
-            suggestion="a directory with config.json, weights and tokenizer; for the hub, a network and HF_TOKEN where "
-            "the model asks for one",
-        ) from None
-    return model, tokenizer
+def _refuse_prompts(name: str, prefix: str | None, longest: int | None) -> None:
+    for option, value in (("--prefix", prefix), ("--max-length", longest)):
+        if value is not None:
+            raise ConfigError(
+                f"{option} says nothing for a GPT of ours",
+                where=name,
+                why="it reads what it is given, as much as its context holds",
+                suggestion="no such option",
+            )
 
 
 def _architecture(config: dict[str, Any], name: str) -> Architecture | None:
@@ -138,6 +128,8 @@ def _architecture(config: dict[str, Any], name: str) -> Architecture | None:
 def _identity(weights: Path) -> dict[str, Any]:
     """Where weights lie and a digest of them that takes no time: sizes, beginnings and ends of their files."""
     files = [weights] if weights.is_file() else sorted(weights.glob("*.safetensors")) or sorted(weights.glob("*.bin"))
+    if not files:
+        raise CheckpointError("there are no weights in this directory", where=str(weights))
     digest = hashlib.sha256()
     for path in files:
         size = path.stat().st_size
@@ -149,5 +141,5 @@ def _identity(weights: Path) -> dict[str, Any]:
     return {"weights": str(weights.resolve()), "weights_digest": digest.hexdigest()}
 
 
-def _of_hub(name: str, model: PreTrainedModel) -> dict[str, Any]:
+def _of_hub(name: str, model: Any) -> dict[str, Any]:
     return {"weights": name, "weights_digest": getattr(model.config, "_commit_hash", None)}

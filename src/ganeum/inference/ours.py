@@ -12,8 +12,9 @@ from ganeum.data.tokenizer import load_tokenizer
 from ganeum.errors import CheckpointError, ConfigError
 from ganeum.hardware.device import Device
 from ganeum.inference.decoding import Decoding
-from ganeum.inference.writer import Noise, Precision
+from ganeum.inference.writer import Noise, Precision, Prompts
 from ganeum.models.generate import continue_each
+from ganeum.models.gpt import GPT
 from ganeum.models.place import Place
 from ganeum.models.weights import restore
 from ganeum.plan import memory
@@ -39,13 +40,14 @@ class Ours:
                 suggestion="the run, or `ganeum export --format hf` of it",
             )
         self.name, self.identity, self.cut = place.name, identity, 0
-        self.prefix = ""
-        self.column: str | None = None
         self._tokenizer = load_tokenizer(place.tokenizer_dir)
         self._device, self._precision = device, precision
-        self._model = restore(place.weights).to(device.torch_name)
+        model = restore(place.weights)
+        assert isinstance(model, GPT), "a GPT of ours"
+        self._model = model.to(device.torch_name)
         self._architecture = ours.architecture(self._model.config)
         self.longest = self._model.config.block_size
+        self.prompts = Prompts(longest=self.longest)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """An empty text is the token that ends one, behind which a document begins; without one, the first there is."""

@@ -68,17 +68,17 @@ def reading(path: str) -> Iterator[Reading]:
         yield Reading(path, rows, raw, file.stat().st_size)
 
 
-def column_of(row: Row, wanted: str | None, usual: Sequence[str] = USUAL) -> str:
+def column_of(row: Row, wanted: str | None, usual: Sequence[str] = ()) -> str:
     """The column that holds what is to be continued or turned into something else.
 
     Args:
-        wanted: what the user named; None: the first of ``usual`` that there is, or the only one with text.
+        wanted: what the user named; None: the first there is of ``usual`` and ``USUAL``, or the only one with text.
     Raises:
         DataError: it is not there, or which one is meant cannot be told.
     """
     if wanted is not None:
         return wanted
-    named = [name for name in usual if name in row]
+    named = [name for name in (*usual, *USUAL) if name in row]
     texts = [name for name, value in row.items() if isinstance(value, str)]
     if named or len(texts) == 1:
         return named[0] if named else texts[0]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, LogitsProcessorList
 
+from ganeum.data.examples.tokenizer import ExampleTokenizer, cut
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
 from ganeum.inference.decoding import Decoding
-from ganeum.inference.writer import Noise, Precision
+from ganeum.inference.writer import Noise, Precision, Prompts
 from ganeum.models.generate import choose
 from ganeum.plan import memory
 from ganeum.plan.architecture import Architecture
@@ -33,56 +35,50 @@ class Theirs:
 
     Args:
         model: a PreTrainedModel that has `generate`.
-        prefix: in front of every text.
-        column: what it was trained to read.
-        longest: the most tokens of a prompt; None: as the model and its tokenizer say.
+        prompts: an encoder's text is cut as in training, a causal model's keeps its end.
         architecture: for the plan; None where its parts are not known.
     """
 
     def __init__(
         self,
         model: Any,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: ExampleTokenizer,
         *,
         name: str,
         identity: dict[str, Any],
+        prompts: Prompts,
         device: Device,
         precision: Precision,
         decoding: Decoding,
-        prefix: str = "",
-        column: str | None = None,
-        longest: int | None = None,
         architecture: Architecture | None = None,
     ) -> None:
         self.name, self.identity, self.cut = name, identity, 0
         self._pairs = bool(model.config.is_encoder_decoder)
-        self.prefix, self.column = prefix, column
         self._tokenizer, self._architecture = tokenizer, architecture
         self._device, self._precision = device, precision
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self._model = model.to(device=device.torch_name, dtype=dtype).eval()
         self._ends = self._end_tokens()
-        self._pad = self._pad_token()
-        self.longest = self._room(longest, decoding.max_new_tokens)
+        self.longest = self._room(prompts.longest, decoding.max_new_tokens)
+        self.prompts = replace(prompts, longest=self.longest)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """As the tokenizer does with its special tokens, cut at the end for an encoder, else at the beginning."""
-        tokenizer = self._tokenizer
-        tokenizer.truncation_side = "right" if self._pairs else "left"
-        whole = [self.prefix + text for text in texts]
-        prompts: list[list[int]] = tokenizer(whole, verbose=False)["input_ids"] if whole else []
-        for i, prompt in enumerate(prompts):
-            if len(prompt) > self.longest:
-                self.cut += 1
-                prompts[i] = tokenizer(whole[i], truncation=True, max_length=self.longest)["input_ids"]
-            elif not self._pairs and len(prompt) > 1 and prompt[-1] in self._ends:
-                prompts[i] = prompt[:-1]  # a text that has ended is not gone on with
-        return [prompt or [self._first()] for prompt in prompts]
+        """With what the tokenizer sets around a source; but for an encoder, nothing that ends a text stands behind."""
+        own, side = self._tokenizer, self._tokenizer.side if self._pairs else "left"
+        before = list(own.source.before)
+        after = list(own.source.after) if self._pairs else []
+        prompts = []
+        for text in texts:
+            ids = own.encode(self.prompts.prefix + text)
+            room = self.longest - len(before) - len(after)
+            self.cut += len(ids) > room
+            prompts.append(before + cut(ids, room, side) + after or [self._first()])
+        return prompts
 
     @torch.no_grad()
     def write(self, prompts: Sequence[Sequence[int]], noise: Noise | None, decoding: Decoding) -> list[list[int]]:
         widest = max(map(len, prompts))
-        tokens = torch.full((len(prompts), widest), self._pad)  # (B, S)
+        tokens = torch.full((len(prompts), widest), self._tokenizer.pad)  # (B, S)
         mask = torch.zeros_like(tokens)
         for i, prompt in enumerate(prompts):
             place = slice(0, len(prompt)) if self._pairs else slice(widest - len(prompt), widest)
@@ -98,7 +94,7 @@ class Theirs:
             top_p=None,
             num_return_sequences=1,
             return_dict_in_generate=False,
-            pad_token_id=self._pad,
+            pad_token_id=self._tokenizer.pad,
             eos_token_id=sorted(self._ends) or None,
         )
         begin = 1 if self._pairs else widest
@@ -114,7 +110,7 @@ class Theirs:
         return [self._own(text) for text in written[:, begin:].tolist()]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return self._tokenizer.decode(tokens)
 
     def needed(self, size: int, prompt: int, decoding: Decoding) -> Memory | None:
         if self._architecture is None:
@@ -128,7 +124,7 @@ class Theirs:
             kind=self._device.kind,
             precision=self._precision,
             weights=self._precision,
-            attention=kernel(self._device, self._precision),
+            attention=kernel(self._device, self._precision, self._architecture),
         )
         return memory.of(self._architecture, execution)
 
@@ -138,18 +134,15 @@ class Theirs:
         return text[:end]
 
     def _end_tokens(self) -> frozenset[int]:
+        """What the model says, and its tokenizer's: with another one than its own it was trained to end so."""
         said = self._model.generation_config.eos_token_id
-        said = self._tokenizer.eos_token_id if said is None else said
-        return frozenset(said if isinstance(said, list) else [] if said is None else [said])
-
-    def _pad_token(self) -> int:
-        known = (self._tokenizer.pad_token_id, self._model.generation_config.pad_token_id, *sorted(self._ends), 0)
-        return int(next(token for token in known if isinstance(token, int)))
+        own = self._tokenizer.end_of_text
+        return frozenset([*(said if isinstance(said, list) else [said]), own]) - {None}
 
     def _first(self) -> int:
         """What a causal model is given where there is no prompt."""
-        known = (self._tokenizer.bos_token_id, self._model.generation_config.bos_token_id, *sorted(self._ends), 0)
-        return int(next(token for token in known if isinstance(token, int)))
+        known = (self._model.generation_config.bos_token_id, *sorted(self._ends), 0)
+        return int(next(token for token in known if token is not None))
 
     def _room(self, wanted: int | None, new: int) -> int:
         """Tokens of the longest prompt: what is wanted, what positions there are for, less what will be written."""
@@ -162,7 +155,8 @@ class Theirs:
                 why=f"the model knows {room + new:,} positions, prompt and text together",
                 suggestion=f"--max-new-tokens {(room + new) // 2}",
             )
-        known = self._tokenizer.model_max_length
+        theirs = self._tokenizer.transformers
+        known = theirs.model_max_length if theirs is not None else ENDLESS
         limits = [limit for limit in (wanted, room, known if known < ENDLESS else None) if limit is not None]
         return min(limits, default=UNKNOWN)
 

@@ -89,7 +89,7 @@ def write_all(
         progress(done)
 
     for window in _windows(_new(rows, output, done), BATCHES * sizes.of(writer.longest)):
-        column = column_of(window[0][1], column)
+        column = column_of(window[0][1], column, writer.prompts.columns)
         texts = [text_of(row, column, number, name) for number, row in window]
         prompts = writer.encode(texts)
         written: list[str] = [""] * len(window)

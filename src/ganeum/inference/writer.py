@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,23 +16,39 @@ Noise = npt.NDArray[np.float32]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What prompts are made of.
+
+    Attributes:
+        prefix: in front of every text.
+        longest: the most tokens of a prompt; None: as the model and its tokenizer say.
+        columns: what the model was trained to read, where that is known.
+    """
+
+    prefix: str = ""
+    longest: int | None = None
+    columns: tuple[str, ...] = ()
+
+
 class Writer(Protocol):
     """A model with its tokenizer, ready to write.
 
     Attributes:
         name: what to call it.
         identity: what makes it this one: where it lies, its weights' digest, what its prompts are made with.
-        prefix: in front of every text.
-        column: what it was trained to read, where it is known.
-        longest: the most tokens that a prompt has; what is longer is cut, and counted in ``cut``.
+        prompts: what they are made of, ``longest`` a number; what is longer is cut, and counted in ``cut``.
     """
 
     name: str
     identity: dict[str, Any]
-    prefix: str
-    column: str | None
-    longest: int
+    prompts: Prompts
     cut: int
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a prompt has."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens that the model reads for each text, at least one."""

@@ -31,7 +31,7 @@ DROPOUTS = (
 
 
 def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = None) -> Adopted:
-    """The model in fp32 on the CPU; fresh weights are drawn from torch's global random state.
+    """The model in fp32 on the CPU as a :class:`Network`; fresh weights are drawn from torch's global random state.
 
     Args:
         source: a directory, a config.json (then ``fresh`` is what there is), or a name on the hub.
@@ -43,6 +43,14 @@ def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = No
         CheckpointError: it cannot be read or reached, or wants code of its own to be run.
         ConfigError: its logits are more than its head makes of hidden states.
     """
+    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout))
+    if network.head.weight.device.type != "meta":
+        check_logits(network, str(source))
+    return network
+
+
+def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None = None) -> Any:
+    """transformers' own model of the same, whatever its logits are; raises as :func:`adopt`."""
     try:
         with quiet():
             from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
@@ -56,11 +64,7 @@ def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = No
             if hasattr(config, name):
                 setattr(config, name, dropout)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = _built(kind, source, config, fresh or Path(source).is_file())
-    network = Adopted(model)
-    if network.head.weight.device.type != "meta":
-        check_logits(network, str(source))
-    return network
+    return _built(kind, source, config, fresh or Path(source).is_file())
 
 
 def read_config(source: str | Path) -> Any:
