@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ganeum.models.network import Network
+    from ganeum.models.place import Place
 
 
 class Format(str, Enum):
@@ -38,13 +42,11 @@ def command(
 ) -> None:
     """Write a run's model for other programs: a Hugging Face directory, a .pth, or nanoGPT's ckpt.pt.
 
-    transformers loads the directory with AutoModelForCausalLM and AutoTokenizer and computes the same logits.
+    transformers loads the directory with AutoModelForCausalLM (AutoModelForSeq2SeqLM where the run adopted such a model)
+    and AutoTokenizer and computes the same logits.
     """
     import json
-    from functools import partial
 
-    from ganeum.data.for_transformers import save_for_transformers
-    from ganeum.data.tokenizer import load_tokenizer
     from ganeum.models import export, weights
     from ganeum.models.place import locate
 
@@ -53,17 +55,7 @@ def command(
     model = weights.restore(place.weights)
     match format:
         case Format.hf:
-            target = out or Path(f"{place.name}-hf")
-            tokenizer = load_tokenizer(place.tokenizer_dir) if place.tokenizer_dir else None
-            written = export.export_huggingface(
-                model,
-                target,
-                end_of_text=tokenizer.end_of_text if tokenizer else None,
-                write_tokenizer=partial(save_for_transformers, tokenizer, block_size=model.config.block_size)
-                if tokenizer
-                else None,
-                overwrite=overwrite,
-            )
+            written = _huggingface(model, place, out or Path(f"{place.name}-hf"), overwrite)
         case Format.pth:
             written = export.export_pth(model, out or Path(f"{place.name}.pth"), overwrite=overwrite)
         case Format.nanogpt:
@@ -75,3 +67,30 @@ def command(
         print(json.dumps({"from": str(place.weights), "format": format.value, "written": str(written)}))
     else:
         print(f"{place.weights} → {written}")
+
+
+def _huggingface(model: Network, place: Place, target: Path, overwrite: bool) -> Path:
+    from functools import partial
+    from shutil import copytree
+
+    from ganeum.data.for_transformers import save_for_transformers
+    from ganeum.data.tokenizer import load_tokenizer
+    from ganeum.models import export
+    from ganeum.models.adopted import Adopted
+    from ganeum.models.gpt import GPT
+
+    directory = place.tokenizer_dir
+    if isinstance(model, Adopted):
+        copied = partial(copytree, directory, dirs_exist_ok=True) if directory else None
+        return export.export_adopted(model, target, write_tokenizer=copied, overwrite=overwrite)
+    assert isinstance(model, GPT), "there are these two"
+    tokenizer = load_tokenizer(directory) if directory else None
+    return export.export_huggingface(
+        model,
+        target,
+        end_of_text=tokenizer.end_of_text if tokenizer else None,
+        write_tokenizer=partial(save_for_transformers, tokenizer, block_size=model.config.block_size)
+        if tokenizer
+        else None,
+        overwrite=overwrite,
+    )

@@ -11,7 +11,7 @@ linear layers. In files they have the names of the layers that they sit on, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import torch
@@ -69,11 +69,11 @@ def targets(model: nn.Module, which: Literal["all", "attention"]) -> list[str]:
     ]
 
 
-def state(model: nn.Module) -> dict[str, Tensor]:
-    """``model.state_dict()`` under the names that files have."""
+def state(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's state under the names that files have."""
     return {
         name.replace(".base_layer.", ".").replace(".default.weight", ".weight"): tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in state_dict.items()
     }
 
 
@@ -83,11 +83,14 @@ def of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def merged(state: Mapping[str, Tensor], lora: Lora | None, *, where: str) -> dict[str, Tensor]:
+def merged(
+    state: Mapping[str, Tensor], lora: Lora | None, *, where: str, across: Collection[str] = ()
+) -> dict[str, Tensor]:
     """A file's weights → those of the same model without adapters: W + alpha / rank · B A, in fp32.
 
     Args:
         lora: of the run that trained them: the file does not tell alpha.
+        across: weights that lie as (in, out), as in transformers' GPT-2.
     Raises:
         CheckpointError: there are adapters, and ``lora`` is None.
     """
@@ -104,7 +107,8 @@ def merged(state: Mapping[str, Tensor], lora: Lora | None, *, where: str) -> dic
         if lora is not None and name.endswith(A):
             layer, a, b = name.removesuffix(A), adapters[name].float(), adapters[name.removesuffix(A) + B].float()
             weight = plain[f"{layer}.weight"].float()
-            plain[f"{layer}.weight"] = torch.addmm(weight, b, a, alpha=lora.alpha / len(a))
+            pair = (a.T, b.T) if f"{layer}.weight" in across else (b, a)
+            plain[f"{layer}.weight"] = torch.addmm(weight, *pair, alpha=lora.alpha / len(a))
     return plain
 
 

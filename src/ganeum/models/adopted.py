@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganeum.errors import ConfigError
+from ganeum.models import adapters
 from ganeum.models.network import Network
+from ganeum.models.quiet import quiet
 
 CLOSE = 1e-3  # of the largest logit: how far fp32's rounding may take the two ways apart
 
@@ -84,6 +87,29 @@ class Adopted(Network):
         if seen is None or self.config._attn_implementation == "sdpa":
             return seen
         return torch.where(seen, 0.0, torch.finfo(torch.float32).min)  # added to the scores
+
+    def file_state(self) -> dict[str, Tensor]:
+        """Name → tensor under transformers' names; what is tied is there once, adapters under their layers' names."""
+        once = {name for name, _ in (*self.model.named_parameters(), *self.model.named_buffers())}
+        return adapters.state({name: t for name, t in self.model.state_dict().items() if name in once})
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """transformers' own state dict, for a model without adapters."""
+        state = self.model.state_dict()
+        if "final_logits_bias" in state:  # see _refuse_other_logits
+            state["final_logits_bias"] = state["final_logits_bias"].expand(1, self.vocab_size).clone()
+        return dict(state)
+
+    def save_shape(self, directory: Path) -> None:
+        """config.json and generation_config.json, all that is needed to build it again and load weights."""
+        with quiet():
+            self.config.save_pretrained(directory)
+            if self.model.can_generate():
+                self.model.generation_config.save_pretrained(directory)
+
+    def matrices_across(self) -> set[str]:
+        """Names of the weights that lie as (in, out)."""
+        return {f"{name}.weight" for name, module in self.model.named_modules() if type(module).__name__ == "Conv1D"}
 
     def one_sequence(self) -> dict[str, Tensor]:
         tokens = torch.zeros(1, 8, dtype=torch.int64)

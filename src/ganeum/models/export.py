@@ -16,9 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ganeum.config import load_stored
-from ganeum.errors import RunError
-from ganeum.models import adapters, formats, qwen3
+from ganeum.errors import CheckpointError, RunError
+from ganeum.models import adapters, formats, qwen3, theirs
+from ganeum.models.adopted import Adopted
 from ganeum.models.gpt import GPT
+from ganeum.models.network import Network
+from ganeum.models.quiet import quiet
 from ganeum.models.weights import to_file_state
 from ganeum.record import flush_directory
 
@@ -52,13 +55,13 @@ def export_huggingface(
             write_tokenizer(growing)
         state = {name: tensor.cpu() for name, tensor in to_file_state(model).items()}
         if model.config.style == "modern":
-            theirs = qwen3.to_names(state, model.config)
+            named = qwen3.to_names(state, model.config)
             config = qwen3.huggingface_config(model.config, end_of_text)
         else:
-            theirs = formats.to_gpt2_names(formats.with_all_biases(state), transposed=True)
+            named = formats.to_gpt2_names(formats.with_all_biases(state), transposed=True)
             config = formats.huggingface_config(model.config, end_of_text)
-        theirs = {name: tensor.contiguous() for name, tensor in theirs.items()}
-        save_file(theirs, growing / "model.safetensors", metadata={"format": "pt"})
+        named = {name: tensor.contiguous() for name, tensor in named.items()}
+        save_file(named, growing / "model.safetensors", metadata={"format": "pt"})
         _write_json(growing / "config.json", config)
         shutil.copymode(growing / "config.json", growing / "model.safetensors")  # made for its owner alone
         _write_json(
@@ -68,20 +71,38 @@ def export_huggingface(
     return out
 
 
-def export_pth(model: GPT, out: Path, *, overwrite: bool = False) -> Path:
+def export_adopted(
+    model: Adopted, out: Path, *, write_tokenizer: Callable[[Path], None] | None = None, overwrite: bool = False
+) -> Path:
+    """An adopted model as transformers writes it, for its `from_pretrained`; raises RunError as above."""
+    with _growing(out, overwrite, directory=True) as growing:
+        if write_tokenizer:
+            write_tokenizer(growing)
+        with quiet():
+            model.model.save_pretrained(growing, state_dict=model.whole_state())
+    return out
+
+
+def export_pth(model: Network, out: Path, *, overwrite: bool = False) -> Path:
     """A file with name → tensor and nothing else, for `torch.load(weights_only=True)`; raises RunError as above."""
     with _growing(out, overwrite, directory=False) as growing:
         torch.save({name: tensor.cpu().clone() for name, tensor in to_file_state(model).items()}, growing)
     return out
 
 
-def export_nanogpt(model: GPT, out: Path, *, step: int = 0, overwrite: bool = False) -> Path:
+def export_nanogpt(model: Network, out: Path, *, step: int = 0, overwrite: bool = False) -> Path:
     """A directory with the ckpt.pt that nanoGPT's sample.py reads (`--out_dir=`).
 
     Raises:
         CheckpointError: nanoGPT's model cannot compute this one.
         RunError: `out` is in the way.
     """
+    if not isinstance(model, GPT):
+        raise CheckpointError(
+            f"nanoGPT has no model like this {model.config.model_type}",
+            why="its sample.py computes a GPT-2",
+            suggestion="ganeum export --format hf",
+        )
     state = {name: tensor.cpu() for name, tensor in to_file_state(model).items()}
     content = formats.nanogpt_checkpoint(state, model.config, step)
     with _growing(out, overwrite, directory=True) as growing:
@@ -109,27 +130,31 @@ def export_peft(checkpoint: Path, out: Path, *, overwrite: bool = False) -> Path
             why="the run trained every weight (train.lora.rank: null)" if config else "it lies in no run's directory",
             suggestion="ganeum export --format hf",
         )
-    state, theirs, modern = load_file(checkpoint / "model.safetensors"), {}, config.model.style == "modern"
+    state, found, modern = load_file(checkpoint / "model.safetensors"), {}, config.model.style == "modern"
+    adopted = theirs.shape_of(checkpoint) if config.model.source is not None else None
     for layer in (name.removesuffix(adapters.A) for name in state if name.endswith(adapters.A)):
-        rows = {f"{layer}.weight": state[layer + adapters.B]}
-        named = qwen3.to_names(rows, config.model) if modern else formats.to_gpt2_names(rows, transposed=False)
+        named = {f"{layer}.weight": state[layer + adapters.B]}
+        if adopted is None:
+            named = qwen3.to_names(named, config.model) if modern else formats.to_gpt2_names(named, transposed=False)
         for name, part in named.items():
             module = f"base_model.model.{name.removesuffix('.weight')}"
-            theirs[module + adapters.A] = state[layer + adapters.A].clone()
-            theirs[module + adapters.B] = part.contiguous()
+            found[module + adapters.A] = state[layer + adapters.A].clone()
+            found[module + adapters.B] = part.contiguous()
+    layers = {name.removeprefix("base_model.model.").split(".lora_")[0] for name in found}
     with _growing(out, overwrite, directory=True) as growing:
-        save_file(theirs, growing / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(found, growing / "adapter_model.safetensors", metadata={"format": "pt"})
         _write_json(
             growing / "adapter_config.json",
             {
                 "peft_type": "LORA",
-                "task_type": "CAUSAL_LM",
-                "base_model_name_or_path": config.train.init_from,
+                "task_type": "SEQ_2_SEQ_LM" if adopted and adopted.is_encoder_decoder else "CAUSAL_LM",
+                "base_model_name_or_path": config.model.source or config.train.init_from,
                 "r": config.train.lora.rank,
                 "lora_alpha": config.train.lora.alpha,
                 "lora_dropout": config.train.lora.dropout,
-                "target_modules": sorted({name.split(".lora_")[0].split(".", 5)[-1] for name in theirs}),
-                "fan_in_fan_out": not modern,  # transformers' GPT-2 stores its matrices as (in, out)
+                "target_modules": sorted(layers if adopted else {name.split(".", 3)[-1] for name in layers}),
+                # transformers' GPT-2 stores its matrices as (in, out)
+                "fan_in_fan_out": adopted.model_type == "gpt2" if adopted else not modern,
                 "bias": "none",
                 "inference_mode": True,
             },

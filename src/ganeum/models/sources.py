@@ -61,11 +61,16 @@ def read(path: str | Path) -> Source:
     return _huggingface(place) if (place / "config.json").is_file() else _own(place)
 
 
-def _own(directory: Path) -> Source:
+def of_checkpoint(directory: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint as they were written; raises CheckpointError where they are not that."""
     _check_sum(directory)
+    return _safetensors(directory / "model.safetensors")
+
+
+def _own(directory: Path) -> Source:
+    tensors = of_checkpoint(directory)
     config_file = directory.resolve().parent.parent / "config.yaml"
     config = load_stored(config_file) if config_file.is_file() else None
-    tensors = _safetensors(directory / "model.safetensors")
     state = adapters.merged(tensors, config.train.lora if config else None, where=str(directory))
     model = shape.of_state(state)
     if config is not None:

@@ -11,30 +11,35 @@ from torch import Tensor
 
 from ganeum.config.schema import Model
 from ganeum.errors import CheckpointError
-from ganeum.models import adapters, shape, sources
-from ganeum.models.build import build
+from ganeum.models import adapters, shape, sources, theirs
+from ganeum.models.adopted import Adopted
 from ganeum.models.gpt import GPT
+from ganeum.models.network import Network
+from ganeum.models.place import locate
 
 PADDED = ("token_embedding.weight", "head.weight")
 
 
-def to_file_state(model: GPT) -> dict[str, Tensor]:
-    """What a checkpoint's model.safetensors holds: name → tensor.
+def to_file_state(model: Network) -> dict[str, Tensor]:
+    """What a checkpoint's model.safetensors holds: name → tensor; an adopted model's under transformers' names.
 
     The tensors are views of the model's own memory, nothing is copied: write or clone them before the next step.
     The padded rows of the vocabulary are cut off; a tied head is left out, it is the token embedding.
     A compiled model may be given as it is.
     """
-    tied = "head.weight" if model.config.tie_embeddings else None
+    network = _uncompiled(model)
+    if isinstance(network, Adopted):
+        return network.file_state()
+    tied = "head.weight" if network.config.tie_embeddings else None
     return {
-        name: tensor[: model.vocab_size] if name in PADDED else tensor
-        for name, tensor in adapters.state(_uncompiled(model)).items()
+        name: tensor[: network.vocab_size] if name in PADDED else tensor
+        for name, tensor in adapters.state(network.state_dict()).items()
         if name != tied
     }
 
 
 @torch.no_grad()
-def load_file_state(model: GPT, state: Mapping[str, Tensor], *, where: str | None = None) -> None:
+def load_file_state(model: Network, state: Mapping[str, Tensor], *, where: str | None = None) -> None:
     """Copies a file's weights into `model`, wherever it lies, in its own precision; padded rows become zero.
 
     Nothing is changed unless everything fits.
@@ -61,9 +66,11 @@ def load_file_state(model: GPT, state: Mapping[str, Tensor], *, where: str | Non
         )
     for name, tensor in own.items():
         tensor.copy_(state[name])
-    for name, tensor in adapters.state(_uncompiled(model)).items():
-        if name in PADDED:
-            tensor[model.vocab_size :] = 0.0
+    network = _uncompiled(model)
+    if isinstance(network, GPT):
+        for name, tensor in adapters.state(network.state_dict()).items():
+            if name in PADDED:
+                tensor[network.vocab_size :] = 0.0
 
 
 def load_initial(path: str | Path, model: Model) -> dict[str, Tensor]:
@@ -71,12 +78,14 @@ def load_initial(path: str | Path, model: Model) -> dict[str, Tensor]:
 
     Args:
         path: see `sources.read`.
-        model: the model they are for, vocab_size resolved. What can be bridged without changing the function is (see
+        model: the model they are for; a GPT's with vocab_size resolved. What can be bridged without changing the function is (see
             `shape.differences`); fewer positions than the weights have cut off the rest.
     Raises:
         CheckpointError: nothing that can be read, or weights of another shape (each key with both values).
         RunError: no such run.
     """
+    if model.source is not None:
+        return theirs.read(path)
     source = sources.read(path)
     differing = shape.differences(model, source.model)
     if not differing:
@@ -86,13 +95,20 @@ def load_initial(path: str | Path, model: Model) -> dict[str, Tensor]:
     return state
 
 
-def restore(path: str | Path) -> GPT:
+def restore(path: str | Path) -> Network:
     """The model that lies at `path` (see `sources.read`), in fp32 on the CPU, ready to read: no dropout.
+
+    A checkpoint of a run that adopted a model, and a Hugging Face directory of no family of ours, is an `Adopted`.
 
     Raises:
         CheckpointError: as `load_initial`; or nothing there tells the number of heads (a plain state dict).
         RunError: no such run.
     """
+    place = locate(path).weights
+    if theirs.is_theirs(place):
+        adopted, state = theirs.opened(place)
+        load_file_state(adopted, state, where=str(place))
+        return adopted.eval()
     source = sources.read(path)
     unknown = [key for key in shape.KEYS[source.model["style"]] if key not in source.model]
     if unknown:
@@ -101,7 +117,7 @@ def restore(path: str | Path) -> GPT:
             where=str(source.path),
             suggestion="the run or the exported directory that it came from",
         )
-    model = build(Model(**source.model))
+    model = GPT(Model(**source.model))
     load_file_state(model, source.state, where=str(source.path))
     return model.eval()
 
@@ -116,7 +132,7 @@ def _bridge(source: sources.Source, model: Model) -> tuple[dict[str, Tensor], di
     elif "head.weight" not in there:
         there["head.weight"] = there["token_embedding.weight"]
     with torch.device("meta"):
-        wanted = to_file_state(build(model))
+        wanted = to_file_state(GPT(model))
     for name in there.keys() - wanted.keys():
         if name.endswith("bias") and there[name].any():
             key = "qkv_bias" if ".qkv." in name and model.bias else "bias"
@@ -132,6 +148,6 @@ def _bridge(source: sources.Source, model: Model) -> tuple[dict[str, Tensor], di
     return result, {}
 
 
-def _uncompiled(model: GPT) -> GPT:
-    original: GPT = getattr(model, "_orig_mod", model)
+def _uncompiled(model: Network) -> Network:
+    original: Network = getattr(model, "_orig_mod", model)
     return original

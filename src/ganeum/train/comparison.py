@@ -67,11 +67,17 @@ def of(
         "val_loss": ((loss.get("expected"), loss.get("low"), loss.get("high")), progress.val_loss),
         "steps": ((steps, None, None), progress.step),
         "tokens_seen": (
-            (steps * config.train.batch_size * config.model.block_size, None, None),
+            (steps * tokens_per_step(config, predicted), None, None),
             progress.tokens_seen,
         ),
     }
     return {name: _figure(*planned, measured) for name, (planned, measured) in figures.items()}
+
+
+def tokens_per_step(config: Config, predicted: Mapping[str, Any]) -> int:
+    """As planned: of examples, which are not all as long, about so many."""
+    found: int | None = (predicted.get("batch") or {}).get("tokens_per_step")
+    return config.train.batch_size * config.model.block_size if found is None else round(found)
 
 
 def _figure(planned: float | None, low: float | None, high: float | None, measured: float | None) -> Figure:

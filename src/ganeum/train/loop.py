@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors.torch import save_file
 
 from ganeum.config import Config
 from ganeum.config.schema import Train
-from ganeum.data.tokenizer import Tokenizer
 from ganeum.errors import RunError
 from ganeum.models.network import Network
 from ganeum.models.weights import to_file_state
@@ -31,6 +30,9 @@ from ganeum.train.progress import Progress
 from ganeum.train.settled import Settled
 from ganeum.train.within_memory import WithinMemory
 
+if TYPE_CHECKING:
+    from ganeum.data.examples.examples import Reference
+
 LEAST_LOSS_SCALE = 2.0**-14  # fp16's smallest normal number: an update below it is noise
 MILESTONE = 1_000  # steps between the lines "[Step 1000] Tokens seen: …"
 STATUS_S = 10.0  # seconds between two notes of the step in status.json
@@ -46,7 +48,8 @@ class Loop:
     step: OptimizerStep
     batches: Batches
     validation: ValidationSet | None
-    tokenizer: Tokenizer | None
+    tokenizer: Any  # None where nothing says what the ids stand for
+    references: Sequence[Reference]
     metrics: MetricsLog
     meter: Meter
     console: Console
@@ -139,7 +142,9 @@ class Loop:
             self._end_epoch(n // every_epoch)
         if self.tokenizer is not None and every.sample_interval and n % every.sample_interval == 0:
             with self.meter.paused():
-                write = partial(samples.write, self.directory, n, self.model, self.tokenizer, self.config)
+                write = partial(
+                    samples.write, self.directory, n, self.model, self.tokenizer, self.config, self.references
+                )
                 sample = self.within.sample(write)
             if sample is not None:
                 self.callbacks.tell("on_sample", n, sample)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from ganeum.data.corpus import identity as identity_of
 from ganeum.data.tokenizer import Tokenizer
 from ganeum.plan.lengths import Lengths, lengths
 from ganeum.train.evaluate import ValidationSet
+
+if TYPE_CHECKING:
+    from ganeum.data.examples.examples import Examples, Reference
 
 
 class Batches(Protocol):
@@ -64,6 +67,10 @@ class Material(Protocol):
         """Keyword arguments of :func:`ganeum.plan.closed_form.plan`: how much there is."""
         ...
 
+    def references(self, count: int) -> Sequence[Reference]:
+        """Held-out examples to be generated again; none of a text that is only tokens."""
+        ...
+
 
 def open_material(config: Config, say: Callable[[str], None]) -> Material:
     """The prepared text of ``data.directory``, or with ``model.source`` the examples of ``data.train``.
@@ -74,7 +81,42 @@ def open_material(config: Config, say: Callable[[str], None]) -> Material:
     Raises:
         DataError: they cannot be read, or there are too few.
     """
-    return Text(open_corpus(config.data.directory, config.model.block_size))
+    if config.model.source is None:
+        return Text(open_corpus(config.data.directory, config.model.block_size))
+    from ganeum.data.examples.examples import open_examples
+
+    return Exampled(open_examples(config, say))
+
+
+class Exampled:
+    """Examples: pairs or single texts, as tokens in ganeum's cache."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples, self.vocab_size, self.tokenizer = examples, examples.vocab_size, examples.tokenizer
+        self.identity = examples.identity
+
+    def batches(self, config: Config) -> Batches:
+        return self.examples.batches(config)
+
+    def longest(self, config: Config) -> Whole:
+        return self.examples.batches(config).longest()
+
+    def validation(self, config: Config) -> ValidationSet | None:
+        """The same held-out examples every time."""
+        whole, size = self.examples.validation(config)
+        return ValidationSet(whole, size)
+
+    def lengths(self, config: Config) -> Lengths:
+        described = self.examples.describe(config)
+        return lengths(config, described["tokens"], steps_per_epoch=described["steps_per_epoch"])
+
+    def for_plan(self, config: Config) -> dict[str, Any]:
+        described = self.examples.describe(config)
+        told = {key: value for key, value in described.items() if key not in ("tokens", "steps_per_epoch")}
+        return {"tokens": described["tokens"], "steps_per_epoch": described["steps_per_epoch"], "data": told}
+
+    def references(self, count: int) -> Sequence[Reference]:
+        return self.examples.references(count)
 
 
 class Text:
@@ -111,6 +153,9 @@ class Text:
     def for_plan(self, config: Config) -> dict[str, Any]:
         val = self.corpus.val
         return {"tokens": len(self.corpus.train), "val_tokens": None if val is None else len(val)}
+
+    def references(self, count: int) -> Sequence[Reference]:
+        return ()
 
 
 @dataclass(frozen=True)

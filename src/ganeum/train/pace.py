@@ -11,7 +11,7 @@ from ganeum import units
 from ganeum.config import Config
 from ganeum.hardware import Device
 from ganeum.plan import execution
-from ganeum.plan.architecture.ours import architecture
+from ganeum.plan.architecture import of as architecture_of
 from ganeum.plan.time import MARGIN
 from ganeum.plan.time import of as step_time
 from ganeum.train.material import Material
@@ -97,5 +97,5 @@ def estimate(config: Config, device: Device) -> float | None:
         config: micro-batch, precision and vocabulary resolved.
     """
     way = execution.of(config, device, sizes(config)[0])
-    step = step_time(architecture(config.model), replace(way, compiled=False), device)
+    step = step_time(architecture_of(config), replace(way, compiled=False), device)
     return None if step is None else step.step_s

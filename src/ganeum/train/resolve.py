@@ -107,6 +107,8 @@ def _device(choices: Choices, device: Device) -> None:
 
 def _data(choices: Choices, material: Material) -> None:
     model, data = choices.config.model, choices.config.data
+    if model.source is not None:  # the model brings its vocabulary, and the examples were compared with it
+        return
     if model.vocab_size == "auto":
         choices.set("model.vocab_size", material.vocab_size, f"the vocabulary of {data.directory}")
     elif model.vocab_size < material.vocab_size:
@@ -247,6 +249,9 @@ def _recompute_more(choices: Choices, full: Full) -> None:
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
+    if choices.config.train.compile == "auto" and choices.config.model.source is not None:
+        choices.set("train.compile", False, "batches have many shapes, and each would be compiled anew")
+        return
     value, why = choose_compile(
         choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=choices.device
     )

@@ -15,11 +15,14 @@ import torch
 
 from ganeum import hardware, record
 from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.config.keys import value_of
 from ganeum.errors import GaneumError, RunError
 from ganeum.hardware import limits
 from ganeum.models import adapters
+from ganeum.models.adopted import Adopted
 from ganeum.models.kernels import mode_kept
+from ganeum.models.theirs import SHAPE
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
 from ganeum.plan.closed_form import plan
 from ganeum.plan.page.render import show
@@ -43,7 +46,7 @@ from ganeum.train.trackers import check_trackers, trackers
 from ganeum.train.watch import gpu_watch
 from ganeum.train.within_memory import CHECKPOINTING, WithinMemory
 
-NEW_TOKENIZER = ".new-tokenizer"
+NEW_TOKENIZER, NEW_SHAPE = ".new-tokenizer", ".new-model"
 
 
 @terminable()
@@ -213,11 +216,12 @@ def _note(run: RunDirectory, state: State, step: int, error: str | None) -> None
 def _tidy(run: RunDirectory) -> None:
     """Removes what a process that died was writing; each directory that a run writes to exists afterwards."""
     checkpoint.tidy(run)
-    shutil.rmtree(run.path / NEW_TOKENIZER, ignore_errors=True)
+    for torn in (NEW_TOKENIZER, NEW_SHAPE):
+        shutil.rmtree(run.path / torn, ignore_errors=True)
     for directory in (run.path, run.logs_dir, run.samples_dir, run.checkpoints_dir):
         directory.mkdir(exist_ok=True)
-        for torn in directory.glob(".*.tmp"):
-            torn.unlink(missing_ok=True)
+        for file in directory.glob(".*.tmp"):
+            file.unlink(missing_ok=True)
 
 
 @mode_kept()
@@ -253,7 +257,8 @@ def _train(
         if validation is None:
             console.say("There is no val.bin: nothing is evaluated, and no checkpoint is the best one.")
 
-        step = _start(config, saved)
+        step = _start(run, config, saved)
+        _keep_shape(run, step)
         watch = gpu_watch(config.device, config.log.system_interval_s, console.say)
         told = Callbacks([*([watch] if watch else []), *trackers(config, console.say), *callbacks])
         loop = Loop(
@@ -264,6 +269,7 @@ def _train(
             batches=material.batches(config),
             validation=validation,
             tokenizer=material.tokenizer,
+            references=material.references(config.sample.num_samples),
             metrics=stack.enter_context(MetricsLog(run.metrics_path, progress.step)),
             meter=Meter(step.device, predicted["flops"]["per_token"], device.peak(config.train.precision)),
             console=console,
@@ -305,6 +311,14 @@ def _describe(run: RunDirectory, decided: Resolved, material: Material, device: 
     return predicted
 
 
+def _keep_shape(run: RunDirectory, step: OptimizerStep) -> None:
+    """model/ with the config of an adopted model, once, before step 0."""
+    if isinstance(step.model, Adopted) and not (run.path / SHAPE).exists():
+        growing = run.path / NEW_SHAPE
+        step.model.save_shape(growing)
+        growing.rename(run.path / SHAPE)
+
+
 def _stored_plan(run: RunDirectory) -> dict[str, Any] | None:
     """plan.json; None where it was thrown away or is damaged."""
     try:
@@ -340,9 +354,16 @@ def _predict(
     return predicted
 
 
-def _start(config: Config, saved: Checkpoint | None) -> OptimizerStep:
-    """With the weights of the checkpoint, or of `init_from`, or fresh ones."""
-    step, init_from = start(config), config.train.init_from
+def _start(run: RunDirectory, config: Config, saved: Checkpoint | None) -> OptimizerStep:
+    """With the weights of the checkpoint, or of `init_from`, or those that the model has by itself.
+
+    What a run has adopted it keeps the config of: from its first checkpoint on it needs its source no more.
+    """
+    kept, init_from = run.path / SHAPE, config.train.init_from
+    if saved is not None and kept.is_dir():
+        step = start(change(config, {"model.source": str(kept), "model.fresh": True}))
+    else:
+        step = start(config)
     if saved is not None:
         load_file_state(step.model, saved.weights, where=str(saved.path))
     elif init_from is not None:
@@ -366,7 +387,9 @@ def _evaluate(
         raise RunError("there is nothing to evaluate on: no val.bin", where=config.data.directory)
     if saved is None and config.train.init_from is None:
         raise RunError(f"{run.name} has no checkpoint to evaluate", where=str(run.checkpoints_dir))
-    within = WithinMemory(config, _start(config, saved), Progress(), run, device, lambda text: print(text, file=stream))
+    within = WithinMemory(
+        config, _start(run, config, saved), Progress(), run, device, lambda text: print(text, file=stream)
+    )
     evaluation = within.evaluate(validation)
     ended = summary.evaluated(run, config, saved.step if saved else None, validation, evaluation)
     print(summary.in_words(ended), file=stream)

@@ -13,7 +13,6 @@ from ganeum.step.precision import Precision
 class Settled:
     """Each as the key of the same name; ``sample_interval`` 0 is never, ``max_iters`` 0 with `eval_only`."""
 
-    vocab_size: int
     micro_batch_size: int
     precision: Precision
     compile: bool
@@ -30,7 +29,6 @@ class Settled:
         train = config.train
         values: dict[str, Any] = {
             **{field.name: getattr(train, field.name, None) for field in fields(cls)},
-            "vocab_size": config.model.vocab_size,
             "max_iters": train.max_iters or 0,
             "sample_interval": config.sample.interval,
             "log_interval": config.log.interval,

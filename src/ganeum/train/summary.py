@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ganeum import units
 from ganeum.config import Config
+from ganeum.models.theirs import SHAPE
 from ganeum.record import RunDirectory, read_json, read_metrics
 from ganeum.train import comparison, hugging_face, throttling
 from ganeum.train.evaluate import Evaluation, ValidationSet
@@ -21,13 +22,17 @@ def going_on(run: RunDirectory, config: Config, predicted: Mapping[str, Any], pr
     train, settled = config.train, Settled.of(config)
     at_once = progress.size("train.micro_batch_size", settled.micro_batch_size)
     accumulated = train.batch_size // at_once
-    tokens, seen = predicted["data"]["tokens"], settled.max_iters * train.batch_size * config.model.block_size
+    tokens, seen = predicted["data"]["tokens"], settled.max_iters * comparison.tokens_per_step(config, predicted)
+    batch = f"{train.batch_size} × {config.model.block_size} tokens"
+    if config.model.source is not None:
+        about = f"about {comparison.tokens_per_step(config, predicted):,} tokens"
+        batch = about if train.batch_tokens else f"{train.batch_size} examples, {about}"
     return "\n".join(
         [
             f"{run.name} → {run.path}",
             f"{units.count(predicted['parameters']['total'])} parameters, {train.precision}"
             f"{', compiled' if train.compile else ''} on {predicted['device']['name']}",
-            f"{settled.max_iters:,} steps of {train.batch_size} × {config.model.block_size} tokens "
+            f"{settled.max_iters:,} steps of {batch} "
             f"({accumulated} × {at_once} at once), {units.count(seen)} in all: "
             f"each of the {units.count(tokens)} tokens there are is seen {seen / tokens:.2g} times",
             f"going on from step {progress.step:,}",
@@ -122,7 +127,13 @@ def closing(run: RunDirectory, ended: Mapping[str, Any]) -> str:
     lines += comparison.in_words(ended["planned_and_measured"], ended["time_planned_from"])
     if "gpu" in ended and (slowed := throttling.in_words(ended["gpu"])):
         lines.append(slowed)
-    return "\n".join([*lines, f"Results: {run.path}", f"Next: ganeum sample {run.name}"])
+    return "\n".join([*lines, f"Results: {run.path}", f"Next: {_next(run)}"])
+
+
+def _next(run: RunDirectory) -> str:
+    if (run.path / SHAPE).is_dir():
+        return f"ganeum generate {run.name} --input FILE --output FILE"
+    return f"ganeum sample {run.name}"
 
 
 def _lowered(event: Mapping[str, Any]) -> str:

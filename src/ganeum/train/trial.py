@@ -99,14 +99,12 @@ def fits(config: Config, material: Material) -> Full | None:
     uncompiled, which takes more memory rather than less.
     """
     size, _ = sizes(config)
-    batch_size = size * min(2, config.train.batch_size // size)
-    small = change(config, {"train.batch_size": batch_size, "train.compile": False})
+    longest = material.longest(config).first(2 * size)
 
     def fullest(trial: Trial) -> None:
-        longest = material.longest(small)
         trial.update(longest)
         trial.update(longest)
         if trial.validation is not None:
             trial.evaluate(trial.eval_batch_size)
 
-    return tried(small, material, fullest)
+    return tried(change(config, {"train.compile": False}), material, fullest)

@@ -54,7 +54,7 @@ def too_large(
     """
     how = " under another name" if run else ""
     each = "\neach under another name; train.activation_checkpointing also under this one" if run else ""
-    size, length = config.train.micro_batch_size, config.model.block_size
+    size, length = config.train.micro_batch_size, _length(config)
     if full.part == "step" and isinstance(size, int) and size > 1:
         return RunError(
             f"the device's memory is full with a micro-batch of {size} sequences of {length} tokens",
@@ -78,7 +78,7 @@ def too_large(
     if full.part in ("start", "update"):
         what = {"start": "the model does not fit", "update": "the model's update does not fit"}[full.part]
     else:
-        what = f"one sequence of {length:,} tokens does not fit"
+        what = f"one sequence of {length} tokens does not fit"
     return RunError(
         f"{what} into the memory of {device.name}",
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
@@ -103,9 +103,17 @@ def impossible(needed: Memory, config: Config, device: Device) -> RunError:
         f"this run cannot fit into the memory of {device.name}",
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
         why=f"at least {units.gib(needed.least)} are needed with one sequence of "
-        f"{config.model.block_size:,} tokens at once{twice}: {needs(needed)}",
+        f"{_length(config)} tokens at once{twice}: {needs(needed)}",
         suggestion=(table(levers) or "a far smaller model") + "\nor --force, which tries it all the same",
     )
+
+
+def _length(config: Config) -> str:
+    """Of a sequence, tokens; of examples the most that one may have, of pairs that of both sides."""
+    data = config.data
+    if config.model.source is None:
+        return f"{config.model.block_size:,}"
+    return f"{data.max_length:,}" + ("" if data.kind == "texts" else f" + {data.max_target_length:,}")
 
 
 def smaller(batch_size: int, size: int) -> int:
