@@ -287,6 +287,17 @@ def test_padding_of_a_tokenizer_is_a_way_to_batch(said: str, became: str) -> Non
     assert scalar(said) in (True, False, said)
 
 
+def test_trained_weights_are_trained_on_at_a_lower_rate() -> None:
+    """1e-4 where nothing is said, T5's own 1e-3 with Adafactor; fresh weights and whoever says a rate have that."""
+    for more, rate in (
+        ("", 1e-4),
+        ("train.optimizer: adafactor\n", 1e-3),
+        ("model.fresh: true\n", 1e-3),
+        ("learning_rate: 3e-4\n", 3e-4),
+    ):
+        assert rate == loaded(OVER + more).train.learning_rate
+
+
 def test_do_sample_false_is_greedy() -> None:
     """The likeliest token, unless a temperature stands beside it."""
     assert 0.0 == loaded(OVER + "inference: {do_sample: false}\n").sample.temperature

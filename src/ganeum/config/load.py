@@ -29,6 +29,9 @@ from ganeum.config.translate import Translator
 from ganeum.errors import ConfigError, GaneumError, RunError, Several
 
 Values = dict[str, Value]
+# What weights that are trained already are trained on with: T5 by Adafactor (Raffel et al. 2020, arXiv 1910.10683,
+# section 3.1.2), and with AdamW 1e-4 to 3e-4 (transformers' page on T5), of which the careful end.
+ADAFACTOR, TRAINED = 1e-3, 1e-4
 
 
 def load(
@@ -56,6 +59,8 @@ def load(
     values = _file(file, theirs, errors, (), section=section)
     _lay(values, _overrides(overrides, errors), theirs, errors)
     numbers = _fit_all(values, errors)
+    if numbers.get("model.source") and not numbers.get("model.fresh") and "train.learning_rate" not in values:
+        numbers["train.learning_rate"] = ADAFACTOR if numbers.get("train.optimizer") == "adafactor" else TRAINED
     if numbers.get("name") is None:
         numbers["name"] = name = file.stem + (f"-{section}" if section else "")
         if problem := name_error(name):

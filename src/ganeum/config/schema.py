@@ -136,7 +136,11 @@ class Train(Section):
         description="adamw: fused where torch has it; muon: for the blocks' matrices, AdamW for the rest; "
         "adamw8bit: its state in 8 bits",
     )
-    learning_rate: PositiveFloat = Field(1e-3, description="the peak learning rate")
+    learning_rate: PositiveFloat = Field(
+        1e-3,
+        description="the peak learning rate; of a config that says none and starts from trained weights of "
+        "`source` 1e-4, and 1e-3 with Adafactor",
+    )
     parametrization: Literal["standard", "mup"] = Field(
         "standard",
         description="standard: learning_rate for every weight; mup: it is that of a model 256 wide and 4 deep with "

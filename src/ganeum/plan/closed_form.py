@@ -15,7 +15,8 @@ from ganeum.config.change import change
 from ganeum.hardware.device import Device
 from ganeum.hardware.peaks import torch_version
 from ganeum.plan import critique, execution, fastest, flops, memory, micro_batch, parameters, sections, time
-from ganeum.plan.architecture import Architecture, ours
+from ganeum.plan.architecture import Architecture, configured
+from ganeum.plan.examples import rows_of
 from ganeum.plan.execution import Execution
 from ganeum.plan.lengths import Lengths, lengths, stride_of
 from ganeum.step import compile as compilation
@@ -31,6 +32,8 @@ def plan(
     tokens: int | None = None,
     vocab_size: int | None = None,
     val_tokens: int | None = None,
+    steps_per_epoch: int | None = None,
+    data: Mapping[str, Any] | None = None,
     step_s: float | None = None,
     evaluations_s: float = 0.0,
     time_source: str = "measured before the start",
@@ -43,9 +46,12 @@ def plan(
     Args:
         config: whatever is still ``auto`` in it is chosen here where arithmetic can, and listed in ``choices``.
         device: what it will run on.
-        tokens: tokens in ``train.bin``; None while the data is not prepared.
+        tokens: tokens to train with, in ``train.bin`` or of examples; None: not known yet, or what is remembered of
+            examples.
         vocab_size: the data's, for ``model.vocab_size: auto``; without it GPT-2's is taken, with a warning.
         val_tokens: tokens in ``val.bin``; None: as many as an evaluation takes.
+        steps_per_epoch: of examples; None: as many as are remembered make.
+        data: what else there is to say of examples, for ``plan.json``.
         step_s: seconds of one optimizer step, where it was measured; else ``time`` is the roofline's, where the
             device's rates are known.
         evaluations_s: seconds of all evaluations, with ``step_s``.
@@ -61,24 +67,32 @@ def plan(
     """
     settled, made = settle(config, device, vocab_size, may_shorten=may_shorten)
     model, train = settled.model, settled.train
-    assert isinstance(model.vocab_size, int)
     assert isinstance(train.micro_batch_size, int)
-    architecture, way = ours.architecture(model), execution.of(settled, device, train.micro_batch_size)
-    if step_s is None:
-        steps = partial(_steps, settled, tokens)
-        way, compiled = as_trained(train.compile, architecture, way, device, steps)
+    architecture, way = configured.of(settled), execution.of(settled, device, train.micro_batch_size)
+    rows = None
+    if model.source is not None:
+        told = None if data is None else {**data, "tokens": tokens}
+        rows = rows_of(settled, encoder_decoder=architecture.encoder_decoder, told=told)
+        tokens, val_tokens = tokens or rows.tokens, val_tokens or rows.held_out
+        steps_per_epoch = steps_per_epoch or rows.steps_per_epoch(settled)
+    long = partial(lengths, settled, tokens, steps_per_epoch=steps_per_epoch)
+    if step_s is None and rows is None:
+        way, compiled = as_trained(train.compile, architecture, way, device, lambda step_s: long(step_s=step_s).steps)
         made += compiled
-    counted, work = parameters.of(architecture, train.lora), flops.of(architecture, way)
-    predicted = time.of(architecture, way, device) if step_s is None else None
+    usual = way if rows is None else execution.usually(way, rows)
+    counted, work = parameters.of(architecture, train.lora), flops.of(architecture, usual)
+    predicted = time.of(architecture, usual, device) if step_s is None else None
     pace = predicted.step_s if predicted else step_s
-    length = lengths(settled, tokens, step_s=pace)
+    length = long(step_s=pace)
     if predicted:
-        evaluations_s = time_to_evaluate(settled, architecture, way, device, length, val_tokens)
+        evaluations_s = time_to_evaluate(settled, architecture, usual, device, length, val_tokens)
     peak = device.peak(way.precision)
     hours = None if length.steps is None or pace is None else (length.steps * pace + evaluations_s) / 3600
     taken = None
     if predicted:
         taken = sections.predicted_time(predicted, work.per_step, peak, hours)
+        if rows is not None:  # those of padding are computed, and teach nothing
+            taken["tokens_per_second"] = length.tokens_per_step / predicted.step_s
     elif step_s is not None:
         taken = sections.measured_time(step_s, length.tokens_per_step, work.per_step, peak, hours, time_source)
     facts = critique.Facts(
@@ -100,34 +114,39 @@ def plan(
         "config_sha256": _sum(config),
         "name": config.name,
         "method": "closed_form",
-        "model": model.model_dump(include={"style", "n_layer", "n_head", "n_embd", "block_size", "vocab_size"}),
+        "model": model.model_dump(include={"style", "n_layer", "n_head", "n_embd", "block_size", "vocab_size"})
+        if rows is None
+        else sections.somebody_elses(architecture, way),
         "device": sections.device(device, way.precision),
         "parameters": sections.parameters(counted),
-        "flops": sections.flops(work, length.steps),
+        "flops": sections.flops(work, length.steps, None if rows is None else length.tokens_per_step),
         "data": {
-            "directory": settled.data.directory,
+            **(
+                {"directory": settled.data.directory, "stride": stride_of(settled)}
+                if rows is None
+                else {"train": settled.data.train, **rows.told}
+            ),
             "tokens": length.tokens,
-            "stride": stride_of(settled),
             "windows": length.windows,
             "steps_per_epoch": length.steps_per_epoch,
             "epochs": length.epochs,
             "steps": length.steps,
             "tokens_seen": length.tokens_seen,
             "repeats_per_token": length.repeats_per_token,
-            "tokens_per_parameter": None if length.tokens is None else length.tokens / counted.total,
+            "tokens_per_parameter": None if length.tokens is None or rows else length.tokens / counted.total,
         },
         "batch": {
-            "batch_size": train.batch_size,
+            "batch_size": way.accumulation * train.micro_batch_size,
             "micro_batch_size": train.micro_batch_size,
-            "gradient_accumulation_steps": train.batch_size // train.micro_batch_size,
+            "gradient_accumulation_steps": way.accumulation,
             "largest_micro_batch": fastest.largest(architecture, way, device),
             "tokens_per_step": length.tokens_per_step,
         },
         "memory_gib": sections.memory(memory.of(architecture, way), device, held_bytes),
         "time": taken,
         "loss": None  # the laws are of trainings from the beginning
-        if train.init_from
-        else sections.loss(counted, model.vocab_size, length.tokens_seen, length.tokens),
+        if train.init_from or model.source
+        else sections.loss(counted, architecture.vocab_size, length.tokens_seen, length.tokens),
         "choices": [*map(dict, choices), *made],
         "warnings": [warning.as_dict() for warning in critique.of(facts)],
     }
@@ -159,10 +178,6 @@ def as_trained(
     return replace(way, compiled=compiled), chosen
 
 
-def _steps(config: Config, tokens: int | None, step_s: float) -> int | None:
-    return lengths(config, tokens, step_s=step_s).steps
-
-
 @lru_cache(maxsize=4)  # one config is planned for many cards
 def _sum(config: Config) -> str:
     return hashlib.sha256(to_yaml(config).encode()).hexdigest()
@@ -173,7 +188,7 @@ def settle(
 ) -> tuple[Config, list[dict[str, Any]]]:
     """The config with vocabulary, precision, checkpointing and micro-batch decided, and the choices that took."""
     made: list[dict[str, Any]] = []
-    if config.model.vocab_size == "auto":
+    if config.model.vocab_size == "auto" and config.model.source is None:
         value, reason = vocab_size, f"as in {config.data.directory}"
         if value is None:
             value, reason = GPT2_VOCAB_SIZE, "GPT-2's, until the data is prepared and says its own"

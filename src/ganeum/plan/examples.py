@@ -64,9 +64,10 @@ class Rows:
         return min(examples, max(1, round(self.told["tokens"] / config.train.batch_tokens)))
 
 
-def rows_of(config: Config, *, encoder_decoder: bool) -> Rows:
-    """By what is noted of the examples, else as long as the config lets them become."""
-    data, told = config.data, known(config) or {}
+def rows_of(config: Config, *, encoder_decoder: bool, told: Mapping[str, Any] | None = None) -> Rows:
+    """By what is told of the examples, now or when they were last opened, else as long as the config lets them
+    become."""
+    data, told = config.data, {**(known(config) or {}), **(told or {})}
     pairs = encoder_decoder or told.get("kind", data.kind) == "pairs"
     source, target = (data.max_length, data.max_target_length) if pairs else (0, data.max_length)
     if not encoder_decoder:

@@ -7,6 +7,8 @@ from typing import Any
 from ganeum import units
 from ganeum.hardware.device import Device
 from ganeum.plan import scaling_laws
+from ganeum.plan.architecture.parts import Architecture
+from ganeum.plan.execution import Execution
 from ganeum.plan.flops import Flops
 from ganeum.plan.memory import Memory
 from ganeum.plan.parameters import Parameters
@@ -40,13 +42,36 @@ def parameters(counted: Parameters) -> Part:
     }
 
 
-def flops(work: Flops, steps: int | None) -> Part:
-    """Operations of a token, a step and the whole run. Attention is part of ``per_token``, recomputation is not."""
+def somebody_elses(architecture: Architecture, way: Execution) -> Part:
+    """A model that is not our GPT: what it is, and how long its sequences are."""
     return {
-        "per_token": work.per_token,
+        "family": architecture.family,
+        "layers": architecture.layers,
+        "width": architecture.width,
+        "vocab_size": architecture.vocab_size,
+        "length": way.length,
+        "source_length": way.source_length or None,
+        "source": architecture.source or None,
+        "note": architecture.note or None,
+    }
+
+
+def flops(work: Flops, steps: int | None, tokens: int | None = None) -> Part:
+    """Operations of a token, a step and the whole run. Attention is part of ``per_token``, recomputation is not.
+
+    ``tokens``: of a step, where they are not the decoder's alone, or not as many as are computed; what is per token is
+    then a step's share.
+    """
+    backward = 3 if work.backward else 1
+
+    def each(per_token: int, sequence: int) -> int:
+        return per_token if tokens is None else round(work.sequences * sequence / tokens)
+
+    return {
+        "per_token": each(work.per_token, work.forward + work.backward),
         "per_step": work.per_step,
-        "attention_per_token": work.attention_per_token * (3 if work.backward else 1),
-        "recomputed_per_token": work.recomputed_per_token,
+        "attention_per_token": backward * each(work.attention_per_token, work.attention),
+        "recomputed_per_token": each(work.recomputed_per_token, work.recomputed),
         "total": None if steps is None else work.per_step * steps,
     }
 

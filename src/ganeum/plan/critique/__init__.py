@@ -21,6 +21,12 @@ LOOKS: tuple[Callable[[Facts], Iterator[Warning]], ...] = (
     *speed.LOOKS,
     *shape.LOOKS,
 )
+OF_EXAMPLES: tuple[Callable[[Facts], Iterator[Warning]], ...] = (
+    *fit.LOOKS,
+    *length.OF_EXAMPLES,
+    *learning.OF_EXAMPLES,
+    *speed.OF_ANY_MODEL,
+)
 GRAVEST_FIRST = ("error", "warning", "note")
 
 __all__ = ["LOOKS", "Facts", "Step", "Warning", "of", "of_any_model"]
@@ -28,7 +34,8 @@ __all__ = ["LOOKS", "Facts", "Step", "Warning", "of", "of_any_model"]
 
 def of(facts: Facts) -> list[Warning]:
     """All that is seen: the gravest first, and of equally grave ones what loses the larger share of the run."""
-    return _sorted(warning for look in LOOKS for warning in look(facts))
+    looks = LOOKS if facts.config.model.source is None else OF_EXAMPLES
+    return _sorted(warning for look in looks for warning in look(facts))
 
 
 def of_any_model(step: Step) -> list[Warning]:

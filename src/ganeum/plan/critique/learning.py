@@ -13,6 +13,7 @@ GOOD_REPEATS, USELESS_REPEATS = 4, 16
 CHINCHILLA = 20  # tokens a parameter
 FAR_RATE, SLOW_RATE = 5.0, 0.1  # of the usual learning rate
 FAR_BATCH = 4.0  # of the critical batch
+FAR_FROM_TRAINED, USUAL_FOR_TRAINED = 5e-4, 1e-4  # learning rates for weights that were trained by others
 
 
 def worth(repeats: float) -> float:
@@ -137,4 +138,21 @@ def batch(facts: Facts) -> Iterator[Warning]:
     )
 
 
+def fine_tuning_rate(facts: Facts) -> Iterator[Warning]:
+    """Weights that are trained already, moved as far at each step as fresh ones."""
+    train, model = facts.config.train, facts.config.model
+    fresh = model.fresh or train.lora.rank is not None
+    if fresh or train.optimizer not in ("adamw", "adamw8bit") or train.learning_rate <= FAR_FROM_TRAINED:
+        return
+    yield Warning(
+        "warning",
+        "the learning rate is high for weights that are trained already",
+        f"{train.learning_rate:g} with AdamW may undo what {model.source} knows; 5e-5 is what Hugging Face's Trainer "
+        "takes, and T5 is fine-tuned with 1e-4 to 3e-4 (transformers' page on T5)",
+        f"train.learning_rate={USUAL_FOR_TRAINED:g}",
+        lost=0.5,
+    )
+
+
+OF_EXAMPLES = (fine_tuning_rate,)
 LOOKS = (repeats, tokens_per_parameter, no_dropout, learning_rate, batch)

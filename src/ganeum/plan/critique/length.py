@@ -130,4 +130,5 @@ def _interval(value: int | float | str, steps: int) -> int:
     return max(1, round(steps * (0.1 if isinstance(value, str) else value)))
 
 
+OF_EXAMPLES = (warm_up, long, checkpoints)
 LOOKS = (windows_for_steps, warm_up, long, evaluations, checkpoints)
