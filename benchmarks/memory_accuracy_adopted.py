@@ -179,7 +179,7 @@ def compared(name: str) -> dict[str, Any]:
         theirs = transformers.AutoConfig.for_model(row.family, **row.model)
         theirs.save_pretrained(directory)
         config = config_of(row, source)
-        purpose = "evaluation" if row.evaluation else "training"
+        purpose: execution.Purpose = "evaluation" if row.evaluation else "training"
         plan = memory.of(architecture.of(config), execution.of(config, CPU, row.B, purpose=purpose))
         predicted = plan.expected - (plan.parts.get("optimizer", 0.0) if row.evaluation else 0.0)
         found = measured(row, config)

@@ -124,7 +124,7 @@ def plan(
             **(
                 {"directory": settled.data.directory, "stride": stride_of(settled)}
                 if rows is None
-                else {"train": settled.data.train, **rows.told}
+                else {"train": settled.data.train, "usual_row": _sides(usual), **rows.told}
             ),
             "tokens": length.tokens,
             "windows": length.windows,
@@ -176,6 +176,10 @@ def as_trained(
     )
     chosen = [{"key": "train.compile", "value": True, "reason": why}] if compiled else []
     return replace(way, compiled=compiled), chosen
+
+
+def _sides(way: Execution) -> dict[str, int]:
+    return {"source": way.source_length, "target": way.length}
 
 
 @lru_cache(maxsize=4)  # one config is planned for many cards

@@ -80,7 +80,7 @@ def kernel(device: Device, precision: Precision, architecture: Architecture | No
 def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpose = "training") -> Execution:
     """How ``config`` runs on ``device`` with so many sequences at once; ``auto`` counts as what it becomes there.
 
-    Examples are as long as they may become; :func:`usually` is for their time.
+    Examples are as long as they may become, for that is what memory must hold.
     """
     train, architecture = config.train, None
     length, source_length, sequences = config.model.block_size, 0, train.batch_size
@@ -109,6 +109,14 @@ def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpos
         lora=train.lora,
         offload="optimizer" if train.optimizer_offload and device.kind == "cuda" else "none",
     )
+
+
+def usual(config: Config, device: Device, micro_batch_size: int) -> Execution:
+    """As :func:`of`, with examples as long as they usually are: for what a step takes in time."""
+    way = of(config, device, micro_batch_size)
+    if config.model.source is None:
+        return way
+    return usually(way, rows_of(config, encoder_decoder=configured.of(config).encoder_decoder))
 
 
 def usually(execution: Execution, rows: Rows) -> Execution:

@@ -29,4 +29,4 @@ def of(config: Config, vocab_size: int | None = None) -> Architecture:
 
 @lru_cache(maxsize=8)  # asked many times in a plan, and a name on the hub is asked for over the network
 def _source(name: str) -> Architecture:
-    return known.find(name)
+    return known.find(name, roughly=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ganeum.errors import ConfigError
 from ganeum.plan.architecture import decoders, encoder_decoder
+from ganeum.plan.architecture.akin import akin
 from ganeum.plan.architecture.keys import Keys
 from ganeum.plan.architecture.parts import Architecture
 
@@ -28,16 +30,17 @@ FAMILIES: dict[str, Callable[[Keys], Architecture]] = {
 }
 
 
-def from_config_json(config: Mapping[str, Any], *, name: str, source: str = "") -> Architecture:
+def from_config_json(config: Mapping[str, Any], *, name: str, source: str = "", roughly: bool = False) -> Architecture:
     """The parts of the model that transformers builds from ``config``.
 
     Args:
         config: what config.json holds; keys that it leaves out have transformers' defaults.
         name: the model's, as a person knows it.
         source: where the config was read.
+        roughly: a type that is not known here is counted as the known one that is most like it, and says so.
 
     Raises:
-        ConfigError: its ``model_type`` is none of ``FAMILIES``, or a value is impossible.
+        ConfigError: its ``model_type`` is none of ``FAMILIES`` (nor like any), or a value is impossible.
     """
     family = config.get("model_type")
     if not isinstance(family, str):
@@ -48,6 +51,10 @@ def from_config_json(config: Mapping[str, Any], *, name: str, source: str = "") 
             why=f"model_type {said}",
             suggestion=f'"model_type": one of {", ".join(FAMILIES)}',
         )
+    if roughly and family not in FAMILIES and (like := akin(config)):
+        kind = like["model_type"]
+        note = f"models of type {family} are not known part by part: counted as a {kind} of its sizes, about right"
+        return replace(FAMILIES[kind](Keys(like, name, source)), family=family, note=note)
     if family not in FAMILIES:
         alike = [known for known in FAMILIES if _bare(known) == _bare(family)]  # mamba is no llama, mixtral no mistral
         raise ConfigError(

@@ -56,13 +56,14 @@ def is_known(name: str) -> bool:
     return any(name.lower() in (model.name.lower(), model.hub.lower()) for model in known())
 
 
-def find(name: str) -> Architecture:
+def find(name: str, *, roughly: bool = False) -> Architecture:
     """The parts of the model called ``name``.
 
     Args:
         name: a directory that holds a config.json, or such a file; else the name of a well-known model, with or
             without its owner (``t5-base``, ``google-t5/t5-base``); else a name on the Hugging Face hub
             (``owner/name``), whose config.json alone is downloaded.
+        roughly: as :func:`from_config_json` has it.
 
     Raises:
         ConfigError: there is no such model, or its config cannot be read or counted.
@@ -79,9 +80,9 @@ def find(name: str) -> Architecture:
             f"no model called {name[:40]}… is known", where="the name of a model", why=error.strerror
         ) from None
     if is_directory and (path / "config.json").is_file():
-        return _read(path / "config.json", path.resolve().name)
+        return _read(path / "config.json", path.resolve().name, roughly)
     if is_file:
-        return _read(path, path.resolve().parent.name)
+        return _read(path, path.resolve().parent.name, roughly)
     for model in known():
         if name.lower() in (model.name.lower(), model.hub.lower()):
             return replace(from_config_json(model.config, name=model.name, source=model.source), note=model.note)
@@ -100,7 +101,7 @@ def find(name: str) -> Architecture:
             why="it is neither a directory with a config.json nor one of the models that are known by name",
             suggestion=near or otherwise,
         )
-    return _read(_downloaded(name, near), name)
+    return _read(_downloaded(name, near), name, roughly)
 
 
 def _nearest(name: str) -> str:
@@ -109,14 +110,14 @@ def _nearest(name: str) -> str:
     return " or ".join(names[match] for match in close)
 
 
-def _read(path: Path, name: str) -> Architecture:
+def _read(path: Path, name: str, roughly: bool) -> Architecture:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the config of {name} cannot be read: {error}", where=str(path)) from error
     if not isinstance(config, dict):
         raise ConfigError(f"the config of {name} is not an object with keys", where=str(path))
-    return from_config_json(config, name=name, source=str(path))
+    return from_config_json(config, name=name, source=str(path), roughly=roughly)
 
 
 def _downloaded(name: str, near: str) -> Path:

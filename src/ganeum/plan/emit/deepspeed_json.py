@@ -9,7 +9,7 @@ from typing import Any
 from ganeum.config.batch import divisors
 from ganeum.config.schema import Config
 from ganeum.errors import ConfigError
-from ganeum.plan.architecture import ours
+from ganeum.plan.architecture import configured
 from ganeum.plan.emit.settled import settled
 from ganeum.plan.execution import Offload
 from ganeum.plan.memory import state
@@ -52,7 +52,7 @@ def deepspeed(
             suggestion=f"train.batch_size={-(-train.batch_size // devices) * devices}",
         )
     if largest is None:
-        largest = state.largest(ours.architecture(final.model, plan["model"]["vocab_size"]), train.lora)
+        largest = state.largest(configured.of(final, plan["model"]["vocab_size"]), train.lora)
     share = train.batch_size // devices
     micro = max(size for size in divisors(share) if size <= at_once)
     precision = plan["device"]["precision"] if train.precision == "auto" else train.precision

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ganeum import units
 from ganeum.config.schema import Config
-from ganeum.plan.architecture import ours
+from ganeum.plan.architecture import configured, ours
 from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory import state
@@ -25,8 +26,10 @@ def explain(config: Config, plan: Plan) -> str:
     """
     model, train = config.model, config.train
     settled = _settled(plan, "train.")
+    told = plan["model"]
     way = Execution(
-        length=settled.get("model.block_size", model.block_size),
+        length=settled.get("model.block_size", told.get("length", model.block_size)),
+        source_length=told.get("source_length", 0),
         checkpointing=settled.get("train.activation_checkpointing", train.activation_checkpointing),
         weights=train.weights,
         optimizer=train.optimizer,
@@ -35,9 +38,11 @@ def explain(config: Config, plan: Plan) -> str:
         offload="optimizer" if train.optimizer_offload and plan["device"]["kind"] == "cuda" else "none",
         **_run(plan),
     )
+    if model.source is not None:
+        return _text(configured.of(config), way, plan, [*_of_examples(config, plan), *_steps(config, plan)])
     shape = model.model_copy(update={"block_size": way.length})
-    architecture = ours.architecture(shape, plan["model"]["vocab_size"])
-    return _text(architecture, way, plan, [*_length(config, way.length, plan)])
+    architecture = ours.architecture(shape, told["vocab_size"])
+    return _text(architecture, way, plan, [*_length(config, way.length, plan), *_steps(config, plan)])
 
 
 def named(architecture: Architecture, use: Use, plan: Plan) -> str:
@@ -81,13 +86,46 @@ def _run(plan: Plan) -> dict[str, Any]:
 def _text(architecture: Architecture, way: Execution, plan: Plan, length: list[Line]) -> str:
     sections = {
         "Parameters": derive.parameters(architecture, way.lora),
-        "FLOPs": [*derive.flops(architecture, way), *_whole_run(plan)],
+        "FLOPs": [*derive.flops(architecture, _usual(way, plan)), *_a_token(plan), *_whole_run(plan)],
         "Length": length,
         "Batch": _batch(plan),
         "Memory": _memory(architecture, way, plan),
         "Time": _time(plan),
     }
     return "\n\n".join(text for title, lines in sections.items() if (text := derive.section(title, lines)))
+
+
+def _usual(way: Execution, plan: Plan) -> Execution:
+    """Examples are counted as long as they usually are."""
+    usual = plan["data"].get("usual_row")
+    return replace(way, length=usual["target"], source_length=usual["source"]) if usual else way
+
+
+def _a_token(plan: Plan) -> Iterator[Line]:
+    """Of examples, whose tokens are not as many as places."""
+    if "usual_row" not in plan["data"]:
+        return
+    flops, tokens = plan["flops"], plan["batch"]["tokens_per_step"]
+    numbers = f"{flops['per_step']:,} / {tokens:,}"
+    yield Line("a token", "a step's / tokens in a step", numbers, f"{flops['per_token']:,}")
+
+
+def _of_examples(config: Config, plan: Plan) -> Iterator[Line]:
+    data, train, per_step = plan["data"], config.train, plan["batch"]["tokens_per_step"]
+    if train.batch_tokens is not None:
+        yield Line("tokens in a step", "batch_tokens", f"{train.batch_tokens:,}", f"{per_step:,}")
+    elif "examples" in data:
+        numbers = f"{data['tokens']:,} / {data['steps_per_epoch']:,}"
+        yield Line("tokens in a step", "tokens / steps in an epoch", numbers, f"{per_step:,}")
+    else:
+        most = config.data.max_length, config.data.max_target_length * (config.data.kind != "texts")
+        numbers = f"{train.batch_size:,}·({most[0]:,} + {most[1]:,})"
+        yield Line("tokens in a step", "at most batch_size·(max_length + max_target_length)", numbers, f"{per_step:,}")
+    if "examples" in data:
+        what, numbers = "examples / batch_size, rounded up", f"{data['examples']:,} / {train.batch_size:,}"
+        if train.batch_tokens is not None:
+            what, numbers = "tokens / batch_tokens", f"{data['tokens']:,} / {per_step:,}"
+        yield Line("steps in an epoch", what, numbers, f"{data['steps_per_epoch']:,}")
 
 
 def _whole_run(plan: Plan) -> Iterator[Line]:
@@ -113,6 +151,10 @@ def _length(config: Config, block_size: int, plan: Plan) -> Iterator[Line]:
             f"{data['windows']:,} // {train.batch_size:,}",
             f"{data['steps_per_epoch']:,}",
         )
+
+
+def _steps(config: Config, plan: Plan) -> Iterator[Line]:
+    data, train, per_step = plan["data"], config.train, plan["batch"]["tokens_per_step"]
     if "steps" not in data:
         return
     steps = f"{data['steps']:,}"

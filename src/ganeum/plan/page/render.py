@@ -96,7 +96,8 @@ def _shape(plan: dict[str, Any]) -> str:
     length = units.things(model["length"], "token")
     if "source_length" in model:
         length = f"{units.things(model['source_length'], 'token')} in, {model['length']:,} out"
-    return f"{plan['purpose']}, {model['family']}, {model['layers']} layers × {model['width']}, {length}"
+    purpose = plan.get("purpose", "training")
+    return f"{purpose}, {model['family']}, {model['layers']} layers × {model['width']}, {length}"
 
 
 def _title(plan: dict[str, Any]) -> RenderableType:
@@ -153,7 +154,9 @@ def _share(name: str, share: float, width: int = 19) -> Text:
 def _data(plan: dict[str, Any]) -> Rows:
     data = plan["data"]
     rows: Rows = []
-    if "tokens" in data:
+    if "train" in data:
+        rows += _examples(data)
+    elif "tokens" in data:
         rows.append((units.count(data["tokens"]), Text(f"tokens in {data['directory']}: {data['tokens']:,}")))
         rows.append((f"{data['windows']:,}", Text(f"windows, {units.things(data['stride'], 'token')} apart")))
         rows.append((f"{data['steps_per_epoch']:,}", Text("steps in an epoch")))
@@ -166,6 +169,24 @@ def _data(plan: dict[str, Any]) -> Rows:
             f"; each token of the text {data['repeats_per_token']:,.4g} times" if "repeats_per_token" in data else ""
         )
         rows.append((units.count(data["tokens_seen"]), Text(f"tokens seen{repeats}")))
+    return rows
+
+
+def _examples(data: dict[str, Any]) -> Rows:
+    files = data["train"] if isinstance(data["train"], str) else ", ".join(data["train"])
+    if "examples" not in data:
+        return [("?", Text(f"examples: {files} was never opened with these lengths and this tokenizer"))]
+    rows: Rows = [
+        (f"{data['examples']:,}", Text(f"examples in {files}, and {data['val_examples']:,} held out")),
+        (units.count(data["tokens"]), Text(f"tokens to train with: {data['tokens']:,}")),
+    ]
+    for name, side in data["texts"].items():
+        if side["cut"]:
+            said = f"{name} longer than {side['limit']:,} tokens are cut; the longest has {side['longest']:,}"
+            rows.append((f"{side['cut']:,}", Text(said)))
+    usual = [f"{tokens:,}" for tokens in data["usual_row"].values() if tokens]
+    said = "tokens in a row as it usually is, padding included" + (" (source × target)" if len(usual) > 1 else "")
+    rows += [(" × ".join(usual), Text(said)), (f"{data['steps_per_epoch']:,}", Text("steps in an epoch"))]
     return rows
 
 
@@ -192,7 +213,7 @@ def _work(plan: dict[str, Any]) -> Rows:
     attention = flops["attention_per_token"] / flops["per_token"]
     both = "forward and backward" if plan.get("purpose", "training") == "training" else "forward"
     again = flops["recomputed_per_token"] / flops["per_token"]
-    token = "token out" if "source_length" in plan["model"] else "token"
+    token = "token out" if "source_tokens_per_step" in plan["batch"] else "token"
     rows: Rows = [(_short(flops["per_token"]), Text(f"FLOP a {token}, {both} ({attention:.1%} of it attention)"))]
     if again:
         rows.append((f"+{again:.0%}", Text("computed twice")))

@@ -257,7 +257,8 @@ def _subject(asked: Question) -> tuple[Subject, str]:
     run = Run.of(config, tokens, may_shorten=asked.may_shorten)
     if asked.purpose in (None, "training"):
         return run, config.device
-    return run.used_for(use.read([f"purpose={asked.purpose}", f"length={config.model.block_size}"])), config.device
+    length = [f"length={config.model.block_size}"] if config.model.source is None else []
+    return run.used_for(use.read([f"purpose={asked.purpose}", *length])), config.device
 
 
 def _of_a_model(asked: Question) -> Iterator[str]:

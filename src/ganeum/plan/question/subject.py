@@ -12,8 +12,9 @@ from ganeum.config.schema import Train
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
 from ganeum.plan import closed_form, emit
-from ganeum.plan.architecture import Architecture, is_known, ours
+from ganeum.plan.architecture import Architecture, configured, is_known
 from ganeum.plan.corpus import size_of
+from ganeum.plan.examples import rows_of
 from ganeum.plan.execution import Purpose
 from ganeum.plan.memory import state
 from ganeum.plan.question import named
@@ -71,7 +72,7 @@ class Run:
     @classmethod
     def of(cls, config: Config, tokens: int | None = None, *, may_shorten: bool = False) -> Run:
         """With the sizes of its prepared data, or ``tokens`` where that is not there yet."""
-        size = size_of(config.data.directory)
+        size = size_of(config.data.directory) if config.model.source is None else None
         if size is None:
             return cls(config, tokens, may_shorten=may_shorten)
         return cls(config, tokens or size.tokens, size.vocab_size, size.val_tokens, may_shorten)
@@ -88,7 +89,10 @@ class Run:
         )
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
-        """As :data:`ganeum.plan.emit.FORMS` has them."""
+        """As :data:`ganeum.plan.emit.FORMS` has them; of a source with what can be written at once, for the Trainer."""
+        if form == "hf" and self.config.model.source is not None:
+            generating = self.used_for(Use()).at_once("generation", device)
+            return emit.hugging_face(self.config, plan, inference_batch_size=generating)
         return emit.FORMS[form](self.config, plan)
 
     def explain(self, plan: Plan) -> str:
@@ -101,7 +105,11 @@ class Run:
         """The same network for something else than training."""
         model = self.config.model
         vocab_size = model.vocab_size if model.vocab_size != "auto" else self.vocab_size or closed_form.GPT2_VOCAB_SIZE
-        architecture = replace(ours.architecture(model, vocab_size), name=self.config.name or "a run")
+        architecture = replace(configured.of(self.config, vocab_size), name=self.config.name or "a run")
+        if model.source is not None and use.length == "auto":
+            rows = rows_of(self.config, encoder_decoder=architecture.encoder_decoder)
+            lengths = {"length": rows.target} | ({"source_length": rows.source} if rows.source else {})
+            use = use.model_copy(update=lengths)
         return Model(architecture, use, self.may_shorten)
 
 
@@ -147,7 +155,7 @@ class Model:
                 offload=self.use.offload,
                 largest=state.largest(self.architecture, self.use.lora),
             )
-        return emit.hugging_face(config, plan, inference_batch_size=self._at_once("generation", device))
+        return emit.hugging_face(config, plan, inference_batch_size=self.at_once("generation", device))
 
     def explain(self, plan: Plan) -> str:
         """:func:`ganeum.plan.page.explain.named`."""
@@ -155,7 +163,7 @@ class Model:
 
         return named(self.architecture, self.use, plan)
 
-    def _at_once(self, purpose: Purpose, device: Device) -> int:
+    def at_once(self, purpose: Purpose, device: Device) -> int:
         """Sequences that fit at once when it is used for something else than training."""
         use = self.use.model_copy(update={"purpose": purpose, "batch_size": "auto", "micro_batch_size": "auto"})
         size: int = named.plan(self.architecture, use, device)["batch"]["micro_batch_size"]
@@ -172,7 +180,7 @@ class Model:
             train=Train(
                 batch_size=batch["batch_size"],
                 micro_batch_size=batch["micro_batch_size"],
-                eval_batch_size=self._at_once("evaluation", device),
+                eval_batch_size=self.at_once("evaluation", device),
                 precision=plan["device"]["precision"],
                 activation_checkpointing=level,
                 optimizer=use.optimizer,
