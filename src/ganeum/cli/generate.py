@@ -41,8 +41,11 @@ def command(
     into: Annotated[str, typer.Option(help="the column that the text goes into")] = "generated",
     prefix: Annotated[str | None, typer.Option(help="in front of every text; without it the run's own")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="tokens of what is read; longer is cut")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="the most tokens of a text")] = 128,
-    num_beams: Annotated[int, typer.Option(min=1, help="hypotheses kept; 1: no search")] = 1,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="the most tokens of a text; without it as `sample:` of the run's config says"),
+    ] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1, help="hypotheses kept, 1: no search; likewise")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="draw only among the k likeliest tokens")] = None,
     top_p: Annotated[
@@ -51,8 +54,9 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="of the draws; each row has its own")] = 1337,
     batch_size: Annotated[
-        str, typer.Option(metavar="N|auto", help="rows at once; auto: as many as fit by the plan, fewer for long ones")
-    ] = "auto",
+        str | None,
+        typer.Option(metavar="N|auto", help="rows at once; auto: as many as fit by the plan; likewise (`at_once`)"),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU that has it, else fp32")] = Precision.auto,
@@ -70,15 +74,17 @@ def command(
     from ganeum import hardware
     from ganeum.config.trust import trusting
     from ganeum.inference.decoding import Decoding
-    from ganeum.inference.opening import open_writer, precision_of
+    from ganeum.inference.opening import defaults, open_writer, precision_of
     from ganeum.inference.output import Output, kept_note
     from ganeum.inference.rows import reading
     from ganeum.inference.sizes import Sizes
     from ganeum.inference.work import write_all
 
-    fixed = _batch_size(batch_size)
-    decoding = Decoding(max_new_tokens, num_beams, temperature, top_k, top_p, seed)
+    own = defaults(run, checkpoint)
+    beams = num_beams or (1 if temperature else own.num_beams)
+    decoding = Decoding(max_new_tokens or own.max_new_tokens, beams, temperature, top_k, top_p, seed)
     decoding.check()
+    fixed = _batch_size(batch_size or str(own.at_once))
     with reading(input) as rows, trusting(trust_remote_code):
         if notice := hardware.check_torch(device):
             print(notice, file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ganeum.config import load_stored
+from ganeum.config.schema import Sample
 from ganeum.config.trust import trusted
 from ganeum.data.examples.tokenizer import open_tokenizer
 from ganeum.errors import CheckpointError, ConfigError, GaneumError
@@ -36,6 +37,12 @@ def precision_of(wanted: str, device: Device) -> Precision:
     return wanted  # type: ignore[return-value]
 
 
+def defaults(name: str, checkpoint: str = "best") -> Sample:
+    """What a run's config says of its texts; of anything else the defaults of the keys."""
+    place = _place(name, checkpoint)
+    return load_stored(place.run.config_path).sample if isinstance(place, Place) and place.run else Sample()
+
+
 def open_writer(
     name: str,
     device: Device,
@@ -54,12 +61,12 @@ def open_writer(
         prefix, longest: of a prompt, tokens; None: a run's own, else none and as many as the model can take.
     Raises:
         CheckpointError, DataError, RunError: there is nothing that can be read.
-        ConfigError: ``prefix`` or ``longest`` for a GPT of ours, which has neither.
+        ConfigError: beams, ``prefix`` or ``longest`` for a GPT of ours, which has none of them.
         MissingExtra: one of Hugging Face's without transformers.
     """
     place = _place(name, checkpoint)
     if isinstance(place, Place) and not _is_theirs(place):
-        _refuse_prompts(name, prefix, longest)
+        _refuse_what_ours_lacks(name, decoding, prefix, longest)
         return Ours(place, _identity(place.weights), device, precision)
     prompts = Prompts(prefix or "", longest)
     if isinstance(place, str):
@@ -107,7 +114,13 @@ def _is_theirs(place: Place) -> bool:
     return place.weights.is_dir() and (shared or is_theirs(place.weights))
 
 
-def _refuse_prompts(name: str, prefix: str | None, longest: int | None) -> None:
+def _refuse_what_ours_lacks(name: str, decoding: Decoding, prefix: str | None, longest: int | None) -> None:
+    if decoding.num_beams > 1:
+        raise ConfigError(
+            f"a GPT of ours writes without beams, but {decoding.num_beams} are asked for",
+            where=name,
+            suggestion="--num-beams 1; or `ganeum export --format hf`, without ganeum.json in what it wrote",
+        )
     for option, value in (("--prefix", prefix), ("--max-length", longest)):
         if value is not None:
             raise ConfigError(

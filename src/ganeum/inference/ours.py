@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ganeum.data.tokenizer import load_tokenizer
-from ganeum.errors import CheckpointError, ConfigError
+from ganeum.errors import CheckpointError
 from ganeum.hardware.device import Device
 from ganeum.inference.decoding import Decoding
 from ganeum.inference.writer import Noise, Precision, Prompts
@@ -57,12 +57,6 @@ class Ours:
         return [prompt[-self.longest :] for prompt in prompts]
 
     def write(self, prompts: Sequence[Sequence[int]], noise: Noise | None, decoding: Decoding) -> list[list[int]]:
-        if decoding.num_beams > 1:
-            raise ConfigError(
-                f"a GPT of ours writes without beams, but {decoding.num_beams} are asked for",
-                suggestion="--num-beams 1; or `ganeum export --format hf`, and generate with that directory by "
-                "transformers",
-            )
         drawn = torch.zeros(len(prompts), decoding.max_new_tokens) if noise is None else torch.from_numpy(noise)
         with self._rounded():
             return continue_each(
