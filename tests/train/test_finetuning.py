@@ -1,0 +1,190 @@
+"""A run of somebody else's model from examples: transformers' own losses, kept, gone on with, sampled and exported."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import tiny_pairs
+import torch
+from safetensors.torch import load_file
+from tiny_corpus import go, metrics
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from ganeum.cli import main
+from ganeum.config import load
+from ganeum.data.batch import IGNORED
+from ganeum.models.weights import restore
+from ganeum.step.optimizer_step import OptimizerStep
+from ganeum.train.material import open_material
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pairs.write(tmp_path_factory.mktemp("data") / "pairs")
+
+
+@pytest.fixture
+def t5(here: Path, pairs: Path) -> Path:
+    return tiny_pairs.config(pairs, here / "t5.yaml")
+
+
+@pytest.fixture
+def gpt2(here: Path, pairs: Path) -> Path:
+    return tiny_pairs.config(pairs, here / "gpt2.yaml", "gpt2")
+
+
+def weights(name: str, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return load_file(f"results/{name}/checkpoints/step-{step:08}/model.safetensors")
+
+
+def export(*words: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["export", *words])
+    assert end.value.code == 0
+
+
+def test_losses_are_those_of_a_plain_loop_with_transformers(t5: Path, pairs: Path) -> None:
+    """Eight steps in fp32, micro-batches of 4 of 8 pairs: every loss within 1e-5 of `model(labels=…).loss`, torch's
+    AdamW and clip_grad_norm_ on the same batches, dropout off."""
+    overrides = ["model.dropout=0", "train.warmup_iters=2", "train.schedule=constant"]
+    go(t5, *overrides)
+    config = load(t5, overrides)
+    batches = open_material(config, lambda _: None).batches(config)
+    model = AutoModelForSeq2SeqLM.from_pretrained(pairs / "t5", dropout_rate=0.0).train()
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [{"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW([{"params": matrices}, *vectors], lr=1.0, betas=(0.9, 0.95), weight_decay=0.1)
+    expected = []
+    for n in range(STEPS):
+        (batch,) = batches.whole(n).micro_batches(8)
+        labels = batch.targets.masked_fill(batch.targets == IGNORED, -100)
+        source = batch.inputs["source_tokens"]
+        loss = model(input_ids=source, attention_mask=(source != 0).long(), labels=labels).loss
+        adamw.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in adamw.param_groups:
+            group["lr"] = 3e-3 * min(1.0, (n + 1) / 3)
+        adamw.step()
+        expected.append(loss.item())
+    assert [line["loss"] for line in metrics("t5")] == pytest.approx(expected, abs=1e-5)
+    assert expected[-1] < expected[0]
+
+
+def test_it_goes_on_bit_for_bit(t5: Path) -> None:
+    """4 steps, and 4 more in another process's stead, are 8: weights, losses and validation, with T5's own dropout."""
+    same = ("train.schedule=constant", "train.warmup_iters=1")
+    go(t5, "name=straight", *same)
+    go(t5, "name=resumed", "train.max_iters=4", *same)
+    go(t5, "name=resumed", *same)
+    torch.testing.assert_close(weights("resumed"), weights("straight"), rtol=0, atol=0)
+    assert [line["loss"] for line in metrics("resumed")] == [line["loss"] for line in metrics("straight")]
+    assert metrics("resumed")[-1]["val_loss"] == metrics("straight")[-1]["val_loss"]
+
+
+def test_out_of_memory_halves_the_micro_batch_and_the_batch_stays(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory runs out at step 3: from there on 2 pairs at once; losses are those of a run that began with less, within
+    fp32's rounding."""
+    calls, original = 0, OptimizerStep._loss
+
+    def full(self: OptimizerStep, *arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 6:  # the second part of the third step
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU")
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    go(t5, "name=plain", "model.dropout=0")
+    monkeypatch.setattr(OptimizerStep, "_loss", full)
+    _, shown = go(t5, "name=lowered", "model.dropout=0")
+    assert (
+        "Out of memory at step 3 (2.00 MiB more were refused). From here on 2 sequences at once instead of 4, 4 times "
+        "a step instead of 2: the batch stays 8, and steps, learning rate and order of the data stay as they were.\n"
+    ) in shown
+    expected = [line["loss"] for line in metrics("plain")]
+    assert [line["loss"] for line in metrics("lowered")] == pytest.approx(expected, abs=1e-5)
+
+
+def test_samples_show_what_was_held_out_beside_what_is_generated(t5: Path, pairs: Path) -> None:
+    """The likeliest text by transformers' own generate for each source, under its reference."""
+    go(t5, "sample.interval=8", "sample.num_samples=2")
+    config = load(t5)
+    model = restore("t5").model  # type: ignore[union-attr]
+    tokenizer = AutoTokenizer.from_pretrained(pairs / "t5")
+    lines = ["step: 8", "num_beams: 1, max_new_tokens: 8"]
+    for number, reference in enumerate(open_material(config, lambda _: None).references(2), start=1):
+        found = model.generate(torch.tensor([reference.source_ids]), do_sample=False, max_new_tokens=8)[0]
+        text = tokenizer.decode(found, skip_special_tokens=True)
+        lines += ["", f"--- {number} ---", f"source: {reference.source}"]
+        lines += [f"reference: {reference.target}", f"generated: {text}"]
+    assert Path("results/t5/samples/step-00000008.txt").read_text() == "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("batching", ["buckets", "padded", "fixed", "packed"])
+def test_every_batching_learns_the_same_first_step(t5: Path, batching: str) -> None:
+    """The mean over the validation targets, and the epoch's number of targets, do not depend on the layout."""
+    go(t5, "train.max_iters=1", "model.dropout=0", f"data.batching={batching}", "train.learning_rate=1e-30")
+    shown = metrics("t5")[-1]["val_loss"]
+    go(t5, "name=padded", "train.max_iters=1", "model.dropout=0", "data.batching=padded", "train.learning_rate=1e-30")
+    assert shown == pytest.approx(metrics("padded")[-1]["val_loss"], abs=1e-5)
+
+
+def test_an_export_is_what_transformers_loads(t5: Path, here: Path) -> None:
+    """`ganeum export` writes a directory whose logits, by AutoModelForSeq2SeqLM, are the run's own, with its tokenizer
+    and generation config."""
+    go(t5)
+    export("t5", "out")
+    theirs = AutoModelForSeq2SeqLM.from_pretrained("out").eval()
+    tokens = AutoTokenizer.from_pretrained("out")("cat sees dog", return_tensors="pt").input_ids
+    own = restore("t5").model(input_ids=tokens, labels=tokens).logits  # type: ignore[union-attr]
+    torch.testing.assert_close(theirs(input_ids=tokens, labels=tokens).logits, own, rtol=0, atol=0)
+    assert theirs.generation_config.decoder_start_token_id == 0
+    torch.testing.assert_close(dict(theirs.state_dict())["shared.weight"], weights("t5")["shared.weight"])
+
+
+def test_adapters_on_a_model_whose_matrices_lie_across(gpt2: Path, here: Path) -> None:
+    """GPT-2's weights are (in, out): the merged export computes what the trained adapters do by peft's own layers, and
+    every other weight is as it was."""
+    from peft import PeftModel
+
+    go(gpt2, "train.lora.rank=2", "train.learning_rate=0.05")
+    export("gpt2", "merged")
+    export("gpt2", "adapters", "--format", "peft")
+    source = load(gpt2).model.source
+    assert source is not None
+    tokens = torch.arange(2, 12)[None]
+    base = AutoModelForCausalLM.from_pretrained(source).eval()
+    plain = base(input_ids=tokens).logits
+    expected = PeftModel.from_pretrained(base, "adapters").eval()(input_ids=tokens).logits
+    found = AutoModelForCausalLM.from_pretrained("merged").eval()(input_ids=tokens).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (plain - expected).abs().max() > 0.01
+    before, after = load_file(f"{source}/model.safetensors"), weights("gpt2")
+    same = {name for name in after if ".lora_" not in name}
+    assert all(torch.equal(after[name], before[name]) for name in same)
+
+
+def test_a_causal_model_learns_texts(gpt2: Path) -> None:
+    """Packed, in 8 steps: the loss begins near ln 128 = 4.85 and falls; plan.json holds what the examples are."""
+    go(gpt2, "data.batching=packed")
+    losses = [line["loss"] for line in metrics("gpt2")]
+    assert losses[0] == pytest.approx(math.log(128), abs=0.3)
+    assert losses[-1] < losses[0] - 0.2
+    data = json.loads(Path("results/gpt2/plan.json").read_text())["data"]
+    assert (data["kind"], data["batching"]) == ("texts", "packed")
+
+
+def test_other_examples_under_the_same_name_are_refused(t5: Path, pairs: Path, here: Path) -> None:
+    """The run began with other pairs: nothing goes on."""
+    from ganeum.errors import RunError
+
+    go(t5, "train.max_iters=4")
+    other = here / "other.jsonl"
+    other.write_text("".join((pairs / "pairs.jsonl").read_text().splitlines(keepends=True)[:60]))
+    with pytest.raises(RunError):
+        go(t5, f"data.train={other}")
