@@ -36,7 +36,8 @@ class Rows:
     @property
     def tokens(self) -> int | None:
         """Of all examples to train with, padding not counted; None: not known."""
-        return self.told.get("tokens")
+        tokens: int | None = self.told.get("tokens")
+        return tokens
 
     @property
     def held_out(self) -> int | None:
@@ -44,7 +45,7 @@ class Rows:
         told = self.told
         if not told.get("examples"):
             return None
-        return round(told["tokens"] / told["examples"] * told.get("val_examples", 0))
+        return int(told["tokens"] / told["examples"] * told.get("val_examples", 0))
 
     def sequences(self, config: Config) -> int:
         """Examples of a step: ``train.batch_size``, or as many as ``train.batch_tokens`` come to."""
@@ -57,11 +58,12 @@ class Rows:
 
     def steps_per_epoch(self, config: Config) -> int | None:
         """Every example once (``data.examples.epochs``); None: how many there are is not known."""
-        if not (examples := self.told.get("examples")):
+        examples: int | None = self.told.get("examples")
+        if not examples:
             return None
         if config.train.batch_tokens is None:
             return math.ceil(examples / config.train.batch_size)
-        return min(examples, max(1, round(self.told["tokens"] / config.train.batch_tokens)))
+        return min(examples, max(1, int(round(self.told["tokens"] / config.train.batch_tokens))))
 
 
 def rows_of(config: Config, *, encoder_decoder: bool, told: Mapping[str, Any] | None = None) -> Rows:
