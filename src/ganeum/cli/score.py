@@ -1,0 +1,58 @@
+"""`ganeum score`: generated texts beside their references."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class WordKind(str, Enum):
+    """What counts as a word."""
+
+    auto = "auto"
+    english = "english"
+    words = "words"
+    syllables = "syllables"
+
+
+def command(
+    file: Annotated[str, typer.Argument(help="rows with texts and references, such as `ganeum generate` writes")],
+    predictions: Annotated[str, typer.Option(help="the column with the texts")] = "generated",
+    references: Annotated[str, typer.Option(help="the column with what they should be")] = "target",
+    words: Annotated[
+        WordKind,
+        typer.Option(
+            help="english: a-z and 0-9, stemmed (rouge-score's own); words: of any script, by spaces and punctuation; "
+            "syllables: each of Hangul, kana or Chinese by itself; auto: english where all references are ASCII"
+        ),
+    ] = WordKind.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON, 0 to 1")] = False,
+) -> None:
+    """Score generated texts: how many are right, and ROUGE.
+
+    ROUGE is rouge-score's (pip install "ganeum[rouge]"), means over all rows. For rougeLsum a line is a sentence.
+    """
+    import json
+    from dataclasses import asdict
+
+    from ganeum.inference.rows import reading, text_of
+    from ganeum.inference.score import score
+
+    with reading(file) as rows:
+        pairs = [
+            (text_of(row, predictions, number, rows.name), text_of(row, references, number, rows.name))
+            for number, row in enumerate(rows)
+        ]
+    found = score(pairs, words.value)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+        return
+    per_cent = f"{100 * found.exact.mean:.1f} ± {100 * found.exact.off:.1f} %"
+    print(f"{found.pairs:,} rows, words: {found.words}")
+    print(f"{'exactly right':<13}  {per_cent}  (one answer for all: {100 * found.one_for_all:.1f} %)")
+    print(f"{'':<13}  precision  recall     F1")
+    for kind, figures in found.rouge.items():
+        precision, recall, f = (100 * figures[name].mean for name in ("precision", "recall", "f"))
+        print(f"{kind:<13} {precision:>10.2f} {recall:>7.2f} {f:>6.2f} ± {100 * figures['f'].off:.2f}")
