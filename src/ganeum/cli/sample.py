@@ -47,7 +47,7 @@ def command(
     from ganeum.data.tokenizer import load_tokenizer
     from ganeum.models.generate import generate
     from ganeum.models.place import locate
-    from ganeum.models.weights import restore
+    from ganeum.models.weights import restore_gpt
 
     place = locate(run, checkpoint)
     if place.tokenizer_dir is None:
@@ -73,7 +73,7 @@ def command(
 
     if notice := hardware.check_torch(device):
         print(notice, file=sys.stderr)
-    model = restore(place.weights).to(hardware.detect(device).torch_name)
+    model = restore_gpt(place.weights).to(hardware.detect(device).torch_name)
     if len(ids) > model.config.block_size:
         print(
             f"the prompt has {len(ids):,} tokens: the model reads its last {model.config.block_size:,}", file=sys.stderr

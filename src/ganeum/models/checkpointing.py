@@ -53,7 +53,7 @@ def _mlp_half(block: nn.Module) -> tuple[nn.Module, str]:
     return half, "forward"
 
 
-def _recomputed(function: Callable[..., Any], *inputs: object, **named: object) -> Any:
+def _recomputed(function: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     """``function(*inputs, **named)``; of what it keeps for the backward pass only the inputs stay in memory."""
     if not torch.is_grad_enabled():
         return function(*inputs, **named)

@@ -122,6 +122,22 @@ def restore(path: str | Path) -> Network:
     return model.eval()
 
 
+def restore_gpt(path: str | Path) -> GPT:
+    """The same where a GPT of ours is needed.
+
+    Raises:
+        CheckpointError: it is another model.
+    """
+    model = restore(path)
+    if not isinstance(model, GPT):
+        raise CheckpointError(
+            f"this model is a {model.config.model_type}, and no GPT of ours",
+            where=str(path),
+            suggestion="ganeum generate RUN --input FILE --output FILE writes with any model",
+        )
+    return model
+
+
 def _bridge(source: sources.Source, model: Model) -> tuple[dict[str, Tensor], dict[str, tuple[Any, Any]]]:
     """Brings weights of the same size into the form of `model`, changing nothing of what they compute; says which keys
     forbid that."""

@@ -21,6 +21,7 @@ from ganeum.train.callbacks import Callback
 if TYPE_CHECKING:
     from ganeum.data.tokenizer import Tokenizer
     from ganeum.models.gpt import GPT
+    from ganeum.models.network import Network
 
 
 class Run:
@@ -75,8 +76,9 @@ class Run:
         files = sorted(self._directory.samples_dir.glob("step-*.txt"))
         return {int(file.stem.removeprefix("step-")): file.read_text(encoding="utf-8") for file in files}
 
-    def model(self, checkpoint: str | int = "best", *, device: str = "auto") -> GPT:
-        """The model, ready to read: in fp32, no dropout. It is a `torch.nn.Module`: (B, T) tokens → logits.
+    def model(self, checkpoint: str | int = "best", *, device: str = "auto") -> Network:
+        """The model, ready to read: in fp32, no dropout. It is a `torch.nn.Module`: a GPT of ours takes (B, T) tokens
+        and gives logits; of a model that the run adopted, `.model` is transformers' own.
 
         Args:
             checkpoint: best (the latest where none was best), latest, or a step.
@@ -107,13 +109,15 @@ class Run:
         return load_tokenizer(self._directory.tokenizer_dir)
 
     def generate(self, prompt: str = "", *, seed: int = 1337, **settings: Any) -> list[str]:
-        """Texts that the best checkpoint writes, each with its prompt; the same seed writes the same texts.
+        """Texts that the best checkpoint writes, each with its prompt; the same seed writes the same texts. For a model
+        that the run adopted there is `ganeum generate`.
 
         Args:
             prompt: what a text starts with; empty: the start of a document.
             settings: num_samples, max_new_tokens, temperature, top_k, top_p; otherwise the run's own `sample:` keys.
         Raises:
             ConfigError, Several: a setting that the key of its name in a config could not have, or that is none.
+            CheckpointError: the model is no GPT of ours.
         """
         checked = taken({"train": {"max_iters": 1}, "sample": settings})  # no config is without a length
         given = checked.sample.model_dump(include=set(settings))
@@ -137,7 +141,11 @@ class Run:
 
     @cached_property
     def _writer(self) -> tuple[GPT, Tokenizer]:
-        return self.model(), self.tokenizer()
+        from ganeum import hardware
+        from ganeum.models.place import locate
+        from ganeum.models.weights import restore_gpt
+
+        return restore_gpt(locate(self.path).weights).to(hardware.detect("auto").torch_name), self.tokenizer()
 
 
 class Metrics(list[dict[str, Any]]):

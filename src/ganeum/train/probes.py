@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ganeum.config.schema import Model, Train
 from ganeum.data.batch import WindowBatch
 from ganeum.hardware.device import Device, Kind
-from ganeum.models.build import build
+from ganeum.models.gpt import GPT
 from ganeum.plan.architecture import ours
 from ganeum.plan.execution import LOSS_CHUNK, Execution, Optimizer, Precision
 from ganeum.plan.time import loads
@@ -119,7 +119,7 @@ def _halves(
     attention alone, which is another kernel then."""
     B, T, C, H = sizes
     model = Model(style=style, n_layer=1, n_head=H, n_embd=C, block_size=T, vocab_size=64, dropout=dropout)
-    network = build(model).to(where)
+    network = GPT(model).to(where)
     block: Any = network.blocks[0]
     rotation = None if network.rotary is None else network.rotary(0, T)
     x = torch.randn(B, T, C, device=where, requires_grad=True)
@@ -203,7 +203,7 @@ def _updates(optimizer: Optimizer, precision: Precision, where: torch.device) ->
     for layers, width, vocab_size in UPDATES:
         model = Model(n_layer=layers, n_head=1, n_embd=width, block_size=32, vocab_size=vocab_size)
         train = Train(batch_size=1, micro_batch_size=1, optimizer=optimizer)
-        step = OptimizerStep(build(model).to(where), train, where, precision=precision)
+        step = OptimizerStep(GPT(model).to(where), train, where, precision=precision)
         for parameter in step.parameters:
             parameter.grad = 1e-3 * torch.randn_like(parameter)
         bad, one = torch.zeros((), dtype=torch.bool, device=where), torch.ones((), device=where)
@@ -222,7 +222,7 @@ def _whole_step(where: torch.device) -> Probe:
     B, T = 4, 16
     model = Model(n_layer=2, n_head=1, n_embd=32, block_size=T, vocab_size=64)
     train = Train(batch_size=B, micro_batch_size=B)
-    step = OptimizerStep(build(model).to(where), train, where)
+    step = OptimizerStep(GPT(model).to(where), train, where)
     tokens = torch.randint(64, (B, T), device=where)
     every = loads.of(ours.architecture(model), _execution(where, "fp32", B, T))
     others = tuple(load for load in every if load.group != "step")
