@@ -2,9 +2,9 @@
 
     python benchmarks/examples.py --rows 3000000
 
-A pair is a line of this Python's standard library and the three before it, over and over, each copy with its own numbers;
-the tokenizer is a unigram model of 8,000 pieces trained on it, as T5's. Everything lies in a temporary directory that
-is removed afterwards. Memory is that of the whole tree of processes (benchmarks/prepare_memory.py).
+A pair is a line of this Python's standard library and the three before it, over and over, each copy with its own
+numbers; the tokenizer is a unigram model of 8,000 pieces trained on it, as T5's. Everything lies in a temporary
+directory that is removed afterwards. Memory is that of the whole tree of processes (benchmarks/prepare_memory.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,10 @@ def main() -> None:
         size = (directory / "pairs.jsonl").stat().st_size
         phases, samples = measure(directory, arguments.workers)
         kept = sum(path.stat().st_size for path in (directory / "cache").rglob("*") if path.is_file())
-    spans = {one["phase"]: (one["at"], after["at"]) for one, after in zip(phases, phases[1:], strict=False)}
+    spans = {one["phase"]: (one["at"], after["at"]) for one, after in pairwise(phases)}
     inside = {name: [b for at, b in samples if start <= at < end] for name, (start, end) in spans.items()}
     seconds = {name: end - start for name, (start, end) in spans.items()}
-    cpu = {one["phase"]: after["cpu"] - one["cpu"] for one, after in zip(phases, phases[1:], strict=False)}
+    cpu = {one["phase"]: after["cpu"] - one["cpu"] for one, after in pairwise(phases)}
     tenths = [inside["tokens"][i * len(inside["tokens"]) // 10 :][0] for i in range(10)] + inside["tokens"][-1:]
     result = {
         "rows": arguments.rows,

@@ -51,7 +51,7 @@ class Fields:
             f"{place} of {path} is no example",
             where=f"{path}, {place}",
             why=why,
-            suggestion="mend the row or leave it out",
+            suggestion="mend the row, or leave it out",
         )
 
     def refuse_unclear(self, path: Path, columns: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ def pack(sources: Counts, targets: Counts, source_room: int, target_room: int) -
     >>> pack(np.array([5, 3, 4, 2]), np.array([1, 1, 1, 1]), 8, 3)
     [[0, 1], [2, 3]]
     """
-    order = np.lexsort((np.arange(len(sources)), -np.maximum(sources / source_room, targets / target_room)))
+    order = np.lexsort((np.arange(len(sources)), -np.maximum(sources / max(1, source_room), targets / target_room)))
     free = np.tile(np.array([source_room, target_room]), (len(sources), 1))
     rows: list[list[int]] = []
     for example in order.tolist():

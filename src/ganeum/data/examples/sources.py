@@ -92,7 +92,7 @@ def _files(name: str, part: Part) -> Iterator[TextFile]:
         raise DataError(
             f"{name} does not exist",
             where=str(path.absolute()),
-            suggestion=f"data.{part}: a file, a directory of files, or a data set's name",
+            suggestion=f"data.{part}: a file of examples, a directory of them, or a data set's name",
         )
     else:
         match = _WITH_SPLIT.fullmatch(name)

@@ -1,0 +1,322 @@
+"""Examples as a user names them: which files are read, what an example is, what is left out, and what is said of it."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from made_pairs import config, gpt2, lines, opened, pairs, t5
+from pyarrow import parquet
+
+from ganeum.data.examples.examples import Examples, open_examples
+from ganeum.data.examples.known import known
+from ganeum.errors import DataError, MissingExtra
+
+ROWS = [{"source": 'one "two",\nthree', "target": "1 2"}, {"source": "가늠 토큰", "target": "the gauge"}] * 3
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    """The rows as each form's own library writes them, with a column before and between."""
+    rows = [{"id": str(i), "source": row["source"], "more": "x", "target": row["target"]} for i, row in enumerate(rows)]
+    match path.name.partition(".")[2]:
+        case "jsonl" | "ndjson":
+            lines(path, rows)
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+        case "json":
+            path.write_text(json.dumps(rows, indent=1))
+        case "csv" | "tsv" as form:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0], delimiter="," if form == "csv" else "\t")
+                writer.writeheader()
+                writer.writerows(rows)
+        case "parquet":
+            parquet.write_table(pa.Table.from_pylist(rows), path)
+        case "arrow":
+            table = pa.Table.from_pylist(rows)
+            with pa.ipc.new_stream(path, table.schema) as file:
+                file.write_table(table)
+    return str(path)
+
+
+def told(examples: Examples) -> list[tuple[str, str]]:
+    """Every example's texts, in the order of the rows."""
+    store = examples.train.store
+    decode = examples.tokenizer.decode
+    return [(decode(store.ids("source", i)), decode(store.ids("target", i))) for i in range(len(store))]
+
+
+def error(*arguments: Any, **keys: Any) -> str:
+    with pytest.raises(DataError) as raised:
+        opened(*arguments, **keys)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "ndjson", "jsonl.gz", "json", "csv", "tsv", "parquet", "arrow"])
+def test_pairs_are_read_from_every_form(tmp_path: Path, form: str) -> None:
+    """Two columns of any form of rows are sources and targets, line breaks, quotes and Korean as they were."""
+    found = told(opened(gpt2(tmp_path / "m"), write(tmp_path / f"rows.{form}", ROWS), val_share=0.5))
+    assert [(row["source"], row["target"]) for row in ROWS] == found
+
+
+def test_files_of_a_list_come_one_after_the_other(tmp_path: Path) -> None:
+    """data.train may be several files of any forms; a directory is its files with rows, in the order of their names."""
+    model = gpt2(tmp_path / "m")
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "b.csv", ROWS[1:2])
+    write(tmp_path / "d" / "a.jsonl", ROWS[:1])
+    (tmp_path / "d" / "README.md").write_text("what this is")
+    both = [write(tmp_path / "c.parquet", ROWS[1:2]), str(tmp_path / "d")]
+    assert [ROWS[i]["target"] for i in (1, 0, 1)] == [target for _, target in told(opened(model, both, val_share=0.5))]
+
+
+def test_data_sets_that_were_saved_are_read(tmp_path: Path) -> None:
+    """Of a DatasetDict on the disk, train is trained on and validation is validated on."""
+    import datasets
+
+    parts = {"train": ROWS[:2], "validation": [{"source": "held", "target": "out"}]}
+    datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    examples = opened(gpt2(tmp_path / "m"), str(tmp_path / "saved"), val=str(tmp_path / "saved"))
+    assert (2, 1) == (len(examples.train), len(examples.val))
+    assert [("held", "out")] == [(one.source, one.target) for one in examples.references(9)]
+
+
+def test_a_data_set_by_its_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAME:CONFIG[SPLIT] is what ``datasets`` is asked for; its rows are pairs like others."""
+    import datasets
+
+    asked = []
+
+    def load_dataset(*arguments: object, split: str) -> Any:
+        asked.append((*arguments, split))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    examples = opened(gpt2(tmp_path / "m"), "owner/name:korean[train[:10%]]", val="owner/name:korean")
+    assert [("owner/name", "korean", "train[:10%]"), ("owner/name", "korean", "validation")] == asked
+    assert [row["target"] for row in ROWS] == [target for _, target in told(examples)]
+
+
+def test_columns_have_any_name(tmp_path: Path) -> None:
+    """source_column and target_column name them, text_column that of single texts."""
+    model = gpt2(tmp_path / "m")
+    file = lines(tmp_path / "rows.jsonl", [{"article": f"long {i}", "summary": "short"} for i in range(4)])
+    assert ("long 0", "short") == told(opened(model, file, source_column="article", target_column="summary"))[0]
+    assert ("", "long 0") == told(opened(model, file, kind="texts", text_column="article"))[0]
+
+
+def test_what_an_example_is_hangs_on_its_columns(tmp_path: Path) -> None:
+    """kind: auto takes pairs where both columns are there, else single texts."""
+    model = gpt2(tmp_path / "m")
+    assert "pairs" == opened(model, lines(tmp_path / "a.jsonl", ROWS), val_share=0.5).kind
+    assert "texts" == opened(model, lines(tmp_path / "b.jsonl", [{"text": "one"}, {"text": "two"}])).kind
+
+
+def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Null, empty and white space in either column make no example; the reader is told how many."""
+    bad = [{"source": s, "target": t} for s, t in [(None, "x"), ("x", None), ("", "x"), ("x", ""), (" \n", "x")]]
+    said: list[str] = []
+    run = config(gpt2(tmp_path / "m"), lines(tmp_path / "rows.jsonl", bad + pairs(5)))
+    examples = open_examples(run, said.append)
+    assert 5 == len(examples.train) + len(examples.val)
+    assert "5 rows of 10 left out: a text is null or empty" in said
+    assert 5 == examples.describe(run)["left_out"]
+
+
+def test_what_was_cut_is_told(tmp_path: Path) -> None:
+    """How many texts were longer than max_length, how long the longest was, and how many tokens it cost."""
+    rows = [{"source": "x" * n, "target": "y"} for n in (4, 10, 20, 30)]  # one token a byte
+    said: list[str] = []
+    run = config(gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", rows), max_length=10, val_share=0.5)
+    examples = open_examples(run, said.append)
+    assert "sources: half up to 10 tokens, 9 of 10 up to 30, 99 of 100 up to 30, the longest 30" in said
+    assert "sources: 2 (50.0%) were cut to 10 tokens (data.max_length), which lost 46.9% of all" in said  # 30 of 64
+    sources = examples.describe(run)["texts"]["sources"]
+    assert (10, 2, 30, 34, 30) == tuple(sources[name] for name in ("limit", "cut", "longest", "tokens", "lost"))
+    assert {"50": 10, "90": 30, "99": 30} == sources["percentiles"]
+
+
+def test_bytes_that_are_not_utf8_are_replaced_and_told(tmp_path: Path) -> None:
+    """A broken byte in a table becomes U+FFFD, in a row that is otherwise kept."""
+    (tmp_path / "a.csv").write_bytes(b"source,target\nna\xefve,1\nplain,2\n")
+    said: list[str] = []
+    examples = open_examples(config(gpt2(tmp_path / "m"), str(tmp_path / "a.csv")), said.append)
+    assert [("na\N{REPLACEMENT CHARACTER}ve", "1"), ("plain", "2")] == told(examples)
+    assert "1 example had bytes that are not UTF-8, which became U+FFFD" in said
+
+
+def test_the_split_is_the_same_whatever_the_order(tmp_path: Path) -> None:
+    """Which are held out hangs on their sources and the seed, not on the rows before them; another seed, others."""
+    model, rows = gpt2(tmp_path / "m"), pairs(200)
+    first = opened(model, lines(tmp_path / "a.jsonl", rows), val_share=0.1)
+    again = opened(model, lines(tmp_path / "b.jsonl", pairs(7, seed=9) + rows[::-1]), val_share=0.1)
+    other = opened(model, lines(tmp_path / "a.jsonl", rows), val_share=0.1, split_seed=1)
+    held = [{one.source for one in some.references(1000)} for some in (first, again, other)]
+    assert held[0] <= held[1]
+    assert held[0] != held[2]
+    assert 8 <= len(held[0]) <= 32  # 20 expected, standard deviation 4.2
+
+
+def test_equal_sources_lie_on_one_side(tmp_path: Path) -> None:
+    """Rows that repeat a source are never in both parts, so nothing held out was trained on; they are told."""
+    rows = [{"source": f"s{i % 20}", "target": f"t{i}"} for i in range(200)]
+    said: list[str] = []
+    run = config(gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", rows), val_share=0.3)
+    examples = open_examples(run, said.append)
+    texts = told(examples)
+    train, val = ({texts[i][0] for i in part.numbers} for part in (examples.train, examples.val))
+    assert train
+    assert val
+    assert not train & val
+    assert 200 == len(examples.train) + len(examples.val)
+    assert "180 examples repeat a source that came before" in said
+
+
+def test_two_examples_are_one_to_train_with_and_one_held_out(tmp_path: Path) -> None:
+    """However small the share, neither side is empty."""
+    examples = opened(gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", pairs(2)), val_share=0.001)
+    assert (1, 1) == (len(examples.train), len(examples.val))
+
+
+def test_a_single_example_cannot_be_split(tmp_path: Path) -> None:
+    """One source has nothing to be held out; with data.val it is trained on."""
+    model, one = gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", pairs(1))
+    assert error(model, one) == (
+        "DataError: there is nothing to hold out: 1 example of one source\n"
+        "  where  data.val_share\n"
+        "  why    what a model is validated on must not be what it was trained on\n"
+        "  try    more examples, or data.val=FILE"
+    )
+    examples = opened(model, one, val=lines(tmp_path / "b.jsonl", pairs(1, seed=5)))
+    assert 1 == examples.batches(config(model, one)).steps_per_epoch
+
+
+def test_the_planner_knows_what_was_told_last(tmp_path: Path) -> None:
+    """known() says what describe() said of the same files and settings, and nothing of others."""
+    model, file = gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", pairs(50))
+    run = config(model, file)
+    assert known(run) is None
+    described = open_examples(run, lambda line: None).describe(run)
+    found = known(run)
+    assert found is not None
+    assert {key: described[key] for key in described if key not in ("steps_per_epoch", "padding")} == found
+    assert known(config(model, file, batch={"batch_size": 3})) == found
+    assert known(config(model, file, max_length=100)) is None
+    lines(tmp_path / "a.jsonl", pairs(51))
+    assert known(run) is None
+
+
+def test_errors_of_files(tmp_path: Path) -> None:
+    """What is not there, holds no rows, or lacks the columns is said with a way out."""
+    model = gpt2(tmp_path / "m")
+    assert error(model, "nothing.jsonl") == (
+        f"DataError: nothing.jsonl does not exist\n  where  {Path.cwd() / 'nothing.jsonl'}\n"
+        "  try    data.train: a file of examples, a directory of them, or a data set's name"
+    )
+    (tmp_path / "a.txt").write_text("text")
+    assert error(model, str(tmp_path / "a.txt")) == (
+        f"DataError: {tmp_path}/a.txt holds no rows\n  where  {tmp_path}/a.txt\n"
+        "  why    examples are rows, in files that end in .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, "
+        "compressed or not\n"
+        '  try    a JSON line for each example, {"text": "…"} or {"source": "…", "target": "…"}'
+    )
+    (tmp_path / "d").mkdir()
+    assert error(model, str(tmp_path / "d")) == (
+        f"DataError: there are no examples in {tmp_path}/d\n  where  data.train\n"
+        "  why    no file there ends in .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, compressed or not\n"
+        "  try    another directory, or files of rows"
+    )
+    file = lines(tmp_path / "a.jsonl", [{"article": "a", "summary": "s"}] * 2)
+    assert error(model, file) == (
+        f"DataError: {file} has neither the columns 'source', 'target' nor a column 'text'\n  where  {file}\n"
+        "  why    it has the columns 'article', 'summary'\n"
+        "  try    data.source_column and data.target_column for pairs, or data.text_column for single texts"
+    )
+    assert error(model, file, source_column="article", kind="pairs") == (
+        f"DataError: line 1 of {file} has no column 'target'\n  where  {file}, line 1\n"
+        "  why    it has the columns 'article', 'summary'\n  try    data.target_column=summary, say"
+    )
+    table = write(tmp_path / "a.csv", ROWS)
+    assert error(model, table, kind="texts") == (
+        f"DataError: {table} has no column 'text'\n  where  {table}\n"
+        "  why    it has the columns 'id', 'source', 'more', 'target'\n  try    data.text_column=id, say"
+    )
+
+
+def test_errors_of_rows(tmp_path: Path) -> None:
+    """A row that is not JSON, and a value that is not text, are named by file and line."""
+    model = gpt2(tmp_path / "m")
+    (tmp_path / "a.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": "a", "target\n')
+    assert error(model, str(tmp_path / "a.jsonl")).startswith(
+        f"DataError: line 2 of {tmp_path}/a.jsonl is no example\n  where  {tmp_path}/a.jsonl, line 2\n"
+        "  why    it is not JSON: Unterminated string"
+    )
+    file = lines(tmp_path / "b.jsonl", [{"source": "a", "target": 3}])
+    assert error(model, file) == (
+        f"DataError: line 1 of {file} is no example\n  where  {file}, line 1\n"
+        "  why    its column 'target' is of type int, not text\n  try    mend the row, or leave it out"
+    )
+    file = lines(tmp_path / "c.jsonl", [{"source": "", "target": None}] * 3)
+    assert error(model, file) == (
+        f"DataError: there are no examples in {file}\n"
+        "  why    of 3 rows, 3 have a text that is null or empty, and 0 only one token\n"
+        "  try    other columns (data.source_column, data.target_column, data.text_column), or other files"
+    )
+
+
+def test_errors_of_models(tmp_path: Path) -> None:
+    """A model or tokenizer that is not there or of another model, and texts for an encoder, are refused."""
+    file = lines(tmp_path / "a.jsonl", [{"text": "one"}, {"text": "two"}])
+    (tmp_path / "no").mkdir()
+    assert error(str(tmp_path / "no"), file).startswith(
+        f"DataError: the config of the model {tmp_path}/no cannot be had\n  where  model.source: {tmp_path}/no\n"
+    )
+    model = t5(tmp_path / "t5")
+    assert error(model, file, kind="texts") == (
+        "DataError: single texts say nothing to a model with an encoder\n  where  data.kind: texts\n"
+        "  why    its encoder reads a source, and its decoder learns the target of it\n"
+        "  try    data.kind: pairs (data.source_column, data.target_column), or a model without an encoder"
+    )
+    rows = lines(tmp_path / "b.jsonl", pairs(9))
+    other = t5(tmp_path / "small")
+    settings = json.loads((tmp_path / "small" / "config.json").read_text())
+    (tmp_path / "small" / "config.json").write_text(json.dumps(settings | {"vocab_size": 3}))
+    assert error(other, rows, tokenizer=model).endswith(
+        f"is beyond the model's vocabulary of 3\n  where  the tokenizer {model}\n"
+        "  why    it is the tokenizer of another model\n"
+        "  try    data.tokenizer: the one that belongs to model.source"
+    )
+    assert error(model, rows, max_target_length=1) == (
+        "DataError: data.max_target_length: 1 leaves no room for a text\n  where  data.max_target_length\n"
+        "  why    the tokenizer sets 1 token around every text\n  try    data.max_target_length: 128, say"
+    )
+    (tmp_path / "t5" / "tokenizer.json").unlink()
+    assert error(model, rows).startswith(
+        f"DataError: the tokenizer {model} cannot be had\n  where  model.source\n  why "
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "train", "extra"), [("transformers", "a.jsonl", "hf"), ("datasets", "owner/name", "datasets")]
+)
+def test_a_missing_package_gives_the_pip_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, train: str, extra: str
+) -> None:
+    """Without the extra the error says how to get it."""
+    model = gpt2(tmp_path / "m")
+    lines(tmp_path / "a.jsonl", ROWS)
+    monkeypatch.chdir(tmp_path)
+    for module in ("data.hub", "data.examples.model"):
+        monkeypatch.setattr(f"ganeum.{module}.find_spec", lambda asked: None if asked == package else object())
+    with pytest.raises(MissingExtra) as raised:
+        opened(model, train)
+    asked = "data.train=owner/name" if package == "datasets" else f"model.source={model}"
+    assert str(raised.value) == (
+        f"MissingExtra: {asked} needs the package {package}, which is not installed\n"
+        f'  try    pip install "ganeum[{extra}]"'
+    )
