@@ -98,7 +98,7 @@ ConfigError: train.lora.rank is set, and train.init_from is not
     OVER + "trust_remote_code: true\n": """\
 ConfigError: trust_remote_code: true has no meaning here
   where  a.yaml, line 4
-  why    code that comes with a model runs only where the command line says so: --trust-remote-code""",
+  why    code that came with a model runs only by `ganeum train … --trust-remote-code`, not by a file or a queue""",
     OVER + "packing: true\npad_to_max_length: true\n": """\
 ConfigError: pad_to_max_length: true, packing: true have no meaning here
   where  a.yaml, lines 4 and 5

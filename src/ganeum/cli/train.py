@@ -29,6 +29,10 @@ def command(
     force: Annotated[
         bool, typer.Option("--force", help="start it although the plan says that it cannot fit into memory")
     ] = False,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", "--trust_remote_code", help="run code that came with the model"),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="print the summary as JSON, the rest on standard error")
     ] = False,
@@ -47,6 +51,7 @@ def command(
     """
     from ganeum.config import load
     from ganeum.config.arguments import split_arguments
+    from ganeum.config.trust import trusting
     from ganeum.record.files import finite
     from ganeum.train.interrupt import Interrupted
     from ganeum.train.run import train
@@ -62,7 +67,8 @@ def command(
     stream = sys.stderr if as_json else sys.stdout
     asked = load(files[0], overrides, section=section, say=lambda text: print(text + "\n", file=stream))
     try:
-        summary = train(asked, overwrite=overwrite, force=force, stream=stream)
+        with trusting(trust_remote_code):
+            summary = train(asked, overwrite=overwrite, force=force, stream=stream)
     except Interrupted as stop:
         raise typer.Exit(stop.exit_status) from None
     if as_json:

@@ -147,7 +147,7 @@ NEEDLESS = {
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "trust_remote_code": (
         OFF,
-        "code that comes with a model runs only where the command line says so: --trust-remote-code",
+        "code that came with a model runs only by `ganeum train … --trust-remote-code`, not by a file or a queue",
     ),
     "config_name": (OFF, "a model has the config that lies beside it; model.fresh takes that alone"),
     "config_overrides": (OFF, "a model has the config that lies beside it"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 from ganeum.config.schema import Config
 from ganeum.plan.architecture import known, ours
@@ -22,11 +24,20 @@ def of(config: Config, vocab_size: int | None = None) -> Architecture:
     model = config.model
     if model.source is None:
         return ours.architecture(model, vocab_size)
-    found = _source(model.source)
+    found = _source(model.source, _state(model.source))
     dropout = found.dropout if model.dropout is None else model.dropout
     return replace(found, implementation="adopted", dropout=dropout)
 
 
 @lru_cache(maxsize=8)  # asked many times in a plan, and a name on the hub is asked for over the network
-def _source(name: str) -> Architecture:
+def _source(name: str, state: tuple[str, int] | None) -> Architecture:
     return known.find(name, roughly=True)
+
+
+def _state(name: str) -> tuple[str, int] | None:
+    """Which file it is, and when it was written; None of a name on the hub."""
+    path = Path(name).expanduser()
+    for file in (path / "config.json", path):
+        with suppress(OSError):
+            return str(file.resolve(strict=True)), file.stat().st_mtime_ns
+    return None
