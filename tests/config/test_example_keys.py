@@ -207,7 +207,7 @@ def test_a_training_yml_says_length_padding_and_seed(nested: bool) -> None:
 # The arguments of examples/pytorch/{summarization,translation,language-modeling} of transformers, with values that a
 # user would give, and what they come to; a value that is None is what the script has by default, and says nothing.
 SCRIPTS: dict[str, tuple[str, dict[str, object]]] = {
-    "model_name_or_path": ("google/mt5-small", {"model.source": "google/mt5-small"}),
+    "model_name_or_path": ("google/mt5-small", {"model.source": "google/mt5-small", "train.learning_rate": 1e-4}),
     "tokenizer_name": ("my/tokenizer", {"data.tokenizer": "my/tokenizer"}),
     "dataset_name": ("xsum", {"data.train": "xsum"}),
     "train_file": ("a.json", {"data.train": "a.json"}),

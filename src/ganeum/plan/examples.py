@@ -63,7 +63,8 @@ class Rows:
             return None
         if config.train.batch_tokens is None:
             return math.ceil(examples / config.train.batch_size)
-        return min(examples, max(1, int(round(self.told["tokens"] / config.train.batch_tokens))))
+        tokens: int = self.told["tokens"]
+        return min(examples, max(1, round(tokens / config.train.batch_tokens)))
 
 
 def rows_of(config: Config, *, encoder_decoder: bool, told: Mapping[str, Any] | None = None) -> Rows:
