@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import PAIRS, TEXTS, ids, made, pair_batch, padded, text_batch
+from tiny_models import PAIRS, TEXTS, ids, made, padded, pair_batch, text_batch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Gemma2Config, PhiConfig
 
 from ganeum.config.schema import Train
@@ -157,3 +158,25 @@ def test_a_model_whose_head_has_a_bias_is_refused() -> None:
         "  where  model.source\n"
         "  why    the loss in chunks takes an output layer without one"
     )
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where a value is read from the device: .item(), a truth value, a shape that depends on data."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("layout", [batch, packed], ids=["padded", "packed"])
+@pytest.mark.parametrize("name", ["t5", "gpt2", "qwen3"])
+def test_a_step_never_waits_for_the_device(name: str, layout: Any, precision: Any) -> None:
+    """Nothing is taken from a tensor into Python, neither to look whether a mask is full nor how long a row is."""
+    step = OptimizerStep(Adopted(made(config(name))), Train(), "cpu", precision=precision)
+    found = layout(name)
+    step([found], targets=found.counted, step=0, learning_rate=1e-3)
+    with NoReading():
+        step([found], targets=found.counted, step=1, learning_rate=1e-3)
+    assert int(step.first_bad_step) == -1

@@ -1,4 +1,4 @@
-"""A T5 and a GPT-2 of transformers small enough to train in a second, their tokenizers, and pairs and texts for them."""
+"""A T5 and a GPT-2 of transformers, small enough to train in a second, with a tokenizer, pairs and texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import (
     T5Config,
 )
 
-WORDS = "small large cat dog house tree sees finds likes under over and then it was gauge sight model loss".split()
+WORDS = ["small", "large", "cat", "dog", "house", "tree", "sees", "finds", "under", "over", "gauge", "sight", "loss"]
 
 
 def write(directory: Path) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ganeum.errors import ConfigError
 from ganeum.models import adapters
+from ganeum.models.attention_of_theirs import NAME, without_masks
 from ganeum.models.network import Network
 from ganeum.models.quiet import quiet
 
@@ -41,6 +42,7 @@ class Adopted(Network):
         self.vocab_size = head.weight.size(0)
         # Past nn.Module's own bookkeeping: both are parts of `model` already, and have their names there.
         vars(self)["head"], vars(self)["blocks"] = head, _layers(model)
+        self._unmasked = _attends_without_masks(model)
 
     def hidden(self, **inputs: Tensor) -> Tensor:
         """What :mod:`ganeum.data.batch` calls ``inputs`` → (B, T, C).
@@ -49,7 +51,7 @@ class Adopted(Network):
         the decoder reads. Texts: ``tokens`` (B, T). In packed rows ``…segments``, of equal shapes, number the examples
         from 1 on, 0 is padding; ``positions`` begin again with each.
         """
-        with _through(self.head):
+        with _through(self.head), without_masks(self._unmasked):
             hidden: Tensor = self._run(inputs).logits
         return hidden
 
@@ -84,7 +86,7 @@ class Adopted(Network):
 
     def _mask(self, seen: Tensor | None) -> Tensor | None:
         """(B, 1, ·, ·) true where a token sees another, in the form that the model's attention takes."""
-        if seen is None or self.config._attn_implementation == "sdpa":
+        if seen is None or self.config._attn_implementation in ("sdpa", NAME):
             return seen
         return torch.where(seen, 0.0, torch.finfo(torch.float32).min)  # added to the scores
 
@@ -118,17 +120,27 @@ class Adopted(Network):
 
 @torch.no_grad()
 def check_logits(network: Adopted, where: str) -> None:
-    """Compares the model's own logits of a few tokens with what a step makes of its hidden states.
+    """Compares the model's own logits of a few tokens with what a step makes of its hidden states, and looks whether a
+    later token changes them.
 
     Raises:
-        ConfigError: they differ.
+        ConfigError: they differ, or the model sees what it is to learn.
     """
     network.eval()
     tokens = torch.arange(8, device=network.head.weight.device)[None] % network.vocab_size
-    sides = ("source_tokens", "target_tokens") if network.encoder_decoder else ("tokens",)
-    inputs = dict.fromkeys(sides, tokens)
+    *other, reads = ("source_tokens", "target_tokens") if network.encoder_decoder else ("tokens",)
+    inputs = dict.fromkeys((*other, reads), tokens)
     own = network._run(inputs).logits.float()
-    ours = (network.hidden(**inputs) @ network.head.weight.T).float()
+    hidden = network.hidden(**inputs)
+    ours = (hidden @ network.head.weight.T).float()
+    later = network.hidden(**{**inputs, reads: torch.cat((tokens[:, :-1], tokens[:, :1]), dim=1)})
+    if not torch.allclose(hidden[:, :-1], later[:, :-1], rtol=0.0, atol=CLOSE * hidden.abs().max().item()):
+        raise ConfigError(
+            f"a {network.config.model_type} as it is configured sees the tokens that it is to predict",
+            where=where,
+            why="its attention is not causal",
+            suggestion="a model that writes text",
+        )
     if not torch.allclose(own, ours, rtol=0.0, atol=CLOSE * own.abs().max().item()):
         raise ConfigError(
             f"the logits of a {network.config.model_type} are not its hidden states times its output layer",
@@ -156,6 +168,18 @@ def _refuse_other_logits(model: Any, head: Any) -> None:
                 why="the loss in chunks takes logits without one",
             )
         model.final_logits_bias = extra.new_zeros(1, 1)  # nothing is added to hidden states either
+
+
+def _attends_without_masks(model: Any) -> list[Any]:
+    """The configs of a causal model whose layers all see all that came before: it needs no masks but those it is given.
+
+    Others have what :mod:`ganeum.models.attention_of_theirs` spares them at the price of a wait on a GPU.
+    """
+    config = model.config
+    backed = getattr(model, "_supports_attention_backend", False) and config._attn_implementation == "sdpa"
+    if config.is_encoder_decoder or not backed or getattr(config, "sliding_window", None) is not None:
+        return []
+    return list({id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values())
 
 
 def _layers(model: Any) -> list[nn.Module]:

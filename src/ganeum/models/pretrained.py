@@ -103,6 +103,13 @@ def _unread(source: str | Path, error: BaseException) -> CheckpointError:
             why="whoever wrote it could do on this machine what you can",
             suggestion="read it, then --trust-remote-code",
         )
+    if "no file named" in first:
+        return CheckpointError(
+            "there are no weights beside config.json",
+            where=f"model.source: {source}",
+            why="neither model.safetensors, its shards, nor pytorch_model.bin is there",
+            suggestion="model.fresh=true draws them from the seed",
+        )
     if Path(source).exists():
         return CheckpointError("the model cannot be read", where=f"model.source: {source}", why=first)
     return CheckpointError(

@@ -78,7 +78,7 @@ def load_initial(path: str | Path, model: Model) -> dict[str, Tensor]:
 
     Args:
         path: see `sources.read`.
-        model: the model they are for; a GPT's with vocab_size resolved. What can be bridged without changing the function is (see
+        model: the model they are for; a GPT's with vocab_size resolved. What can be bridged without changing it is (see
             `shape.differences`); fewer positions than the weights have cut off the rest.
     Raises:
         CheckpointError: nothing that can be read, or weights of another shape (each key with both values).

@@ -27,11 +27,12 @@ FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2_000  # torch.amp.GradScaler's own
 @dataclass(frozen=True)
 class StepResult:
     """What one step was: ``loss`` () nats per token over the whole batch and ``grad_norm`` () before clipping, both
-    on the device; ``tokens`` seen by it."""
+    on the device; ``tokens`` seen by it, and places that held nothing (``padding``)."""
 
     loss: Tensor
     grad_norm: Tensor
     tokens: int
+    padding: int = 0
 
 
 class OptimizerStep:
@@ -87,7 +88,7 @@ class OptimizerStep:
         """
         timings = timings or Timings()
         total = torch.zeros((), device=self.device)
-        counted = tokens = 0
+        counted = tokens = padding = 0
         micro_batches = iter(micro_batches)
         while True:
             with timings.part("data"):
@@ -100,12 +101,12 @@ class OptimizerStep:
             with timings.part("backward"):
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            counted, tokens = counted + batch.counted, tokens + batch.tokens
+            counted, tokens, padding = counted + batch.counted, tokens + batch.tokens, padding + batch.padding
         assert counted == targets, f"{counted} targets in a batch of {targets}"
         with timings.part("optimizer"):
             total /= self.loss_scale
             norm = self._update(step, learning_rate, total)
-        return StepResult(total, norm, tokens)
+        return StepResult(total, norm, tokens, padding)
 
     def on(
         self,

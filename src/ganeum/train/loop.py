@@ -127,6 +127,8 @@ class Loop:
             }
             if self.every.precision == "fp16":
                 line |= {"skipped_updates": int(self.step.skipped.item()), "loss_scale": self.step.loss_scale.item()}
+            if self.config.model.source is not None:
+                line["padding"] = result.padding / (result.padding + result.tokens)
             if progress.out_of_memory:
                 sizes = self.within.micro_batch_size, self.within.eval_batch_size
                 line |= {"micro_batch_size": sizes[0], "eval_batch_size": sizes[1]}

@@ -115,10 +115,13 @@ class WithinMemory:
         size, batch_size = self.micro_batch_size, self.config.train.batch_size
         less = trouble.smaller(batch_size, size)
         self._lower(MICRO, self.progress.step + 1, size, less, full)
+        often, stays = f", {batch_size // less} times a step instead of {batch_size // size}", f"stays {batch_size}"
+        if self.config.train.batch_tokens is not None:
+            often, stays = "", f"stays {self.config.train.batch_tokens:,} tokens"
         self.say(
             f"Out of memory at step {self.progress.step + 1:,} ({full.said}). From here on {_sequences(less)} "
-            f"at once instead of {size}, {batch_size // less} times a step instead of {batch_size // size}: the "
-            f"batch stays {batch_size}, and steps, learning rate and order of the data stay as they were."
+            f"at once instead of {size}{often}: the "
+            f"batch {stays}, and steps, learning rate and order of the data stay as they were."
         )
 
     def _recompute_more(self, full: Full) -> None:

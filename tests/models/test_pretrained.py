@@ -1,0 +1,106 @@
+"""What cannot be adopted is refused in words that say what to do, and nothing that came with a model is run."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import PAIRS, TEXTS
+from transformers import AutoModelForSeq2SeqLM, BertConfig
+
+from ganeum.config.trust import trusting
+from ganeum.errors import CheckpointError, ConfigError
+from ganeum.models.pretrained import adopt
+
+
+def written(directory: Path, config: Any) -> Path:
+    config.save_pretrained(directory)
+    return directory
+
+
+def refusal(source: str | Path, kind: type[Exception] = CheckpointError, **options: Any) -> str:
+    with pytest.raises(kind) as error:
+        adopt(source, **options)
+    return str(error.value)
+
+
+def test_weights_and_dropout_are_those_of_the_directory(tmp_path: Path) -> None:
+    """What transformers saved is read, in fp32; dropout is the config's, or every share of it the one that is given."""
+    model = AutoModelForSeq2SeqLM.from_config(copy.deepcopy(PAIRS["t5"]))
+    model.config.dropout_rate = 0.25
+    model.bfloat16().save_pretrained(tmp_path)
+    network = adopt(tmp_path)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    torch.testing.assert_close(network.head.weight, model.lm_head.weight.float(), rtol=0, atol=0)
+    dropped = {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)}
+    assert (dropped, network.config.dropout_rate) == ({0.25}, 0.25)
+    assert {m.p for m in adopt(tmp_path, dropout=0.5).modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+
+
+def test_fresh_weights_come_from_the_seed(tmp_path: Path) -> None:
+    """A config.json alone is enough, also named itself; the same random state draws the same weights."""
+    written(tmp_path, TEXTS["gpt2"])
+    found = []
+    for source, fresh in ((tmp_path, True), (tmp_path / "config.json", False)):
+        torch.manual_seed(3)
+        found.append(adopt(source, fresh=fresh).head.weight)
+    assert torch.equal(*found)
+
+
+def test_a_directory_without_weights_says_how_to_draw_them(tmp_path: Path) -> None:
+    """They are never drawn unasked."""
+    assert refusal(written(tmp_path, TEXTS["gpt2"])) == (
+        "CheckpointError: there are no weights beside config.json\n"
+        f"  where  model.source: {tmp_path}\n"
+        "  why    neither model.safetensors, its shards, nor pytorch_model.bin is there\n"
+        "  try    model.fresh=true draws them from the seed"
+    )
+
+
+def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the network nothing is looked for, and the error says what may be given."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    shown = refusal("nobody/nothing").splitlines()
+    assert shown[:2] == [
+        "CheckpointError: the model nobody/nothing is neither here nor to be had from the hub",
+        "  where  model.source: nobody/nothing",
+    ]
+    assert shown[-1] == (
+        "  try    a directory with config.json and model.safetensors; or a name on the hub, and the network"
+    )
+
+
+def test_code_that_came_with_a_model_is_not_run(tmp_path: Path) -> None:
+    """Not before the reader said so; then it is."""
+    auto = {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": auto}))
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise ValueError('it ran')\n")
+    assert refusal(tmp_path) == (
+        f"CheckpointError: the model {tmp_path} comes with code of its own, which is not run\n"
+        f"  where  model.source: {tmp_path}\n"
+        "  why    whoever wrote it could do on this machine what you can\n"
+        "  try    read it, then --trust-remote-code"
+    )
+    assert not (tmp_path / "ran").exists()
+    with trusting():
+        assert "it ran" in refusal(tmp_path)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path) -> None:
+    """A BERT has an output layer and would learn to copy: its loss would fall to nothing and mean nothing."""
+    bert = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    shown = refusal(written(tmp_path, bert), ConfigError, fresh=True)
+    assert shown in (
+        "ConfigError: the output layer of a bert has a bias\n"
+        "  where  model.source\n"
+        "  why    the loss in chunks takes an output layer without one",
+        "ConfigError: a bert as it is configured sees the tokens that it is to predict\n"
+        f"  where  {tmp_path}\n"
+        "  why    its attention is not causal\n"
+        "  try    a model that writes text",
+    )
