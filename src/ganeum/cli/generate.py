@@ -163,7 +163,7 @@ def _ending(done: Done, output: str, longest: int) -> str:
 
     lines = []
     if done.cut:
-        lines.append(f"{things(done.cut, 'text')} had more than {longest:,} tokens and were cut")
+        lines.append(f"cut to {longest:,} tokens: {things(done.cut, 'text')}")
     if not done.rows:
         lines.append(f"nothing was left to write: {output} has all {things(done.kept, 'row')}")
     else:

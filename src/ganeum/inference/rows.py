@@ -32,7 +32,11 @@ class Reading:
 
     @property
     def share(self) -> float | None:
-        return min(1.0, self._raw.tell() / self._size) if self._raw and self._size else None
+        if self._raw is None or not self._size:
+            return None
+        return (
+            1.0 if self._raw.closed else min(1.0, self._raw.tell() / self._size)
+        )  # whoever reads to the end closes it
 
 
 @contextmanager
