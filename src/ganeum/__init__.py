@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from ganeum.plan.library import plan
     from ganeum.train.callbacks import Callback, StopTraining
     from ganeum.train.library import load_run, train
+    from ganeum.train.stages import split
 
-__all__ = ["Callback", "StopTraining", "__version__", "load_config", "load_run", "plan", "train"]
+__all__ = ["Callback", "StopTraining", "__version__", "load_config", "load_run", "plan", "split", "train"]
 
 _PLACES = {
     "Callback": ("ganeum.train.callbacks", "Callback"),
     "StopTraining": ("ganeum.train.callbacks", "StopTraining"),
     "load_config": ("ganeum.config.load", "load"),
     "load_run": ("ganeum.train.library", "load_run"),
+    "split": ("ganeum.train.stages", "split"),
 }
 
 

@@ -1,0 +1,247 @@
+"""Fine-tuning beside transformers' Seq2SeqTrainer: same T5, weights, pairs, batch and steps, by turns, a process each.
+
+    python examples/docstrings/prepare.py
+    python benchmarks/finetune_speed.py
+
+Two comparisons. `equal`: fp32, padded to the longest of a batch, the same AdamW, schedule and clipping. `default`: each
+as it comes (the Trainer: fp32, padded; ganeum: `auto` precision, buckets), but for batch, length and learning rate.
+
+Speed is tokens that are no padding, sources and targets, over the time of the steps after the warm-up; memory is the most
+that the process ever held; the loss is that of the held-out pairs under transformers after the last step, for both sides
+by the same few lines. A round runs each once; ratios are taken within a round, and their median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ganeum.hardware.machine import cpu_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PAIRS = ROOT / "examples" / "docstrings" / "data"
+RESULT = Path(__file__).resolve().parent / "results" / "finetune-cpu.json"
+LENGTHS = (96, 16)  # tokens of a source and of a target at most
+SAID = {"learning_rate": 1e-3, "warmup_steps": 10, "weight_decay": 0.1, "max_grad_norm": 1.0}
+
+
+def trainer(model: str, out: Path, steps: int, warm: int, batch: int, mode: str) -> dict[str, float]:
+    """Seq2SeqTrainer in this process → seconds and tokens of the steps behind the warm-up."""
+    from datasets import load_dataset
+    from transformers import (
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        TrainerCallback,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForSeq2SeqLM.from_pretrained(model)
+    rows = load_dataset("json", data_files=str(PAIRS / "train.jsonl"), split="train")
+
+    def tokens(row: dict[str, Any]) -> dict[str, Any]:
+        found = tokenizer(row["source"], truncation=True, max_length=LENGTHS[0])
+        found["labels"] = tokenizer(text_target=row["target"], truncation=True, max_length=LENGTHS[1])["input_ids"]
+        return {name: found[name] for name in ("input_ids", "attention_mask", "labels")}
+
+    pad, counted, times = DataCollatorForSeq2Seq(tokenizer, model=network), [], []
+
+    def collate(batch: list[dict[str, Any]]) -> Any:
+        made = pad(batch)
+        counted.append(int(made["attention_mask"].sum() + (made["labels"] != -100).sum()))
+        return made
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    # Seq2SeqTrainer's own AdamW, beta 0.9 and 0.999; ganeum's are set to the same where settings are equal.
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(out / "trainer"),
+        max_steps=steps,
+        per_device_train_batch_size=batch,
+        lr_scheduler_type="cosine" if mode == "equal" else "linear",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=1,
+        **SAID,
+    )
+    Seq2SeqTrainer(
+        model=network,
+        args=arguments,
+        train_dataset=rows.map(tokens, remove_columns=rows.column_names),
+        data_collator=collate,
+        callbacks=[Clock()],
+    ).train()
+    network.save_pretrained(out / "model")
+    return {"seconds": times[-1] - times[warm - 1], "tokens": sum(counted[warm:steps])}
+
+
+def ganeum_config(model: str, steps: int, batch: int, mode: str) -> dict[str, Any]:
+    """The same run as a config of ours."""
+    equal = {"precision": "fp32", "compile": False, "beta2": 0.999, "min_learning_rate": 0.0}
+    return {
+        "name": "speed",
+        "seed": 1,
+        "device": "cpu",
+        "model": {"source": model},
+        "data": {
+            "train": str(PAIRS / "train.jsonl"),
+            "val": str(PAIRS / "val.jsonl"),
+            "max_length": LENGTHS[0],
+            "max_target_length": LENGTHS[1],
+            **({"batching": "padded"} if mode == "equal" else {}),
+        },
+        "train": {
+            "max_iters": steps,
+            "batch_size": batch,
+            "learning_rate": SAID["learning_rate"],
+            "warmup_iters": SAID["warmup_steps"],
+            "eval_interval": steps,
+            **(equal if mode == "equal" else {}),
+        },
+        "sample": {"interval": 0},
+        "log": {"interval": 1, "tensorboard": False},
+    }
+
+
+def ganeum_figures(metrics: Path, warm: int) -> dict[str, float]:
+    """From a run's metrics: seconds and tokens of the steps behind the warm-up, and the padding."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = {line["step"]: line for line in lines}  # an evaluation's line is the step's
+    later = [line for step, line in sorted(steps.items()) if step > warm]
+    padding = [line["padding"] for line in later if line.get("padding") is not None]
+    return {
+        "seconds": sum(line["step_time_s"] for line in later),
+        "tokens": later[-1]["tokens_seen"] - steps[warm]["tokens_seen"],
+        **({"padding": statistics.mean(padding)} if padding else {}),
+    }
+
+
+@torch.no_grad()
+def held_out_loss(directory: Path, tokenizer_at: str) -> float:
+    """Nats a target token over the held-out pairs, by transformers alone."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(tokenizer_at), AutoModelForSeq2SeqLM.from_pretrained(directory)
+    rows = [json.loads(line) for line in (PAIRS / "val.jsonl").read_text().splitlines()]
+    nats = count = 0.0
+    for at in range(0, len(rows), 32):
+        some = rows[at : at + 32]
+        asked = tokenizer([row["source"] for row in some], truncation=True, max_length=LENGTHS[0], padding=True)
+        told = tokenizer(text_target=[r["target"] for r in some], truncation=True, max_length=LENGTHS[1], padding=True)
+        seen = torch.tensor(told["attention_mask"]).bool()
+        labels = torch.tensor(told["input_ids"]).masked_fill(~seen, -100)
+        inputs = {name: torch.tensor(asked[name]) for name in ("input_ids", "attention_mask")}
+        nats += model.eval()(**inputs, labels=labels).loss.item() * int(seen.sum())
+        count += int(seen.sum())
+    return nats / count
+
+
+def run(command: list[str], environment: dict[str, str]) -> float:
+    """Runs a program → the most memory that it held, GiB; its words are shown where it fails."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = process.stdout.read() if process.stdout else ""
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(said[-3000:])
+    return used.ru_maxrss / 2**20
+
+
+def ganeum_run(config: dict[str, Any], model: str, room: Path, warm: int) -> dict[str, float]:
+    """`ganeum train` and `ganeum export` → its figures, memory and held-out loss."""
+    environment = {**os.environ, "GANEUM_RESULTS": str(room)}
+    file = room / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    ganeum = [sys.executable, "-m", "ganeum"]
+    memory = run([*ganeum, "train", str(file)], environment)
+    run([*ganeum, "export", "speed", str(room / "model"), "--format", "hf", "--checkpoint", "latest"], environment)
+    figures = ganeum_figures(room / "speed" / "logs" / "metrics.jsonl", warm)
+    return figures | {"memory_gib": memory, "loss": held_out_loss(room / "model", model)}
+
+
+def trainer_run(model: str, room: Path, given: argparse.Namespace, mode: str) -> dict[str, float]:
+    """The same of Seq2SeqTrainer."""
+    options = ["--steps", str(given.steps), "--warm", str(given.warm), "--batch", str(given.batch)]
+    memory = run(
+        [sys.executable, __file__, "--trainer", model, "--out", str(room), "--mode", mode, *options], {**os.environ}
+    )
+    figures: dict[str, float] = json.loads((room / "figures.json").read_text())
+    return figures | {"memory_gib": memory, "loss": held_out_loss(room / "model", model)}
+
+
+def fresh_model(directory: Path) -> str:
+    """Weights that both sides begin with, and the tokenizer; no dropout, which each would draw in its own way."""
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    torch.manual_seed(1)
+    config = AutoConfig.from_pretrained(PAIRS / "model", dropout_rate=0.0)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(PAIRS / "model").save_pretrained(directory)
+    return str(directory)
+
+
+def main() -> None:
+    """Rounds of both sides, a table, and a result file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--warm", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--mode", choices=("equal", "default"), nargs="*", default=["equal", "default"])
+    parser.add_argument("--trainer", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    if given.trainer:
+        found = trainer(given.trainer, given.out, given.steps, given.warm, given.batch, given.mode[0])
+        (given.out / "figures.json").write_text(json.dumps(found))
+        return
+    rounds: dict[str, list[dict[str, dict[str, float]]]] = {mode: [] for mode in given.mode}
+    with tempfile.TemporaryDirectory() as directory:
+        model = fresh_model(Path(directory) / "fresh")
+        for number in range(given.rounds):
+            for mode in given.mode:
+                sides = {}
+                for side in ("trainer", "ganeum"):
+                    room = Path(directory) / f"{number}-{mode}-{side}"
+                    room.mkdir()
+                    if side == "trainer":
+                        sides[side] = trainer_run(model, room, given, mode)
+                    else:
+                        config = ganeum_config(model, given.steps, given.batch, mode)
+                        sides[side] = ganeum_run(config, model, room, given.warm)
+                    sides[side]["tokens_per_second"] = sides[side]["tokens"] / sides[side]["seconds"]
+                    print(mode, side, {name: round(value, 4) for name, value in sides[side].items()}, flush=True)
+                rounds[mode].append(sides)
+    ratios = {
+        mode: statistics.median(
+            one["ganeum"]["tokens_per_second"] / one["trainer"]["tokens_per_second"] for one in some
+        )
+        for mode, some in rounds.items()
+    }
+    for mode, ratio in ratios.items():
+        print(f"{mode}: ganeum is {ratio:.2f} times as fast, median of {given.rounds}")
+    about = {"machine": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    about |= {"python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "command": " ".join(sys.argv)}
+    given.out.parent.mkdir(exist_ok=True)
+    given.out.write_text(json.dumps({"about": about, "ratios": ratios, "rounds": rounds}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A Kedro project whose stages are ganeum's."""
