@@ -1,4 +1,4 @@
-"""What each way of making batches costs, and whether it changes what is learnt: same pairs, same steps, a run under each.
+"""What each way of making batches costs, and whether it changes what is learnt: a run under each, same pairs and steps.
 
     python examples/docstrings/prepare.py
     python benchmarks/finetune_batching.py

@@ -6,9 +6,9 @@
 Two comparisons. `equal`: fp32, padded to the longest of a batch, the same AdamW, schedule and clipping. `default`: each
 as it comes (the Trainer: fp32, padded; ganeum: `auto` precision, buckets), but for batch, length and learning rate.
 
-Speed is tokens that are no padding, sources and targets, over the time of the steps after the warm-up; memory is the most
-that the process ever held; the loss is that of the held-out pairs under transformers after the last step, for both sides
-by the same few lines. A round runs each once; ratios are taken within a round, and their median counts.
+Speed is tokens that are no padding, sources and targets, over the time of the steps after the warm-up; memory is the
+most that the process ever held; the loss is that of the held-out pairs under transformers after the last step, for both
+sides by the same few lines. A round runs each once; ratios are taken within a round, and their median counts.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def write_model(directory: Path, texts: list[str]) -> None:
-    """A T5 of 2.6M parameters, its shape alone, and a unigram tokenizer with T5's three special tokens."""
+    """A T5 of 1.7M parameters, its shape alone, and a unigram tokenizer with T5's three special tokens."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast, T5Config
 
