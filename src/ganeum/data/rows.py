@@ -25,9 +25,10 @@ from ganeum.units import things
 _LONGEST_ROW = 2**27  # bytes; a quote or bracket that is never closed must not gather the rest of the file
 _ROWS_AT_ONCE = 256
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Wanted(Protocol[T]):
+class Wanted(Protocol[T_co]):
     """What is wanted of every row: some columns, and what is made of their values."""
 
     @property
@@ -39,15 +40,15 @@ class Wanted(Protocol[T]):
         """Raises DataError where a file's columns lack one that is wanted, or several have its name."""
         ...
 
-    def text(self, row: object, path: Path, place: str) -> T:
+    def text(self, row: object, path: Path, place: str) -> T_co:
         """Of a row that is JSON: an object, or else it is broken."""
         ...
 
-    def fields(self, values: Sequence[object], path: Path, place: str) -> T:
+    def fields(self, values: Sequence[object], path: Path, place: str) -> T_co:
         """Of the values in the wanted columns, in the order of ``names``."""
         ...
 
-    def bad(self, path: Path, place: str, why: str) -> T:
+    def bad(self, path: Path, place: str, why: str) -> T_co:
         """Of a row that cannot be read."""
         ...
 
