@@ -10,4 +10,4 @@ from made import saved
 def directories(tmp_path_factory) -> dict[str, Path]:
     """Family → a directory with a small model and its tokenizer."""
     root = tmp_path_factory.mktemp("theirs")
-    return {family: saved(family, root / family) for family in ("t5", "gpt2", "llama", "qwen3")}
+    return {family: saved(family, root / family) for family in ("t5", "bart", "gpt2", "llama", "qwen3")}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -20,6 +22,7 @@ from transformers import (
 )
 
 SPECIAL = ["<pad>", "</s>", "<unk>"]
+ENCODED = ("t5", "bart")  # with an encoder
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 
 
@@ -54,6 +57,21 @@ def model(family: str, seed: int = 3) -> Any:
             made = T5ForConditionalGeneration(
                 T5Config(vocab_size=vocabulary, decoder_start_token_id=0, tie_word_embeddings=False, **shape)
             )
+        case "bart":
+            layers = dict.fromkeys(("encoder_layers", "decoder_layers", "encoder_attention_heads"), 2)
+            widths = {"d_model": 32, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_attention_heads": 2}
+            ends = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 0, "forced_eos_token_id": None}
+            made = BartForConditionalGeneration(
+                BartConfig(
+                    vocab_size=vocabulary,
+                    init_std=0.4,
+                    max_position_embeddings=64,
+                    decoder_start_token_id=1,
+                    **layers,
+                    **widths,
+                    **ends,
+                )
+            )
         case "gpt2":
             shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
             made = GPT2LMHeadModel(GPT2Config(**wide, **shape, bos_token_id=1))
@@ -67,5 +85,5 @@ def model(family: str, seed: int = 3) -> Any:
 def saved(family: str, directory: Path) -> Path:
     """The model and its tokenizer as ``from_pretrained`` reads them."""
     model(family).save_pretrained(directory)
-    tokenizer(ends=family == "t5").save_pretrained(directory)
+    tokenizer(ends=family in ENCODED).save_pretrained(directory)
     return directory

@@ -133,6 +133,17 @@ def test_a_file_of_somebody_else_is_not_touched(directories, tmp_path, capsys):
     assert out.read_text() == "mine"
 
 
+def test_rows_are_not_written_over_themselves(directories, tmp_path, capsys):
+    """The input as output is refused, with --overwrite too, and stays as it is."""
+    source = rows_file(tmp_path)
+    before = source.read_bytes()
+    told = refused(capsys, directories["t5"], "--input", source, "--output", source, "--overwrite")
+    assert told == (
+        f"RunError: the rows would be written over themselves\n  where  {source}\n  try    another --output\n"
+    )
+    assert before == source.read_bytes()
+
+
 def test_another_input_is_noticed(directories, tmp_path, capsys):
     """Rows that differ from those that the lines were written for are refused by the line; fewer rows, too."""
     source, out = rows_file(tmp_path), tmp_path / "out.jsonl"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from made import ENCODED
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ganeum.errors import ConfigError
@@ -10,7 +11,7 @@ from ganeum.inference.decoding import Decoding
 from ganeum.inference.opening import open_writer
 from ganeum.inference.theirs import Theirs
 
-FAMILIES = ("t5", "gpt2", "llama", "qwen3")
+FAMILIES = ("t5", "bart", "gpt2", "llama", "qwen3")
 TEXTS = ["the quick brown fox", "a", "jumps over the lazy dog and on", "abc abc abc"]
 
 
@@ -27,11 +28,11 @@ def written(directory, decoding: Decoding, texts, rows=None) -> list[list[int]]:
 def alone(directory, text: str, **settings) -> list[int]:
     """What transformers writes for one text, without padding: its new tokens up to </s>."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    kind = AutoModelForSeq2SeqLM if directory.name == "t5" else AutoModelForCausalLM
+    kind = AutoModelForSeq2SeqLM if directory.name in ENCODED else AutoModelForCausalLM
     model = kind.from_pretrained(directory).eval()
     tokens = tokenizer(text, return_tensors="pt")
     out = model.generate(**tokens, do_sample=False, pad_token_id=0, eos_token_id=1, **settings)[0].tolist()
-    new = out[1:] if directory.name == "t5" else out[tokens["input_ids"].size(1) :]
+    new = out[1:] if directory.name in ENCODED else out[tokens["input_ids"].size(1) :]
     return new[: new.index(1)] if 1 in new else new
 
 

@@ -101,7 +101,7 @@ def command(
             "max_length": writer.longest,
             "precision": kept_in,
         }
-        out = Output(output, into, settings, overwrite=overwrite)
+        out = Output(output, into, settings, source=input, overwrite=overwrite)
         if out.kept:
             say(kept_note(out))
         try:

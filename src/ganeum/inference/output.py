@@ -33,11 +33,15 @@ class Output:
     the same settings goes on behind the last whole line; what was cut off inside a line is written again.
     """
 
-    def __init__(self, path: str, into: str, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str, into: str, settings: Mapping[str, Any], *, source: str = STANDARD, overwrite: bool = False
+    ) -> None:
         """Opens or goes on with the file.
 
+        Args:
+            source: where the rows come from.
         Raises:
-            RunError: it was written with other settings, or by something else; nothing is changed then.
+            RunError: it is the source, was written with other settings, or by something else; nothing is changed then.
         """
         self.name, self.into, self.kept = path, into, 0
         self._file: BinaryIO = sys.stdout.buffer
@@ -46,6 +50,8 @@ class Output:
             return
         place = Path(path).expanduser()
         beside = place.with_name(place.name + ".settings.json")
+        if source != STANDARD and place.exists() and place.samefile(Path(source).expanduser()):
+            raise RunError("the rows would be written over themselves", where=path, suggestion="another --output")
         if place.exists() and not overwrite:
             _refuse_others(place, beside, settings)
             self.kept = _cut_torn_line(place)
