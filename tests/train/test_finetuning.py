@@ -169,6 +169,29 @@ def test_adapters_on_a_model_whose_matrices_lie_across(gpt2: Path, here: Path) -
     assert all(torch.equal(after[name], before[name]) for name in same)
 
 
+def test_a_run_begins_where_another_ended(t5: Path) -> None:
+    """`train.init_from` takes the best weights of a run; a step of no size leaves its validation loss."""
+    go(t5)
+    best = min(line["val_loss"] for line in metrics("t5") if "val_loss" in line)
+    nothing = ("train.max_iters=1", "train.learning_rate=1e-30", "train.weight_decay=0")
+    go(t5, "name=second", "train.init_from=t5", *nothing)
+    assert metrics("second")[-1]["val_loss"] == pytest.approx(best, abs=1e-6)
+
+
+def test_adapters_go_on_bit_for_bit(t5: Path) -> None:
+    """4 steps of adapters on a T5 with dropout, and 4 more, are 8; only they move."""
+    lora = ("train.lora.rank=2", "train.lora.targets=attention", "train.schedule=constant", "train.warmup_iters=1")
+    go(t5, "name=straight", *lora)
+    go(t5, "name=resumed", "train.max_iters=4", *lora)
+    go(t5, "name=resumed", *lora)
+    torch.testing.assert_close(weights("resumed"), weights("straight"), rtol=0, atol=0)
+    moved = {
+        name for name, tensor in weights("straight").items() if not torch.equal(tensor, weights("straight", 4)[name])
+    }
+    assert moved == {name for name in weights("straight") if ".lora_" in name}
+    assert {name.split(".")[-3] for name in moved} == {"q", "k", "v", "o"}
+
+
 def test_a_causal_model_learns_texts(gpt2: Path) -> None:
     """Packed, in 8 steps: the loss begins near ln 128 = 4.85 and falls; plan.json holds what the examples are."""
     go(gpt2, "data.batching=packed")

@@ -19,6 +19,7 @@ from ganeum.record import RunDirectory, find, read_json, read_metrics
 from ganeum.train.callbacks import Callback
 
 if TYPE_CHECKING:
+    from ganeum.data.examples.tokenizer import ExampleTokenizer
     from ganeum.data.tokenizer import Tokenizer
     from ganeum.models.gpt import GPT
     from ganeum.models.network import Network
@@ -92,8 +93,8 @@ class Run:
 
         return restore(locate(self.path, str(checkpoint)).weights).to(hardware.detect(device).torch_name)
 
-    def tokenizer(self) -> Tokenizer:
-        """What turns this run's text into tokens and back.
+    def tokenizer(self) -> Tokenizer | ExampleTokenizer:
+        """What turns this run's text into tokens and back, with `encode` and `decode`.
 
         Raises:
             CheckpointError: the data had none.
@@ -106,6 +107,10 @@ class Run:
                 where=str(self._directory.tokenizer_dir),
                 why="its data came as tokens, without one",
             )
+        if self.config.model.source is not None:
+            from ganeum.data.examples.tokenizer import open_tokenizer
+
+            return open_tokenizer(str(self._directory.tokenizer_dir), key="tokenizer")
         return load_tokenizer(self._directory.tokenizer_dir)
 
     def generate(self, prompt: str = "", *, seed: int = 1337, **settings: Any) -> list[str]:
@@ -140,7 +145,7 @@ class Run:
         return [prompt + tokenizer.decode(text) for text in texts]
 
     @cached_property
-    def _writer(self) -> tuple[GPT, Tokenizer]:
+    def _writer(self) -> tuple[GPT, Any]:
         from ganeum import hardware
         from ganeum.models.place import locate
         from ganeum.models.weights import restore_gpt

@@ -96,6 +96,6 @@ def estimate(config: Config, device: Device) -> float | None:
     Args:
         config: micro-batch, precision and vocabulary resolved.
     """
-    way = execution.of(config, device, sizes(config)[0])
+    way = execution.usual(config, device, sizes(config)[0])
     step = step_time(architecture_of(config), replace(way, compiled=False), device)
     return None if step is None else step.step_s
