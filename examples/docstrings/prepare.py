@@ -72,8 +72,7 @@ def write_model(directory: Path, texts: list[str]) -> None:
     special = ["<pad>", "</s>", "<unk>"]
     unigram = Tokenizer(models.Unigram())
     unigram.normalizer = normalizers.NFKC()
-    words = [pre_tokenizers.Metaspace(), pre_tokenizers.Split("_", "isolated")]
-    unigram.pre_tokenizer = pre_tokenizers.Sequence(words)
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
     unigram.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>", show_progress=False
