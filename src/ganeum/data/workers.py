@@ -23,6 +23,7 @@ def in_order(
     *,
     initialize: Callable[..., None],
     arguments: tuple[Any, ...],
+    fewer: str | None = None,
 ) -> Iterator[R]:
     """``function`` of each task, in their order, whatever the number of workers.
 
@@ -34,6 +35,7 @@ def in_order(
         tasks: read only as fast as they are worked on.
         workers: processes; 1: this one does the work.
         initialize: called once in each process, with ``arguments``.
+        fewer: how the user has fewer processes; None: by --workers.
 
     Raises:
         DataError: a process was killed, or whatever ``function`` raises.
@@ -55,7 +57,7 @@ def in_order(
         raise DataError(
             "a worker process was killed",
             why="the kernel does that when memory runs out",
-            suggestion=f"--workers {max(1, workers // 2)}",
+            suggestion=fewer or f"--workers {max(1, workers // 2)}",
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -121,6 +121,7 @@ def _build(
             many,
             initialize=jobs.start,
             arguments=(recipe, encoder, many == 1),
+            fewer="taskset -c 0 in front of the same command: one process, on one core",
         ):
             writer.write(made)
             if (now := time.monotonic()) - told > _TOLD_EVERY_S:

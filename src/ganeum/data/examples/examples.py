@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Examples:
     layout: Layout
     collate: Collate
     identity: dict[str, str]
+    _batches: dict[tuple[int, int | None, int], ExampleBatches] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def encoder_decoder(self) -> bool:
@@ -70,11 +71,16 @@ class Examples:
         return 1 + max(part.store.meta.largest_id for part in (self.train, self.val))
 
     def batches(self, config: Config) -> ExampleBatches:
-        """The training batches of a run with these examples."""
-        size, tokens = config.train.batch_size, config.train.batch_tokens
-        return ExampleBatches(
-            self.train, self.layout, self.collate, batch_size=size, batch_tokens=tokens, seed=config.seed
-        )
+        """The training batches of a run with these examples; who asks again gets the same, its epoch worked out."""
+        size, tokens, seed = config.train.batch_size, config.train.batch_tokens, config.seed
+        made = self._batches.get((size, tokens, seed))
+        if made is None:
+            made = ExampleBatches(
+                self.train, self.layout, self.collate, batch_size=size, batch_tokens=tokens, seed=seed
+            )
+            self._batches.clear()
+            self._batches[size, tokens, seed] = made
+        return made
 
     def validation(self, config: Config) -> tuple[ExampleWhole, int]:
         """The fixed held-out examples, and how many bytes of UTF-8 their targets stand for."""
