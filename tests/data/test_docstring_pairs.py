@@ -50,7 +50,7 @@ def test_a_file_that_is_no_python_gives_none(prepare, tmp_path):
 
 
 def test_nothing_held_out_was_learnt(prepare, tmp_path, monkeypatch):
-    """Modules lie on one side with all their functions, tests on neither, and a source on both sides is not held out."""
+    """Modules lie on one side with all their functions, tests on neither, and no source is on both."""
     for i in range(200):
         name = f"def f{i}(self):\n    " + '"""The same in every module."""\n'
         own = f"def g{i}(self):\n    " + f'"""Only in module number {i}."""\n'
