@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from ganeum.config import Config, load, load_stored, to_yaml
+from ganeum.config import Config, load, load_stored, reference, to_yaml
 from ganeum.config.arguments import split_arguments
 from ganeum.config.keys import keys, value_of
 from ganeum.config.source import scalar
@@ -302,3 +304,22 @@ def test_do_sample_false_is_greedy() -> None:
     """The likeliest token, unless a temperature stands beside it."""
     assert 0.0 == loaded(OVER + "inference: {do_sample: false}\n").sample.temperature
     assert 0.5 == loaded(OVER + "inference: {do_sample: false, temperature: 0.5}\n").sample.temperature
+
+
+def test_the_page_s_command_fine_tunes() -> None:
+    """docs/huggingface.md: its command on its config is a run of mT5 on pairs."""
+    page = reference.names_page()
+    Path("configs").mkdir()
+    Path("configs/base.yaml").write_text(reference.base_yaml(), encoding="utf-8")
+    Path("config.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.S)[0], encoding="utf-8")
+    (typed,) = re.findall(r"```sh\nganeum train config.yaml (.*?)```", page, re.S)
+    words = shlex.split(typed)
+    assert ["--config-section", "small"] == words[:2]
+    config = load("config.yaml", split_arguments(words[2:])[1], section="small")
+    assert ("google/mt5-small", "news.jsonl", "summarize: ", 512) == (
+        config.model.source,
+        config.data.train,
+        config.data.prefix,
+        config.data.max_length,
+    )
+    assert ("body", "title", 10) == (config.data.source_column, config.data.target_column, config.train.max_iters)

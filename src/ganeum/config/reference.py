@@ -155,9 +155,10 @@ This page is written from `src/ganeum/config/schema.py` by `python -m ganeum.con
 NAMES_PAGE = """\
 # Hugging Face's names
 
-A config may be written in the names of `TrainingArguments` and of a model's `config.json`: they become ganeum's, once,
-and `config.yaml` in the run's directory holds ganeum's alone. Nothing is ignored: a name is turned, or it makes no
-difference here and the reason is said, or it is refused with the reason.
+A config may be written in the names of `TrainingArguments`, of a model's `config.json` and of scripts that fine-tune
+(run_summarization.py, run_translation.py, run_clm.py, TRL's, PEFT's): they become ganeum's, once, and `config.yaml` in
+the run's directory holds ganeum's alone. Nothing is ignored: a name is turned, or it makes no difference here and the
+reason is said, or it is refused with the reason.
 
 ```yaml
 # config.yaml
@@ -185,6 +186,14 @@ Hugging Face's names in this config mean:
   dataloader_num_workers: 4 (no workers are needed: a batch is read from memory-mapped files)
 ```
 
+A model of Hugging Face's is fine-tuned in the same way. What such a file leaves to the script that reads it, the model
+and the data, is said in the names of run_summarization.py or in ours, below `base:` or on the command line:
+
+```sh
+ganeum train config.yaml --config-section small --model_name_or_path google/mt5-small --train_file news.jsonl \\
+    --text_column body --summary_column title --source_prefix "summarize: " --max_source_length 512 --max_steps 10
+```
+
 - **Where**: at the top of a file, below `training:` or `train:`, and on the command line (`max_steps=10`,
   `--max_steps 10`, `--fp16`); a model's below `model:`. `--config-section NAME` takes one section of a file that holds
   several, and the run is called `FILE-NAME`.
@@ -193,6 +202,9 @@ Hugging Face's names in this config mean:
 - **What is not said** has ganeum's default, not Hugging Face's (learning rate 5e-5 with linear decay, no warm-up, no
   weight decay, β₂ 0.999, 3 epochs): [config](config.md) lists them.
 - **A length** must be said: `max_steps` or `num_train_epochs`.
+- **DeepSpeed**: of a `ds_config.json` one device takes the optimizer's offload to the CPU, the precision and the
+  clipping, computed by ganeum itself; DeepSpeed's own engine is not started. ZeRO-3's `offload_param` and nvme are
+  refused.
 
 This page is written from `src/ganeum/config/huggingface.py` by `python -m ganeum.config.reference`.
 
