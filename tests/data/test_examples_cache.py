@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from made_pairs import config, gpt2, lines, opened, pairs, t5
 
 from ganeum.data.examples import build
@@ -189,6 +190,15 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, cache: Path, monkeypa
         "  try    free some space, or GANEUM_CACHE=a directory on another disk; nothing was left behind"
     )
     assert set() == kept(cache)
+
+
+def test_what_killed_builds_left_is_cleared_away(tmp_path: Path, cache: Path) -> None:
+    """The next build of anything removes it, but never what another process is just making."""
+    for name in ("dead", "alive"):
+        (cache / "examples" / f"{name}.growing").mkdir(parents=True)
+    with FileLock(cache / "examples" / "alive.lock"):
+        made = opened(gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", pairs(20))).train.store.directory.name
+    assert {made, "alive.growing"} == kept(cache)
 
 
 def test_damage_is_seen_when_it_is_opened(tmp_path: Path) -> None:

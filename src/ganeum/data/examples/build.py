@@ -8,8 +8,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,26 @@ def _root() -> Path:
     return cache_directory() / "examples"
 
 
-def _held(place: Path, say: Say) -> FileLock:
-    """The lock on a key, waited for; whoever dies loses it."""
+@contextmanager
+def _held(place: Path, say: Say) -> Iterator[None]:
+    """With the lock on a key, waited for; whoever dies loses it."""
     lock = FileLock(place.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0.1)
     except Timeout:
         say("Another process makes tokens of the same examples; waiting for it")
         lock.acquire()
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _clear(directory: Path) -> None:
+    """Removes what killed processes were making, of whatever key: nobody may ever ask for that one again."""
+    for growing in directory.glob("*.growing"):
+        with suppress(Timeout), FileLock(growing.with_suffix(".lock")).acquire(timeout=0):
+            shutil.rmtree(growing, ignore_errors=True)
 
 
 def _build(
@@ -108,6 +119,7 @@ def _build(
 ) -> None:
     growing = place.with_suffix(".growing")
     shutil.rmtree(growing, ignore_errors=True)  # of a process that was killed: the lock is ours
+    _clear(place.parent)
     growing.mkdir()
     size = sum(file.dataset.data.nbytes if file.dataset is not None else file.path.stat().st_size for file in files)
     many = min(workers or cores(), 1 + size // _BYTES_WORTH_A_WORKER)
