@@ -11,6 +11,7 @@ import pytest
 from ganeum.config import Config, load, load_stored, reference, to_yaml
 from ganeum.config.arguments import split_arguments
 from ganeum.config.keys import keys, value_of
+from ganeum.config.paths import read_from
 from ganeum.config.source import scalar
 from ganeum.errors import GaneumError
 
@@ -304,6 +305,22 @@ def test_do_sample_false_is_greedy() -> None:
     """The likeliest token, unless a temperature stands beside it."""
     assert 0.0 == loaded(OVER + "inference: {do_sample: false}\n").sample.temperature
     assert 0.5 == loaded(OVER + "inference: {do_sample: false, temperature: 0.5}\n").sample.temperature
+
+
+def test_paths_begin_where_they_were_written(tmp_path: Path) -> None:
+    """As the queue plans a run from elsewhere: what is there becomes absolute, a hub's name stays."""
+    there = tmp_path / "there"
+    (there / "my-t5").mkdir(parents=True)
+    (there / "a.jsonl").touch()
+    config = loaded("model.source: my-t5\ndata.train: [a.jsonl, owner/set]\ntrain.max_iters: 1\n")
+    moved = read_from(config, there)
+    assert (str(there / "my-t5"), (str(there / "a.jsonl"), "owner/set"), None) == (
+        moved.model.source,
+        moved.data.train,
+        moved.data.val,
+    )
+    assert str(there / "data/tinystories") == moved.data.directory
+    assert "t5-small" == read_from(loaded(OVER), there).model.source
 
 
 def test_the_page_s_command_fine_tunes() -> None:

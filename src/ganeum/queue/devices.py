@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from ganeum.config import Config
-from ganeum.config.change import change
 from ganeum.config.load import load_stored
+from ganeum.config.paths import read_from
 from ganeum.errors import GaneumError
 from ganeum.hardware import machine, nvml, peaks
 from ganeum.hardware.device import Device
@@ -342,7 +342,7 @@ def _wish_in(path: Path, changed_ns: int, cwd: str) -> Wish:
             found = load_stored(path)
         except (GaneumError, OSError):  # for the start to say
             return None
-        return change(found, {"data.directory": str(Path(cwd) / found.data.directory)})  # from where the user stood
+        return read_from(found, cwd)  # where the user stood
 
     lines = (line.partition(":") for line in path.read_text().splitlines())  # as to_yaml writes them
     device = next((value.strip().strip("'\"") for key, _, value in lines if key == "device"), "auto")
