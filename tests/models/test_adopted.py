@@ -29,7 +29,7 @@ def config(name: str) -> Any:
 
 def examples(name: str) -> tuple[list[Tensor], list[Tensor]]:
     """Sources and targets of three pairs; of texts the targets alone."""
-    return [ids(n, n) for n in (5, 9, 2)], [ids(n, 50 + n) for n in (4, 3, 7)]
+    return [ids(n, n) for n in (5, 9, 2)], [ids(n, 50 + n) for n in (4, 3, 5)]
 
 
 def batch(name: str, some: slice = slice(None)) -> Batch:
@@ -69,7 +69,8 @@ def assert_alike(ours: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, di
     torch.testing.assert_close(ours[0], other[0], rtol=1e-5, atol=1e-5)
     assert ours[1].keys() == other[1].keys()
     for name, gradient in other[1].items():
-        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        close = 1e-5 * max(1.0, gradient.abs().max().item())  # sums of numbers of both signs, in another order
+        torch.testing.assert_close(ours[1][name], gradient, rtol=1e-4, atol=close, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("name", EVERY)
