@@ -3,8 +3,8 @@
     python examples/docstrings/prepare.py
     python benchmarks/finetune_batching.py
 
-Held-out loss after the last step (by transformers, as in finetune_speed.py), tokens that are no padding a second, share
-of padding, memory. Buckets make other batches than the rest, so losses agree up to that.
+Held-out loss after the last step (by transformers, as in finetune_speed.py), tokens that are no padding a second of the
+CPU's time, share of padding, memory. Buckets make other batches than the rest, so losses agree up to that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as directory:
         model = fresh_model(Path(directory) / "fresh")
-        print(f"{'batching':<9} tokens/s  padding  held-out loss  GiB")
+        print(f"{'batching':<9} tokens/s of CPU  padding  held-out loss  GiB")
         for way in WAYS:
             room = Path(directory) / way
             room.mkdir()
@@ -44,9 +44,9 @@ def main() -> None:
             config["data"]["batching"] = way
             one = ganeum_run(config, model, room, given.warm)
             found[way] = one
-            speed, padding = one["tokens"] / one["seconds"], one.get("padding", float("nan"))
+            speed, padding = one["tokens_per_cpu_second"], one.get("padding", float("nan"))
             print(
-                f"{way:<9} {speed:>8,.0f}  {padding:>7.1%}  {one['loss']:>13.4f}  {one['memory_gib']:.2f}", flush=True
+                f"{way:<9} {speed:>15,.0f}  {padding:>7.1%}  {one['loss']:>13.4f}  {one['memory_gib']:.2f}", flush=True
             )
     about = {"machine": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     about |= {"date": time.strftime("%Y-%m-%d"), "command": " ".join(sys.argv)}

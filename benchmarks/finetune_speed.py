@@ -6,9 +6,10 @@
 Two comparisons. `equal`: fp32, padded to the longest of a batch, the same AdamW, schedule and clipping. `default`: each
 as it comes (the Trainer: fp32, padded; ganeum: `auto` precision, buckets), but for batch, length and learning rate.
 
-Speed is tokens that are no padding, sources and targets, over the time of the steps after the warm-up; memory is the
-most that the process ever held; the loss is that of the held-out pairs under transformers after the last step, for both
-sides by the same few lines. A round runs each once; ratios are taken within a round, and their median counts.
+Speed is tokens that are no padding, sources and targets, over the time of the steps after the warm-up, and over the
+CPU's time for them, which other programs on the machine change less. Memory is the most that the process ever held. The
+loss is that of the held-out pairs under transformers after the last step, for both sides by the same few lines. A round
+runs each once; ratios are taken within a round, and their median counts.
 """
 
 from __future__ import annotations
@@ -34,7 +35,24 @@ ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ROOT / "examples" / "docstrings" / "data"
 RESULT = Path(__file__).resolve().parent / "results" / "finetune-cpu.json"
 LENGTHS = (96, 16)  # tokens of a source and of a target at most
+SPEEDS = ("tokens_per_second", "tokens_per_cpu_second")
 SAID = {"learning_rate": 1e-3, "warmup_steps": 10, "weight_decay": 0.1, "max_grad_norm": 1.0}
+
+
+class Clock:
+    """Times of the ends of steps, by the wall and by the CPU."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def tick(self) -> None:
+        self.wall.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+
+    def behind(self, warm: int) -> dict[str, float]:
+        """Seconds of all steps behind the warm-up."""
+        return {"seconds": self.wall[-1] - self.wall[warm - 1], "cpu_seconds": self.cpu[-1] - self.cpu[warm - 1]}
 
 
 def trainer(model: str, out: Path, steps: int, warm: int, batch: int, mode: str) -> dict[str, float]:
@@ -58,16 +76,16 @@ def trainer(model: str, out: Path, steps: int, warm: int, batch: int, mode: str)
         found["labels"] = tokenizer(text_target=row["target"], truncation=True, max_length=LENGTHS[1])["input_ids"]
         return {name: found[name] for name in ("input_ids", "attention_mask", "labels")}
 
-    pad, counted, times = DataCollatorForSeq2Seq(tokenizer, model=network), [], []
+    pad, counted, clock = DataCollatorForSeq2Seq(tokenizer, model=network), [], Clock()
 
     def collate(batch: list[dict[str, Any]]) -> Any:
         made = pad(batch)
         counted.append(int(made["attention_mask"].sum() + (made["labels"] != -100).sum()))
         return made
 
-    class Clock(TrainerCallback):
+    class Ticking(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            times.append(time.perf_counter())
+            clock.tick()
 
     # Seq2SeqTrainer's own AdamW, beta 0.9 and 0.999; ganeum's are set to the same where settings are equal.
     arguments = Seq2SeqTrainingArguments(
@@ -87,10 +105,24 @@ def trainer(model: str, out: Path, steps: int, warm: int, batch: int, mode: str)
         args=arguments,
         train_dataset=rows.map(tokens, remove_columns=rows.column_names),
         data_collator=collate,
-        callbacks=[Clock()],
+        callbacks=[Ticking()],
     ).train()
     network.save_pretrained(out / "model")
-    return {"seconds": times[-1] - times[warm - 1], "tokens": sum(counted[warm:steps])}
+    return clock.behind(warm) | {"tokens": sum(counted[warm:steps])}
+
+
+def ganeum_train(config: Path, warm: int) -> dict[str, float]:
+    """`ganeum.train`, the loop of `ganeum train`, in this process → the same."""
+    import ganeum
+
+    clock = Clock()
+
+    class Ticking(ganeum.Callback):
+        def on_step(self, step: int) -> None:
+            clock.tick()
+
+    run = ganeum.train(str(config), callbacks=[Ticking()]).run
+    return clock.behind(warm) | ganeum_figures(run.path / "logs" / "metrics.jsonl", warm)
 
 
 def ganeum_config(model: str, steps: int, batch: int, mode: str) -> dict[str, Any]:
@@ -122,13 +154,12 @@ def ganeum_config(model: str, steps: int, batch: int, mode: str) -> dict[str, An
 
 
 def ganeum_figures(metrics: Path, warm: int) -> dict[str, float]:
-    """From a run's metrics: seconds and tokens of the steps behind the warm-up, and the padding."""
+    """From a run's metrics: tokens of the steps behind the warm-up, and their padding."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = {line["step"]: line for line in lines}  # an evaluation's line is the step's
     later = [line for step, line in sorted(steps.items()) if step > warm]
     padding = [line["padding"] for line in later if line.get("padding") is not None]
     return {
-        "seconds": sum(line["step_time_s"] for line in later),
         "tokens": later[-1]["tokens_seen"] - steps[warm]["tokens_seen"],
         **({"padding": statistics.mean(padding)} if padding else {}),
     }
@@ -165,25 +196,28 @@ def run(command: list[str], environment: dict[str, str]) -> float:
 
 
 def ganeum_run(config: dict[str, Any], model: str, room: Path, warm: int) -> dict[str, float]:
-    """`ganeum train` and `ganeum export` → its figures, memory and held-out loss."""
+    """Training and `ganeum export` → its figures, memory and held-out loss."""
     environment = {**os.environ, "GANEUM_RESULTS": str(room)}
-    file = room / "config.yaml"
-    file.write_text(yaml.safe_dump(config))
-    ganeum = [sys.executable, "-m", "ganeum"]
-    memory = run([*ganeum, "train", str(file)], environment)
-    run([*ganeum, "export", "speed", str(room / "model"), "--format", "hf", "--checkpoint", "latest"], environment)
-    figures = ganeum_figures(room / "speed" / "logs" / "metrics.jsonl", warm)
-    return figures | {"memory_gib": memory, "loss": held_out_loss(room / "model", model)}
+    (room / "config.yaml").write_text(yaml.safe_dump(config))
+    memory = run([sys.executable, __file__, "--side", "ganeum", "--out", str(room), "--warm", str(warm)], environment)
+    export = [sys.executable, "-m", "ganeum", "export", "speed", str(room / "model"), "--format", "hf"]
+    run([*export, "--checkpoint", "latest"], environment)
+    return figures(room, model, memory)
 
 
 def trainer_run(model: str, room: Path, given: argparse.Namespace, mode: str) -> dict[str, float]:
     """The same of Seq2SeqTrainer."""
-    options = ["--steps", str(given.steps), "--warm", str(given.warm), "--batch", str(given.batch)]
-    memory = run(
-        [sys.executable, __file__, "--trainer", model, "--out", str(room), "--mode", mode, *options], {**os.environ}
-    )
-    figures: dict[str, float] = json.loads((room / "figures.json").read_text())
-    return figures | {"memory_gib": memory, "loss": held_out_loss(room / "model", model)}
+    options = ["--steps", str(given.steps), "--warm", str(given.warm), "--batch", str(given.batch), "--mode", mode]
+    command = [sys.executable, __file__, "--side", "trainer", "--model", model, "--out", str(room), *options]
+    return figures(room, model, run(command, {**os.environ}))
+
+
+def figures(room: Path, model: str, memory: float) -> dict[str, float]:
+    """What a side wrote, with speeds, memory and the loss of what it left."""
+    found: dict[str, float] = json.loads((room / "figures.json").read_text())
+    found["tokens_per_second"] = found["tokens"] / found["seconds"]
+    found["tokens_per_cpu_second"] = found["tokens"] / found["cpu_seconds"]
+    return found | {"memory_gib": memory, "loss": held_out_loss(room / "model", model)}
 
 
 def fresh_model(directory: Path) -> str:
@@ -205,11 +239,15 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--mode", choices=("equal", "default"), nargs="*", default=["equal", "default"])
-    parser.add_argument("--trainer", help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("trainer", "ganeum"), help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
-    if given.trainer:
-        found = trainer(given.trainer, given.out, given.steps, given.warm, given.batch, given.mode[0])
+    if given.side:
+        if given.side == "trainer":
+            found = trainer(given.model, given.out, given.steps, given.warm, given.batch, given.mode[0])
+        else:
+            found = ganeum_train(given.out / "config.yaml", given.warm)
         (given.out / "figures.json").write_text(json.dumps(found))
         return
     rounds: dict[str, list[dict[str, dict[str, float]]]] = {mode: [] for mode in given.mode}
@@ -226,17 +264,15 @@ def main() -> None:
                     else:
                         config = ganeum_config(model, given.steps, given.batch, mode)
                         sides[side] = ganeum_run(config, model, room, given.warm)
-                    sides[side]["tokens_per_second"] = sides[side]["tokens"] / sides[side]["seconds"]
                     print(mode, side, {name: round(value, 4) for name, value in sides[side].items()}, flush=True)
                 rounds[mode].append(sides)
     ratios = {
-        mode: statistics.median(
-            one["ganeum"]["tokens_per_second"] / one["trainer"]["tokens_per_second"] for one in some
-        )
+        mode: {by: statistics.median(one["ganeum"][by] / one["trainer"][by] for one in some) for by in SPEEDS}
         for mode, some in rounds.items()
     }
     for mode, ratio in ratios.items():
-        print(f"{mode}: ganeum is {ratio:.2f} times as fast, median of {given.rounds}")
+        wall, cpu = ratio.values()
+        print(f"{mode}: ganeum is {wall:.2f} times as fast, by the CPU's time {cpu:.2f}; median of {given.rounds}")
     about = {"machine": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     about |= {"python": platform.python_version(), "date": time.strftime("%Y-%m-%d"), "command": " ".join(sys.argv)}
     given.out.parent.mkdir(exist_ok=True)
