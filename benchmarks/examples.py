@@ -46,7 +46,8 @@ def make_model(directory: Path) -> None:
 
     fast = Tokenizer(models.Unigram())
     fast.pre_tokenizer, fast.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=8_000, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>")
+    specials = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=8_000, special_tokens=specials, unk_token="<unk>", show_progress=False)
     fast.train_from_iterator((pair["source"] for pair in pairs(20_000)), trainer)
     fast.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     names = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}

@@ -269,6 +269,23 @@ def test_errors_of_rows(tmp_path: Path) -> None:
     )
 
 
+def test_a_row_longer_than_the_positions_is_refused(tmp_path: Path) -> None:
+    """GPT-2 has as many positions as its config says; T5's are relative, and without an end."""
+    model, file = (
+        gpt2(tmp_path / "m"),
+        lines(tmp_path / "a.jsonl", [{"source": "x" * 1000, "target": f"{i}" * 90} for i in (1, 2)]),
+    )
+    assert error(model, file, max_length=2000, val=file) == (
+        f"DataError: an example takes 1,090 places, and {model} knows 1,024 positions\n"
+        "  where  data.max_length and data.max_target_length\n"
+        "  why    a pair is one row, its target behind its source\n  try    both together at most 1,024"
+    )
+    fits = opened(model, file, max_length=1000, max_target_length=24, val=file, batching="fixed")
+    assert (0, 1024) == fits.layout.largest
+    file = lines(tmp_path / "b.jsonl", [{"source": "gauge " * 1500, "target": "x"}])
+    assert 1500 < opened(t5(tmp_path / "t5"), file, max_length=2000, val=file).layout.largest[0]
+
+
 def test_errors_of_models(tmp_path: Path) -> None:
     """A model or tokenizer that is not there or of another model, and texts for an encoder, are refused."""
     file = lines(tmp_path / "a.jsonl", [{"text": "one"}, {"text": "two"}])

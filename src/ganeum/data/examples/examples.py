@@ -167,6 +167,9 @@ def open_examples(
     causal = not model.encoder_decoder
     parts = [Part.of(some, which, causal=causal) for some, which in zip((store, stores[-1]), numbers, strict=True)]
     limits = (0, recipe.max_source + recipe.max_target) if causal else (recipe.max_source, recipe.max_target)
+    if model.positions is not None:
+        _refuse_long(parts, model.positions, source, pairs=pairs, causal=causal)
+        limits = min(limits[0], model.positions), min(limits[1], model.positions)
     examples = Examples(
         kind="pairs" if pairs else "texts",
         learner=model,
@@ -219,6 +222,20 @@ def _refuse_empty(store: Store, names: Files) -> None:
         f"there are no examples in {names if isinstance(names, str) else ', '.join(names)}",
         why=f"of {things(rows, 'row')}, {empty:,} have a text that is null or empty, and {short:,} only one token",
         suggestion="other columns (data.source_column, data.target_column, data.text_column), or other files",
+    )
+
+
+def _refuse_long(parts: list[Part], positions: int, source: str, *, pairs: bool, causal: bool) -> None:
+    """A row behind the last position would be an index that is not there, or a place that the model never saw."""
+    longest = max(int(lengths.max()) for part in parts for lengths in (part.sources, part.targets))
+    if longest <= positions:
+        return
+    both = pairs and causal
+    raise DataError(
+        f"an example takes {longest:,} places, and {source} knows {positions:,} positions",
+        where="data.max_length" + (" and data.max_target_length" if pairs else ""),
+        why="a pair is one row, its target behind its source" if both else "longer ones are cut to what these keys say",
+        suggestion=f"both together at most {positions:,}" if both else f"at most {positions:,}",
     )
 
 

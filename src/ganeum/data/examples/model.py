@@ -11,11 +11,13 @@ from ganeum.errors import DataError, MissingExtra
 @dataclass(frozen=True)
 class Learner:
     """``encoder_decoder``: or else a decoder only; ``start``: the decoder's first input; ``vocab_size``: rows of its
-    embedding, above every id that it can take."""
+    embedding, above every id that it can take; ``positions``: tokens of the longest row that it knows positions for,
+    None where these are relative to each other, as T5's."""
 
     encoder_decoder: bool
     start: int
     vocab_size: int
+    positions: int | None = None
 
 
 def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
@@ -52,4 +54,5 @@ def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
             why="its config.json has no decoder_start_token_id, bos_token_id or pad_token_id",
             suggestion="decoder_start_token_id in its config.json, as the model was trained",
         )
-    return Learner(bool(config.is_encoder_decoder), start or 0, int(text_config.vocab_size))
+    positions = getattr(text_config, "max_position_embeddings", None)
+    return Learner(bool(config.is_encoder_decoder), start or 0, int(text_config.vocab_size), positions)
