@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from ganeum.cli import main
 from ganeum.config import load
 from ganeum.data.batch import IGNORED
+from ganeum.errors import ConfigError, RunError
 from ganeum.models.weights import restore
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.material import open_material
@@ -202,12 +203,29 @@ def test_a_causal_model_learns_texts(gpt2: Path) -> None:
     assert (data["kind"], data["batching"]) == ("texts", "packed")
 
 
+def test_compiling_is_refused(t5: Path) -> None:
+    """Before there is a run."""
+    with pytest.raises(ConfigError) as error:
+        go(t5, "train.compile=true")
+    assert str(error.value) == (
+        "ConfigError: train.compile is true, and a model of model.source is not compiled\n"
+        "  where  train.compile\n"
+        "  why    torch.compile cannot follow how its output layer is passed by\n"
+        "  try    train.compile: auto"
+    )
+    assert not Path("results/t5").exists()
+
+
 def test_other_examples_under_the_same_name_are_refused(t5: Path, pairs: Path, here: Path) -> None:
     """The run began with other pairs: nothing goes on."""
-    from ganeum.errors import RunError
-
     go(t5, "train.max_iters=4")
     other = here / "other.jsonl"
     other.write_text("".join((pairs / "pairs.jsonl").read_text().splitlines(keepends=True)[:60]))
-    with pytest.raises(RunError):
+    with pytest.raises(RunError) as error:
         go(t5, f"data.train={other}")
+    assert str(error.value) == (
+        "RunError: the data of t5 was replaced since it began\n"
+        f"  where  {pairs / 'pairs.jsonl'}\n"
+        f"  why    the run began with other tokens than {pairs / 'pairs.jsonl'} holds now\n"
+        "  try    put the data back as it was, or name=t5-2 for a new run"
+    )

@@ -107,8 +107,8 @@ class Exampled:
         return ValidationSet(whole, size)
 
     def lengths(self, config: Config) -> Lengths:
-        described = self.examples.describe(config)
-        return lengths(config, described["tokens"], steps_per_epoch=described["steps_per_epoch"])
+        tokens = int(self.examples.train.tokens.sum(dtype="int64"))
+        return lengths(config, tokens, steps_per_epoch=self.examples.batches(config).steps_per_epoch)
 
     def for_plan(self, config: Config) -> dict[str, Any]:
         described = self.examples.describe(config)

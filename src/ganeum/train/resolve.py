@@ -249,8 +249,16 @@ def _recompute_more(choices: Choices, full: Full) -> None:
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
-    if choices.config.train.compile == "auto" and choices.config.model.source is not None:
-        choices.set("train.compile", False, "batches have many shapes, and each would be compiled anew")
+    if choices.config.model.source is not None:
+        if choices.config.train.compile is True:
+            raise ConfigError(
+                "train.compile is true, and a model of model.source is not compiled",
+                where="train.compile",
+                why="torch.compile cannot follow how its output layer is passed by",
+                suggestion="train.compile: auto",
+            )
+        if choices.config.train.compile == "auto":
+            choices.set("train.compile", False, "a model of model.source is not compiled")
         return
     value, why = choose_compile(
         choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=choices.device

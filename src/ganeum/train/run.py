@@ -129,17 +129,19 @@ def _decide(config: Config, material: Material, device: hardware.Device, stream:
 
 def _check_same_data(stored: Config, material: Material) -> None:
     """A run goes on with the tokens that it began with; one that noted none is only asked for its vocabulary."""
+    examples = stored.data.train if isinstance(stored.data.train, str) else ", ".join(stored.data.train or ())
+    where = stored.data.directory if stored.model.source is None else examples
     run, vocab_size = RunDirectory(record.results_dir() / _name(stored)), stored.model.vocab_size
     noted = ((_stored_plan(run) or {}).get("data") or {}).get("identity")
     if noted not in (None, material.identity):
-        why = f"the run began with other tokens than {stored.data.directory} holds now"
+        why = f"the run began with other tokens than {where} holds now"
     elif isinstance(vocab_size, int) and vocab_size < material.vocab_size:
         why = f"its model knows {vocab_size:,} tokens, and the data has {material.vocab_size:,} now"
     else:
         return
     raise RunError(
         f"the data of {run.name} was replaced since it began",
-        where=stored.data.directory,
+        where=where,
         why=why,
         suggestion=f"put the data back as it was, or name={free_name(run.path)} for a new run",
     )
