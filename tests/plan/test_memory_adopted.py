@@ -37,6 +37,7 @@ QUICK = [
     "t5, checkpointing selective",
     "t5, checkpointing whole",
     "t5, LoRA",
+    "t5, evaluation, large vocabulary, bf16",
     "gpt2, bf16",
     "llama, cast to bf16",
     "qwen3",
