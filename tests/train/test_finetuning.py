@@ -217,15 +217,16 @@ def test_compiling_is_refused(t5: Path) -> None:
 
 
 def test_other_examples_under_the_same_name_are_refused(t5: Path, pairs: Path, here: Path) -> None:
-    """The run began with other pairs: nothing goes on."""
-    go(t5, "train.max_iters=4")
-    other = here / "other.jsonl"
-    other.write_text("".join((pairs / "pairs.jsonl").read_text().splitlines(keepends=True)[:60]))
+    """The file that the run began with holds other pairs now: nothing goes on."""
+    own, lines = here / "own.jsonl", (pairs / "pairs.jsonl").read_text().splitlines(keepends=True)
+    own.write_text("".join(lines))
+    go(t5, "train.max_iters=4", f"data.train={own}")
+    own.write_text("".join(lines[:60]))
     with pytest.raises(RunError) as error:
-        go(t5, f"data.train={other}")
+        go(t5, f"data.train={own}")
     assert str(error.value) == (
         "RunError: the data of t5 was replaced since it began\n"
-        f"  where  {pairs / 'pairs.jsonl'}\n"
-        f"  why    the run began with other tokens than {pairs / 'pairs.jsonl'} holds now\n"
+        f"  where  {own}\n"
+        f"  why    the run began with other tokens than {own} holds now\n"
         "  try    put the data back as it was, or name=t5-2 for a new run"
     )
