@@ -84,6 +84,24 @@ def test_the_same_run_goes_on_with_what_was_decided() -> None:
     assert (config(compile=False), "resume") == start(config(compile=False))
 
 
+def test_null_is_the_size_that_it_stands_for() -> None:
+    """A GPT stored with no dropout as 0.0, or with its MLP's width, goes on where both are left unsaid."""
+    written = Config(name="exp", model=Model(n_layer=2, dropout=0.0, intermediate_size=1536), train=Train(max_iters=10))
+    start(written)
+    assert (written, "resume") == start(config())
+    finish()
+    assert is_finished(config())
+    dropped = Config(name="exp", model=Model(n_layer=2, dropout=0.1), train=Train(max_iters=10))
+    assert "model.dropout is 0 there and 0.1 here" in said(dropped)
+
+
+def test_null_is_no_number_of_somebody_elses_model() -> None:
+    """Without a word on dropout a T5 has its own, which is not none."""
+    of_theirs = {dropout: Config(name="exp", model=Model(source="t5", dropout=dropout)) for dropout in (None, 0.0)}
+    start(of_theirs[0.0])
+    assert "model.dropout is 0 there and null here" in said(of_theirs[None])
+
+
 def test_a_finished_run_is_finished_until_it_is_extended() -> None:
     """With the same length there is nothing to do; with a larger one it goes on, and the larger one is kept."""
     start(config())

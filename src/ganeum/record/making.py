@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
+from ganeum.config import sizes
 from ganeum.config.change import change
 from ganeum.config.checks import LENGTHS
 from ganeum.config.keys import keys, value_of
@@ -197,9 +198,11 @@ def _with_train(config: Config, **changes: object) -> Config:
 
 
 def _differences(run: RunDirectory, requested: Config, resolved: Config, stored: Config) -> list[str]:
-    """One sentence for each key that was asked for with another value; `auto` agrees with whatever was decided, and a
-    share of all steps where it comes to the same steps, of those that the run began with or those that it is to have.
+    """One sentence for each key that was asked for with another value; `auto` agrees with whatever was decided, null
+    with what it stands for, and a share of all steps where it comes to the same steps, of those that the run began with
+    or those that it is to have.
     """
+    meant, meant_there = _meant(requested), _meant(stored)
     lengths = [steps for steps in (_first_length(run), stored.train.max_iters, resolved.train.max_iters) if steps]
 
     def unequal() -> Iterator[tuple[str, object, object]]:
@@ -207,13 +210,23 @@ def _differences(run: RunDirectory, requested: Config, resolved: Config, stored:
             asked, there = value_of(requested, key), value_of(stored, key)
             if isinstance(asked, float) and "integer" in spec.takes and there in _in_steps(asked, lengths):
                 continue
-            if asked != there and not asked == spec.default == "auto":
+            if asked == there or asked == spec.default == "auto":
+                continue
+            if value_of(meant, key) != value_of(meant_there, key):
                 yield key, asked, there
 
     free = {"name", "train.eval_only", *LENGTHS, *_changeable(stored)}
     return [
         f"{key} is {_shown(there)} there and {_shown(asked)} here" for key, asked, there in unequal() if key not in free
     ]
+
+
+def _meant(config: Config) -> Config:
+    """With a number for each size of a GPT of ours that is null. Of somebody else's model null is what its own config
+    says, which no number here is."""
+    if config.model.source is not None:
+        return config
+    return config.model_copy(update={"model": sizes.resolved(config.model)})
 
 
 def _in_steps(share: float, lengths: Iterable[int]) -> set[int]:
