@@ -18,6 +18,7 @@ from made_pairs import config, gpt2, lines, opened, pairs, t5
 
 from ganeum.data.examples import build
 from ganeum.data.examples.examples import open_examples
+from ganeum.data.examples.known import known
 from ganeum.data.examples.store import Store, Writer
 from ganeum.errors import DataError
 
@@ -77,6 +78,22 @@ def test_the_second_opening_tokenises_nothing(tmp_path: Path, monkeypatch: pytes
     again = opened(model, lines(tmp_path / "b.jsonl", pairs(20)))
     assert first.train.store.directory == again.train.store.directory
     assert first.identity == again.identity
+
+
+def test_what_is_known_of_examples_is_found_however_their_paths_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened by relative paths, known by absolute ones from anywhere else, as the queue has them."""
+    gpt2(tmp_path / "m")
+    lines(tmp_path / "a.jsonl", pairs(20))
+    monkeypatch.chdir(tmp_path)
+    opened("m", "a.jsonl")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for directory in (str(tmp_path), ".."):
+        there = known(config(f"{directory}/m", f"{directory}/a.jsonl"))
+        assert there is not None
+        assert there["examples"] + there["val_examples"] == 20
 
 
 def test_whatever_shapes_the_tokens_is_in_the_key(tmp_path: Path, cache: Path) -> None:

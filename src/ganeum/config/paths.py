@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ganeum.config.change import change
@@ -17,7 +18,7 @@ def read_from(config: Config, directory: str | Path) -> Config:
     begins, data = Path(directory), config.data
 
     def found(name: str) -> str:
-        path = begins / Path(name).expanduser()
+        path = Path(os.path.abspath(begins / Path(name).expanduser()))  # noqa: PTH100 (resolve() would follow links)
         try:
             return str(path) if path.exists() else name
         except OSError:  # too long for a file's name

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ganeum.config.paths import read_from
 from ganeum.config.schema import Config
 from ganeum.data.examples.sources import state_of
 from ganeum.hardware import cache_directory
@@ -37,10 +38,12 @@ def note(config: Config, described: dict[str, Any]) -> None:
 
 
 def _path(config: Config) -> Path:
+    """The same for the same files, however their paths are written: the queue has absolute ones."""
+    config = read_from(config, Path.cwd())
     source = config.model.source or ""
     names = [name for name in (config.data.train, config.data.val, config.data.tokenizer, source) if name]
     shaped_by = [
-        config.data.model_dump(mode="json"),
+        config.data.model_dump(mode="json", exclude={"directory"}),
         source,
         [state_of(name) for name in names],
     ]
