@@ -10,6 +10,7 @@ import torch
 
 from ganeum.config.trust import trusted
 from ganeum.errors import CheckpointError, MissingExtra
+from ganeum.hardware import hub
 from ganeum.models.adopted import Adopted, check_logits
 from ganeum.models.quiet import quiet
 
@@ -73,7 +74,7 @@ def read_config(source: str | Path) -> Any:
 
     try:
         with quiet():
-            return AutoConfig.from_pretrained(str(source), trust_remote_code=trusted())
+            return AutoConfig.from_pretrained(str(source), trust_remote_code=trusted(), **hub.looking_for(source))
     except (OSError, ValueError, KeyError) as error:
         raise _unread(source, error) from error
 
@@ -86,6 +87,7 @@ def _built(kind: Any, source: str | Path, config: Any, fresh: bool) -> Any:
             with quiet():
                 if fresh:
                     return kind.from_config(config, attn_implementation=attention, **options)
+                options |= hub.looking_for(source)
                 return kind.from_pretrained(str(source), config=config, attn_implementation=attention, **options)
         except (OSError, ValueError, RuntimeError) as error:
             if attention == "eager" or "attention" not in str(error).lower():
@@ -115,6 +117,6 @@ def _unread(source: str | Path, error: BaseException) -> CheckpointError:
     return CheckpointError(
         f"the model {source} is neither here nor to be had from the hub",
         where=f"model.source: {source}",
-        why=first,
+        why=hub.why_not(source, error),
         suggestion="a directory with config.json and model.safetensors; or a name on the hub, and the network",
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ganeum.errors import DataError, MissingExtra
+from ganeum.hardware import hub
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,12 @@ def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub.looking_for(source))
     except Exception as error:  # the library's own errors, the hub's, the network's
-        text = " ".join(str(error).split())
         raise DataError(
             f"the config of the model {source} cannot be had",
             where=f"model.source: {source}",
-            why=f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '…'}",
+            why=hub.why_not(source, error),
             suggestion="model.source: a directory with config.json (from another machine, say), or a name on the hub",
         ) from error
     text_config = config.get_text_config(decoder=True)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ganeum.data.examples.encoding import Encoder, Fast, Ours, Slow
 from ganeum.data.tokenizer import Tokenizer, load_tokenizer
 from ganeum.errors import DataError, MissingExtra
+from ganeum.hardware import hub
 
 _PROBES = ("a", "b c")  # texts whose tokens show what is set around every text
 
@@ -119,13 +120,12 @@ def open_tokenizer(place: str, *, key: str, trust_remote_code: bool = False) -> 
     from transformers import AutoTokenizer
 
     try:
-        opened = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        opened = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **hub.looking_for(place))
     except Exception as error:  # the library's own errors, the hub's, the network's
-        text = " ".join(str(error).split())
         raise DataError(
             f"the tokenizer {place} cannot be had",
             where=key,
-            why=f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '…'}",
+            why=hub.why_not(place, error),
             suggestion="data.tokenizer: a directory with tokenizer.json (from another machine, say), or another name",
         ) from error
     return _transformers(opened, place, key, trust_remote_code)
