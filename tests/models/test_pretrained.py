@@ -15,6 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, BertConfig
 from ganeum.config.trust import trusting
 from ganeum.errors import CheckpointError, ConfigError
 from ganeum.models.pretrained import adopt
+from ganeum.models.weights import load_file_state
 
 
 def written(directory: Path, config: Any) -> Path:
@@ -49,6 +50,21 @@ def test_fresh_weights_come_from_the_seed(tmp_path: Path) -> None:
         torch.manual_seed(3)
         found.append(adopt(source, fresh=fresh).head.weight)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", [*PAIRS, *TEXTS])
+def test_an_empty_model_with_weights_loaded_is_whole(tmp_path: Path, name: str) -> None:
+    """Nothing is drawn (the random state stays as it was), and with the weights of another it computes the same:
+    neither a tied weight nor a table of positions is missing."""
+    written(tmp_path, copy.deepcopy((PAIRS | TEXTS)[name]))
+    drawn = adopt(tmp_path, fresh=True).eval()
+    before = torch.get_rng_state()
+    network = adopt(tmp_path, fresh=True, empty=True).eval()
+    assert torch.equal(torch.get_rng_state(), before)
+    load_file_state(network, drawn.file_state())
+    inputs = {key: ids.remainder(50) + 2 for key, ids in drawn.one_sequence().items()}
+    torch.testing.assert_close(network.hidden(**inputs), drawn.hidden(**inputs), rtol=0, atol=0)
+    assert network.file_state().keys() == drawn.file_state().keys()
 
 
 def test_a_directory_without_weights_says_how_to_draw_them(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ganeum.errors import ConfigError, RunError
 from ganeum.models.weights import restore
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.material import open_material
+from ganeum.train.run import train
 
 STEPS = 8
 
@@ -86,6 +87,33 @@ def test_it_goes_on_bit_for_bit(t5: Path) -> None:
     torch.testing.assert_close(weights("resumed"), weights("straight"), rtol=0, atol=0)
     assert [line["loss"] for line in metrics("resumed")] == [line["loss"] for line in metrics("straight")]
     assert metrics("resumed")[-1]["val_loss"] == metrics("straight")[-1]["val_loss"]
+
+
+def test_it_goes_on_without_its_source(here: Path) -> None:
+    """A run keeps the shape and the tokenizer of what it adopted: with the source gone it goes on, bit for bit."""
+    data = tiny_pairs.write(here / "own")
+    config = tiny_pairs.config(data, here / "t5.yaml")
+    same = ("train.schedule=constant", "train.warmup_iters=1")
+    go(config, "name=straight", *same)
+    go(config, "name=resumed", "train.max_iters=4", *same)
+    (data / "t5").rename(data / "gone")
+    go(config, "name=resumed", *same)
+    torch.testing.assert_close(weights("resumed"), weights("straight"), rtol=0, atol=0)
+
+
+def test_another_config_is_refused_before_anything_becomes_tokens(t5: Path) -> None:
+    """A changed length under the same name is a difference of configs, not of data, and no tokens are made for it."""
+    go(t5, "train.max_iters=1")
+    config, before = load(t5, ["data.max_length=24"]), sorted(Path("cache/examples").iterdir())
+    with pytest.raises(RunError) as error:
+        train(config)
+    assert str(error.value) == (
+        "RunError: the run t5 exists with another config\n"
+        f"  where  {Path('results/t5/config.yaml').absolute()}\n"
+        "  why    data.max_length is 32 there and 24 here\n"
+        "  try    name=t5-2 for a new run"
+    )
+    assert sorted(Path("cache/examples").iterdir()) == before
 
 
 def test_out_of_memory_halves_the_micro_batch_and_the_batch_stays(t5: Path, monkeypatch: pytest.MonkeyPatch) -> None:

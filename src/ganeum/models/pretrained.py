@@ -31,12 +31,13 @@ DROPOUTS = (
 )
 
 
-def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = None) -> Adopted:
+def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False) -> Adopted:
     """The model in fp32 on the CPU as a :class:`Network`; fresh weights are drawn from torch's global random state.
 
     Args:
         source: a directory, a config.json (then ``fresh`` is what there is), or a name on the hub.
         fresh: only the config is read.
+        empty: of a fresh one nothing is drawn: its weights are whatever lies in memory, until others are loaded.
         dropout: in place of every such share in the config; None: as it says.
 
     Raises:
@@ -44,13 +45,13 @@ def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = No
         CheckpointError: it cannot be read or reached, or wants code of its own to be run.
         ConfigError: its logits are more than its head makes of hidden states.
     """
-    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout))
-    if network.head.weight.device.type != "meta":
+    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout, empty=empty))
+    if not empty and network.head.weight.device.type != "meta":
         check_logits(network, str(source))
     return network
 
 
-def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None = None) -> Any:
+def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False) -> Any:
     """transformers' own model of the same, whatever its logits are; raises as :func:`adopt`."""
     try:
         with quiet():
@@ -65,7 +66,7 @@ def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None
             if hasattr(config, name):
                 setattr(config, name, dropout)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return _built(kind, source, config, fresh or Path(source).is_file())
+    return _built(kind, source, config, fresh or Path(source).is_file(), empty)
 
 
 def read_config(source: str | Path) -> Any:
@@ -79,12 +80,19 @@ def read_config(source: str | Path) -> Any:
         raise _unread(source, error) from error
 
 
-def _built(kind: Any, source: str | Path, config: Any, fresh: bool) -> Any:
+def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool) -> Any:
     """With torch's fused attention where the model knows it."""
+    from transformers.initialization import no_init_weights
+
     options: dict[str, Any] = {"trust_remote_code": trusted(), "dtype": torch.float32}
     for attention in ("sdpa", "eager"):
         try:
             with quiet():
+                if fresh and empty:
+                    with no_init_weights():
+                        model = kind.from_config(config, attn_implementation=attention, **options)
+                    model.tie_weights()  # which goes with drawing
+                    return model
                 if fresh:
                     return kind.from_config(config, attn_implementation=attention, **options)
                 options |= hub.looking_for(source)

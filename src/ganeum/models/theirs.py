@@ -36,7 +36,7 @@ def opened(place: Path, *, dropout: float | None = None) -> tuple[Adopted, dict[
         network = adopt(place, dropout=dropout)
         return network, network.file_state()
     run = _run_of(place)
-    network = adopt(run / SHAPE, fresh=True, dropout=dropout)
+    network = adopt(run / SHAPE, fresh=True, dropout=dropout, empty=True)
     tensors, config = sources.of_checkpoint(place), load_stored(run / "config.yaml")
     across = network.matrices_across()
     return network, adapters.merged(tensors, config.train.lora, where=str(place), across=across)

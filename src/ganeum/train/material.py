@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from ganeum import record
 from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.data.batch import Whole, WindowBatch
 from ganeum.data.batches import Batches as Windows
 from ganeum.data.batches import validation_windows
 from ganeum.data.corpus import Corpus, open_corpus
 from ganeum.data.corpus import identity as identity_of
 from ganeum.data.tokenizer import Tokenizer
+from ganeum.models.theirs import SHAPE
 from ganeum.plan.lengths import Lengths, lengths
+from ganeum.record import RunDirectory
 from ganeum.train.evaluate import ValidationSet
 
 if TYPE_CHECKING:
@@ -86,6 +90,23 @@ def open_material(config: Config, say: Callable[[str], None]) -> Material:
     from ganeum.data.examples.examples import open_examples
 
     return Exampled(open_examples(config, say))
+
+
+def material_of(config: Config, stored: Config | None, say: Callable[[str], None]) -> Material:
+    """The same for a run that may exist already, then with the config ``stored``.
+
+    One that adopted a model goes on with the shape and the tokenizer that it keeps, and needs its source no more;
+    another config than its own is refused before anything becomes tokens.
+
+    Raises:
+        RunError: it began with another config.
+    """
+    if stored is None or stored.model.source is None:
+        return open_material(config, say)
+    record.check(config)
+    run = RunDirectory(record.results_dir() / str(config.name))
+    kept = {"model.source": run.path / SHAPE, "data.tokenizer": run.tokenizer_dir}
+    return open_material(change(config, {key: str(path) for key, path in kept.items() if path.is_dir()}), say)
 
 
 class Exampled:

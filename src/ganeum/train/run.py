@@ -36,7 +36,7 @@ from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
 from ganeum.train.interrupt import Interrupted, terminable
 from ganeum.train.loop import Loop
-from ganeum.train.material import Material, open_material
+from ganeum.train.material import Material, material_of
 from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
 from ganeum.train.resolve import Resolved, lengthened, resolve
@@ -75,12 +75,12 @@ def train(
     if notice := hardware.check_torch(config.device):
         print(notice, file=stream)
     limits.check_threads(torch.get_num_threads())
-    material = open_material(config, lambda text: print(text, file=stream))
+    stored = None if overwrite else record.existing(_name(config))
+    material = material_of(config, stored, lambda text: print(text, file=stream))
     device = hardware.detect(config.device)
     held_bytes = psutil.Process().memory_info().rss
     if overwrite and config.train.init_from is not None:
         _not_within(config.train.init_from, _name(config))
-    stored = None if overwrite else record.existing(_name(config))
     if stored is not None:
         _check_same_data(stored, material)
     decided = (
@@ -363,7 +363,7 @@ def _start(run: RunDirectory, config: Config, saved: Checkpoint | None) -> Optim
     """
     kept, init_from = run.path / SHAPE, config.train.init_from
     if saved is not None and kept.is_dir():
-        step = start(change(config, {"model.source": str(kept), "model.fresh": True}))
+        step = start(change(config, {"model.source": str(kept), "model.fresh": True}), empty=True)
     else:
         step = start(config)
     if saved is not None:

@@ -15,10 +15,11 @@ from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import randomness
 
 
-def start(config: Config) -> OptimizerStep:
+def start(config: Config, *, empty: bool = False) -> OptimizerStep:
     """Freshly initialised weights; every random state is that of the seed, whatever was drawn before.
 
     Args:
+        empty: an adopted model's are not drawn: a checkpoint's are to be loaded.
         config: device, precision, compile and loss_chunk resolved.
     """
     train, device = config.train, torch.device(config.device)
@@ -31,7 +32,7 @@ def start(config: Config) -> OptimizerStep:
     if device.type == "cuda":
         allocator.expand_segments(train.expandable_segments is True)  # auto: a run older than the key
     randomness.seed_all(config.seed)
-    model = build(config.model).to(device)
+    model = build(config.model, empty=empty).to(device)
     parametrization.initialise(model, config.model, train)
     if train.weights == "bf16":
         rounding.to_bf16(model)
