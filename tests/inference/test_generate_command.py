@@ -13,7 +13,7 @@ import pytest
 from ganeum.cli import main
 from ganeum.errors import DataError, RunError
 from ganeum.hardware.machine import cpu
-from ganeum.inference import theirs
+from ganeum.inference import output, theirs
 from ganeum.inference.decoding import Decoding
 from ganeum.inference.opening import open_writer
 from ganeum.inference.output import Output, encoded
@@ -233,14 +233,75 @@ def test_as_many_at_once_as_the_plan_lets_fit(directories):
 
 
 def test_a_column_in_the_way_is_refused(tmp_path):
-    """Rows that have the column already are not overwritten."""
+    """A row that has the column already is not overwritten."""
     out = Output(str(tmp_path / "out.jsonl"), "text", {})
     with pytest.raises(DataError) as error:
-        out.check({"text": "abc"})
+        out.check({"text": "abc"}, 4)
     assert """\
-DataError: the rows have a column 'text' already
-  why    the texts would go there
+DataError: row 5 has a column 'text' already
+  why    its text would go there
   try    --into text_2, or any other name""" == str(error.value)
+
+
+@pytest.mark.parametrize("line", ["garbage", "[1]", '{"id": 0}', "\udcff"])
+def test_a_damaged_line_is_named(tmp_path, line):
+    """A line that no start wrote is told with its number, and what to do about it."""
+    path = tmp_path / "out.jsonl"
+    for text in (b"", (line + "\n").encode("utf-8", "surrogateescape")):
+        out = Output(str(path), "generated", {})
+        out.close()
+        path.write_bytes(text)
+    with pytest.raises(DataError) as error:
+        Output(str(path), "generated", {}).has({"id": 0}, 0)
+    assert f"""\
+DataError: line 1 of {path} is damaged
+  where  {path}, line 1
+  why    it is no JSON object with a text in 'generated'
+  try    take away that line and all behind it: the same command writes them again; or --overwrite""" == str(
+        error.value
+    )
+
+
+def test_two_at_once_do_not_write_into_one_file(tmp_path, monkeypatch):
+    """While one process has the output, another is refused, with --overwrite too; then it goes on behind its lines."""
+    monkeypatch.setattr(output, "LOCK_PATIENCE_S", 0.01)
+    path = tmp_path / "out.jsonl"
+    first = Output(str(path), "generated", {})
+    for overwrite in (False, True):
+        with pytest.raises(RunError) as error:
+            Output(str(path), "generated", {}, overwrite=overwrite)
+        assert f"""\
+RunError: {path} is being written by another process
+  where  {path}
+  why    two at once would write every row twice
+  try    wait for it, stop it, or another --output""" == str(error.value)
+    first.write([{"id": 0}], ["abc"])
+    first.close()
+    assert Output(str(path), "generated", {}).has({"id": 0}, 0)
+
+
+def test_what_cannot_be_written_is_told_of_the_output(directories, tmp_path, capsys):
+    """A place where nothing can be made, a directory and no name at all are errors of the output, not of the input."""
+    source = rows_file(tmp_path)
+    told = refused(capsys, directories["t5"], "--input", source, "--output", source / "out.jsonl")
+    assert told == (
+        f"RunError: {source}/out.jsonl cannot be written\n"
+        f"  where  {source}\n"
+        "  why    File exists\n"
+        "  try    another --output; or mend that, and the same command goes on\n"
+    )
+    told = refused(capsys, directories["t5"], "--input", source, "--output", tmp_path, "--overwrite")
+    assert told == f"RunError: --output is a directory\n  where  {tmp_path}\n  try    a file's name\n"
+    assert "RunError: --output is empty" in refused(capsys, directories["t5"], "--input", source, "--output", "")
+
+
+def test_a_full_disk_is_told_of_the_output(monkeypatch):
+    """What the system says while rows are written is an error of the output."""
+    out = Output("-", "generated", {})
+    out.name, out._file = "/dev/full", open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with pytest.raises(RunError) as error:
+        out.write([{"id": 0}], ["abc"])
+    assert ("/dev/full cannot be written", "No space left on device") == (error.value.what, error.value.why)
 
 
 def test_a_settings_file_alone_is_in_nobodys_way(tmp_path):

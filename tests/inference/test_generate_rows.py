@@ -85,6 +85,34 @@ def test_how_much_has_been_read(tmp_path):
     assert shares[-1] == 1.0
 
 
+def test_a_list_is_read_as_rows_are_asked_for(tmp_path):
+    """Of a JSON list of 20 MB whose end is missing the first row comes at once, from less than a hundredth of it."""
+    (tmp_path / "rows.json").write_text("[" + '{"text": "abc"},\n' * 1_200_000)
+    with reading(str(tmp_path / "rows.json")) as rows:
+        assert {"text": "abc"} == next(iter(rows))
+        assert 0 < rows.share < 0.01
+
+
+def test_what_fails_elsewhere_is_no_error_of_the_file(tmp_path):
+    """An OSError of whoever asks for the rows stays what it is."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "abc"}\n')
+    with pytest.raises(PermissionError), reading(str(tmp_path / "rows.jsonl")) as rows:
+        next(iter(rows))
+        raise PermissionError
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    """Only one of them could be kept."""
+    (tmp_path / "rows.csv").write_text("a,text,a\n1,2,3\n")
+    with pytest.raises(DataError) as error:
+        read(tmp_path / "rows.csv")
+    assert f"""\
+DataError: {tmp_path}/rows.csv has 2 columns 'a'
+  where  {tmp_path}/rows.csv, line 1
+  why    only one of them could be kept
+  try    the file with a name of its own for each column""" == str(error.value)
+
+
 @pytest.mark.parametrize(
     ("row", "wanted", "usual", "expected"),
     [

@@ -97,6 +97,7 @@ def command(
             **writer.identity,
             **vars(decoding),
             "column": column,
+            "into": into,
             "prefix": writer.prompts.prefix,
             "max_length": writer.longest,
             "precision": kept_in,
@@ -163,7 +164,7 @@ def _ending(done: Done, output: str, longest: int) -> str:
 
     lines = []
     if done.cut:
-        lines.append(f"cut to {longest:,} tokens: {things(done.cut, 'text')}")
+        lines.append(f"cut to {things(longest, 'token')}: {things(done.cut, 'text')}")
     if not done.rows:
         lines.append(f"nothing was left to write: {output} has all {things(done.kept, 'row')}")
     else:

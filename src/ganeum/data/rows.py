@@ -201,7 +201,13 @@ def _table(text: io.TextIOWrapper, path: Path, column: Wanted[T]) -> Iterator[T]
 
 
 def _list(text: io.TextIOWrapper, path: Path, column: Wanted[T]) -> Iterator[T]:
-    decode, buffer, at, number = json.JSONDecoder().raw_decode, text.read(2**16), 0, 0
+    for number, row in enumerate(list_elements(text, path), 1):
+        yield column.text(row, path, f"element {number}")
+
+
+def list_elements(text: io.TextIOWrapper, path: Path) -> Iterator[object]:
+    """The elements of a JSON list, one after the other as the file is read; raises DataError where it is none."""
+    decode, buffer, number = json.JSONDecoder().raw_decode, text.read(2**16), 0
     at = len(buffer) - len(buffer.lstrip()) + 1  # behind the bracket
     while True:
         rest = buffer[at:].lstrip(" \t\r\n,")
@@ -216,12 +222,12 @@ def _list(text: io.TextIOWrapper, path: Path, column: Wanted[T]) -> Iterator[T]:
                     f"element {number + 1} of the list cannot be read",
                     where=f"{path}, element {number + 1}",
                     why=f"it is not JSON: {error}" if more else f"the file ends inside the list: {error}",
-                    suggestion="mend the file, or --as-text (the file as it stands is one text)",
+                    suggestion="mend the file; `ganeum prepare --as-text` takes it as it stands, as one text",
                 ) from error
             buffer, at = rest + more, 0
             continue
         number += 1
-        yield column.text(row, path, f"element {number}")
+        yield row
         buffer, at = rest, end
 
 

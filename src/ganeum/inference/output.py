@@ -6,12 +6,16 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from ganeum.errors import DataError, RunError
 from ganeum.inference.rows import STANDARD, Row
 from ganeum.record import read_json, write_json
+from ganeum.record.directory import LOCK_PATIENCE_S
 from ganeum.record.files import finite
 from ganeum.units import things
 
@@ -41,34 +45,50 @@ class Output:
         Args:
             source: where the rows come from.
         Raises:
-            RunError: it is the source, was written with other settings, or by something else; nothing is changed then.
+            RunError: it is the source, was written with other settings, or by something else, is being written by
+                another process, or cannot be written; nothing is changed then.
         """
         self.name, self.into, self.kept = path, into, 0
         self._file: BinaryIO = sys.stdout.buffer
         self._old: Iterator[bytes] = iter(())
+        self._lock: FileLock | None = None
         if path == STANDARD:
             return
         place = Path(path).expanduser()
+        if not path or place.is_dir():
+            raise RunError(f"--output is {'a directory' if path else 'empty'}", where=path, suggestion="a file's name")
         beside = place.with_name(place.name + ".settings.json")
-        if source != STANDARD and place.exists() and place.samefile(Path(source).expanduser()):
-            raise RunError("the rows would be written over themselves", where=path, suggestion="another --output")
-        if place.exists() and not overwrite:
-            _refuse_others(place, beside, settings)
-            self.kept = _cut_torn_line(place)
-            self._old = _lines(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(beside, dict(settings))
-        self._file = place.open("ab" if self.kept else "wb")
+        with self._told():
+            if source != STANDARD and place.exists() and place.samefile(Path(source).expanduser()):
+                raise RunError("the rows would be written over themselves", where=path, suggestion="another --output")
+            if place.exists() and not overwrite:
+                _refuse_others(place, beside, settings)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _alone(place)
+            if place.exists() and not overwrite:
+                self.kept = _cut_torn_line(place)
+                self._old = _lines(place)
+            write_json(beside, dict(settings))
+            self._file = place.open("ab" if self.kept else "wb")
 
     def has(self, row: Row, number: int) -> bool:
         """Whether the row's text is there from an earlier start; asked of every row, from the first one on.
 
         Raises:
-            DataError: the line there was written for another row.
+            DataError: the line there was written for another row, or is none of those that are written here.
         """
         if number >= self.kept:
             return False
-        there = {name: value for name, value in json.loads(next(self._old)).items() if name != self.into}
+        try:
+            there = dict(json.loads(next(self._old)))
+            del there[self.into]
+        except (ValueError, TypeError, KeyError):
+            raise DataError(
+                f"line {number + 1} of {self.name} is damaged",
+                where=f"{self.name}, line {number + 1}",
+                why=f"it is no JSON object with a text in {self.into!r}",
+                suggestion="take away that line and all behind it: the same command writes them again; or --overwrite",
+            ) from None
         if encoded(there) != encoded(row):
             raise DataError(
                 f"line {number + 1} of {self.name} was written for another row",
@@ -78,38 +98,75 @@ class Output:
             )
         return True
 
-    def check(self, row: Row) -> None:
+    def check(self, row: Row, number: int) -> None:
         """Raises DataError where a row has the column that the text goes into."""
         if self.into in row:
             raise DataError(
-                f"the rows have a column {self.into!r} already",
-                why="the texts would go there",
+                f"row {number + 1} has a column {self.into!r} already",
+                why="its text would go there",
                 suggestion=f"--into {self.into}_2, or any other name",
             )
 
     def write(self, rows: Sequence[Row], texts: Sequence[str]) -> None:
         """Adds rows with their texts, in one go, and sees them on the disk."""
         lines = [encoded({**row, self.into: text}) + b"\n" for row, text in zip(rows, texts, strict=True)]
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        if self.name != STANDARD:
+        if self.name == STANDARD:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+            return
+        with self._told():
+            self._file.write(b"".join(lines))
+            self._file.flush()
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Nothing more comes."""
-        if self.name != STANDARD:
-            self._file.close()
+        """Nothing more comes; another process may go on."""
+        if self._lock is not None:
+            try:
+                with self._told():
+                    self._file.close()
+            finally:
+                self._lock.release()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the system refuses, as an error of the output."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.name} cannot be written",
+                where=str(error.filename or Path(self.name).expanduser().absolute()),
+                why=error.strerror,
+                suggestion="another --output; or mend that, and the same command goes on",
+            ) from error
+
+
+def _alone(place: Path) -> FileLock:
+    """Takes the file for this process; the system lets go of it when the process ends, however it ends."""
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire(timeout=LOCK_PATIENCE_S)
+    except Timeout:
+        raise RunError(
+            f"{place} is being written by another process",
+            where=str(place),
+            why="two at once would write every row twice",
+            suggestion="wait for it, stop it, or another --output",
+        ) from None
+    return lock
 
 
 def _refuse_others(place: Path, beside: Path, settings: Mapping[str, Any]) -> None:
     again = "another --output, or --overwrite to begin again"
     try:
-        before = read_json(beside)
-    except (OSError, ValueError):
+        before = dict(read_json(beside))
+    except (OSError, ValueError, TypeError) as error:
+        gone = isinstance(error, FileNotFoundError)
         raise RunError(
             f"{place} is there already, and what wrote it is not known",
             where=str(place),
-            why=f"there is no {beside.name} beside it",
+            why=f"there is no {beside.name} beside it" if gone else f"{beside.name} beside it cannot be read: {error}",
             suggestion=again,
         ) from None
     now = json.loads(json.dumps(settings))

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ganeum.data.forms import bare_name, form_of, opened
+from ganeum.data.rows import list_elements
 from ganeum.errors import DataError, MissingExtra
 
 Row = Mapping[str, Any]
@@ -24,19 +25,42 @@ USUAL = ("source", "prompt", "text", "input", "document")  # columns that are ta
 class Reading:
     """Rows one after the other; ``share`` of the file has been read (None where nobody knows how long it is)."""
 
-    def __init__(self, name: str, rows: Iterator[Row], raw: BinaryIO | None, size: int) -> None:
-        self.name, self._rows, self._raw, self._size = name, rows, raw, size
+    def __init__(self, path: str) -> None:
+        self.name = "standard input" if path == STANDARD else path
+        self._file = None if path == STANDARD else Path(path).expanduser()
+        self._raw: BinaryIO | None = None
+        self._rows = _of_standard_input() if self._file is None else self._of(self._file)
 
     def __iter__(self) -> Iterator[Row]:
         return self._rows
 
     @property
     def share(self) -> float | None:
-        if self._raw is None or not self._size:
+        if self._raw is None or self._file is None or not (size := self._file.stat().st_size):
             return None
-        return (
-            1.0 if self._raw.closed else min(1.0, self._raw.tell() / self._size)
-        )  # whoever reads to the end closes it
+        if self._raw.closed:  # whoever reads to the end closes it
+            return 1.0
+        return min(1.0, self._raw.tell() / size)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._rows.close()
+
+    def _of(self, file: Path) -> Generator[Row]:
+        """The file is open while rows are asked for, and here alone: what fails elsewhere is no error of the file."""
+        form = form_of(file, LINE)
+        with opened(file) as (stream, raw):
+            self._raw = stream if form == "columns" else raw
+            match form:
+                case "table":
+                    yield from _table(stream, file)
+                case "columns":
+                    yield from _columns(stream, file)
+                case "list":
+                    yield from _list(stream, file)
+                case _:
+                    kind = Path(bare_name(file)).suffix.lower()
+                    yield from _lines(stream, str(file), form == "lines" or kind == ".json")
 
 
 @contextmanager
@@ -45,31 +69,19 @@ def reading(path: str) -> Iterator[Reading]:
 
     Raises:
         DataError: it is not there, or a row is broken (as they are read).
-        MissingExtra: Parquet or Arrow without pyarrow.
+        MissingExtra: Parquet or Arrow without pyarrow (as they are read).
     """
-    if path == STANDARD:
-        yield Reading("standard input", _lines(sys.stdin.buffer, "standard input", None), None, 0)
-        return
-    file = Path(path).expanduser()
-    if not file.is_file():
+    if path != STANDARD and not (file := Path(path).expanduser()).is_file():
         raise DataError(
             f"{path} is {'a directory' if file.is_dir() else 'not there'}",
             where=str(file.absolute()),
             suggestion="a file of rows (.jsonl, .json, .csv, .tsv, .parquet, .arrow, compressed or not), or of lines",
         )
-    form = form_of(file, LINE)
-    with opened(file) as (stream, raw):
-        match form:
-            case "table":
-                rows = _table(stream, file)
-            case "columns":
-                rows, raw = _columns(stream, file), stream
-            case "list":
-                rows = _list(stream, file)
-            case _:
-                kind = Path(bare_name(file)).suffix.lower()
-                rows = _lines(stream, str(file), form == "lines" or kind == ".json")
-        yield Reading(path, rows, raw, file.stat().st_size)
+    rows = Reading(path)
+    try:
+        yield rows
+    finally:
+        rows.close()
 
 
 def column_of(row: Row, wanted: str | None, usual: Sequence[str] = ()) -> str:
@@ -114,6 +126,10 @@ def text_of(row: Row, column: str, number: int, name: str) -> str:
     return value or ""
 
 
+def _of_standard_input() -> Generator[Row]:
+    yield from _lines(sys.stdin.buffer, "standard input", None)
+
+
 def _lines(stream: BinaryIO, name: str, json_lines: bool | None) -> Iterator[Row]:
     """Objects, or plain lines; None: the first line that is not empty tells which."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
@@ -142,11 +158,8 @@ def _is_object(row: object, where: str) -> Row:
 
 
 def _list(stream: BinaryIO, file: Path) -> Iterator[Row]:
-    try:
-        rows = json.load(stream)
-    except ValueError as error:
-        raise DataError(f"{file} cannot be read", where=str(file), why=f"it is not JSON: {error}") from None
-    for number, row in enumerate(rows, 1):
+    elements = list_elements(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape"), file)
+    for number, row in enumerate(elements, 1):
         yield _is_object(row, f"{file}, element {number}")
 
 
@@ -156,6 +169,13 @@ def _table(stream: BinaryIO, file: Path) -> Iterator[Row]:
     csv.field_size_limit(2**27)
     reader = csv.reader(text, delimiter="\t" if tab else ",", strict=True)
     header = next(reader, [])
+    if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+        raise DataError(
+            f"{file} has {header.count(twice[0])} columns {twice[0]!r}",
+            where=f"{file}, line 1",
+            why="only one of them could be kept",
+            suggestion="the file with a name of its own for each column",
+        )
     try:
         for row in reader:
             if len(row) == len(header):

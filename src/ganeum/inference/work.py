@@ -120,8 +120,7 @@ def _new(rows: Iterable[Row], output: Output, done: Done) -> Iterator[tuple[int,
     """The rows that are not written yet, with their numbers."""
     number = -1
     for number, row in enumerate(rows):
-        if number == 0:
-            output.check(row)
+        output.check(row, number)
         if output.has(row, number):
             done.kept += 1
         else:
