@@ -298,7 +298,7 @@ def test_what_cannot_be_written_is_told_of_the_output(directories, tmp_path, cap
 def test_a_full_disk_is_told_of_the_output(monkeypatch):
     """What the system says while rows are written is an error of the output."""
     out = Output("-", "generated", {})
-    out.name, out._file = "/dev/full", open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    out.name, out._file = "/dev/full", Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
     with pytest.raises(RunError) as error:
         out.write([{"id": 0}], ["abc"])
     assert ("/dev/full cannot be written", "No space left on device") == (error.value.what, error.value.why)

@@ -96,9 +96,14 @@ def test_a_list_is_read_as_rows_are_asked_for(tmp_path):
 def test_what_fails_elsewhere_is_no_error_of_the_file(tmp_path):
     """An OSError of whoever asks for the rows stays what it is."""
     (tmp_path / "rows.jsonl").write_text('{"text": "abc"}\n')
-    with pytest.raises(PermissionError), reading(str(tmp_path / "rows.jsonl")) as rows:
-        next(iter(rows))
-        raise PermissionError
+
+    def fail() -> None:
+        with reading(str(tmp_path / "rows.jsonl")) as rows:
+            next(iter(rows))
+            raise PermissionError
+
+    with pytest.raises(PermissionError):
+        fail()
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
