@@ -7,16 +7,23 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import PAIRS, TEXTS, ids, made, padded, pair_batch, text_batch
+from tiny_models import PAIRS, TEXTS, V, ids, made, padded, pair_batch, text_batch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, Gemma2Config, PhiConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BloomConfig,
+    Gemma2Config,
+    MambaConfig,
+    PhiConfig,
+)
 
 from ganeum.config.schema import Train
 from ganeum.data.batch import IGNORED, Batch
 from ganeum.errors import ConfigError
 from ganeum.models import checkpointing
-from ganeum.models.adopted import Adopted, check_logits
+from ganeum.models.adopted import Adopted, check_logits, check_packing
 from ganeum.step.optimizer_step import OptimizerStep
 
 EVERY = [*PAIRS, *TEXTS]
@@ -133,6 +140,42 @@ def test_packed_examples_do_not_see_each_other(name: str) -> None:
     """Three in one row: loss and gradients of the three in rows of their own."""
     model = made(config(name))
     assert_alike(learnt(model, [packed(name)]), theirs(name, model))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "bart"])
+def test_models_that_can_be_packed_are_told_from_others(name: str) -> None:
+    """Those of the test above are taken, also with fresh weights, which are small."""
+    check_packing(Adopted(made(config(name))))
+    check_packing(adopted_fresh(config(name)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("bart", PAIRS["bart"]),
+        ("bloom", BloomConfig(hidden_size=16, n_layer=1, n_head=2, vocab_size=V)),
+        ("mamba", MambaConfig(hidden_size=16, state_size=4, num_hidden_layers=1, vocab_size=V)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_model_that_mixes_packed_examples_is_refused(kind: str, shape: Any) -> None:
+    """BART counts positions through the whole row, BLOOM by the mask, and Mamba's state goes on."""
+    with pytest.raises(ConfigError) as error:
+        check_packing(adopted_fresh(shape))
+    what, where, why, advice = str(error.value).splitlines()
+    assert [what, where, advice] == [
+        f"ConfigError: a {kind} reads several examples in a row otherwise than each alone",
+        "  where  data.batching: packed",
+        "  try    data.batching: buckets",
+    ]
+    assert why.startswith("  why    it c")
+
+
+def adopted_fresh(shape: Any) -> Adopted:
+    torch.manual_seed(0)
+    shape = copy.deepcopy(shape)
+    kind: Any = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModelForCausalLM
+    return Adopted(kind.from_config(shape))
 
 
 def test_a_model_that_caps_its_logits_is_refused() -> None:

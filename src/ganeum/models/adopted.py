@@ -24,6 +24,7 @@ from ganeum.models.network import Network
 from ganeum.models.quiet import quiet
 
 CLOSE = 1e-3  # of the largest logit: how far fp32's rounding may take the two ways apart
+SAME = 1e-4  # of the largest hidden state: the same of a row that is cut otherwise
 
 
 class Adopted(Network):
@@ -146,6 +147,39 @@ def check_logits(network: Adopted, where: str) -> None:
             f"the logits of a {network.config.model_type} are not its hidden states times its output layer",
             where=where,
             why="something is applied to the logits (a cap or a bias), and the loss in chunks would not know of it",
+        )
+
+
+@torch.no_grad()
+def check_packing(network: Adopted) -> None:
+    """Compares two examples in one row with the same two in rows of their own.
+
+    Raises:
+        ConfigError: they come out otherwise, or the model cannot be told where an example begins.
+    """
+    network.eval()
+    device, length = network.head.weight.device, 4
+    tokens = torch.arange(2, 2 + 2 * length, device=device) % network.vocab_size
+    number = torch.tensor([1, 2], device=device, dtype=torch.int32).repeat_interleave(length)[None]
+    if network.encoder_decoder:
+        names, more = ("source_tokens", "target_tokens"), {"source_segments": number, "target_segments": number}
+    else:
+        names, more = (
+            ("tokens",),
+            {"segments": number, "positions": torch.arange(length, device=device).repeat(2)[None]},
+        )
+    alone = network.hidden(**dict.fromkeys(names, tokens.view(2, length))).flatten(0, 1)
+    why = "it counts positions through the whole row, or sees more of it than one example"
+    try:
+        together = network.hidden(**dict.fromkeys(names, tokens[None]), **more).flatten(0, 1)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:  # of whatever a model makes of what it is told
+        together, why = torch.full_like(alone, torch.nan), f"it cannot be told where each begins: {error}"
+    if not torch.allclose(alone, together, rtol=0.0, atol=SAME * alone.abs().max().item()):
+        raise ConfigError(
+            f"a {network.config.model_type} reads several examples in a row otherwise than each alone",
+            where="data.batching: packed",
+            why=why,
+            suggestion="data.batching: buckets",
         )
 
 

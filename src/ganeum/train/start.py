@@ -8,6 +8,7 @@ import torch
 
 from ganeum.config import Config
 from ganeum.models import adapters, checkpointing
+from ganeum.models.adopted import Adopted, check_packing
 from ganeum.models.build import build
 from ganeum.step import allocator, parametrization, precision, rounding
 from ganeum.step.loss import linear_cross_entropy
@@ -49,6 +50,14 @@ def start(config: Config, *, empty: bool = False) -> OptimizerStep:
     if device.type == "cuda" or train.compile:
         make_deterministic(step)
     return step
+
+
+def check_packed(config: Config) -> None:
+    """Raises ConfigError where rows are packed for a model that cannot tell the examples in them apart."""
+    if config.model.source is not None and config.data.batching == "packed":
+        network = build(config.model)
+        assert isinstance(network, Adopted), "it has a source"
+        check_packing(network)
 
 
 def make_deterministic(step: OptimizerStep) -> bool:
