@@ -261,3 +261,10 @@ def test_the_page_shows_what_was_cut_and_how_rows_usually_are() -> None:
         "| 125 | steps in an epoch |",
     ):
         assert said in shown.replace("|  | ", "| ").replace("| **Data** ", "")
+
+
+def test_what_shapes_grow_a_process_by_may_be_nothing() -> None:
+    """180 MiB are kept free for them, and a run that never takes them is within what was planned."""
+    needed = memory.of(architecture.of(config()), execution.of(config(), CPU, 8))
+    assert (190 + 180) * 2**20 == needed.framework
+    assert 190 / 2 * 2**20 == needed.framework_low

@@ -19,7 +19,8 @@ UNUSABLE: dict[Kind, float] = {"cpu": 0.30, "cuda": 0.10, "mps": 0.20}
 
 # A process on a CPU beside all tensors: torch's optimizers and kernels once they are used, and libraries of extras.
 # Small runs took 110 to 175 MiB of the first, 233 to 266 with LoRA, 176 with 8-bit state: half is what none goes below.
-# Rows of examples have many shapes, and with them a process grows: a small T5's by 170 and 200 MiB in 40 and 74 steps.
+# Rows of examples have many shapes, and with them a process grows: a small T5's by 170 and 200 MiB in 40 and 74 steps,
+# another's by 46 in 300 and one's with rows of one length by 22: it may be nothing.
 FRAMEWORK, PEFT, TORCHAO, SHAPES = 190.0 * 2**20, 130.0 * 2**20, 60.0 * 2**20, 180.0 * 2**20
 FRAMEWORK_LEAST = 0.5
 
@@ -46,12 +47,13 @@ def of(architecture: Architecture, execution: Execution) -> Memory:
         passes = 2 if execution.purpose == "training" else 1
         parts["workspace"] = parts.get("workspace", 0.0) + passes * CUBLAS[architecture.implementation]
     expected, framework = sum(parts.values()), _framework(architecture, execution)
+    shapes = SHAPES if architecture.implementation == "adopted" and execution.kind == "cpu" else 0.0
     return Memory(
         parts,
         at,
         low=expected - parts.get("workspace", 0.0),
         high=expected * (1 + UNUSABLE[execution.kind]),
-        framework=framework,
+        framework=framework + shapes,
         framework_low=FRAMEWORK_LEAST * framework,
         context=CUDA_CONTEXT_GIB * units.GIB if execution.kind == "cuda" else 0.0,
     )
@@ -82,4 +84,4 @@ def _framework(architecture: Architecture, execution: Execution) -> float:
     if execution.kind != "cpu":
         return 0.0
     extras = PEFT * (execution.lora.rank is not None) + TORCHAO * (execution.optimizer == "adamw8bit")
-    return FRAMEWORK + extras + SHAPES * (architecture.implementation == "adopted")
+    return FRAMEWORK + extras
