@@ -235,6 +235,7 @@ SCRIPTS: dict[str, tuple[str, dict[str, object]]] = {
     "use_fast_tokenizer": ("true", {}),
     "model_revision": ("main", {}),
     "lora_r": ("8", {"train.lora.rank": 8}),
+    "max_train_samples": ("1000", {"data.max_examples": 1000}),
 }
 NOTHING = """config_name cache_dir token trust_remote_code resize_position_embeddings lang dataset_config_name test_file
     max_train_samples max_eval_samples max_predict_samples forced_bos_token source_lang target_lang streaming

@@ -117,8 +117,42 @@ ConfigError: the DeepSpeed config ds_config.json cannot be read
     "max_steps: 3\ndeepspeed: {aio: {}, zero_optimization: {stage: 2}}\n": """\
 ConfigError: deepspeed: aio has no meaning here
   where  a.yaml, line 2
-  why    of its parts the optimizer's offload, bf16, fp16 and gradient_clipping are understood
+  why    of its parts the optimizer, its offload, scheduler, bf16, fp16 and gradient_clipping are understood
   try    the file without it""",
+    "max_steps: 3\nlearning_rate: 1e-4\ndeepspeed: {optimizer: {type: AdamW, params: {lr: 5e-5}}}\n": """\
+ConfigError: deepspeed comes to train.learning_rate: 5e-05, but learning_rate: 1e-4 to 1e-4
+  where  a.yaml, lines 2 and 3
+  why    it is said twice, in two ways
+  try    remove one of them""",
+    "max_steps: 3\ndeepspeed: {optimizer: {type: Lamb}}\n": """\
+ConfigError: deepspeed: optimizer.type: "Lamb" has no meaning here
+  where  a.yaml, line 2
+  why    it is one of Adam, AdamW
+  try    train.optimizer""",
+    "max_steps: 3\ndeepspeed: {zero_optimization: {offload_optimizer: cpu}}\n": """\
+ConfigError: deepspeed: zero_optimization.offload_optimizer: "cpu" has no meaning here
+  where  a.yaml, line 2
+  why    it holds keys with values
+  try    the file without it""",
+    "max_steps: 3\ndeepspeed: {bf16: {enabled: true}, fp16: {enabled: true}}\n": """\
+ConfigError: deepspeed: bf16.enabled: true has no meaning here
+  where  a.yaml, line 2
+  why    fp16 is enabled too, and a run computes in one precision
+  try    the file without it""",
+    "max_steps: 3\ndeepspeed: {optimizer: {type: AdamW, params: {betas: 0.9}}}\n": """\
+ConfigError: deepspeed: optimizer.params.betas: 0.9 has no meaning here
+  where  a.yaml, line 2
+  why    they are two numbers
+  try    the file without it""",
+    "max_steps: 3\ndeepspeed: {scheduler: {type: WarmupLR, params: {warmup_type: log}}}\n": """\
+ConfigError: deepspeed: scheduler.params.warmup_type: "log" has no meaning here
+  where  a.yaml, line 2
+  why    it is "linear" here
+  try    the file without it""",
+    "max_steps: 3\nper_device_train_batch_size: 8\ndeepspeed: {train_batch_size: 32}\n": """\
+ConfigError: deepspeed: train_batch_size is 32, but per_device_train_batch_size × gradient_accumulation_steps is 8
+  where  a.yaml, line 3
+  try    "train_batch_size": "auto", and per_device_train_batch_size × gradient_accumulation_steps in the config""",
     "max_steps: 3\ndeepspeed: {zero_optimization: {offload_param: {device: cpu}}}\n": """\
 ConfigError: deepspeed: zero_optimization.offload_param has no meaning here
   where  a.yaml, line 2

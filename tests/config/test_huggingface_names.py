@@ -206,6 +206,13 @@ def test_a_model_s_own_config_is_a_model_here(model: str) -> None:
         ("train.optimizer_offload", True, "deepspeed: {zero_optimization: {offload_optimizer: {device: cpu}}}"),
         ("train.precision", "bf16", "deepspeed: {bf16: {enabled: true}, steps_per_print: 10}"),
         ("train.grad_clip", 0.5, 'deepspeed: \'{"gradient_clipping": 0.5, "train_batch_size": "auto"}\''),
+        ("train.learning_rate", 5e-5, "deepspeed: {optimizer: {type: AdamW, params: {lr: 5e-5}}}"),
+        ("train.learning_rate", 3e-4, "learning_rate: 3e-4\ndeepspeed: {optimizer: {type: Adam, params: {lr: auto}}}"),
+        ("train.beta2", 0.98, "deepspeed: {optimizer: {type: AdamW, params: {betas: [0.9, 0.98]}}}"),
+        ("train.weight_decay", 0.2, "deepspeed: {optimizer: {type: AdamW, params: {weight_decay: 0.2, eps: 1e-8}}}"),
+        ("train.warmup_iters", 7, "deepspeed: {scheduler: {type: WarmupLR, params: {warmup_num_steps: 7}}}"),
+        ("train.schedule", "constant", "deepspeed: {scheduler: {type: WarmupLR, params: {warmup_num_steps: 7}}}"),
+        ("train.min_learning_rate", 0.0, "deepspeed: {scheduler: {type: WarmupDecayLR}}"),
     ],
 )
 def test_a_name_is_turned(key: str, value: object, text: str) -> None:

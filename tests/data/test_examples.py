@@ -183,6 +183,17 @@ def test_two_examples_are_one_to_train_with_and_one_held_out(tmp_path: Path) -> 
     assert (1, 1) == (len(examples.train), len(examples.val))
 
 
+def test_at_most_so_many_are_trained_on(tmp_path: Path) -> None:
+    """The first of those that are trained on without it; what is held out, and what lies in the cache, stays."""
+    model, file = gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", pairs(100))
+    whole, few = opened(model, file, val_share=0.2), opened(model, file, val_share=0.2, max_examples=10)
+    assert whole.train.numbers[:10].tolist() == few.train.numbers.tolist()
+    assert whole.val.numbers.tolist() == few.val.numbers.tolist()
+    assert whole.train.store.directory == few.train.store.directory
+    more = opened(model, file, val_share=0.2, max_examples=10_000)
+    assert whole.train.numbers.tolist() == more.train.numbers.tolist()
+
+
 def test_a_single_example_cannot_be_split(tmp_path: Path) -> None:
     """One source has nothing to be held out; with data.val it is trained on."""
     model, one = gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", pairs(1))
@@ -336,4 +347,23 @@ def test_a_missing_package_gives_the_pip_line(
     assert str(raised.value) == (
         f"MissingExtra: {asked} needs the package {package}, which is not installed\n"
         f'  try    pip install "ganeum[{extra}]"'
+    )
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "parquet", "arrow", "saved"])
+def test_texts_within_a_column_are_read(tmp_path: Path, form: str) -> None:
+    """Translations lie as {"translation": {"en": …, "de": …}}: translation.en is a text in it, null where either is."""
+    import datasets
+
+    rows = [{"id": i, "translation": {"en": f"gauge {i}", "de": f"Maß {i}"}} for i in range(3)]
+    model, names = gpt2(tmp_path / "m"), {"source_column": "translation.en", "target_column": "translation.de"}
+    if form == "saved":
+        datasets.Dataset.from_list(rows).save_to_disk(str(file := tmp_path / "saved"))
+    else:
+        write(file := tmp_path / f"rows.{form}", [*rows, {"id": 3, "translation": None}])
+    examples = opened(model, str(file), **names)
+    assert [(f"gauge {i}", f"Maß {i}") for i in range(3)] == told(examples)
+    assert error(model, str(file), **{**names, "target_column": "translation.fr"}).endswith(
+        "  why    it has the columns 'id', 'translation', 'translation.en', 'translation.de'\n"
+        "  try    data.target_column=id, say"
     )

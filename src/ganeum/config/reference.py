@@ -202,9 +202,9 @@ ganeum train config.yaml --config-section small --model_name_or_path google/mt5-
 - **What is not said** has ganeum's default, not Hugging Face's (learning rate 5e-5 with linear decay, no warm-up, no
   weight decay, β₂ 0.999, 3 epochs): [config](config.md) lists them.
 - **A length** must be said: `max_steps` or `num_train_epochs`.
-- **DeepSpeed**: of a `ds_config.json` one device takes the optimizer's offload to the CPU, the precision and the
-  clipping, computed by ganeum itself; DeepSpeed's own engine is not started. ZeRO-3's `offload_param` and nvme are
-  refused.
+- **DeepSpeed**: of a `ds_config.json` one device takes the optimizer's offload to the CPU, the precision, the clipping,
+  and the numbers of its optimizer and scheduler, computed by ganeum itself; DeepSpeed's own engine is not started.
+  ZeRO-3's `offload_param`, nvme, and optimizers and schedules that are not here are refused.
 
 This page is written from `src/ganeum/config/huggingface.py` by `python -m ganeum.config.reference`.
 

@@ -87,6 +87,9 @@ class Data(Section):
     val: Files | None = Field(None, description="held-out examples; null: val_share of those to train with")
     val_share: Between = Field(0.02, description="of the examples, where there is no val; drawn by split_seed")
     split_seed: int = Field(0, ge=0, le=2**32 - 1, description="of that split: the same examples at every start")
+    max_examples: PositiveInt | None = Field(
+        None, description="at most so many to train with, the first in their files; null: all of them"
+    )
     kind: Literal["pairs", "texts"] | Auto = Field(
         "auto", description="what an example is; auto: pairs where it has the two columns, else a text"
     )

@@ -163,6 +163,7 @@ def open_examples(
         stores.append(val)
         numbers = np.arange(len(store)), np.arange(len(val))
         identity["val"] = val.directory.name
+    numbers = numbers[0][: data.max_examples], numbers[1]
     _refuse_beyond(stores, model, place)
     causal = not model.encoder_decoder
     parts = [Part.of(some, which, causal=causal) for some, which in zip((store, stores[-1]), numbers, strict=True)]
