@@ -357,13 +357,23 @@ def test_texts_within_a_column_are_read(tmp_path: Path, form: str) -> None:
 
     rows = [{"id": i, "translation": {"en": f"gauge {i}", "de": f"Maß {i}"}} for i in range(3)]
     model, names = gpt2(tmp_path / "m"), {"source_column": "translation.en", "target_column": "translation.de"}
-    if form == "saved":
-        datasets.Dataset.from_list(rows).save_to_disk(str(file := tmp_path / "saved"))
-    else:
-        write(file := tmp_path / f"rows.{form}", [*rows, {"id": 3, "translation": None}])
+    with_null, file = [*rows, {"id": 3, "translation": None}], tmp_path / f"rows.{form}"
+    match form:
+        case "jsonl":
+            lines(file, with_null)
+        case "json":
+            file.write_text(json.dumps(with_null))
+        case "parquet":
+            parquet.write_table(pa.Table.from_pylist(with_null), file)
+        case "arrow":
+            table = pa.Table.from_pylist(with_null)
+            with pa.ipc.new_stream(file, table.schema) as stream:
+                stream.write_table(table)
+        case "saved":
+            datasets.Dataset.from_list(rows).save_to_disk(str(file))
     examples = opened(model, str(file), **names)
     assert [(f"gauge {i}", f"Maß {i}") for i in range(3)] == told(examples)
-    assert error(model, str(file), **{**names, "target_column": "translation.fr"}).endswith(
+    assert error(model, str(file), kind="pairs", **{**names, "target_column": "translation.fr"}).endswith(
         "  why    it has the columns 'id', 'translation', 'translation.en', 'translation.de'\n"
         "  try    data.target_column=id, say"
     )

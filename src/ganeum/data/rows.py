@@ -78,10 +78,12 @@ class Column:
         """
         if not isinstance(row, dict):
             return self.bad(path, place, f"it is {_kind(row)}, not an object with a column {self.name!r}")
-        if self.name not in row:
-            why = f"it has no column {self.name!r}, but {_listed(list(row))}"
+        try:
+            value = field(row, self.name)
+        except KeyError:
+            why = f"it has no column {self.name!r}, but {_listed(with_fields(row))}"
             return self.bad(path, place, why, column=_text_in(row))
-        return self.value(row[self.name], path, place, row)
+        return self.value(value, path, place, row)
 
     def fields(self, values: Sequence[object], path: Path, place: str) -> bytes | None:
         """The same of a row of which only the column was read."""
@@ -158,8 +160,10 @@ def texts(file: TextFile, column: Wanted[T]) -> Iterator[tuple[Iterator[T], Call
         MissingExtra: Parquet or Arrow without pyarrow.
     """
     if file.form == "dataset":
-        column.refuse_unclear(file.path, file.dataset.column_names)
-        only, share = file.dataset.select_columns([*column.names]).with_format("arrow"), _Share()
+        columns = _with_fields(file.dataset.features.arrow_schema)
+        column.refuse_unclear(file.path, columns)
+        outer = _outermost(column.names, file.dataset.column_names)
+        only, share = file.dataset.select_columns(outer).with_format("arrow"), _Share()
         size = file.dataset.data.nbytes
         yield _of_batches(share.of(only.iter(_ROWS_AT_ONCE), only.num_rows, size), file, column), share
         return
@@ -262,7 +266,7 @@ def _batches(path: Path, stream: BinaryIO, column: Wanted[T], share: _Share) -> 
 
     if Path(bare_name(path)).suffix.lower() == ".parquet":
         table = parquet.ParquetFile(stream)
-        column.refuse_unclear(path, table.schema_arrow.names)
+        column.refuse_unclear(path, _with_fields(table.schema_arrow))
         batches = table.iter_batches(_ROWS_AT_ONCE, columns=[*column.names])
         yield from share.of(batches, table.metadata.num_rows, path.stat().st_size)
         return
@@ -272,17 +276,17 @@ def _batches(path: Path, stream: BinaryIO, column: Wanted[T], share: _Share) -> 
         stream.seek(0)
         reader = ipc.open_file(stream)
         batches = map(reader.get_batch, range(reader.num_record_batches))
-    column.refuse_unclear(path, reader.schema.names)
+    column.refuse_unclear(path, _with_fields(reader.schema))
     for batch in batches:  # their number is not written in front of a stream
         share.until(stream.tell())
-        yield batch.select([*column.names])
+        yield batch.select(_outermost(column.names, reader.schema.names))
 
 
 def _of_batches(batches: Iterator[Any], file: TextFile, column: Wanted[T]) -> Iterator[T]:
     number = 0
     try:
         for batch in batches:
-            for values in zip(*(batch.column(name).to_pylist() for name in column.names), strict=True):
+            for values in zip(*(_values(batch, name) for name in column.names), strict=True):
                 number += 1
                 yield column.fields(values, file.path, f"row {number}")
     except ValueError as error:  # pyarrow's errors are
@@ -292,6 +296,49 @@ def _of_batches(batches: Iterator[Any], file: TextFile, column: Wanted[T]) -> It
             why=" ".join(str(error).split()),
             suggestion="fetch or write the file again",
         ) from error
+
+
+def field(row: dict[str, Any], name: str) -> Any:
+    """What stands under a name in a row, ``translation.en`` under ``en`` of the object under ``translation``; a column
+    that is itself called so comes first.
+
+    Raises:
+        KeyError: nothing does.
+    """
+    if name in row or "." not in name:
+        return row[name]
+    outer, _, inner = name.partition(".")
+    if (within := row[outer]) is None:
+        return None
+    if not isinstance(within, dict):
+        raise KeyError(name)
+    return field(within, inner)
+
+
+def with_fields(row: dict[str, Any]) -> list[str]:
+    """The names of a row's columns, and behind each object those of what it holds."""
+    inner = {name: with_fields(value) if isinstance(value, dict) else [] for name, value in row.items()}
+    return [full for name in row for full in (name, *(f"{name}.{field}" for field in inner[name]))]
+
+
+def _with_fields(schema: Any) -> list[str]:
+    """The same of an Arrow schema or struct."""
+    from pyarrow import types
+
+    inner = {one.name: _with_fields(one.type) if types.is_struct(one.type) else [] for one in schema}
+    return [full for one in schema for full in (one.name, *(f"{one.name}.{field}" for field in inner[one.name]))]
+
+
+def _outermost(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The columns that hold these fields, each once."""
+    return list(dict.fromkeys(name if name in columns else name.partition(".")[0] for name in names))
+
+
+def _values(batch: Any, name: str) -> list[Any]:
+    """Of one column, or one field in it, row by row."""
+    (outer,) = _outermost([name], batch.schema.names)
+    values = batch.column(outer).to_pylist()
+    return values if outer == name else [field({outer: value}, name) for value in values]
 
 
 def _text_in(row: dict[str, Any]) -> str:

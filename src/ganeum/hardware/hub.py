@@ -36,7 +36,7 @@ def _silent() -> bool:
 @cache
 def _answers(endpoint: str) -> bool:
     """Through the library's own session, so with its proxies and certificates; whatever is answered is an answer."""
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     try:
         get_session().head(endpoint, timeout=TIMEOUT_S)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ganeum.data.forms import bare_name, form_of, opened
-from ganeum.data.rows import list_elements
+from ganeum.data.rows import field, list_elements
 from ganeum.errors import DataError, MissingExtra
 
 Row = Mapping[str, Any]
@@ -94,7 +94,7 @@ def column_of(row: Row, wanted: str | None, usual: Sequence[str] = ()) -> str:
     """
     if wanted is not None:
         return wanted
-    named = [name for name in (*usual, *USUAL) if name in row]
+    named = [name for name in (*usual, *USUAL) if _holds(row, name)]
     texts = [name for name, value in row.items() if isinstance(value, str)]
     if named or len(texts) == 1:
         return named[0] if named else texts[0]
@@ -106,16 +106,24 @@ def column_of(row: Row, wanted: str | None, usual: Sequence[str] = ()) -> str:
     )
 
 
+def _holds(row: Row, name: str) -> bool:
+    try:
+        field(row, name)
+    except KeyError:
+        return False
+    return True
+
+
 def text_of(row: Row, column: str, number: int, name: str) -> str:
     """What stands in a row's column; nothing where it is null. Raises DataError where it is no text."""
-    if column not in row:
+    if not _holds(row, column):
         raise DataError(
             f"row {number + 1} has no column {column!r}",
             where=f"{name}, row {number + 1}",
             why=f"it has {', '.join(map(str, row)) or 'none'}",
             suggestion="--column NAME, one that every row has",
         )
-    value = row[column]
+    value = field(row, column)
     if value is not None and not isinstance(value, str):
         raise DataError(
             f"the column {column!r} of row {number + 1} holds no text",

@@ -161,6 +161,7 @@ def check_packing(network: Adopted) -> None:
     device, length = network.head.weight.device, 4
     tokens = torch.arange(2, 2 + 2 * length, device=device) % network.vocab_size
     number = torch.tensor([1, 2], device=device, dtype=torch.int32).repeat_interleave(length)[None]
+    names: tuple[str, ...]
     if network.encoder_decoder:
         names, more = ("source_tokens", "target_tokens"), {"source_segments": number, "target_segments": number}
     else:

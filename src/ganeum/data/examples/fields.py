@@ -10,7 +10,7 @@ from typing import Literal, NoReturn
 from ganeum.config.schema import Data
 from ganeum.data.files import TextFile
 from ganeum.data.forms import opened
-from ganeum.data.rows import line_text, texts
+from ganeum.data.rows import field, line_text, texts, with_fields
 from ganeum.errors import DataError
 
 Kind = Literal["pairs", "texts"]
@@ -33,10 +33,13 @@ class Fields:
         """Of a row that is JSON; raises DataError where it is no object, or lacks a column."""
         if not isinstance(row, dict):
             self.bad(path, place, f"it is not an object with {_columns(self.names)}")
-        missing = [name for name in self.names if name not in row]
-        if missing:
-            raise _no_column(self, missing[0], list(row), f"{place} of {path}", f"{path}, {place}")
-        return self.fields([row[name] for name in self.names], path, place)
+        values = []
+        for name in self.names:
+            try:
+                values.append(field(row, name))
+            except KeyError:
+                raise _no_column(self, name, with_fields(row), f"{place} of {path}", f"{path}, {place}") from None
+        return self.fields(values, path, place)
 
     def fields(self, values: Sequence[object], path: Path, place: str) -> Row:
         """Of values; raises DataError where one is not text."""
@@ -112,7 +115,7 @@ class _Look:
         self.columns = tuple(columns)
 
     def text(self, row: object, path: Path, place: str) -> None:
-        self.columns = tuple(row) if isinstance(row, dict) else ()
+        self.columns = tuple(with_fields(row)) if isinstance(row, dict) else ()
 
     def fields(self, values: Sequence[object], path: Path, place: str) -> None:
         return None
