@@ -94,10 +94,10 @@ ConfigError: data.prefix says nothing with data.kind: texts
   why    a single text has no source and no target
   try    data.kind: auto, or the config without it""",
     OVER + "model.fresh: true\ntrain.lora.rank: 8\n": """\
-ConfigError: train.lora.rank is set, and train.init_from is not
-  where  a.yaml, line 5
+ConfigError: train.lora.rank is set, and model.fresh too
+  where  a.yaml, lines 4 and 5
   why    only the adapters are trained, and under them lie random weights: nothing useful can be learnt
-  try    train.init_from: a run, a checkpoint or an exported directory; or train.lora.rank: null""",
+  try    model.fresh: false; or train.lora.rank: null""",
     OVER + "trust_remote_code: true\n": """\
 ConfigError: trust_remote_code: true has no meaning here
   where  a.yaml, line 4

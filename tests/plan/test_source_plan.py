@@ -240,7 +240,9 @@ def test_a_run_of_a_source_is_planned_as_it_is_typed(capsys: pytest.CaptureFixtu
     assert f"{found['flops']['per_step']:,} / {8 * 640:,}" in derived
     emitted = yaml.safe_load(typed(*asked, "--emit", "hf", capsys=capsys)[1])["a-small"]
     assert 2 == emitted["training"]["per_device_train_batch_size"]
-    assert emitted["inference"]["batch_size"] > 2
+    assert 2 == emitted["inference"]["batch_size"]  # as the file says
+    filled = yaml.safe_load(typed(*asked, "sample.at_once=auto", "--emit", "hf", capsys=capsys)[1])["a-small"]
+    assert filled["inference"]["batch_size"] > 2
     zero = json.loads(typed(*asked, "--emit", "deepspeed", capsys=capsys)[1])
     assert 8 == zero["train_batch_size"]
     Path("again.yaml").write_text(typed(*asked, "--emit", "ganeum", capsys=capsys)[1])

@@ -114,11 +114,13 @@ def contradictions(
         )
     random = train.init_from is None and (config.model.source is None or config.model.fresh)
     if right("train.lora.rank", "train.init_from", "model.fresh") and train.lora.rank is not None and random:
+        fresh = config.model.fresh
+        begin = "model.fresh: false" if fresh else "train.init_from: a run, a checkpoint or an exported directory"
         yield ConfigError(
-            "train.lora.rank is set, and train.init_from is not",
-            where=at("train.lora.rank"),
+            "train.lora.rank is set, and " + ("model.fresh too" if fresh else "train.init_from is not"),
+            where=at("train.lora.rank", *(["model.fresh"] if fresh else [])),
             why="only the adapters are trained, and under them lie random weights: nothing useful can be learnt",
-            suggestion="train.init_from: a run, a checkpoint or an exported directory; or train.lora.rank: null",
+            suggestion=f"{begin}; or train.lora.rank: null",
         )
 
 

@@ -91,7 +91,8 @@ class Run:
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """As :data:`ganeum.plan.emit.FORMS` has them; of a source with what can be written at once, for the Trainer."""
         if form == "hf" and self.config.model.source is not None:
-            generating = self.used_for(Use()).at_once("generation", device)
+            said = self.config.sample.at_once
+            generating = self.used_for(Use()).at_once("generation", device) if said == "auto" else said
             return emit.hugging_face(self.config, plan, inference_batch_size=generating)
         return emit.FORMS[form](self.config, plan)
 
