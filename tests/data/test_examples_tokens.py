@@ -1,5 +1,6 @@
 """Texts as tokens: the ids that transformers gives, cut as it cuts, with an end that carries loss whatever PAD is."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,22 @@ def test_a_tokenizer_written_in_python_gives_the_same(tmp_path: Path) -> None:
         expected = theirs(row["source"], max_length=30, truncation=True)["input_ids"]
         assert expected == examples.train.store.ids("source", i).tolist()
         assert row["target"] == examples.tokenizer.decode(examples.train.store.ids("target", i))
+
+
+@pytest.mark.parametrize("make", [t5, gpt2])
+def test_a_tokenizer_without_its_files_is_refused(tmp_path: Path, make: Callable[[Path], str]) -> None:
+    """transformers makes an empty one of a config.json alone, to which every word is unknown."""
+    model, other = make(tmp_path / "m"), make(tmp_path / "other")
+    for file in Path(model).glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(DataError) as error:
+        opened(model, lines(tmp_path / "a.jsonl", pairs(4)))
+    assert str(error.value) == (
+        f"DataError: the tokenizer {model} knows no words\n  where  model.source\n"
+        "  why    its files are not there, and transformers makes an empty one instead\n"
+        "  try    data.tokenizer: the name or the directory of the one that belongs to model.source"
+    )
+    opened(model, lines(tmp_path / "a.jsonl", pairs(4)), tokenizer=other)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import PAIRS, TEXTS
 from transformers import AutoModelForSeq2SeqLM, BertConfig
 
@@ -75,6 +76,33 @@ def test_a_directory_without_weights_says_how_to_draw_them(tmp_path: Path) -> No
         "  why    neither model.safetensors, its shards, nor pytorch_model.bin is there\n"
         "  try    model.fresh=true draws them from the seed"
     )
+
+
+def test_weights_that_are_not_there_are_never_drawn(tmp_path: Path) -> None:
+    """transformers would draw a tensor that is missing, or of another shape, and go on; it is named instead."""
+    AutoModelForSeq2SeqLM.from_config(copy.deepcopy(PAIRS["t5"])).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    del weights["encoder.final_layer_norm.weight"]
+    weights["encoder.block.0.layer.0.layer_norm.weight"] = torch.ones(7)
+    save_file(weights, file, metadata={"format": "pt"})
+    assert refusal(tmp_path) == (
+        "CheckpointError: the weights are not all that config.json asks for: 2 tensors\n"
+        f"  where  model.source: {tmp_path}\n"
+        "  why    encoder.final_layer_norm.weight: missing\n"
+        "         encoder.block.0.layer.0.layer_norm.weight: (7,) in the file, (16,) by config.json\n"
+        "  try    the whole directory; or model.fresh=true, which draws all weights from the seed"
+    )
+
+
+def test_half_a_file_of_weights(tmp_path: Path) -> None:
+    """A download that was cut off is an error, no traceback."""
+    AutoModelForSeq2SeqLM.from_config(copy.deepcopy(PAIRS["t5"])).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    what, where, why = refusal(tmp_path).splitlines()
+    assert (what, where) == ("CheckpointError: the model cannot be read", f"  where  model.source: {tmp_path}")
+    assert "incomplete metadata" in why
 
 
 def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from ganeum.errors import CheckpointError, MissingExtra
 from ganeum.hardware import hub
 from ganeum.models.adopted import Adopted, check_logits
 from ganeum.models.quiet import quiet
+from ganeum.units import things
 
 # What the families call the share of activations that is dropped.
 DROPOUTS = (
@@ -96,11 +97,32 @@ def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool)
                 if fresh:
                     return kind.from_config(config, attn_implementation=attention, **options)
                 options |= hub.looking_for(source)
-                return kind.from_pretrained(str(source), config=config, attn_implementation=attention, **options)
-        except (OSError, ValueError, RuntimeError) as error:
+                return _whole(kind, source, config=config, attn_implementation=attention, **options)
+        except CheckpointError:
+            raise
+        except Exception as error:  # the library's own errors, safetensors', pickle's, the network's
             if attention == "eager" or "attention" not in str(error).lower():
                 raise _unread(source, error) from error
     raise AssertionError("one of the two was returned or raised")
+
+
+def _whole(kind: Any, source: str | Path, **options: Any) -> Any:
+    """The weights as they are written: transformers would draw what is not there, and go on."""
+    model, told = kind.from_pretrained(str(source), output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    wrong = [f"{name}: missing" for name in sorted(told["missing_keys"])]
+    wrong += [
+        f"{name}: {tuple(there)} in the file, {tuple(here)} by config.json"
+        for name, there, here in sorted(told["mismatched_keys"])
+    ]
+    if not wrong:
+        return model
+    more = [f"… and {len(wrong) - 8} more"] if len(wrong) > 8 else []
+    raise CheckpointError(
+        f"the weights are not all that config.json asks for: {things(len(wrong), 'tensor')}",
+        where=f"model.source: {source}",
+        why="\n".join(wrong[:8] + more),
+        suggestion="the whole directory; or model.fresh=true, which draws all weights from the seed",
+    )
 
 
 def _unread(source: str | Path, error: BaseException) -> CheckpointError:

@@ -41,7 +41,7 @@ from ganeum.train.meter import Meter
 from ganeum.train.progress import Progress
 from ganeum.train.resolve import Resolved, lengthened, resolve
 from ganeum.train.settled import Settled
-from ganeum.train.start import check_packed, start
+from ganeum.train.start import check_source, start
 from ganeum.train.trackers import check_trackers, trackers
 from ganeum.train.watch import gpu_watch
 from ganeum.train.within_memory import CHECKPOINTING, WithinMemory
@@ -121,7 +121,7 @@ def _decide(config: Config, material: Material, device: hardware.Device, stream:
     material.batches(config)
     if config.train.hours is not None:
         print("train.hours: measuring this machine's pace for a few seconds", file=stream, flush=True)
-    check_packed(config)
+    check_source(config)
     decided = resolve(config, material, device, force=force)
     if config.train.init_from is not None:
         load_initial(config.train.init_from, decided.config.model)

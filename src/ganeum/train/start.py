@@ -52,11 +52,18 @@ def start(config: Config, *, empty: bool = False) -> OptimizerStep:
     return step
 
 
-def check_packed(config: Config) -> None:
-    """Raises ConfigError where rows are packed for a model that cannot tell the examples in them apart."""
-    if config.model.source is not None and config.data.batching == "packed":
-        network = build(config.model)
-        assert isinstance(network, Adopted), "it has a source"
+def check_source(config: Config) -> None:
+    """Builds the model of ``model.source`` once for nothing, so that one that cannot be trained leaves no run behind.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ConfigError: its logits are not its head's; or its rows are packed, and it cannot tell the examples apart.
+    """
+    if config.model.source is None:
+        return
+    network = build(config.model)
+    assert isinstance(network, Adopted), "it has a source"
+    if config.data.batching == "packed":
         check_packing(network)
 
 

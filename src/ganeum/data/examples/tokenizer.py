@@ -150,6 +150,13 @@ def _ours(directory: Path) -> ExampleTokenizer:
 
 
 def _transformers(opened: Any, place: str, key: str, trust_remote_code: bool) -> ExampleTokenizer:
+    if len(opened.get_vocab()) - len(opened.added_tokens_decoder) <= 1:
+        raise DataError(
+            f"the tokenizer {place} knows no words",
+            where=key,
+            why="its files are not there, and transformers makes an empty one instead",
+            suggestion="data.tokenizer: the name or the directory of the one that belongs to model.source",
+        )
     end = opened.eos_token_id
     if end is None:
         raise DataError(
