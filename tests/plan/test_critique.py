@@ -186,6 +186,8 @@ def test_checkpoints_that_take_longer_than_the_steps_between() -> None:
     warning = seen(length.checkpoints, often, step_s=0.1)
     assert warning.figure.endswith("every 10 steps of 100 ms: 76% of the time, on a disk that takes 572 MiB a second")
     assert warning.severity == "warning"
+    offloaded = change(often, {"train.optimizer_offload": True})
+    assert warning.figure == seen(length.checkpoints, offloaded, step_s=0.1).figure  # it is written all the same
     assert silent(length.checkpoints, BOOK, step_s=0.1)
     assert silent(length.checkpoints, often)
 

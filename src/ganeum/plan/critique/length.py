@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ganeum import units
 from ganeum.plan.critique.facts import Facts, Step, Warning
+from ganeum.plan.memory import state
 
 LONG_HOURS = 10
 LARGE_BATCH = 8  # sequences: from here on steps and windows cannot be confused by chance
@@ -108,7 +109,8 @@ def checkpoints(facts: Facts) -> Iterator[Warning]:
         return
     interval = train.eval_interval if train.checkpoint_interval == "auto" else train.checkpoint_interval
     every = _interval(interval, steps)
-    size = 4 * facts.parameters.total + facts.memory.parts.get("optimizer", 0.0)
+    held = state.of(facts.architecture, facts.execution)
+    size = 4 * facts.parameters.total + held.optimizer + held.host  # the optimizer's, wherever it lies
     share = size / DISK / (size / DISK + every * facts.step_s)
     if share < OFTEN:
         return
