@@ -239,8 +239,15 @@ def test_errors_of_files(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     assert error(model, str(tmp_path / "d")) == (
         f"DataError: there are no examples in {tmp_path}/d\n  where  data.train\n"
-        "  why    no file there ends in .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, compressed or not\n"
-        "  try    another directory, or files of rows"
+        "  why    no file there ends in .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, compressed or not, "
+        "and holds text\n"
+        "  try    files of rows"
+    )
+    (tmp_path / "b.jsonl").write_bytes(bytes(range(256)) * 64)
+    assert error(model, str(tmp_path / "b.jsonl")) == (
+        f"DataError: there are no examples in {tmp_path}/b.jsonl\n  where  data.train\n"
+        "  why    it is no text: it holds bytes that no text has\n"
+        "  try    another file of rows, or this one from where it came"
     )
     file = lines(tmp_path / "a.jsonl", [{"article": "a", "summary": "s"}] * 2)
     assert error(model, file) == (

@@ -43,11 +43,14 @@ def files_of(names: Files, part: Part) -> list[TextFile]:
     for name in (names,) if isinstance(names, str) else names:
         here = list(_files(name, part))
         if not here:
+            binary = Path(name).expanduser().is_file()
             raise DataError(
                 f"there are no examples in {name}",
                 where=f"data.{part}",
-                why=f"no file there ends in {', '.join(ENDINGS)}, compressed or not",
-                suggestion="another directory, or files of rows",
+                why="it is no text: it holds bytes that no text has"
+                if binary
+                else f"no file there ends in {', '.join(ENDINGS)}, compressed or not, and holds text",
+                suggestion="another file of rows, or this one from where it came" if binary else "files of rows",
             )
         found += here
     return found
