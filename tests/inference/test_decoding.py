@@ -28,6 +28,13 @@ ConfigError: 4 beams and a temperature of 0.7 are two ways to write
   try    --num-beams 1, or --temperature 0""" == str(error.value)
 
 
+def test_an_endless_temperature_is_refused():
+    """Infinity, which the command line takes for a number, is none to divide by."""
+    with pytest.raises(ConfigError) as error:
+        Decoding(temperature=float("inf")).check()
+    assert "ConfigError: a temperature of inf is no number to divide by" == str(error.value)
+
+
 def test_what_narrows_a_draw_needs_one():
     """top_k and top_p without a temperature are refused, both at once."""
     with pytest.raises(Several) as error:

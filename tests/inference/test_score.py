@@ -92,6 +92,30 @@ rougeLsum          75.00   75.00  75.00 ± 49.00
     )
 
 
+def test_one_row_says_nothing_of_how_far_it_may_be_off(tmp_path, capsys):
+    """A single pair has a score without a deviation, also as JSON."""
+    (tmp_path / "out.jsonl").write_text('{"target": "a cat", "generated": "a cat"}')
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit):
+            main(["score", str(tmp_path / "out.jsonl"), *more])
+    told = capsys.readouterr().out
+    assert told.startswith("1 row, words: english\nexactly right  100.0 %  (one answer for all: 100.0 %)\n")
+    assert {"mean": 1.0, "off": None} == json.loads(told[told.index("{") :])["exact"]
+
+
+def test_a_missing_column_names_the_option(tmp_path, capsys):
+    """Of the two columns the one that is missing is named, and how to say another."""
+    (tmp_path / "out.jsonl").write_text('{"summary": "a cat", "generated": "a cat"}')
+    with pytest.raises(SystemExit):
+        main(["score", str(tmp_path / "out.jsonl")])
+    assert capsys.readouterr().err == (
+        "DataError: row 1 has no column 'target'\n"
+        f"  where  {tmp_path}/out.jsonl, row 1\n"
+        "  why    it has summary, generated\n"
+        "  try    --references NAME, one that every row has\n"
+    )
+
+
 def test_nothing_to_score():
     """An empty file is no score of 0."""
     with pytest.raises(DataError, match="there are no texts to score"):

@@ -39,20 +39,26 @@ def command(
 
     from ganeum.inference.rows import reading, text_of
     from ganeum.inference.score import score
+    from ganeum.units import things
 
     with reading(file) as rows:
         pairs = [
-            (text_of(row, predictions, number, rows.name), text_of(row, references, number, rows.name))
+            (
+                text_of(row, predictions, number, rows.name, "--predictions"),
+                text_of(row, references, number, rows.name, "--references"),
+            )
             for number, row in enumerate(rows)
         ]
     found = score(pairs, words.value)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
-    per_cent = f"{100 * found.exact.mean:.1f} ± {100 * found.exact.off:.1f} %"
-    print(f"{found.pairs:,} rows, words: {found.words}")
+    off = f" ± {100 * found.exact.off:.1f}" if found.exact.off is not None else ""
+    per_cent = f"{100 * found.exact.mean:.1f}{off} %"
+    print(f"{things(found.pairs, 'row')}, words: {found.words}")
     print(f"{'exactly right':<13}  {per_cent}  (one answer for all: {100 * found.one_for_all:.1f} %)")
     print(f"{'':<13}  precision  recall     F1")
     for kind, figures in found.rouge.items():
         precision, recall, f = (100 * figures[name].mean for name in ("precision", "recall", "f"))
-        print(f"{kind:<13} {precision:>10.2f} {recall:>7.2f} {f:>6.2f} ± {100 * figures['f'].off:.2f}")
+        off = "" if figures["f"].off is None else f" ± {100 * figures['f'].off:.2f}"
+        print(f"{kind:<13} {precision:>10.2f} {recall:>7.2f} {f:>6.2f}{off}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ class Decoding:
     def check(self) -> None:
         """Raises ConfigError, or Several, where settings contradict each other."""
         errors: list[GaneumError] = []
+        if not math.isfinite(self.temperature):
+            errors.append(ConfigError(f"a temperature of {self.temperature} is no number to divide by"))
         if self.num_beams > 1 and self.temperature > 0:
             errors.append(
                 ConfigError(

@@ -114,14 +114,20 @@ def _holds(row: Row, name: str) -> bool:
     return True
 
 
-def text_of(row: Row, column: str, number: int, name: str) -> str:
-    """What stands in a row's column; nothing where it is null. Raises DataError where it is no text."""
+def text_of(row: Row, column: str, number: int, name: str, option: str = "--column") -> str:
+    """What stands in a row's column; nothing where it is null.
+
+    Args:
+        option: by which the user names the column.
+    Raises:
+        DataError: there is no such column, or it holds no text.
+    """
     if not _holds(row, column):
         raise DataError(
             f"row {number + 1} has no column {column!r}",
             where=f"{name}, row {number + 1}",
             why=f"it has {', '.join(map(str, row)) or 'none'}",
-            suggestion="--column NAME, one that every row has",
+            suggestion=f"{option} NAME, one that every row has",
         )
     value = field(row, column)
     if value is not None and not isinstance(value, str):
@@ -129,7 +135,7 @@ def text_of(row: Row, column: str, number: int, name: str) -> str:
             f"the column {column!r} of row {number + 1} holds no text",
             where=f"{name}, row {number + 1}",
             why=f"it is {json.dumps(value, default=str)[:60]}",
-            suggestion="another --column",
+            suggestion=f"another {option}",
         )
     return value or ""
 

@@ -24,16 +24,21 @@ ALONE = (("\uac00", "\ud7a3"), ("\u3040", "\u30ff"), ("\u3400", "\u9fff"))
 
 @dataclass(frozen=True)
 class Score:
-    """The mean of a figure over all pairs, 0 to 1, and how far it may be off (1.96 standard errors: 95 in 100)."""
+    """The mean of a figure over all pairs, 0 to 1, and how far it may be off (1.96 standard errors: 95 in 100).
+
+    One pair says nothing of how far: None.
+    """
 
     mean: float
-    off: float
+    off: float | None
 
     @staticmethod
     def of(values: list[float]) -> Score:
         n = len(values)
         mean = math.fsum(values) / n
-        spread = math.fsum((value - mean) ** 2 for value in values) / max(1, n - 1)
+        if n == 1:
+            return Score(mean, None)
+        spread = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
         return Score(mean, 1.96 * math.sqrt(spread / n))
 
 
