@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -298,7 +298,7 @@ def _of_batches(batches: Iterator[Any], file: TextFile, column: Wanted[T]) -> It
         ) from error
 
 
-def field(row: dict[str, Any], name: str) -> Any:
+def field(row: Mapping[str, Any], name: str) -> Any:
     """What stands under a name in a row, ``translation.en`` under ``en`` of the object under ``translation``; a column
     that is itself called so comes first.
 
