@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from ganeum.cli import main
 from ganeum.config import load
 from ganeum.data.batch import IGNORED
-from ganeum.errors import ConfigError, RunError
+from ganeum.errors import CheckpointError, ConfigError, DataError, RunError
 from ganeum.models.weights import restore
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.material import open_material
@@ -229,6 +230,30 @@ def test_a_causal_model_learns_texts(gpt2: Path) -> None:
     assert losses[-1] < losses[0] - 0.2
     data = json.loads(Path("results/gpt2/plan.json").read_text())["data"]
     assert (data["kind"], data["batching"]) == ("texts", "packed")
+
+
+def test_a_run_is_no_source(t5: Path) -> None:
+    """By its name or its path; the error says how its weights are learnt on."""
+    go(t5, "train.max_iters=1")
+    for name in ("t5", "results/t5"):
+        with pytest.raises(DataError) as error:
+            go(t5, "name=other", f"model.source={name}")
+        assert str(error.value) == (
+            f"DataError: {name} is a run, and no model of Hugging Face's\n  where  model.source: {name}\n"
+            f"  try    ganeum export {name} OUT, then model.source=OUT; to go on from its weights alone, "
+            f"train.init_from={name} beside the model.source that it began with"
+        )
+    assert not Path("results/other").exists()
+
+
+def test_a_model_that_cannot_be_read_leaves_no_run(t5: Path, pairs: Path, here: Path) -> None:
+    """It is looked at before there is a directory, so the mended command is a new run's."""
+    shutil.copytree(pairs / "t5", here / "half")
+    file = here / "half" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:999])
+    with pytest.raises(CheckpointError, match="the model cannot be read"):
+        go(t5, f"model.source={here / 'half'}")
+    assert not Path("results").exists()
 
 
 def test_compiling_is_refused(t5: Path) -> None:

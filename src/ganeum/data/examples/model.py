@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
+from ganeum import record
 from ganeum.errors import DataError, MissingExtra
 from ganeum.hardware import hub
 
@@ -38,6 +40,13 @@ def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub.looking_for(source))
     except Exception as error:  # the library's own errors, the hub's, the network's
+        if any(record.RunDirectory(place / source).exists() for place in (Path(), record.results_dir())):
+            raise DataError(
+                f"{source} is a run, and no model of Hugging Face's",
+                where=f"model.source: {source}",
+                suggestion=f"ganeum export {source} OUT, then model.source=OUT; to go on from its weights alone, "
+                f"train.init_from={source} beside the model.source that it began with",
+            ) from None
         raise DataError(
             f"the config of the model {source} cannot be had",
             where=f"model.source: {source}",
