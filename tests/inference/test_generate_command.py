@@ -105,6 +105,31 @@ def test_a_finished_output_is_left_as_it_is(directories, tmp_path, capsys):
     )
 
 
+def test_texts_that_end_at_once_are_counted(directories, tmp_path, monkeypatch, capsys):
+    """A model that ends every text before its first token is not a silent one."""
+    monkeypatch.setattr(theirs.Theirs, "write", lambda self, prompts, noise, decoding: [[] for _ in prompts])
+    generate(directories["t5"], rows_file(tmp_path), tmp_path / "out.jsonl")
+    assert "ended before their first token: 40 texts\n" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_it_goes_on(directories, tmp_path, monkeypatch, capsys):
+    """Ctrl-C behind the first 16 rows: exit 130, the lines written stay, and the same command is what to type."""
+    source, out, write, calls = rows_file(tmp_path), tmp_path / "out.jsonl", theirs.Theirs.write, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 17:  # a window is 16 batches
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(theirs.Theirs, "write", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["generate", str(directories["t5"]), "--input", str(source), "--output", str(out), "--batch-size", "1"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err.endswith(f"interrupted: what {out} has stays, and the same command goes on\n")
+    assert [row["id"] for row in lines(out)] == list(range(16))
+
+
 def test_other_settings_are_refused_with_the_difference(directories, tmp_path, capsys):
     """An output of greedy texts is not gone on with by draws; with --overwrite it is begun again."""
     source, out = rows_file(tmp_path), tmp_path / "out.jsonl"

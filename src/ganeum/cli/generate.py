@@ -117,6 +117,10 @@ def command(
                 say=say,
                 progress=live(rows, where.name),
             )
+        except KeyboardInterrupt:
+            if output != "-":
+                say(f"interrupted: what {output} has stays, and the same command goes on")
+            raise
         finally:
             out.close()
     if as_json:
@@ -165,6 +169,8 @@ def _ending(done: Done, output: str, longest: int) -> str:
     lines = []
     if done.cut:
         lines.append(f"cut to {things(longest, 'token')}: {things(done.cut, 'text')}")
+    if done.empty:
+        lines.append(f"ended before their first token: {things(done.empty, 'text')}")
     if not done.rows:
         lines.append(f"nothing was left to write: {output} has all {things(done.kept, 'row')}")
     else:

@@ -27,6 +27,7 @@ class Done:
     Attributes:
         rows: written now; ``kept``: there before.
         tokens: new ones, those that end a text not counted.
+        empty: texts that the model ended before their first token.
         places, padding: of the prompts' batches, and how many of them held nothing.
         largest: the most rows at once.
         cut: prompts that were too long.
@@ -36,6 +37,7 @@ class Done:
     rows: int = 0
     kept: int = 0
     tokens: int = 0
+    empty: int = 0
     places: int = 0
     padding: int = 0
     largest: int = 0
@@ -49,6 +51,7 @@ class Done:
             "rows": self.rows,
             "kept": self.kept,
             "new_tokens": self.tokens,
+            "empty": self.empty,
             "seconds": round(self.seconds, 3),
             "rows_per_second": self.rows / self.seconds if self.rows else None,
             "tokens_per_second": self.tokens / self.seconds if self.rows else None,
@@ -105,6 +108,7 @@ def write_all(
             for i, tokens in zip(batch, new, strict=True):
                 written[i] = writer.decode(tokens)
                 done.tokens += len(tokens)
+                done.empty += not tokens
             lengths = [len(prompts[i]) for i in batch]
             done.places += len(batch) * max(lengths)
             done.padding += len(batch) * max(lengths) - sum(lengths)
