@@ -384,3 +384,14 @@ def test_texts_within_a_column_are_read(tmp_path: Path, form: str) -> None:
         "  why    it has the columns 'id', 'translation', 'translation.en', 'translation.de'\n"
         "  try    data.target_column=id, say"
     )
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_without_rows(tmp_path: Path, content: str) -> None:
+    """The error speaks of rows that are not there, not of columns."""
+    (file := tmp_path / "a.jsonl").write_text(content)
+    assert error(t5(tmp_path / "m"), str(file)) == (
+        f"DataError: there are no rows in {file}\n"
+        "  why    nothing stands in what is read, or only blank lines\n"
+        '  try    a JSON line for each example, {"text": "…"} or {"source": "…", "target": "…"}, say'
+    )

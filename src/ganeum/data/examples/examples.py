@@ -219,6 +219,12 @@ def _refuse_empty(store: Store, names: Files) -> None:
     if len(store):
         return
     rows, empty, short = store.meta.rows, store.meta.empty, store.meta.short
+    if not rows:
+        raise DataError(
+            f"there are no rows in {names if isinstance(names, str) else ', '.join(names)}",
+            why="nothing stands in what is read, or only blank lines",
+            suggestion='a JSON line for each example, {"text": "…"} or {"source": "…", "target": "…"}, say',
+        )
     raise DataError(
         f"there are no examples in {names if isinstance(names, str) else ', '.join(names)}",
         why=f"of {things(rows, 'row')}, {empty:,} have a text that is null or empty, and {short:,} only one token",
