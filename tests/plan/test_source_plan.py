@@ -270,3 +270,5 @@ def test_what_shapes_grow_a_process_by_may_be_nothing() -> None:
     needed = memory.of(architecture.of(config()), execution.of(config(), CPU, 8))
     assert (190 + 180) * 2**20 == needed.framework
     assert 190 / 2 * 2**20 == needed.framework_low
+    adapted = execution.of(config(**{"train.lora.rank": 4}), CPU, 8)
+    assert needed.framework == memory.of(architecture.of(config()), adapted).framework  # transformers is there already

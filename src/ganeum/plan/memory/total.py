@@ -19,6 +19,7 @@ UNUSABLE: dict[Kind, float] = {"cpu": 0.30, "cuda": 0.10, "mps": 0.20}
 
 # A process on a CPU beside all tensors: torch's optimizers and kernels once they are used, and libraries of extras.
 # Small runs took 110 to 175 MiB of the first, 233 to 266 with LoRA, 176 with 8-bit state: half is what none goes below.
+# What peft brings is transformers, which a run of an adopted model has already: three of them took no more with LoRA.
 # Rows of examples have many shapes, and with them a process grows: a small T5's by 170 and 200 MiB in 40 and 74 steps,
 # another's by 46 in 300 and one's with rows of one length by 22: it may be nothing.
 FRAMEWORK, PEFT, TORCHAO, SHAPES = 190.0 * 2**20, 130.0 * 2**20, 60.0 * 2**20, 180.0 * 2**20
@@ -83,5 +84,6 @@ def _framework(architecture: Architecture, execution: Execution) -> float:
     """What a process on a CPU holds beside tensors; on a GPU its code lies elsewhere."""
     if execution.kind != "cpu":
         return 0.0
-    extras = PEFT * (execution.lora.rank is not None) + TORCHAO * (execution.optimizer == "adamw8bit")
+    brings_peft = execution.lora.rank is not None and architecture.implementation != "adopted"
+    extras = PEFT * brings_peft + TORCHAO * (execution.optimizer == "adamw8bit")
     return FRAMEWORK + extras
