@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Write a run's model for other programs: a Hugging Face directory, a .pth, or nanoGPT's ckpt.pt.
 
-    transformers loads the directory with AutoModelForCausalLM (AutoModelForSeq2SeqLM where the run adopted such a model)
+    transformers loads the directory with AutoModelForCausalLM (AutoModelForSeq2SeqLM where such a model was adopted)
     and AutoTokenizer and computes the same logits.
     """
     import json
