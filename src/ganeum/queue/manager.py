@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from ganeum import units
 from ganeum.errors import GaneumError, QueueError
@@ -37,8 +38,10 @@ LOOK_AGAIN_AT_ONE_S = 3.0  # a training whose parent was killed alone is found b
 TEND_S = 30.0  # sweeps that choose their next trials by the results
 NOTED = 5  # of what waits for a device have the reason written: what is free changes all the time
 RETRY_S = 60.0  # after a process could not be started
+TRY_AGAIN_S = 1.0  # to open a list that is locked, or on a full disk
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass
@@ -287,6 +290,15 @@ class Manager:
             self.on_end(entry)
 
 
+def opened(path: Path, stop: threading.Event, say: Say = print) -> Store | None:
+    """The list at `path`, as soon as it can be opened; None where `stop` was set before.
+
+    Raises:
+        QueueError: as `run`.
+    """
+    return _patiently(lambda: Store(path), stop, _unbroken(say))
+
+
 def run(
     store: Store,
     *,
@@ -354,19 +366,20 @@ def on_this_machine(per_gpu: int = 1) -> Place:
     return devices.places(devices.look(per_gpu))
 
 
-def _patiently(work: Callable[[], None], stop: threading.Event, say: Say) -> None:
+def _patiently(work: Callable[[], T], stop: threading.Event, say: Say) -> T | None:
+    """What `work` gives, once the list is neither locked nor on a full disk; None where `stop` was set before."""
     said = False
     while not stop.is_set():
         try:
-            work()
-            return
+            return work()
         except QueueError as error:
             if error.kind not in ("locked", "full"):
                 raise
             if not said:
                 say(f"{error.what}; waiting")
             said = True
-            stop.wait(1.0)
+            stop.wait(TRY_AGAIN_S)
+    return None
 
 
 def _lazy(build: Callable[[], Place], results: Path) -> Place:

@@ -44,6 +44,7 @@ def command(
     A run gets a GPU of its own, or as many cores as OMP_NUM_THREADS says (all of
     them without it). Several may work on one list. Ctrl-C ends this process and leaves the runs
     training; started again it finds them, also after `kill -9` or a reboot.
+    A list that is locked, or on a full disk, is waited for.
 
     Exit status: 0 all that ended have finished, 1 some have not, 130 after Ctrl-C.
     """
@@ -115,11 +116,15 @@ def work(
     from ganeum.queue import notify as notes
     from ganeum.queue.entry import ENDED, GOING
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
+    from ganeum.queue.store import default_path
 
     stream = sys.stderr if as_json else sys.stdout
     begun, ended = time.time(), set[int]()
-    with Store.default() as store:
+    with stopping() as stop:
+        store = manager.opened(default_path(), stop.event, lambda text: print(text, file=stream, flush=True))
+    if store is None:
+        return 128 + (stop.number or 0)
+    with store:
         with shown(store.path, stream) as speak, stopping() as stop:
 
             def say(text: str) -> None:
