@@ -1,4 +1,4 @@
-"""Moments and lengths of time as people type them: `22:30`, `+2h`, `2026-11-22 08:00`; `8`, `90m`, `1.5h`."""
+"""Moments and lengths of time as people type and read them: `22:30`, `+2h`, `2026-11-22 08:00`; `8`, `90m`, `1.5h`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def hours(text: str) -> float:
     if not seconds:
         raise ConfigError(f"{text!r} is no length of time", where="--max-hours", suggestion="8, 90m or 2d")
     return seconds / 3600
+
+
+def clock(moment: float, now: float) -> str:
+    """`22:30` of today, else `11-22 08:00`."""
+    there = datetime.fromtimestamp(moment)
+    return there.strftime("%H:%M" if there.date() == datetime.fromtimestamp(now).date() else "%m-%d %H:%M")
 
 
 def _seconds(text: str) -> float | None:

@@ -53,5 +53,5 @@ def shown(path: Path, stream: TextIO) -> Iterator[Callable[[str], None]]:
     from ganeum.queue.watch import Board
 
     console = Console(file=stream, highlight=False, markup=False)
-    with Live(Board(path, whole=False), console=console, refresh_per_second=0.5, transient=True):
+    with Live(Board(path, whole=False, fits=True), console=console, refresh_per_second=0.5, transient=True):
         yield lambda text: console.print(f"{datetime.now():%H:%M:%S}  {text}")

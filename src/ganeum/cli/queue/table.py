@@ -6,13 +6,13 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from ganeum import units
 from ganeum.queue.entry import Entry
 from ganeum.queue.progress import Progress
 from ganeum.queue.store import Store
+from ganeum.queue.when import clock
 
 NUMBERS = ("id", "step", "loss", "val loss", "time", "left")
 COLUMNS = ("id", "run", "state", "on", "step", "loss", "val loss", "time", "left", "note")
@@ -82,12 +82,6 @@ def note(entry: Entry, now: float) -> str:
         if wait > now:
             said.append(f"not before {clock(wait, now)}")
     return " ".join("; ".join(said).split())
-
-
-def clock(moment: float, now: float) -> str:
-    """`22:30` of today, else `11-22 08:00`."""
-    there = datetime.fromtimestamp(moment)
-    return there.strftime("%H:%M" if there.date() == datetime.fromtimestamp(now).date() else "%m-%d %H:%M")
 
 
 def plain(entry: Entry, far: Progress | None = None) -> dict[str, Any]:
