@@ -58,7 +58,7 @@ def clean(
     if wrong := sorted(set(states) - set(ENDED)):
         raise ConfigError(f"what is {wrong[0]} has not ended", where="--state", suggestion=", ".join(ENDED))
     with Store.default() as store:
-        last = store.clock() - (hours(older) * 3600 if older else 0.0)
+        last = store.clock() - (hours(older, "--older") * 3600 if older else 0.0)
         chosen = choose(store, None, group=group, states=states)
         removed = store.remove([entry.id for entry in chosen if (entry.ended_at or 0.0) <= last])
         if as_json:

@@ -37,7 +37,7 @@ def command(
     resting = ("paused", "held", "interrupted")
     with Store.default() as store:
         ids = [entry.id for entry in choose(store, which, group=group, states=OPEN)]
-        deadline = None if timeout is None else time.monotonic() + hours(timeout) * 3600
+        deadline = None if timeout is None else time.monotonic() + hours(timeout, "--timeout") * 3600
         if any(store.get(id).state in OPEN for id in ids) and (said := table.nobody(store)):
             print(said, file=sys.stderr)
         while True:
