@@ -98,6 +98,13 @@ def test_no_more_is_drawn_than_there_is() -> None:
     assert ["1", "2"] == sorted(trial["seed"] for trial in drawn(axes(["seed=1,2"]), 50, seed=0))
 
 
+def test_too_many_trials_are_refused() -> None:
+    """As too many combinations are: each is a config to check and a directory to make."""
+    with pytest.raises(GaneumError) as error:
+        drawn(axes(["seed=1..100000000"]), 20_000, seed=0)
+    assert "ConfigError: 20,000 trials are too many\n  where  --trials\n  try    at most 10,000" == str(error.value)
+
+
 def test_names_say_what_is_another_about_a_run() -> None:
     """The keys' last words and values; numbers where that would be too long, or the same twice."""
     assert ["a-learning_rate-1e-4", "a-learning_rate-3e-4"] == named("a", grid(axes(["learning_rate=1e-4,3e-4"])))

@@ -111,7 +111,12 @@ def drawn(along: Sequence[Axis], trials: int, seed: int) -> list[Trial]:
 
     Each axis is cut into as many strips as there are trials and each strip drawn from once (a Latin hypercube: McKay,
     Beckman and Conover 1979), so that few trials still reach from end to end.
+
+    Raises:
+        ConfigError: there are too many.
     """
+    if trials > MOST:
+        raise ConfigError(f"{trials:,} trials are too many", where="--trials", suggestion=f"at most {MOST:,}")
     chance = random.Random(seed)
     found: dict[tuple[str, ...], Trial] = {}
     for _ in range(20):  # where values repeat, more are drawn in their place
