@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ganeum import record
@@ -168,15 +169,17 @@ def edit(
         going: these may change while it runs.
 
     Raises:
-        QueueError: it runs, or has ended.
+        QueueError: it runs, or has ended, or would wait for itself.
         ConfigError, Several, RunError: the config would be none, or not one that its run can go on with.
     """
     if entry.state in ENDED or (entry.state in GOING and (overrides or reread or not going)):
         suggestion = "`ganeum queue add` queues it again" if entry.state in ENDED else "`ganeum queue pause` it first"
         raise QueueError(f"{control.called(entry)} is {entry.state}: it cannot be changed so", suggestion=suggestion)
+    _no_circle(store.all(), entry, changes.get("after", ()))
     if overrides or reread:
         if reread:
-            config = load(entry.config, [*entry.overrides, *overrides], section=entry.section)
+            path = Path(entry.cwd) / entry.config  # as it was typed, from where the user stood then
+            config = load(path, [*entry.overrides, *overrides], section=entry.section)
         else:
             config = load(freeze.thaw(store, entry), [f"name={entry.name}", *overrides])
         if config.name != entry.name:
@@ -190,3 +193,17 @@ def edit(
     if changed is None:
         raise QueueError(f"{control.called(entry)} has just been started: it cannot be changed so")
     return changed
+
+
+def _no_circle(entries: Sequence[Entry], entry: Entry, after: Sequence[int]) -> None:
+    """Raises QueueError where `entry` would wait for itself, by way of others or at once: for ever, that is."""
+    by_id, seen = {one.id: one for one in entries}, set[int]()
+    ways = [[id] for id in after]
+    while ways:
+        way = ways.pop()
+        if way[-1] == entry.id:
+            names = ", which comes after ".join(control.called(by_id[id]) for id in way)
+            raise QueueError(f"{control.called(entry)} would wait for itself", where="--after", why=f"after {names}")
+        if way[-1] in by_id and way[-1] not in seen:
+            seen.add(way[-1])
+            ways += [[*way, id] for id in by_id[way[-1]].after]

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ganeum.cli.queue.choose import MOST_URGENT
+
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 
 
@@ -39,8 +41,10 @@ def command(
         bool,
         typer.Option(help="end a trial whose best validation loss lies above the median of the others at its step"),
     ] = False,
-    seed: Annotated[int, typer.Option(help="of the drawing")] = 0,
-    priority: Annotated[int, typer.Option("--priority", "-p", help="the higher, the earlier")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1_000_000_000, help="of the drawing")] = 0,
+    priority: Annotated[
+        int, typer.Option("--priority", "-p", min=-MOST_URGENT, max=MOST_URGENT, help="the higher, the earlier")
+    ] = 0,
     group: Annotated[str, typer.Option("--group", "-g", help="a name that other commands can take them by")] = "",
     after: Annotated[
         list[str] | None, typer.Option(metavar="ENTRY", help="start when this one has finished; also several times")
