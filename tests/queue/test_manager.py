@@ -126,7 +126,7 @@ def test_killed_while_runs_go_on_the_next_queue_adopts_them(store: Store) -> Non
     first.kill()
     first.wait()
     assert before.token
-    assert process.is_alive(identity(before), before.token)  # type: ignore[arg-type]
+    assert process.is_alive(identity(before), before.token, freeze.config_path(store.run(before)))  # type: ignore[arg-type]
     second = queue_process()
     time.sleep(1.0)
     assert before == store.get(entry.id)
@@ -212,6 +212,21 @@ def test_a_training_whose_parent_was_killed_alone_is_waited_for(store: Store) ->
     assert 0 == second.wait(60)
     assert ["one begins with auto", "one finished"] == history()
     assert "finished" == store.get(entry.id).state
+
+
+def test_a_data_worker_that_is_left_alone_keeps_nobody_waiting(store: Store) -> None:
+    """Its training and the first process of the attempt are killed: the worker is ended, and the run goes on."""
+    entry = add(store, "one", "with_workers")
+    first = queue_process()
+    until(lambda: Path("worker").exists() and Path("worker").read_text())
+    worker = int(Path("worker").read_text())
+    for one in process.members(store.get(entry.id).token or ""):
+        if one.pid != worker:
+            one.kill()
+    until(lambda: not psutil.pid_exists(worker))
+    Path("go").touch()
+    assert 0 == first.wait(60)
+    assert ["one begins with auto", "one begins with auto", "one finished"] == history()
 
 
 @pytest.mark.parametrize(("how", "exit_status"), [("slow", 143), ("stubborn", -9), ("with_workers", 143)])

@@ -90,7 +90,7 @@ def stop(first: Identity, token: str) -> None:
         _send(first.pid, signal.SIGTERM)
         return
     for process in members(token):  # the first was killed alone: what it would hand on goes to the training itself
-        if "train" in _command(process):
+        if "train" in _words(process):
             _send(process.pid, signal.SIGTERM)
             return  # the oldest; what it started itself is its own to end
 
@@ -110,9 +110,11 @@ def kill(first: Identity, token: str) -> None:
         time.sleep(0.02)
 
 
-def is_alive(first: Identity, token: str) -> bool:
-    """Whether anything of an attempt runs: usually its first process, and a training whose parent was killed."""
-    return first.is_alive() or bool(members(token))
+def is_alive(first: Identity, token: str, config: Path) -> bool:
+    """Whether an attempt goes on: by its first process, or by a training of `config` whose parent was killed. A data
+    worker that is left of both is only waiting."""
+    end = f"/{Path(*config.parts[-3:])}"  # the directory of all runs may have been moved
+    return first.is_alive() or any(word.endswith(end) for process in members(token) for word in _words(process))
 
 
 def _members(token: str) -> Iterator[psutil.Process]:
@@ -122,9 +124,9 @@ def _members(token: str) -> Iterator[psutil.Process]:
                 yield process
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _words(process: psutil.Process) -> list[str]:
     with suppress(psutil.Error):
-        return process.cmdline()
+        return list(process.cmdline())
     return []
 
 

@@ -19,7 +19,7 @@ from ganeum.queue.child import ended_path
 from ganeum.queue.entry import Entry
 from ganeum.queue.failure import End, judge
 from ganeum.queue.freeze import config_path
-from ganeum.queue.process import Identity, is_alive
+from ganeum.queue.process import Identity, is_alive, kill
 from ganeum.queue.store import Store
 from ganeum.record import RunDirectory, deaths, read_json, write_atomic
 
@@ -51,9 +51,11 @@ def settle(store: Store, entry: Entry) -> Entry | None:
         if first is not None and first.is_alive():
             return None
         return give_back(store, entry, "the queue ended while it was starting")
-    if first is not None and is_alive(first, entry.token):
-        return None
     run = store.run(entry)
+    if first is not None:
+        if is_alive(first, entry.token, config_path(run)):
+            return None
+        kill(first, entry.token)  # what nobody is left to end: a data worker without its training
     end, seconds = _end(run, entry, first)
     outcome = judge(entry, end, store.clock())
     changes = {**outcome.changes, "step": end.step, "hours": entry.hours + seconds / 3600}
