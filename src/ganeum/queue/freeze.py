@@ -52,7 +52,7 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
             run.queued_dir.mkdir(parents=True, exist_ok=True)
             write_json(run.queued_dir / "code.json", now, flush=False)
             write_atomic(config_path(run), text, flush=False)
-            store.mirror(entry, flush=False)
+            store.mirror(entry.id, flush=False)
     return added
 
 
@@ -69,7 +69,7 @@ def thaw(store: Store, entry: Entry) -> Path:
     elif not path.is_file() or path.read_bytes() != text.encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
-        store.mirror(entry)
+        store.mirror(entry.id)
     return path
 
 

@@ -50,8 +50,13 @@ class Notifier:
         self.command, self.webhook, self._say = command or None, webhook, say
         self._waiting: queue.Queue[Message | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
-        if self.command or self.webhook:
+        if self.listens:
             self._thread.start()
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self.command or self.webhook)
 
     def tell(self, text: str, **facts: Any) -> None:
         """Returns at once; what comes faster than it can be told is dropped beyond 1,000 messages."""
