@@ -56,7 +56,7 @@ def test_a_container_sees_its_limit_at_the_root(system: Path) -> None:
 def test_a_container_has_as_many_cores_as_it_is_given_the_time_of(
     system: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bound to eight: `--cpus 2.5` of version 2 makes them three; 1.5 above it, two; of version 1 half a core is one."""
+    """Bound to eight: `--cpus 2.5` of version 2 makes that three; 1.5 above it, two; half a core of version 1, one."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     assert 8 == machine.cores()
     put(system / "proc" / "self", cgroup="0::/slice/job")

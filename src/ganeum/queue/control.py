@@ -106,7 +106,8 @@ def move(store: Store, entries: Sequence[Entry], *, to: Entry | None, behind: bo
         place = len(rest) if to is None else next((i for i, one in enumerate(rest) if one.id == to.id), None)
         if place is None:
             assert to is not None, "the end of all is a place"
-            raise QueueError(f"{called(to)} is {to.state}: nothing can be put beside it")
+            state = next((one.state for one in now if one.id == to.id), "gone")
+            raise QueueError(f"{called(to)} is {state}: nothing can be put beside it")
         place += behind and to is not None
         line = [*rest[:place], *entries, *rest[place:]]
         beside = to or (rest[-1] if rest else None)
