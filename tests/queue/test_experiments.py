@@ -64,7 +64,8 @@ def started() -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    """What was printed, without blanks at the ends, and without how long it took."""
+    """What was printed, without blanks at the ends, without the time, and without how long it took."""
+    text = re.sub(r"^\d\d-\d\d \d\d:\d\d:\d\d  ", "", text, flags=re.MULTILINE)
     return [re.sub(r"^In [^:]*: ", "In …: ", line.rstrip()) for line in text.splitlines()]
 
 
@@ -78,10 +79,10 @@ def test_all_are_run_in_order_and_shown_at_the_end(capfd: pytest.CaptureFixture[
     assert lines(out) == [
         "[1/2] one: one.yaml",
         "[2/2] two: two.yaml",
-        "one: started on cpu",
-        "one: finished",
-        "two: started on cpu",
-        "two: finished",
+        "one started on cpu",
+        "one finished: val loss 1.5000, 10 steps, 1 min 30 s",
+        "two started on cpu",
+        "two finished: val loss 1.5000, 10 steps, 1 min 30 s",
         "",
         "id  run  state     step    loss  val loss        time",
         " 1  one  finished    10  1.2500    1.5000  1 min 30 s",
@@ -108,12 +109,12 @@ def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[s
         "[2/4] failing: failing.yaml",
         "[3/4] missing: missing.yaml",
         "[4/4] fine: fine.yaml",
-        "failing: started on cpu",
-        "failing: failed, RunError: the loss is NaN",
-        "missing: started on cpu",
-        "missing: failed, DataError: there is no data",
-        "fine: started on cpu",
-        "fine: finished",
+        "failing started on cpu",
+        "failing failed: RunError: the loss is NaN (val loss 1.5000, 10 steps, 1 min 30 s)",
+        "missing started on cpu",
+        "missing failed: DataError: there is no data",
+        "fine started on cpu",
+        "fine finished: val loss 1.5000, 10 steps, 1 min 30 s",
         "",
         "failing:",
         "    RunError: the loss is NaN",
@@ -127,7 +128,7 @@ def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[s
         " 2  missing  failed                                        DataError: there is no data",
         " 3  fine     finished    10  1.2500    1.5000  1 min 30 s",
         "",
-        "In …: 1 finished, 2 failed",
+        "In …: 1 finished, 2 failed; 1 line of experiment_list.conf could not be taken (1)",
     ]
 
 
@@ -179,6 +180,8 @@ def test_people_are_told(capfd: pytest.CaptureFixture[str]) -> None:
         "finished: one finished: val loss 1.5000, 10 steps, 1 min 30 s",
         "failed: two failed: DataError: there is no data",
         "In …: 1 finished, 1 failed",
+        "two failed: DataError: there is no data",
+        "one finished: val loss 1.5000, 10 steps, 1 min 30 s",
     ]
 
 

@@ -11,84 +11,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
+from at_work import PRETEND, add, history, queue_process, states, until, work
 
-from ganeum.config import load
 from ganeum.errors import QueueError
 from ganeum.queue import freeze, manager, process
-from ganeum.queue.entry import Entry
-from ganeum.queue.placement import Placed, Placement, Wait
 from ganeum.queue.process import Identity
 from ganeum.queue.settle import identity, settle, tail
 from ganeum.queue.store import Store, rebuild
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and sessions are POSIX")
-
-PRETEND = (sys.executable, str(Path(__file__).with_name("pretend.py")))
-MANAGER = """
-import sys
-sys.path.insert(0, {here!r})
-from test_manager import PRETEND, two
-from ganeum.queue import manager
-from ganeum.queue.store import Store
-manager.run(Store.default(), until_empty=True, place=two, train=PRETEND, poll_s=0.02)
-"""
-
-
-def two() -> Callable[[Entry, Sequence[Entry]], Placement]:
-    return lambda entry, going: Placed("cpu") if len(going) < 2 else Wait("busy")
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GANEUM_RESULTS", str(tmp_path / "results"))
-    with Store.default() as opened:
-        yield opened
-        for entry in opened.all():
-            if entry.token and (first := identity(entry)) and first != Identity.of_this_process():
-                process.kill(first, entry.token)
-
-
-def add(store: Store, name: str, how: str = "good", **wanted: Any) -> Entry:
-    Path("config.yaml").write_text(f"data: {{directory: {how}}}\ntrain: {{max_iters: 10, batch_size: 8}}\n")
-    overrides = [f"name={name}", *wanted.pop("overrides", [])]
-    [entry] = freeze.add(store, [(load("config.yaml", overrides), Entry("", **wanted))])
-    return entry
-
-
-def work(store: Store, **settings: Any) -> list[str]:
-    """Until nothing is left to do → what it said."""
-    said: list[str] = []
-    options = {"until_empty": True, "place": two, "train": PRETEND, "poll_s": 0.02, "say": said.append, **settings}
-    manager.run(store, **options)
-    return said
-
-
-def queue_process() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", MANAGER.format(here=str(Path(__file__).parent))])
-
-
-def history() -> list[str]:
-    return Path("history").read_text().splitlines() if Path("history").exists() else []
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
-
-
-def states(store: Store) -> dict[str, str]:
-    return {entry.name: entry.state for entry in store.all()}
 
 
 def test_a_night(store: Store) -> None:
@@ -101,12 +38,29 @@ def test_a_night(store: Store) -> None:
     said = work(store, on_end=lambda entry: ended.append(f"{entry.name} {entry.state}"))
     assert {"one": "finished", "bad": "failed", "after_bad": "held", "after_one": "finished"} == states(store)
     assert sorted(["one finished", "bad failed", "after_bad held", "after_one finished"]) == sorted(ended)
-    assert "bad: failed, RunError: the loss is NaN" in said
-    assert "after_bad: held, after bad (2), which is failed" in said
+    assert "bad failed: RunError: the loss is NaN (2 steps)" in said
+    assert "after_bad is held: after bad (2), which is failed" in said
     assert store.get(bad.id).error_tail == (
         "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower learning rate"
     )
     assert history().index("one finished") < history().index("after_one begins with auto")
+
+
+def test_it_says_when_nothing_is_left_once_for_each_time(store: Store) -> None:
+    """A queue that stays: what is added in the meantime is another night, and an idle queue none."""
+    add(store, "one")
+    idle: list[dict[str, str]] = []
+    stop = threading.Event()
+
+    def on_idle() -> None:
+        idle.append(states(store))
+        if len(idle) == 1:
+            add(store, "two")
+        else:
+            threading.Timer(0.5, stop.set).start()
+
+    work(store, until_empty=False, stop=stop, on_idle=on_idle)
+    assert [{"one": "finished"}, {"one": "finished", "two": "finished"}] == idle
 
 
 def test_the_config_is_frozen_when_it_is_queued(store: Store) -> None:
@@ -246,7 +200,7 @@ def test_ending_a_run_ends_all_of_it(store: Store, how: str, exit_status: int) -
     work(store, grace_s=1.5, stop=stop)
     asking.join()
     ended = store.get(entry.id)
-    assert ("killed", "killed, as asked") == (ended.state, ended.note)
+    assert ("killed", "") == (ended.state, ended.note)
     if exit_status != -9:
         assert "one interrupted by SIGTERM" in history()
         assert exit_status == ended.exit_status
@@ -282,8 +236,11 @@ def test_killed_for_want_of_memory_it_is_tried_with_half_the_micro_batch(
     work(store)
     ended = store.get(entry.id)
     assert ["one begins with 8", "one begins with 4"] == history()
-    assert ("failed", f"{killed}, once more", 4) == (ended.state, ended.note, ended.micro_batch_size)
-    assert any(f"{killed}; once more with 4 at once, the batch as it was" == event.text for event in store.events())
+    assert ("failed", f"{killed}, once more (it held up to 0.0 GiB)", 4) == (
+        ended.state, ended.note, ended.micro_batch_size,
+    )  # fmt: skip
+    said = f"{killed} (it held up to 0.0 GiB); once more with 4 at once, the batch as it was"
+    assert said in [event.text for event in store.events()]
     assert (8, 4) == (
         freeze.frozen_config(store.run(entry)).train.batch_size,
         freeze.frozen_config(store.run(entry)).train.micro_batch_size,
@@ -299,7 +256,7 @@ def test_a_run_that_was_paused_goes_on(store: Store) -> None:
     store.update(entry.id, ("running",), wanted="pause")
     assert 0 == first.wait(60)
     paused = store.get(entry.id)
-    assert ("paused", "paused at step 3", None, 3) == (paused.state, paused.note, paused.token, paused.step)
+    assert ("paused", "", None, 3) == (paused.state, paused.note, paused.token, paused.step)
     store.update(entry.id, ("paused",), state="queued")
     Path("go").touch()
     work(store)
@@ -364,7 +321,7 @@ def test_changed_code_is_said_and_holds_a_strict_entry(store: Store, monkeypatch
     monkeypatch.setattr(freeze, "code_sha", lambda: "another")
     said = work(store)
     assert {"one": "finished", "two": "held"} == states(store)
-    assert any("one: started on cpu; uncommitted code has changed since it was queued" in line for line in said)
+    assert any("one started on cpu; uncommitted code has changed since it was queued" in line for line in said)
     assert store.get(strict.id).note.startswith("uncommitted code has changed")
     monkeypatch.undo()
     os.environ["GANEUM_RESULTS"] = str(store.results)

@@ -18,6 +18,7 @@ COMMAND, WEBHOOK = "GANEUM_NOTIFY_COMMAND", "GANEUM_NOTIFY_WEBHOOK"  # in the en
 PATIENCE_S = 30.0  # for one command or one answer
 AT_THE_END_S = 10.0  # how long the end of the queue waits for what is still to be told
 MOST_WAITING = 1_000
+DISCORD = 2_000  # characters that it takes; it refuses what is longer
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Notifier:
     def _post(self, message: Message) -> None:
         if self.webhook is None:
             return
-        body = json.dumps({"text": message.text, "content": message.text, "run": dict(message.facts)}).encode()
+        content = message.text[:DISCORD]
+        body = json.dumps({"text": message.text, "content": content, "run": dict(message.facts)}).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "ganeum"}
         request = urllib.request.Request(self.webhook, data=body, headers=headers)
         with urllib.request.urlopen(request, timeout=PATIENCE_S):

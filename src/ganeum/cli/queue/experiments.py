@@ -9,6 +9,8 @@ import typer
 
 from ganeum.cli.queue.run import Notify, PerGpu, Webhook
 
+NAMED = 5  # of what is not in the list
+
 
 def command(
     experiments: Annotated[
@@ -34,18 +36,20 @@ def command(
     """
     import sys
 
+    from ganeum import units
     from ganeum.cli.queue.run import work
     from ganeum.errors import GaneumError
+    from ganeum.queue import control
     from ganeum.queue.enqueue import from_list
     from ganeum.queue.experiments import read_list
     from ganeum.queue.store import Store
 
     listed = read_list(experiments)
     out = sys.stderr if as_json else sys.stdout
-    wrong = 0
+    wrong: list[int] = []
     for experiment in listed:
         if experiment.error is not None:
-            wrong += 1
+            wrong.append(experiment.line)
             print(f"{experiment.error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
     ids: list[int] = []
     with Store.default() as store:
@@ -55,7 +59,7 @@ def command(
             try:
                 [entry] = from_list(store, [experiment])
             except GaneumError as error:
-                wrong += 1
+                wrong.append(experiment.line)
                 print(f"{error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
                 continue
             said = experiment.text
@@ -68,5 +72,13 @@ def command(
             print(f"[{number}/{len(listed)}] {experiment.name}: {said}", file=out)
             if entry is not None:
                 ids.append(entry.id)
-    status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False)
+        if others := [one for one in store.all() if one.state in control.WAITING and one.id not in ids]:
+            named = ", ".join(control.called(one) for one in others[:NAMED]) + ", …" * (len(others) > NAMED)
+            print(f"\nnot in this list, and left as they are: {named}", file=out)
+            print("`ganeum queue run` runs them, `ganeum queue remove` takes them off", file=out)
+    also = ""
+    if wrong:
+        lines = units.things(len(wrong), "line")
+        also = f"{lines} of {experiments} could not be taken ({', '.join(map(str, sorted(wrong)))})"
+    status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False, also=also)
     raise typer.Exit(status or (1 if wrong else 0))

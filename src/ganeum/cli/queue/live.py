@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
+
+STAMP = "%m-%d %H:%M:%S  "  # a night has a date
 
 
 @dataclass
@@ -41,12 +45,12 @@ def stopping() -> Iterator[Stop]:
 
 @contextmanager
 def shown(path: Path, stream: TextIO) -> Iterator[Callable[[str], None]]:
-    """What takes a line to print; on a terminal the list at `path` stands below it, drawn anew each second."""
+    """What takes a line to print, with the time; on a terminal the list at `path` stands below it, drawn anew each
+    second."""
     if not stream.isatty():
-        yield lambda text: print(text, file=stream, flush=True)
+        begin = "" if "JOURNAL_STREAM" in os.environ else STAMP  # systemd's journal has the time already
+        yield lambda text: print(f"{datetime.now():{begin}}{text}" if begin else text, file=stream, flush=True)
         return
-    from datetime import datetime
-
     from rich.console import Console
     from rich.live import Live
 
@@ -54,4 +58,4 @@ def shown(path: Path, stream: TextIO) -> Iterator[Callable[[str], None]]:
 
     console = Console(file=stream, highlight=False, markup=False)
     with Live(Board(path, whole=False, fits=True), console=console, refresh_per_second=0.5, transient=True):
-        yield lambda text: console.print(f"{datetime.now():%H:%M:%S}  {text}")
+        yield lambda text: console.print(f"{datetime.now():{STAMP}}{text}")
