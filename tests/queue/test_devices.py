@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +23,6 @@ from ganeum.queue.needs import Held, Wish, held, wish
 from ganeum.queue.placement import Never, Placed, Wait
 from ganeum.queue.places import fit, places
 
-STUB = Path(__file__).parents[1] / "hardware" / "nvml_stub.c"
 LOOK = """
 import json, sys
 from ganeum.queue.devices import look
@@ -34,16 +32,6 @@ gpus = [[slot.name, slot.title, slot.free_gib, slot.held_gib] for slot in seen.o
 print(json.dumps([gpus, seen.trouble, seen.passing]))
 """
 INFINITE = float("inf")
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the stub in it, for LD_LIBRARY_PATH."""
-    if shutil.which("gcc") is None or sys.platform != "linux":
-        pytest.skip("the stub of NVML needs gcc, and Linux")
-    directory = tmp_path_factory.mktemp("driver")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / "libnvidia-ml.so.1", STUB], check=True)
-    return directory
 
 
 def look(driver: Path, **settings: str) -> tuple[list[list[Any]], str, bool]:

@@ -84,5 +84,5 @@ def look(per_gpu: int = 1, environment: Mapping[str, str] = os.environ) -> Machi
     silent = found is None and nvml.has_library()
     trouble = "NVIDIA's library is here, but its driver does not answer: `nvidia-smi` says why" if silent else ""
     if found:
-        trouble = "; ".join(found.troubles)
+        trouble = "; ".join([*found.troubles, *nvml.unclear(found.gpus, environment)])
     return Machine(tuple(slots), auto, trouble, passing=silent, per_gpu=per_gpu)
