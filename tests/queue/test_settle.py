@@ -19,7 +19,9 @@ NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower lear
     ("end", "state", "note"),
     [
         (End(0, state="finished"), "finished", ""),
-        (End(None, state="finished", same_boot=False), "finished", ""),
+        (End(None, state="finished", step=30, gained=True, same_boot=False), "finished", ""),
+        (End(-9, state="finished", step=30, gained=True), "finished", ""),  # killed between its last word and its end
+        (End(-9, state="finished", step=30), "queued", "killed (SIGKILL): tried again"),  # its last word, or an old one
         (End(2, tail=NAN), "failed", "RunError: the loss is NaN"),
         (End(1, tail="Traceback\n  File x\nValueError: no"), "failed", "ValueError: no"),
         (End(-11), "failed", "its process was killed (SIGSEGV)"),

@@ -33,7 +33,7 @@ class Entry:
             files. strict: held where the code is another when its turn comes.
         attempts: processes started for it. retries: those after something went wrong. micro_batch_size: what the
             queue has lowered it to after memory had killed the process. step: of the last checkpoint when the last
-            attempt ended.
+            attempt ended, or when it was queued.
         max_hours: of all attempts together. hours: what the earlier ones took. max_retries: None for the usual.
         device: where it runs or ran. pid, started, boot_id, host: the process that has it, `started` in ticks since
             the boot. token: of this attempt, fresh with each. wanted: `pause`, `kill`, `interrupt` or `hours` where

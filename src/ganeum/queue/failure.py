@@ -58,7 +58,8 @@ class Outcome:
 def judge(entry: Entry, end: End, now: float) -> Outcome:
     """What an attempt's end makes of its entry; `now` in seconds since 1970."""
     status = end.exit_status
-    if status == 0 or (status is None and end.state == "finished"):
+    # What the record says may be of an earlier attempt, where a finished run was queued again with a larger length.
+    if status == 0 or (status in (None, *KILLED) and end.state == "finished" and end.gained):
         return _ended("finished", entry, end, "")
     if status == NOT_TAKEN:
         return _again(entry, end, "its process could not be started", now + PAUSE_S)

@@ -17,6 +17,7 @@ from ganeum.errors import QueueError
 from ganeum.hardware.environment import code
 from ganeum.hardware.environment import code_sha as code_sha  # as another reads it, too
 from ganeum.queue.entry import Entry
+from ganeum.queue.progress import newest_checkpoint
 from ganeum.queue.store import Store
 from ganeum.record import RunDirectory, write_atomic, write_json
 
@@ -41,7 +42,14 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
     texts = [to_yaml(config) for config, _ in wanted]
     added = store.add_all(
         [
-            replace(entry, name=str(config.name), cwd=entry.cwd or cwd, commit=commit, code_sha=sha)
+            replace(
+                entry,
+                name=str(config.name),
+                cwd=entry.cwd or cwd,
+                commit=commit,
+                code_sha=sha,
+                step=newest_checkpoint(RunDirectory(store.results / str(config.name))),
+            )
             for config, entry in wanted
         ],
         texts,

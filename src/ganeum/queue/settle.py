@@ -22,6 +22,7 @@ from ganeum.queue.entry import TOLD, Entry
 from ganeum.queue.failure import End, judge
 from ganeum.queue.freeze import config_path
 from ganeum.queue.process import Identity, is_alive, kill
+from ganeum.queue.progress import newest_checkpoint
 from ganeum.queue.store import Store
 from ganeum.record import RunDirectory, deaths, read_json, write_atomic
 from ganeum.record.metrics import newest
@@ -109,7 +110,7 @@ def lower_micro_batch(run: RunDirectory, size: int) -> None:
         if path.is_file():
             config = load_stored(path)
             now = config.train.micro_batch_size
-            if now != size and (isinstance(now, int) or not run.exists()):
+            if now != size and (isinstance(now, int) or path == run.config_path or not run.exists()):
                 write_atomic(path, to_yaml(change(config, {MICRO: size})))
 
 
@@ -134,12 +135,6 @@ def is_full(directory: Path) -> bool:
     with suppress(OSError):
         return shutil.disk_usage(directory).free < NO_ROOM_BYTES
     return False
-
-
-def newest_checkpoint(run: RunDirectory) -> int:
-    """The step of the last complete checkpoint; 0 where there is none."""
-    found = [path.name.removeprefix("step-") for path in run.checkpoints_dir.glob("step-*")]
-    return max((int(step) for step in found if step.isdigit()), default=0)
 
 
 def _untold(store: Store, entry: Entry, state: str) -> float | None:
