@@ -20,7 +20,7 @@ from ganeum.queue.entry import ENDED, Entry
 from ganeum.queue.store import Store, rebuild
 from ganeum.record.status import boot_id
 
-CHANGES = 7  # a process's first 2**7 changes to files: all that a manager does until a run has begun
+CHANGES = {"manager": 6.5, "child": 4.3, "training": 7.0}  # of files, as a power of two: about as many as one makes
 
 
 def kill_a_manager(world: World, draw: random.Random) -> None:
@@ -113,8 +113,8 @@ def pause_a_run(world: World, draw: random.Random) -> None:
 def at_a_moment(role: str, what: str, world: World, draw: random.Random) -> None:
     """Exactly before one of the first changes that a process makes to files: of a manager that is just started, or has
     a run to see to; of a run's first process; of a training."""
-    number = round(2 ** draw.uniform(0, CHANGES))
-    with world.planned(role, number, what, within_s=8.0 if world.real else 4.0):
+    number = round(2 ** draw.uniform(0, CHANGES[role]))
+    with world.planned(role, number, what, within_s=5.0 if world.real else 3.0):
         if role == "manager":
             draw.choice([kill_a_manager, kill_a_run, kill_all_of_a_run])(world, draw)
         elif draw.random() < 0.7:

@@ -60,7 +60,7 @@ def campaign(rounds: int, seed: int, real: bool, steps: int, directory: Path, mi
                 world.add(4 - open_)
             if draw.random() < 0.8:
                 world.wait_for_a_training()
-            time.sleep(draw.uniform(0.0, 4.0 if real else 1.0))
+            time.sleep(draw.uniform(0.0, 3.0 if real else 1.0))
             [accident] = draw.choices(list(ACCIDENTS), [weight for _, weight in ACCIDENTS.values()])
             happened[accident] += 1
             try:
