@@ -1,4 +1,4 @@
-"""A finished run that is queued again with a larger length: what its record says is of the earlier training at first."""
+"""A finished run that is queued again with a larger length: what its record says is of the earlier one at first."""
 
 from __future__ import annotations
 
