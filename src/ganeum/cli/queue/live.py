@@ -22,8 +22,13 @@ class Stop:
 
     number: int | None = None
     event: threading.Event = field(default_factory=threading.Event)
+    terminals: tuple[int, ...] = field(default_factory=lambda: tuple(filter(os.isatty, (1, 2))))
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
+        if number == getattr(signal, "SIGHUP", None):  # the terminal is gone: to write to it would be an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self.terminals:
+                os.dup2(nowhere, stream)
         if self.event.is_set():
             raise KeyboardInterrupt
         self.number = number
@@ -32,9 +37,10 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """While open, Ctrl-C, SIGTERM and SIGHUP become a `Stop` and nothing else."""
+    """While open, Ctrl-C, SIGTERM and SIGHUP become a `Stop` and nothing else; what `nohup` keeps off stays off."""
     stop = Stop()
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop.ask) for number in numbers}
     try:
         yield stop
