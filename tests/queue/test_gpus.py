@@ -1,4 +1,4 @@
-"""GPUs through a driver of our own: cards that differ, that others fill, that are lost, and whole runs on two of them."""
+"""GPUs through a driver of our own: cards that differ, that others fill, that are lost; and whole runs on two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def asks(gib, device="cuda"):
     return Wish(device, lambda _, free: gib if gib <= free else float("inf"))
 def told(gib, *running, device="cuda", per_gpu=1):
     answer = fit(asks(gib, device), look(per_gpu), running)
-    print(json.dumps([type(answer).__name__, getattr(answer, "device", None) or answer.why, getattr(answer, "keeps", 0)]))
+    said = getattr(answer, "device", None) or answer.why
+    print(json.dumps([type(answer).__name__, said, getattr(answer, "keeps", 0)]))
 """
 TRAIN = """\
 #!/bin/sh

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from at_work import add, history, states, work
 
+from ganeum.cli.queue import table
 from ganeum.hardware import mounts
 from ganeum.queue import child, control, process
 from ganeum.queue.entry import Entry
@@ -57,6 +58,12 @@ def test_a_run_of_another_machine_is_left_to_it(shared: Store) -> None:
         f"{shared.results} lies on a file system that several machines share (nfs4): the list is as safe as its locks "
         "are, and each machine takes back its own runs only"
     ) in said
+
+
+def test_the_listing_names_the_machine(shared: Store) -> None:
+    """Of one that runs elsewhere."""
+    assert "cpu of node7" == table.place(running_elsewhere(shared))
+    assert "cpu" == table.place(Entry("two", device="cpu", host=process.host()))
 
 
 def test_where_nobody_else_can_have_the_directory_it_was_this_machine(store: Store) -> None:

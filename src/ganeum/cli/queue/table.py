@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ganeum import units
+from ganeum.queue import process
 from ganeum.queue.entry import Entry
 from ganeum.queue.progress import Progress
 from ganeum.queue.store import Store
@@ -63,9 +64,10 @@ def state(entry: Entry) -> str:
 
 
 def place(entry: Entry) -> str:
-    """Where it runs, short: a GPU's UUID by its first characters."""
+    """Where it runs, short: a GPU's UUID by its first characters; of another machine with its name."""
     device = entry.device or ""
-    return device[:12] if device.startswith(("GPU-", "MIG-")) else device
+    short = device[:12] if device.startswith(("GPU-", "MIG-")) else device
+    return short if entry.host in (None, "", process.host()) else f"{short} of {entry.host.partition('/')[0]}"
 
 
 def note(entry: Entry, now: float) -> str:
