@@ -73,7 +73,7 @@ def test_a_place_in_the_order(store: Store) -> None:
     store.update(d.id, state="finished")
     with pytest.raises(QueueError) as gone:
         control.move(store, [a], to=d)
-    assert str(gone.value) == "QueueError: 4 (d) is finished: nothing can be put beside it"
+    assert str(gone.value) == "QueueError: nothing can be put beside 4 (d): it is finished"
     assert ["c", "b", "a"] == names(store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ganeum.errors import QueueError
+from ganeum.queue import mirror
 from ganeum.queue.entry import Entry
 from ganeum.queue.process import Identity
 from ganeum.queue.store import Store, rebuild
@@ -107,6 +109,35 @@ def test_what_runs_cannot_be_removed(store: Store) -> None:
         f"QueueError: the queue has no entry 2\n  where  {store.path}\n"
         "  try    `ganeum queue list` shows those there are"
     )
+
+
+def test_what_is_finished_may_be_cleaned_away_before_what_comes_after_it(store: Store) -> None:
+    """It is not waited for any more, in the list and beside the run; what has not finished still is missed."""
+    (store.results / "last" / "queued").mkdir(parents=True)
+    store.add_all([Entry("one", state="finished"), Entry("two", state="failed"), Entry("last", after=(1, 2))])
+    store.remove([1, 2])
+    assert (2,) == store.get(3).after
+    assert [(2,)] == [entry.after for entry, _ in mirror.read(store.results)]
+
+
+def test_a_list_that_is_not_ours_to_write_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose it is can be looked up; `rebuild` ends so too, and not in a traceback."""
+    said = (
+        f"QueueError: the queue cannot be written by this user\n  where  {store.path}\n  why    {{}}\n"
+        f"  try    `ls -la {store.results}` says whose it is; GANEUM_RESULTS names another directory"
+    )
+    store._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(QueueError) as readonly:
+        store.add(Entry("one"))
+    assert said.format("attempt to write a readonly database") == str(readonly.value)
+
+    def refused(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(QueueError) as denied:
+        rebuild(store.path)
+    assert said.format("Permission denied") == str(denied.value)
 
 
 def test_a_locked_list_is_said_and_left_as_it_is(store: Store) -> None:

@@ -61,7 +61,7 @@ def resume(store: Store, entry: Entry) -> Entry:
     states: tuple[State, ...] = ("paused", "held", "interrupted")
     changed = store.update(entry.id, states, state="queued", note="", wanted="", not_before=None, **unheld)
     if changed is None:
-        other = "`ganeum queue retry` starts it again" if entry.state in ENDED else None
+        other = "`ganeum queue retry` starts it again" if entry.state in ("failed", "killed") else None
         raise QueueError(f"{called(entry)} is {entry.state}: nothing to resume", suggestion=other)
     store.log("resumed", entry=entry.id)
     return changed
@@ -107,7 +107,8 @@ def move(store: Store, entries: Sequence[Entry], *, to: Entry | None, behind: bo
         if place is None:
             assert to is not None, "the end of all is a place"
             state = next((one.state for one in now if one.id == to.id), "gone")
-            raise QueueError(f"{called(to)} is {state}: nothing can be put beside it")
+            why = "it would be put beside itself" if to.id in moved else f"it is {state}"
+            raise QueueError(f"nothing can be put beside {called(to)}: {why}")
         place += behind and to is not None
         line = [*rest[:place], *entries, *rest[place:]]
         beside = to or (rest[-1] if rest else None)

@@ -199,11 +199,16 @@ class Store:
         return True
 
     def remove(self, ids: Collection[int]) -> list[Entry]:
-        """Take entries off the list that have no process → those that were removed."""
+        """Take entries off the list that have no process → those that were; what comes after a finished one is free."""
         with self._transaction():
             found = [entry for id in ids if (entry := self._row(id)) is not None and entry.state not in GOING]
             for table, column in (("entries", "id"), ("configs", "entry")):
                 self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(entry.id,) for entry in found])
+            done = {entry.id for entry in found if entry.state == "finished"}
+            for entry in [one for one in self.all() if done & {*one.after}]:
+                freed = replace(entry, after=tuple(id for id in entry.after if id not in done))
+                self._write(freed, ["after"])
+                self._mirror(freed)
         for entry in found:
             run = self.run(entry)
             shutil.rmtree(run.queued_dir, ignore_errors=True)
@@ -358,9 +363,8 @@ class Store:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    with suppress(sqlite3.Error):
-                        self._db.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # it may have been rolled back already
+                    self._db.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -377,14 +381,15 @@ def default_path() -> Path:
 
 def rebuild(path: Path) -> tuple[Path, int]:
     """Put a damaged list aside and make another from what is mirrored beside the runs → where it is, how many."""
-    aside = path.with_name(f"{path.name}.damaged")
-    number = 2
+    aside, number = path.with_name(f"{path.name}.damaged"), 2
     while aside.exists():
         aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
-    for suffix in ("-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
+    try:
+        for suffix in ("-wal", "-shm", ""):
+            if (file := path.with_name(path.name + suffix)).exists():
+                file.rename(aside.with_name(aside.name + suffix))
+    except OSError as error:
+        raise explained(error, path) from error
     with Store(path) as store:
         return aside, len(store.all())
 
