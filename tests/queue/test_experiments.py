@@ -151,6 +151,25 @@ def test_started_again_it_goes_on_where_it_was(capfd: pytest.CaptureFixture[str]
     assert 20 == find("three").status().step  # type: ignore[union-attr]
 
 
+def test_what_is_not_in_the_list_is_left_and_named(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line that was deleted leaves its entry behind: it is not run, and what runs it or takes it off is said."""
+    experiments(one="good", two="good", three="good")
+    assert 0 == queue("add", "two.yaml", "three.yaml", "--paused")
+    assert 0 == queue("resume", "two")
+    Path("experiment_list.conf").write_text("one.yaml\n")
+    capfd.readouterr()
+    assert 0 == queue()
+    assert ["one"] == started()
+    out = lines(capfd.readouterr().out)
+    assert [
+        "[1/1] one: one.yaml",
+        "",
+        "not in this list, and left as they are: 1 (two)",
+        "`ganeum queue run` runs them, `ganeum queue remove` takes them off",
+    ] == out[:4]
+    assert "In …: 1 finished; 1 paused, 1 queued left" == out[-1]
+
+
 def test_an_edited_config_counts_until_its_run_begins() -> None:
     """A line that waits is read anew at each start of the list: nothing of its run is there yet."""
     experiments(one="slow")

@@ -83,6 +83,26 @@ def test_a_closed_terminal_leaves_what_the_queue_started() -> None:
     assert {"slow": "killed", "실험": "finished"} == states()
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_run_ends_when_asked_and_leaves_its_runs(number: int, status: int) -> None:
+    """Ctrl-C and SIGTERM end `ganeum queue run` and nothing else; the next one ends with 1, as not all have finished."""
+    ganeum("add", "slow.yaml", "실험.yaml")
+    command = [sys.executable, "-c", QUEUE, "run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as queue:
+        until_it_trains()
+        os.killpg(queue.pid, number)
+        out, _ = queue.communicate(timeout=60)
+    assert status == queue.returncode
+    assert "1 run left training; `ganeum queue run` finds it again" in out
+    assert {"slow": "running", "실험": "queued"} == states()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as queue:
+        time.sleep(1.0)
+        assert 0 == ganeum("kill", "slow").returncode
+        out, _ = queue.communicate(timeout=60)
+    assert (1, {"slow": "killed", "실험": "finished"}) == (queue.returncode, states())
+    assert out.splitlines()[-1].endswith(": 1 finished, 1 killed")
+
+
 def test_nohup_outlives_its_terminal() -> None:
     """`nohup python run_manager.py &`: a hangup is none of its business."""
     nohup = ["nohup", sys.executable, "-c", QUEUE]

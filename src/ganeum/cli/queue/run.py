@@ -167,7 +167,8 @@ def work(
                 )
                 going = [entry for entry in store.all() if entry.state in GOING and (only is None or entry.id in only)]
                 if stop.number is not None and going and leave:
-                    say(f"{units.things(len(going), 'run')} left training; `ganeum queue run` finds them again")
+                    found = "it" if len(going) == 1 else "them"
+                    say(f"{units.things(len(going), 'run')} left training; `ganeum queue run` finds {found} again")
                 elif stop.number is not None and going:
                     say("writing checkpoints; Ctrl-C again does not wait for them")
                     _interrupt(store, going)
