@@ -20,7 +20,7 @@ from ganeum.queue.entry import ENDED, Entry
 from ganeum.queue.store import Store, rebuild
 from ganeum.record.status import boot_id
 
-CHANGES = {"manager": 6.5, "child": 4.3, "training": 7.0}  # of files, as a power of two: about as many as one makes
+CHANGES = {"manager": 5.5, "child": 3.5, "training": 6.5}  # of files, as a power of two: about as many as one makes
 
 
 def kill_a_manager(world: World, draw: random.Random) -> None:
