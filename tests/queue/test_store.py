@@ -207,6 +207,23 @@ def test_a_list_that_was_deleted_comes_back_from_the_runs(store: Store) -> None:
     assert ["one"] == [entry.name for entry in store.all()]
 
 
+def test_a_list_made_anew_that_is_locked_at_first_is_opened_later(store: Store) -> None:
+    """Deleted under the hands of a process that has it open, and taken by another before that could look."""
+    (store.results / "one" / "queued").mkdir(parents=True)
+    store.add(Entry("one"))
+    with Store(store.path, patience_s=0.05) as hasty:
+        for file in store.results.glob("queue.sqlite*"):
+            file.unlink()
+        other = sqlite3.connect(store.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(QueueError, match="the queue is locked by another process"):
+            hasty.changes()
+        other.execute("ROLLBACK")
+        other.close()
+        hasty.changes()
+        assert ["one"] == [entry.name for entry in hasty.all()]
+
+
 def test_a_newer_list_is_refused_and_an_older_one_completed(tmp_path: Path) -> None:
     """A column that an older version did not have is added with its default."""
     path = tmp_path / "queue.sqlite"

@@ -55,13 +55,11 @@ class Store:
             Nothing is changed then; `error.kind` tells which.
     """
 
-    def __init__(
-        self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time, whole: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock, self.patience_s = path, clock, patience_s
         self._reopened = 0
         self.shared = mounts.shared_kind(path.parent)  # the kind of a network's file system, where it lies on one
-        self._open(whole)
+        self._open()
 
     @classmethod
     def default(cls) -> Store:
@@ -269,17 +267,19 @@ class Store:
         of_it = (manager.pid, manager.started, manager.boot_id)
         self._db.execute("DELETE FROM managers WHERE pid = ? AND started = ? AND boot_id = ?", of_it)
 
-    def _open(self, whole: bool = False) -> None:
+    def _open(self) -> None:
+        self._opened: tuple[int, int] | None = None
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=self.patience_s, isolation_level=None)
-            self._opened = _file(self.path)
+            file = _file(self.path)
             # WAL keeps its index in memory that processes share, and two machines share none.
             self._db.execute(f"PRAGMA journal_mode = {'WAL' if self.shared is None else 'DELETE'}")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._prepare(whole)
+            self._prepare()
+        self._opened = file  # not before: where it is locked now, it is to be opened again
 
-    def _prepare(self, whole: bool) -> None:
+    def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > rows.VERSION:
             raise QueueError(
@@ -294,7 +294,7 @@ class Store:
                     rows.create(self._db)
                     self._take_back()
             return
-        [answer] = self._db.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)").fetchone()
+        [answer] = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
         rows.complete(self._db)
