@@ -1,7 +1,9 @@
-"""What a user types that cannot be meant so: circles, names that read as ids, priorities without end."""
+"""What a user types that cannot be meant so: circles, names that read as ids, priorities without end; and a clock."""
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,14 @@ def test_a_priority_has_an_end(queue) -> None:  # type: ignore[no-untyped-def]
     queue("add", "one.yaml")
     assert 2 == queue("edit", "1", "-p", "-" + "9" * 20)[0]
     assert 0 == queue("edit", "1", "-p", "1000000000")[0]
+
+
+def test_a_clock_that_is_set_back_makes_no_night_negative(  # type: ignore[no-untyped-def]
+    queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day back with each look at it: how long the queue worked is counted otherwise."""
+    clock = itertools.count(2e9, -86_400.0)
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    status, out, _ = queue("run")
+    assert 0 == status
+    assert re.fullmatch(r"In \d+(\.\d+)? m?s: nothing ended", out[-1]), out

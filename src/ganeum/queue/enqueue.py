@@ -175,7 +175,8 @@ def edit(
     if entry.state in ENDED or (entry.state in GOING and (overrides or reread or not going)):
         suggestion = "`ganeum queue add` queues it again" if entry.state in ENDED else "`ganeum queue pause` it first"
         raise QueueError(f"{control.called(entry)} is {entry.state}: it cannot be changed so", suggestion=suggestion)
-    _no_circle(store.all(), entry, changes.get("after", ()))
+    if changes.get("after"):
+        _no_circle(store.all(), entry, changes["after"])
     if overrides or reread:
         if reread:
             path = Path(entry.cwd) / entry.config  # as it was typed, from where the user stood then

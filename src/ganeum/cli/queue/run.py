@@ -120,7 +120,7 @@ def work(
     from ganeum.queue.store import default_path
 
     stream = sys.stderr if as_json else sys.stdout
-    begun, ended, untold = time.time(), set[int](), set[int]()
+    begun, ended, untold = time.monotonic(), set[int](), set[int]()
     with stopping() as stop:
         store = manager.opened(default_path(), stop.event, lambda text: print(text, file=stream, flush=True))
     if store is None:
@@ -148,7 +148,7 @@ def work(
                 """With `stay` whenever nothing is left to do; else once."""
                 if untold:
                     mine, left = report.about(store, untold if stay else ended, None if stay else only)
-                    text = summary.night(store, f"In {units.duration(time.time() - begun)}", mine, left, also)
+                    text = summary.night(store, f"In {units.duration(time.monotonic() - begun)}", mine, left, also)
                     notifier.tell(text, state="summary", best=summary.bests(store, mine))
                     untold.clear()
 
@@ -176,7 +176,7 @@ def work(
                 summed_up()
                 notifier.close()
         mine, left = report.about(store, ended, only)
-        report.show(store, mine, left, f"In {units.duration(time.time() - begun)}", as_json, also)
+        report.show(store, mine, left, f"In {units.duration(time.monotonic() - begun)}", as_json, also)
     if stop.number is not None:
         return 128 + stop.number
     return 0 if all(entry.state == "finished" for entry in mine) else 1
