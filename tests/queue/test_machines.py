@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from ganeum.queue.store import Store
 from ganeum.record import write_json
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and sessions are POSIX")
-ELSEWHERE = Identity(os.getpid(), 1.0, "the boot of node7", "node7/1a2b3c4d")
+ELSEWHERE = Identity(os.getpid(), 1.0, "the boot of node7", "node7/1a2b3c4d/4026531836")
 
 
 def running_elsewhere(store: Store, name: str = "one") -> Entry:
@@ -91,6 +93,25 @@ def test_a_machine_that_does_not_come_back_loses_its_runs_by_force(shared: Store
     assert ("running", "kill") == (shared.get(one.id).state, shared.get(one.id).wanted)
     control.finish(shared, asked, grace_s=0)
     assert "killed" == shared.get(one.id).state
+
+
+def test_a_run_in_another_container_is_known_by_its_lock(store: Store) -> None:
+    """Process ids mean nothing between containers of one boot: while the training has its run, or has just begun, it
+    is not taken for dead."""
+    entry = add(store, "one")
+    me = Identity.of_this_process()
+    assert store.claim(entry, replace(me, pid=1, started=1.0, host="3f2a//7"), "t", "cpu", ())
+    assert settle(store, store.get(entry.id)) is None
+    store.update(entry.id, state="running")
+    assert settle(store, store.get(entry.id)) is None
+    store.update(entry.id, started_at=time.time() - 3600)
+    run = store.run(entry)
+    run.acquire()
+    assert settle(store, store.get(entry.id)) is None
+    run.release()
+    settled = settle(store, store.get(entry.id))
+    assert settled is not None
+    assert ("queued", "it ended without a word: tried again") == (settled.state, settled.note)
 
 
 def test_the_queue_processes_of_other_machines_are_kept(store: Store) -> None:

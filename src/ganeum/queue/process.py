@@ -30,7 +30,7 @@ _DEAD = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 @dataclass(frozen=True)
 class Identity:
-    """`started`: ticks since the boot on Linux, seconds since 1970 elsewhere. `host`: the machine."""
+    """`started`: ticks since the boot on Linux, seconds since 1970 elsewhere. `host`: where, as `host()` has it."""
 
     pid: int
     started: float
@@ -54,7 +54,11 @@ class Identity:
 
     def is_elsewhere(self) -> bool:
         """Whether it is another machine's, of which nothing can be known here."""
-        return not self.same_boot() and self.host not in ("", host())
+        return not self.same_boot() and self.host != "" and _machine(self.host) != _machine(host())
+
+    def is_hidden(self) -> bool:
+        """Whether it is in another container of this machine, where its id means nothing to this one."""
+        return self.same_boot() and self.host != "" and _container(self.host) != _container(host())
 
     def is_alive(self) -> bool:
         """Whether this very process runs: not another with its id, and no zombie."""
@@ -71,13 +75,22 @@ class Identity:
 
 @lru_cache(maxsize=1)
 def host() -> str:
-    """`node3/1f2e3d4c`: this machine among those that may share a directory, by its name and its id: one of the two
-    may be the same on several that were made from one image."""
-    try:
+    """`node3/1f2e3d4c/4026531836`: this machine among those that may share a directory, by its name and its id (one of
+    the two may be the same on several that were made from one image), and the container, by its room of process ids."""
+    id = room = ""
+    with suppress(OSError):
         id = Path("/etc/machine-id").read_text().strip()
-    except OSError:
-        id = ""
-    return f"{socket.gethostname()}/{id[:8]}"
+    with suppress(OSError):
+        room = str((PROC / "self" / "ns" / "pid").readlink()).strip("pid:[]")
+    return f"{socket.gethostname()}/{id[:8]}/{room}"
+
+
+def _machine(host: str) -> str:
+    return host.rpartition("/")[0]
+
+
+def _container(host: str) -> str:
+    return host.rpartition("/")[2]
 
 
 def members(token: str) -> list[psutil.Process]:

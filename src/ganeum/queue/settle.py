@@ -30,6 +30,7 @@ from ganeum.record.metrics import newest
 HEADING = "=== attempt"  # begins a line of the log, before what each attempt prints
 TAIL_LINES, TAIL_BYTES = 40, 16_384
 NO_ROOM_BYTES = 1 << 20
+BEGINS_S = 180.0  # until a training has its run: a list that is locked is waited for, and torch imported
 MICRO = "train.micro_batch_size"
 GONE = {"pid": None, "started": None, "boot_id": None, "host": None, "token": None}
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -56,7 +57,7 @@ def settle(store: Store, entry: Entry, *, gone: bool = False) -> Entry | None:
     if entry.token is None or entry.state not in ("starting", "running"):
         return None
     left = _left(run, entry)
-    if store.shared and first is not None and first.is_elsewhere() and not left and not gone:
+    if first is not None and not left and not gone and _may_run_unseen(store, entry, first):
         return None
     if entry.state == "starting":
         if first is not None and first.is_alive():
@@ -85,6 +86,15 @@ def settle(store: Store, entry: Entry, *, gone: bool = False) -> Entry | None:
         with suppress(OSError):
             asked_path(run, entry.token).unlink()
     return settled
+
+
+def _may_run_unseen(store: Store, entry: Entry, first: Identity) -> bool:
+    """On a machine that shares the directory; or in another container of this one, where the lock that a training has
+    on its run tells, once it has had the time to take it."""
+    if first.is_elsewhere():
+        return store.shared is not None
+    begins = 0 <= store.clock() - (entry.started_at or 0.0) < BEGINS_S
+    return first.is_hidden() and (begins or store.run(entry).is_held())
 
 
 def give_back(store: Store, entry: Entry, note: str, **changes: Any) -> Entry | None:
