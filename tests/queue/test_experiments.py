@@ -144,7 +144,7 @@ def test_started_again_it_goes_on_where_it_was(capfd: pytest.CaptureFixture[str]
     out = lines(capfd.readouterr().out)
     assert [
         "[1/3] one: finished already",
-        "[2/3] two: two.yaml",
+        "[2/3] two: two.yaml, which failed before",
         "[3/3] three: three.yaml max_iters=20",
     ] == out[:3]
     assert "In …: 2 finished, 1 failed" == out[-1]

@@ -21,7 +21,9 @@ def command(
     section: Annotated[
         str | None, typer.Option("--config-section", metavar="NAME", help="the one config to take of a file of several")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="the run's name, or what the names of a sweep begin with")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the run's name, or what the names of a sweep begin with")
+    ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,18 +36,27 @@ def command(
         int | None, typer.Option(min=1, metavar="N", help="so many of the sweep's combinations, drawn by chance")
     ] = None,
     sampler: Annotated[
-        str, typer.Option(help="how trials are chosen: random; or optuna, from what earlier ones came to")
+        str,
+        typer.Option(metavar="HOW", help="how trials are chosen: random; or optuna, from what earlier ones came to"),
     ] = "random",
     at_once: Annotated[int, typer.Option(min=1, metavar="N", help="with optuna, trials under way at a time")] = 1,
     stop_hopeless: Annotated[
         bool,
-        typer.Option(help="end a trial whose best validation loss lies above the median of the others at its step"),
+        typer.Option(
+            "--stop-hopeless",
+            help="end a trial whose best validation loss lies above the median of the others at its step",
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=1_000_000_000, help="of the drawing")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="of the drawing")] = 0,
     priority: Annotated[
-        int, typer.Option("--priority", "-p", min=-MOST_URGENT, max=MOST_URGENT, help="the higher, the earlier")
+        int,
+        typer.Option(
+            "--priority", "-p", min=-MOST_URGENT, max=MOST_URGENT, metavar="N", help="the higher, the earlier"
+        ),
     ] = 0,
-    group: Annotated[str, typer.Option("--group", "-g", help="a name that other commands can take them by")] = "",
+    group: Annotated[
+        str, typer.Option("--group", "-g", metavar="NAME", help="a name that other commands can take them by")
+    ] = "",
     after: Annotated[
         list[str] | None, typer.Option(metavar="ENTRY", help="start when this one has finished; also several times")
     ] = None,
@@ -62,8 +73,9 @@ def command(
 ) -> None:
     """Put runs on the list.
 
-    Each config is checked and frozen now, with the commit and the uncommitted changes of the code: what is edited
-    later changes nothing about it. All are added, or, where one is wrong, none.
+    Each config is checked and frozen now, with the commit and the uncommitted
+    changes of the code: what is edited later changes nothing about it. All are
+    added, or, where one is wrong, none.
     """
     import json
     import sys

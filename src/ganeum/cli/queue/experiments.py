@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ganeum.cli.queue.run import Notify, PerGpu, Webhook
+
+if TYPE_CHECKING:
+    from ganeum.queue.entry import Entry
+    from ganeum.queue.experiments import Experiment
 
 NAMED = 5  # of what is not in the list
 
@@ -56,20 +60,14 @@ def command(
         for number, experiment in enumerate(listed, start=1):
             if experiment.error is not None:
                 continue
+            before = {one.name: one for one in store.all()}.get(experiment.name)
             try:
                 [entry] = from_list(store, [experiment])
             except GaneumError as error:
                 wrong.append(experiment.line)
                 print(f"{error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
                 continue
-            said = experiment.text
-            if entry is None or entry.state == "finished":
-                said = "finished already"
-            elif entry.state == "killed":
-                said = f"killed before; `ganeum queue retry {entry.id}` takes it back"
-            elif entry.state == "paused":
-                said = f"paused; `ganeum queue resume {entry.id}` lets it go on"
-            print(f"[{number}/{len(listed)}] {experiment.name}: {said}", file=out)
+            print(f"[{number}/{len(listed)}] {experiment.name}: {_becomes(experiment, before, entry)}", file=out)
             if entry is not None:
                 ids.append(entry.id)
         if others := [one for one in store.all() if one.state in control.WAITING and one.id not in ids]:
@@ -82,3 +80,16 @@ def command(
         also = f"{lines} of {experiments} could not be taken ({', '.join(map(str, sorted(wrong)))})"
     status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False, also=also)
     raise typer.Exit(status or (1 if wrong else 0))
+
+
+def _becomes(experiment: Experiment, before: Entry | None, entry: Entry | None) -> str:
+    """What starting the list does about an experiment, by its entry `before` that and since."""
+    if entry is None or entry.state == "finished":
+        return "finished already"
+    if entry.state == "killed":
+        return f"killed before; `ganeum queue retry {entry.id}` takes it back"
+    if entry.state == "paused":
+        return f"paused; `ganeum queue resume {entry.id}` lets it go on"
+    if before is not None and before.state == "failed":
+        return f"{experiment.text}, which failed before"
+    return f"{experiment.text}, from step {entry.step:,} on" if entry.step else experiment.text

@@ -41,9 +41,9 @@ def command(
     """Work through the list: start what fits where, find again what was left running, resume what was interrupted.
 
     A run gets a GPU of its own, or as many cores as OMP_NUM_THREADS says (all of
-    them without it). Several may work on one list. Ctrl-C ends this process and leaves the runs
-    training; started again it finds them, also after `kill -9` or a reboot.
-    A list that is locked, or on a full disk, is waited for.
+    them without it). Several may work on one list. Ctrl-C ends this process and
+    leaves the runs training; started again it finds them, also after `kill -9` or
+    a reboot. A list that is locked, or on a full disk, is waited for.
 
     Exit status: 0 all that ended have finished, 1 some have not, 130 after Ctrl-C.
     """
