@@ -19,6 +19,7 @@ import json
 import platform
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -225,6 +226,8 @@ def main() -> int:
         for path in PAGES:
             (ROOT / path).write_text(page(path, results()), encoding="utf-8")
         return 0
+    for number in (signal.SIGTERM, signal.SIGINT):  # nothing of its world outlives it
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     directory = options.keep or Path(tempfile.mkdtemp(prefix="queue_faults_"))
     directory.mkdir(exist_ok=options.keep is None)
     told = campaign(options.rounds, options.seed, options.real, options.steps, directory, options.minutes)
