@@ -47,7 +47,8 @@ MOST_BROKEN = 5  # then it is enough
 
 def campaign(rounds: int, seed: int, real: bool, steps: int, directory: Path, minutes: float) -> dict[str, Any]:
     """`rounds` accidents, or as many as there are in `minutes` → the summary."""
-    world, begun = World(directory, real, steps), time.monotonic()
+    code, begun = commit(), time.monotonic()
+    world = World(directory, real, steps)
     happened, moments, broken = Counter[str](), Counter[str](), list[str]()
     try:
         world.add(4)
@@ -93,7 +94,7 @@ def campaign(rounds: int, seed: int, real: bool, steps: int, directory: Path, mi
             "moments": dict(sorted(moments.items())),
             "broken": broken,
             "ganeum": ganeum.__version__,
-            "commit": commit(),
+            "commit": code,
             "python": platform.python_version(),
             "cpu": cpu_name(),
             "date": time.strftime("%Y-%m-%d"),
