@@ -15,6 +15,7 @@ from ganeum.cli import main
 from ganeum.cli.queue import table
 from ganeum.queue.entry import Entry
 from ganeum.queue.freeze import frozen_config
+from ganeum.queue.progress import Progress
 from ganeum.queue.store import Store
 from ganeum.record import MetricsLog
 
@@ -175,6 +176,18 @@ def test_a_narrow_terminal_cuts_lines(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("COLUMNS", "20")
     table.show(["id  run", " 1  a very long note indeed", " 2  가나다라마바사아자차"])
     assert "\x1b[1mid  run\x1b[0m\n 1  a very long not…\n 2  가나다라마바사…\n" == capsys.readouterr().out
+
+
+def test_a_narrow_terminal_leaves_room_for_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 columns: the columns that say least are left out until the note can be read; at 120 all are there."""
+    failed = Entry("exp1_layer6", id=1, state="failed", note="RunError: the loss is not a finite number at step 11")
+    far = {1: Progress(step=11, steps=5000, loss=9.5, val_loss=8.25, elapsed_s=90.0)}
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert ["id", "run", "state", "step", "val", "loss", "note"] == table.table([failed], far, 0.0)[0].split()
+    monkeypatch.setenv("COLUMNS", "120")
+    heading = table.table([failed], far, 0.0)[0].split()
+    assert ["id", "run", "state", "step", "loss", "val", "loss", "time", "note"] == heading
 
 
 def test_show_tells_all(queue) -> None:  # type: ignore[no-untyped-def]

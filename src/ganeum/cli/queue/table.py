@@ -16,20 +16,27 @@ from ganeum.queue.store import Store
 from ganeum.queue.when import clock
 
 NUMBERS = ("id", "step", "loss", "val loss", "time", "left")
+DISPENSABLE = ("time", "on", "loss", "step")  # columns that go, in this order
+NOTE, GAP = 32, 2  # of a column that is as wide as it likes, so much is to be seen
 COLUMNS = ("id", "run", "state", "on", "step", "loss", "val loss", "time", "left", "note")
 
 
 def table(entries: Sequence[Entry], how_far: Mapping[int, Progress], now: float) -> list[str]:
-    """A line an entry, below a heading; columns that say nothing are left out.
+    """A line an entry, below a heading; columns that say nothing are left out, and on a narrow terminal those that say
+    least, until a note can be read.
 
     A thousand entries are a matter of milliseconds here, which no library for tables keeps up with.
     """
     lines = [cells(entry, how_far.get(entry.id, Progress()), now) for entry in entries]
     kept = [i for i, heading in enumerate(COLUMNS) if heading in ("id", "run", "state") or any(x[i] for x in lines)]
-    rows = [[line[i] for i in kept] for line in [list(COLUMNS), *lines]]
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    every = [max(map(_width, column)) for column in zip(COLUMNS, *lines, strict=True)]
+    for dispensable in DISPENSABLE if sys.stdout.isatty() else ():
+        if sum(min(every[i], NOTE) + GAP for i in kept) - GAP <= shutil.get_terminal_size().columns:
+            break
+        kept = [i for i in kept if COLUMNS[i] != dispensable]
+    rows, widths = [[line[i] for i in kept] for line in [list(COLUMNS), *lines]], [every[i] for i in kept]
     right = [COLUMNS[i] in NUMBERS for i in kept]
-    return ["  ".join(map(_padded, row, widths, right)).rstrip() for row in rows]
+    return [(" " * GAP).join(map(_padded, row, widths, right)).rstrip() for row in rows]
 
 
 def show(lines: Sequence[str]) -> None:
