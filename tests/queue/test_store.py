@@ -44,6 +44,15 @@ def test_the_list_is_in_the_order_of_starting(store: Store) -> None:
     assert ["b", "d", "c", "a"] == [entry.name for entry in store.all()]
 
 
+def test_that_it_was_added_is_noted_with_it(store: Store) -> None:
+    """In the same transaction: none is on the list without its history, and a thousand wait for the disk once."""
+    commits: list[str] = []
+    store._db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+    store.add_all([Entry("one", config="a b.yaml", overrides=("seed=1",)), Entry("two", config="c.yaml")])
+    assert ["'a b.yaml' seed=1", "c.yaml"] == [event.text for event in store.events() if event.what == "added"]
+    assert ["COMMIT"] == commits
+
+
 def test_a_run_has_one_entry(store: Store) -> None:
     """A name in the queue is refused, and with it all that was to be added; one that has ended keeps its id."""
     store.add_all([Entry("one"), Entry("two")])

@@ -100,10 +100,7 @@ def enqueue(
             errors += error.errors if isinstance(error, Several) else [error]
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
-    added = freeze.add(store, found)
-    for entry in added:
-        store.log("added", shlex.join([entry.config, *entry.overrides]), entry.id)
-    return added
+    return freeze.add(store, found)
 
 
 def from_list(store: Store, experiments: Sequence[Experiment]) -> list[Entry | None]:

@@ -6,6 +6,7 @@ that a list that is lost or damaged can be made again (`rebuild`).
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
 import time
@@ -96,6 +97,8 @@ class Store:
             self._freeze(zip([one.id for one in added], configs, strict=False))
             for one in added:
                 self._mirror(one)
+                if one.config:
+                    self._note("added", shlex.join([one.config, *one.overrides]), one.id)
         return added
 
     def frozen(self, id: int) -> str | None:
@@ -108,11 +111,8 @@ class Store:
         with self._explained():
             row = self._db.execute(f"SELECT {NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
         if row is None:
-            raise QueueError(
-                f"the queue has no entry {id}",
-                where=str(self.path),
-                suggestion="`ganeum queue list` shows those there are",
-            )
+            others = "`ganeum queue list` shows those there are"
+            raise QueueError(f"the queue has no entry {id}", where=str(self.path), suggestion=others)
         return entry_of(row)
 
     def all(self) -> list[Entry]:
