@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from ganeum.queue.child import ended_path
 from ganeum.queue.entry import Entry
 from ganeum.queue.failure import End, judge
 from ganeum.queue.placement import Never, Placed, Placement, Wait
+from ganeum.queue.process import Identity
 from ganeum.queue.schedule import schedule
+from ganeum.queue.settle import settle
+from ganeum.queue.store import Store
+from ganeum.record import write_json
 
 RUNNING = Entry("one", id=1, state="running", attempts=1, token="t")
 NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower learning rate"
@@ -45,6 +51,24 @@ def test_each_end_has_its_state(end: End, state: str, note: str) -> None:
     """What ended well is finished, what went wrong by itself failed, and what came from outside is tried again."""
     changes = judge(RUNNING, end, 1000.0).changes
     assert (state, note) == (changes["state"], changes["note"])
+
+
+def test_a_last_word_that_comes_late_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it ended is written down after the first look for that, and before its process is found gone."""
+    me = Identity.of_this_process()
+    entry = store.claim(store.add(Entry("one")), replace(me, started=me.started - 1), "t", "cpu", ())
+    assert entry is not None
+    store.update(entry.id, state="running")
+
+    def is_alive(first: Identity, token: str, config: Path) -> bool:
+        (run := store.run(entry)).queued_dir.mkdir(parents=True)
+        write_json(ended_path(run), {"token": "t", "exit_status": 2})
+        return False
+
+    monkeypatch.setattr("ganeum.queue.settle.is_alive", is_alive)
+    ended = settle(store, store.get(entry.id))
+    assert ended is not None
+    assert ("failed", 2) == (ended.state, ended.exit_status)
 
 
 def test_an_error_of_its_own_keeps_the_end_of_its_log() -> None:

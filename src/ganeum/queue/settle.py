@@ -67,6 +67,7 @@ def settle(store: Store, entry: Entry, *, gone: bool = False) -> Entry | None:
         if is_alive(first, entry.token, config_path(run)):
             return None
         kill(first, entry.token)  # what nobody is left to end: a data worker without its training
+        left = _left(run, entry)  # its last word may have come since
     end, seconds = _end(run, entry, first, left)
     outcome = judge(entry, end, store.clock())
     changes = {**outcome.changes, "step": end.step, "hours": entry.hours + seconds / 3600}
