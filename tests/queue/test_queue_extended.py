@@ -17,7 +17,7 @@ def test_killed_before_it_has_said_anything_it_is_not_taken_for_finished(store: 
     add(store, "one")
     work(store)
     longer = add(store, "one", overrides=["train.max_iters=30"])
-    assert 10 == longer.step
+    assert 10 == longer.done_before
     work(store, train=[sys.executable, "-c", KILLED_BEFORE_A_WORD])
     killed = store.get(longer.id)
     assert ("failed", "it ended without a word; tried 4 times") == (killed.state, killed.note)

@@ -25,9 +25,9 @@ NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower lear
     ("end", "state", "note"),
     [
         (End(0, state="finished"), "finished", ""),
-        (End(None, state="finished", step=30, gained=True, same_boot=False), "finished", ""),
-        (End(-9, state="finished", step=30, gained=True), "finished", ""),  # killed between its last word and its end
-        (End(-9, state="finished", step=30), "queued", "killed (SIGKILL): tried again"),  # its last word, or an old one
+        (End(None, state="finished", step=30, same_boot=False), "finished", ""),
+        (End(-9, state="finished", step=30), "finished", ""),
+        (End(-15, state="finished", step=30), "finished", ""),
         (End(2, tail=NAN), "failed", "RunError: the loss is NaN"),
         (End(1, tail="Traceback\n  File x\nValueError: no"), "failed", "ValueError: no"),
         (End(-11), "failed", "its process was killed (SIGSEGV)"),
@@ -69,6 +69,16 @@ def test_a_last_word_that_comes_late_counts(store: Store, monkeypatch: pytest.Mo
     ended = settle(store, store.get(entry.id))
     assert ended is not None
     assert ("failed", 2) == (ended.state, ended.exit_status)
+
+
+def test_what_has_finished_before_is_no_end_of_a_longer_training() -> None:
+    """Queued again with a larger length, and killed before it has said anything; once it is over, it is over."""
+    longer = replace(RUNNING, done_before=30)
+    assert "queued" == judge(longer, End(-9, state="finished", step=30), 0).changes["state"]
+    assert "finished" == judge(longer, End(-9, state="finished", step=60), 0).changes["state"]
+    assert (
+        "finished" == judge(replace(RUNNING, wanted="pause"), End(-15, state="finished", step=30), 0).changes["state"]
+    )
 
 
 def test_an_error_of_its_own_keeps_the_end_of_its_log() -> None:

@@ -33,7 +33,7 @@ class Entry:
             files. strict: held where the code is another when its turn comes.
         attempts: processes started for it. retries: those after something went wrong. micro_batch_size: what the
             queue has lowered it to after memory had killed the process. step: of the last checkpoint when the last
-            attempt ended, or when it was queued.
+            attempt ended. done_before: that at which the run had finished when it was queued, for a larger length.
         max_hours: of all attempts together. hours: what the earlier ones took. max_retries: None for the usual.
         device: where it runs or ran. pid, started, boot_id, host: the process that has it, `started` in ticks since
             the boot. token: of this attempt, fresh with each. wanted: `pause`, `kill`, `interrupt` or `hours` where
@@ -64,6 +64,7 @@ class Entry:
     retries: int = 0
     micro_batch_size: int | None = None
     step: int = 0
+    done_before: int = 0
     max_hours: float | None = None
     hours: float = 0.0
     max_retries: int | None = None

@@ -58,8 +58,8 @@ class Outcome:
 def judge(entry: Entry, end: End, now: float) -> Outcome:
     """What an attempt's end makes of its entry; `now` in seconds since 1970."""
     status = end.exit_status
-    # What the record says may be of an earlier attempt, where a finished run was queued again with a larger length.
-    if status == 0 or (status in (None, *KILLED) and end.state == "finished" and end.gained):
+    over = end.state == "finished" and end.step > entry.done_before  # and not only the shorter training before
+    if status == 0 or (over and status in (None, *ASKED_TO_END, *KILLED)):  # between its last word and its end
         return _ended("finished", entry, end, "")
     if status == NOT_TAKEN:
         return _again(entry, end, "its process could not be started", now + PAUSE_S)
@@ -69,7 +69,7 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
         if entry.wanted == "pause":
             return _ended("paused", entry, end, "")
         if entry.wanted == "interrupt":
-            return _ended("interrupted", entry, end, "starting the queue again goes on with it")
+            return _ended("interrupted", entry, end, "starting the list again goes on with it")
         if entry.wanted == "hours":
             given = units.duration(3600 * (entry.max_hours or 0))
             return _ended("interrupted", entry, end, f"its {given} are over{_at(end)}")

@@ -17,7 +17,6 @@ from ganeum.errors import QueueError
 from ganeum.hardware.environment import code
 from ganeum.hardware.environment import code_sha as code_sha  # as another reads it, too
 from ganeum.queue.entry import Entry
-from ganeum.queue.progress import newest_checkpoint
 from ganeum.queue.store import Store
 from ganeum.record import RunDirectory, write_atomic, write_json
 
@@ -48,7 +47,7 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
                 cwd=entry.cwd or cwd,
                 commit=commit,
                 code_sha=sha,
-                step=newest_checkpoint(RunDirectory(store.results / str(config.name))),
+                done_before=_finished_at(RunDirectory(store.results / str(config.name))),
             )
             for config, entry in wanted
         ],
@@ -62,6 +61,12 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
             write_atomic(config_path(run), text, flush=False)
             store.mirror(entry.id, flush=False)
     return added
+
+
+def _finished_at(run: RunDirectory) -> int:
+    """The step at which it has finished; 0 where it has not."""
+    status = run.status()
+    return status.step if status is not None and status.state == "finished" else 0
 
 
 def thaw(store: Store, entry: Entry) -> Path:
