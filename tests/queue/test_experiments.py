@@ -249,7 +249,7 @@ def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str
     assert ["done", "slow"] == started()
     assert [line for line in lines(out)[-5:] if line] == [
         " 1  done   finished       10  1.2500    1.5000  1 min 30 s",
-        " 2  slow   interrupted    10  1.2500    1.5000  1 min 30 s  starting the queue again goes on with it",
+        " 2  slow   interrupted    10  1.2500    1.5000  1 min 30 s  starting the list again goes on with it",
         " 3  later  queued                                           busy",
         "In …: 1 finished, 1 interrupted, 1 queued",
     ]

@@ -203,7 +203,7 @@ def test_show_tells_all(queue) -> None:  # type: ignore[no-untyped-def]
         "config    one.yaml seed=3",
         f"in        {Path.cwd()}",
         "group     tonight",
-        "limits    1.5 hours at most, 1 starts after something went wrong at most",
+        "limits    1.5 hours at most, 1 start after something went wrong at most",
         "run       results/one",
         "",
         "TIME  added  one.yaml seed=3",

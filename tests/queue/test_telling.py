@@ -96,7 +96,7 @@ def test_what_ctrl_c_has_ended_goes_on_and_is_told_to_nobody(store: Store) -> No
     until(lambda: settle(store, store.get(entry.id)) is not None)
     ended = store.get(entry.id)
     assert "interrupt" == asked.wanted
-    assert ("interrupted", "starting the queue again goes on with it", None) == (ended.state, ended.note, ended.untold)
+    assert ("interrupted", "starting the list again goes on with it", None) == (ended.state, ended.note, ended.untold)
     assert "queued" == control.resume(store, ended).state
     Path("go").touch()
     work(store)

@@ -55,7 +55,7 @@ def lines(store: Store, entry: Entry, events: list[Event]) -> list[str]:
     sections = ["--config-section", entry.section] if entry.section else []
     limits = [f"{entry.max_hours:g} hours at most"] if entry.max_hours is not None else []
     if entry.max_retries is not None:
-        limits.append(f"{entry.max_retries} starts after something went wrong at most")
+        limits.append(f"{units.things(entry.max_retries, 'start')} after something went wrong at most")
     tries = [units.things(entry.attempts, "start")] if entry.attempts else []
     tries += [f"{entry.retries} after something went wrong"] * bool(entry.retries)
     tries += [f"with {entry.micro_batch_size} sequences at once since"] * (entry.micro_batch_size is not None)
