@@ -87,7 +87,7 @@ def campaign(rounds: int, seed: int, real: bool, steps: int, directory: Path, mi
             "runs": len(world.names),
             "finished": sum(entry.state == "finished" for entry in world.entries()),
             "trainings_started": len(list((world.faults / "starts").iterdir())),
-            "queued_again_by_hand": world.by_hand,
+            "queued_again_by_hand": dict(world.by_hand),
             "different_weights": len(sums) if real else None,
             "minutes": round((time.monotonic() - begun) / 60, 1),
             "accidents": {name: happened[name] for name in ACCIDENTS if happened[name]},
@@ -176,7 +176,7 @@ def in_full(told: Sequence[dict[str, Any]]) -> str:
             f"{one['rounds']:,}",
             f"{one['runs']:,}, {one['finished']:,}",
         ]
-        cells += [f"{one['trainings_started']:,}", one["queued_again_by_hand"], len(one["broken"]), same]
+        cells += [f"{one['trainings_started']:,}", sum(one["queued_again_by_hand"].values()), len(one["broken"]), same]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     rows = []
     for what, names in (

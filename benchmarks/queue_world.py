@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +21,7 @@ import ganeum
 from ganeum.config import load
 from ganeum.queue import control, freeze
 from ganeum.queue.entry import GOING, Entry
+from ganeum.queue.failure import RETRIES
 from ganeum.queue.process import TOKEN
 from ganeum.queue.store import Store
 
@@ -136,7 +137,7 @@ class World:
         self.managers: list[subprocess.Popen[bytes]] = []
         self.names: set[str] = set()
         self.boots = 1
-        self.by_hand = 0  # entries that had to be queued again by the user: retries used up
+        self.by_hand = Counter[str]()  # retries used up, so that the user had to queue it again: why
         self.strangers: list[subprocess.Popen[bytes]] = []
         self._stacks_read = 0
 
@@ -269,8 +270,8 @@ class World:
         for entry in entries:
             if entry.state in GOING and entry.token not in alive:
                 found.append(f"{entry.name} is {entry.state}, and nothing of it lives")
-            elif entry.state == "failed" and ("tried" in entry.note or "killed" in entry.note):
-                self.by_hand += 1
+            elif entry.state == "failed" and entry.retries >= RETRIES:
+                self.by_hand[entry.note] += 1
                 with Store(self.list) as store:
                     control.retry(store, entry)
             elif entry.state in ("paused", "interrupted"):
