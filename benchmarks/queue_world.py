@@ -74,20 +74,25 @@ log: {{interval: 50, tensorboard: false}}
 device: cpu
 """
 
-# Which function of ganeum.queue, record or train an accident met → what was being done: the first that is in the stack.
+# Which function an accident met, as MODULE.FUNCTION → what was being done: the first of these that is in the stack.
 MOMENTS = {
     "manager": {
-        "claim": "while it claims an entry",
-        "spawn": "between claim and start",
-        "thaw": "between claim and start",
-        "_start": "between start and the run's own word",
-        "settle": "while it notes how a run ended",
-        "give_back": "while it gives an entry back",
-        "opened": "while it opens the list",
-        "enrol": "while it opens the list",
+        "store.claim": "while it claims an entry",
+        "manager._spawn": "between claim and start",
+        "freeze.thaw": "between claim and start",
+        "manager._start": "between start and the run's own word",
+        "settle.settle": "while it notes how a run ended",
+        "settle.give_back": "while it gives an entry back",
+        "manager.opened": "while it opens the list",
+        "store.enrol": "while it opens the list",
     },
-    "child": {"_take": "while it takes the entry", "_note": "while it notes how its training ended"},
-    "training": {"save": "while it writes a checkpoint", "write": "while it writes a checkpoint"},
+    "child": {"child._take": "while it takes the entry", "child._note": "while it notes how its training ended"},
+    "training": {
+        "checkpoint.save": "while it writes a checkpoint",
+        "queue_trainer.write": "while it writes a checkpoint",
+        "status.write": "while it writes its status",
+        "making.create": "while it makes its directory",
+    },
 }
 TELLTALES = {  # a mark that a training has left → what that proves
     "twice": "trained by two processes at once",
@@ -218,7 +223,7 @@ class World:
         met.unlink()
         text = (self.faults / "stacks").read_text()
         stack, self._stacks_read = text[self._stacks_read :], len(text)
-        there = re.findall(r'File "[^"]*(?:/ganeum/|/queue_)[^"]*", line \d+ in (\w+)', stack)
+        there = [".".join(frame) for frame in re.findall(r'File "[^"]*/(\w+)\.py", line \d+ in (\w+)', stack)]
         doing = next((doing for name, doing in MOMENTS[role].items() if name in there), "at something else")
         return f"a {role} {doing}"
 
