@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ganeum.queue.store import Store
 
 POLL_S = 0.5
+MOST_LINES = 1_000_000
 
 
 def command(
@@ -19,7 +20,9 @@ def command(
         typer.Argument(metavar="[ENTRY]", help="Its id or name; the newest one that runs.", show_default=False),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the last lines; 0: all.")] = 40,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, max=MOST_LINES, help="So many of the last lines; 0: all.")
+    ] = 40,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line: {line}.")] = False,
 ) -> None:
     """Print the log of a run: all that its process wrote, of every start."""
