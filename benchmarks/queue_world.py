@@ -78,7 +78,7 @@ device: cpu
 MOMENTS = {
     "manager": {
         "store.claim": "while it claims an entry",
-        "manager._spawn": "between claim and start",
+        "attempt.spawn": "between claim and start",
         "freeze.thaw": "between claim and start",
         "manager._start": "between start and the run's own word",
         "settle.settle": "while it notes how a run ended",
