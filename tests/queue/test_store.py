@@ -149,6 +149,13 @@ def test_a_list_that_is_not_ours_to_write_is_said(store: Store, monkeypatch: pyt
     assert said.format("Permission denied") == str(denied.value)
 
 
+def test_what_was_written_outlives_a_power_cut(store: Store) -> None:
+    """SQLite waits for the disk with each transaction, not only with each checkpoint of its WAL."""
+    assert ("wal", 2) == tuple(
+        store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    )
+
+
 def test_a_locked_list_is_said_and_left_as_it_is(store: Store) -> None:
     """Another process's transaction that does not end: an error after the time one is willing to wait."""
     store.add(Entry("one"))

@@ -93,6 +93,12 @@ def test_drawn_trials_reach_from_end_to_end_and_are_the_same_for_a_seed() -> Non
     assert trials != drawn(along, 8, seed=4)
 
 
+def test_a_logarithmic_range_of_whole_numbers_reaches_both_ends() -> None:
+    """1 to 64 by the logarithm: the middle is 8, and 64 is drawn too."""
+    [axis] = axes(["n_layer=1..64:log"])
+    assert ["1", "8", "64"] == [axis.at(share) for share in (0.0, 0.5, 0.999)]
+
+
 def test_no_more_is_drawn_than_there_is() -> None:
     """Two values give two trials, however many are asked for."""
     assert ["1", "2"] == sorted(trial["seed"] for trial in drawn(axes(["seed=1,2"]), 50, seed=0))
