@@ -304,6 +304,15 @@ def test_what_can_never_take_its_entry_fails(store: Store, monkeypatch: pytest.M
     assert (4, "No module named ganeum") == (failed.attempts, failed.error_tail)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_files_where_the_user_stood_are_no_modules(store: Store) -> None:
+    """A `signal.py` or another ganeum in the directory from which the run was queued."""
+    entry = add(store, "one")
+    Path("signal.py").write_text("raise SystemExit('not this one')")
+    work(store)
+    assert "finished" == store.get(entry.id).state
+
+
 def test_a_directory_that_is_gone_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the user stood when the run was queued: without it no path of its config leads anywhere."""
     add(store, "one")

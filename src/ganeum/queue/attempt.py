@@ -34,6 +34,7 @@ def spawn(store: Store, entry: Entry, token: str, placed: Placed, train: Sequenc
         process.TOKEN: token,
         "GANEUM_RESULTS": str(list_.parent),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # a file where the user stood that is called as a module of Python's is none
     }
     if path := os.environ.get("PYTHONPATH"):  # the child stands elsewhere
         environment["PYTHONPATH"] = os.pathsep.join(str(Path(part).resolve()) for part in path.split(os.pathsep))
