@@ -85,7 +85,7 @@ def test_a_closed_terminal_leaves_what_the_queue_started() -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_run_ends_when_asked_and_leaves_its_runs(number: int, status: int) -> None:
-    """Ctrl-C and SIGTERM end `ganeum queue run` and nothing else; the next one ends with 1, as not all have finished."""
+    """Ctrl-C and SIGTERM end `ganeum queue run` and nothing else; the next ends with 1: not all have finished."""
     ganeum("add", "slow.yaml", "실험.yaml")
     command = [sys.executable, "-c", QUEUE, "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as queue:
