@@ -67,7 +67,8 @@ def cells(entry: Entry, far: Progress, now: float) -> list[str]:
 
 def state(entry: Entry) -> str:
     """In one or two words: also what is asked of a run that is going."""
-    return {"pause": "pausing", "kill": "ending"}.get(entry.wanted, entry.state) if _going(entry) else entry.state
+    asked = {"pause": "pausing", "kill": "ending", "interrupt": "ending", "hours": "ending"}
+    return asked.get(entry.wanted, entry.state) if _going(entry) else entry.state
 
 
 def place(entry: Entry) -> str:
