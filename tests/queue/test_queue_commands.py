@@ -401,9 +401,33 @@ def test_the_queue_works_without_torch() -> None:
 
 
 def test_to_look_makes_no_list(queue) -> None:  # type: ignore[no-untyped-def]
-    """`list` where nothing was ever queued leaves nothing behind."""
+    """Where nothing was ever queued, as in another directory by mistake, nothing is left behind."""
     assert (0, ["the queue is empty: `ganeum queue add CONFIG` fills it"], []) == queue("list")
+    none = ["QueueError: there is no queue here yet", "  where  results/queue.sqlite"]
+    for words in (
+        "show 1",
+        "log",
+        "wait",
+        "summary",
+        "pause --all",
+        "edit 1 -p 2",
+        "move 1 --last",
+        "remove 1",
+        "clean",
+    ):
+        status, out, err = queue(*words.split())
+        assert (2, [], [*none, "  try    ganeum queue add CONFIG, or another `cd`"]) == (status, out, err), words
+    there_is_none = "there is no queue at results/queue.sqlite yet: ganeum queue add CONFIG"
+    assert (0, [there_is_none], []) == queue("watch", "--once")
     assert not Path("results").exists()
+
+
+def test_a_deleted_list_is_looked_at_as_it_was(queue) -> None:  # type: ignore[no-untyped-def]
+    """Without queue.sqlite what is mirrored beside the runs is shown, not an empty queue."""
+    queue("add", "one.yaml")
+    for path in Path("results").glob("queue.sqlite*"):
+        path.unlink()
+    assert " 1  one  queued" in queue("list")[1]
 
 
 def test_an_entry_reads_back_from_its_json(queue) -> None:  # type: ignore[no-untyped-def]

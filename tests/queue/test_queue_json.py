@@ -88,4 +88,4 @@ def test_an_error_is_text_on_standard_error(
         main(["queue", "show", "7", "--json"])
     out, err = capsys.readouterr()
     assert (2, "") == (exit.value.code, out)
-    assert err.startswith("QueueError: the queue has no entry 7\n")
+    assert err.startswith("QueueError: there is no queue here yet\n")

@@ -29,6 +29,11 @@ def read(results: Path) -> list[tuple[Entry, str | None]]:
     return [(entries[id], _config(results, entries[id])) for id in sorted(entries)]
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a list at `path`, or, where that was deleted, what it is made of again."""
+    return path.exists() or any(path.parent.glob(f"*/queued/{ENTRY}"))
+
+
 def _config(results: Path, entry: Entry) -> str | None:
     try:
         return (RunDirectory(results / entry.name).queued_dir / CONFIG).read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ganeum import units
 from ganeum.errors import GaneumError
+from ganeum.queue import mirror
 from ganeum.queue.devices import Machine, look
 from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.progress import Progress, progress
@@ -45,7 +46,7 @@ class Board:
         self.path, self.whole, self.fits = path, whole, fits
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if not self.path.exists():  # to look makes no list
+        if not mirror.is_there(self.path):  # to look makes no list
             yield Text(f"there is no queue at {self.path} yet: ganeum queue add CONFIG")
             return
         try:

@@ -24,6 +24,24 @@ Every = Annotated[bool, typer.Option("--all", help="All for which it makes sense
 Json = Annotated[bool, typer.Option("--json", help="Print the entries as JSON.")]
 
 
+def there() -> Store:
+    """The list, for a command that makes none: to look, or to change what is there.
+
+    Raises:
+        QueueError: there is none, as in another directory than the one that it was made in.
+    """
+    from ganeum.queue import mirror
+    from ganeum.queue.store import Store, default_path
+
+    if not mirror.is_there(default_path()):
+        raise QueueError(
+            "there is no queue here yet",
+            where=str(default_path()),
+            suggestion="ganeum queue add CONFIG, or another `cd`",
+        )
+    return Store.default()
+
+
 def choose(
     store: Store,
     words: Sequence[str] | None,

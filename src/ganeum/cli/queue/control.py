@@ -80,16 +80,15 @@ def _do(
     import json
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, named
+    from ganeum.cli.queue.choose import choose, named, there
     from ganeum.errors import GaneumError, Several
     from ganeum.queue import control, process
     from ganeum.queue.entry import GOING
-    from ganeum.queue.store import Store
 
     named(which, group, every, name)
     changed: list[Entry] = []
     errors: list[GaneumError] = []
-    with Store.default() as store:
+    with there() as store:
         for entry in choose(store, which, group=group, states=states):
             try:
                 changed.append(act(store, entry))

@@ -43,17 +43,16 @@ def command(
     from typing import Any
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, named, one
+    from ganeum.cli.queue.choose import choose, named, one, there
     from ganeum.config.arguments import split_arguments
     from ganeum.errors import ConfigError, GaneumError, Several
     from ganeum.queue.enqueue import edit
     from ganeum.queue.entry import Entry
-    from ganeum.queue.store import Store
     from ganeum.queue.when import hours, moment
 
     which, overrides = split_arguments(words or [])
     named(which, None, False, "edit")
-    with Store.default() as store:
+    with there() as store:
         limits: dict[str, Any] = {}
         if max_hours is not None:
             limits["max_hours"] = hours(max_hours) if max_hours else None

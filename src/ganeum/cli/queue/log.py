@@ -29,15 +29,14 @@ def command(
     import json
     from collections import deque
 
-    from ganeum.cli.queue.choose import one
+    from ganeum.cli.queue.choose import one, there
     from ganeum.errors import QueueError
     from ganeum.queue.entry import GOING
-    from ganeum.queue.store import Store
 
     def say(text: str) -> None:
         print(json.dumps({"line": text}) if as_json else text, flush=True)
 
-    with Store.default() as store:
+    with there() as store:
         if which is None:
             going = sorted((e for e in store.all() if e.state in GOING), key=lambda entry: entry.started_at or 0.0)
             if not going:

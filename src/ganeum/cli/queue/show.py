@@ -20,11 +20,10 @@ def command(
     from dataclasses import asdict
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import one
+    from ganeum.cli.queue.choose import one, there
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
 
-    with Store.default() as store:
+    with there() as store:
         entry = one(store, which)
         events = store.events(entry=entry.id)
         if as_json:

@@ -61,12 +61,12 @@ def _lines(interval: float, once: bool) -> None:
     import time
 
     from ganeum.cli.queue import table
+    from ganeum.cli.queue.choose import there
     from ganeum.queue.entry import ENDED
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
 
     while True:
-        with Store.default() as store:
+        with there() as store:
             entries = [entry for entry in store.all() if entry.state not in ENDED]
             print(json.dumps([table.plain(e, progress(store.run(e), e)) for e in entries]), flush=True)
         if once:
