@@ -10,7 +10,9 @@ import pytest
 from at_work import add, history, queue_process, states, two, until, work
 
 from ganeum.queue import control, manager
+from ganeum.queue.enqueue import from_list
 from ganeum.queue.entry import Entry
+from ganeum.queue.experiments import read_list
 from ganeum.queue.settle import settle
 from ganeum.queue.store import Store
 
@@ -101,6 +103,24 @@ def test_what_ctrl_c_has_ended_goes_on_and_is_told_to_nobody(store: Store) -> No
     Path("go").touch()
     work(store)
     assert {"one": "finished"} == states(store)
+
+
+def test_the_list_started_again_before_ctrl_c_has_ended_its_run(store: Store) -> None:
+    """It still writes its checkpoint: it ends, as it was asked to, and goes on."""
+    entry = add(store, "one", "slow")
+    queue = queue_process()
+    until(lambda: any("begins" in line for line in history()))
+    queue.kill()
+    queue.wait()
+    control.interrupt(store, store.get(entry.id))
+    Path("list.conf").write_text("config.yaml name=one\n")
+    [again] = from_list(store, read_list(Path("list.conf")))
+    assert again is not None
+    assert "" == again.wanted
+    Path("go").touch()
+    work(store, only=[entry.id])
+    assert {"one": "finished"} == states(store)
+    assert ["one begins with auto", "one interrupted by SIGTERM", "one begins with auto", "one finished"] == history()
 
 
 def test_what_is_interrupted_before_its_process_is_there(store: Store) -> None:

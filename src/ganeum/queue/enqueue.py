@@ -121,6 +121,8 @@ def from_list(store: Store, experiments: Sequence[Experiment]) -> list[Entry | N
         if entry is not None and entry.state not in ENDED:
             if entry.state == "interrupted":
                 entry = control.resume(store, entry)
+            if entry.wanted == "interrupt":  # Ctrl-C was a moment ago: it ends, and goes on
+                entry = store.update(entry.id, GOING, wanted="") or store.get(entry.id)
             if entry.state not in GOING:
                 refreeze(store, entry, config)  # the file may have been edited since
             found.append(entry)
