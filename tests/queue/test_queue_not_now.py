@@ -83,6 +83,16 @@ def test_a_full_disk_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert ([FULL], []) == (said, left)
 
 
+def test_a_list_that_a_stopped_process_is_opening_is_locked(path: Path) -> None:
+    """SQLite has words of its own for that, after ten seconds of trying."""
+    error = explained(sqlite3.OperationalError("locking protocol"), path)
+    assert "locked" == error.kind
+    assert str(error) == (
+        f"QueueError: the queue is locked by another process\n  where  {path}\n  why    locking protocol\n"
+        f"  try    the same command again; `fuser {path}` names the process"
+    )
+
+
 def test_a_damaged_list_is_not_waited_for(path: Path) -> None:
     """Time does not mend it."""
     path.write_bytes(b"?" * 8192)

@@ -9,6 +9,7 @@ from pathlib import Path
 from ganeum.errors import QueueError
 
 IO_ERROR = "disk I/O error"  # what SQLite says where a full disk leaves it no shared memory, or a file server is away
+HELD = ("locked", "busy", "locking protocol")  # the last where a process was stopped while it opened the list
 SAID = ("malformed", "not a database", "no such table", "no such column", "file is encrypted")  # of a damaged list
 NOT_OURS = ("readonly database", "unable to open database file")  # of one that this user may not write
 
@@ -38,7 +39,7 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> QueueError:
 
 def _kind(error: sqlite3.Error | OSError) -> str:
     text = str(error)
-    if "locked" in text or "busy" in text:
+    if any(one in text for one in HELD):
         return "locked"
     if "is full" in text or IO_ERROR in text or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "full"
