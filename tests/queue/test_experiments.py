@@ -325,6 +325,16 @@ def test_a_bad_line_is_explained(content: str, text: str) -> None:
     assert last.error is None
 
 
+def test_a_bad_line_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """By its error, where that says the line itself; else below it."""
+    Path("experiment_list.conf").write_text("one.yaml name='x\nnone.yaml\n")
+    assert 1 == queue()
+    assert capsys.readouterr().err == (
+        "ConfigError: a quote is opened and never closed\n  where  experiment_list.conf, line 1\n\n"
+        "ConfigError: there is no config none.yaml\n  in     experiment_list.conf, line 2\n\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [

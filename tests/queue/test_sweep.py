@@ -57,6 +57,12 @@ def test_a_value_named_twice_is_one_trial() -> None:
             "  try    train.learning_rate=1e-5..1e-2:log",
         ),
         (
+            ["name=a,b"],
+            "ConfigError: a sweep gives each of its runs a name by what it sweeps\n"
+            "  where  --sweep name=a,b\n"
+            "  try    --name a, which the names begin with",
+        ),
+        (
             ["precision=1..2"],
             "ConfigError: train.precision must be one of auto, fp32, tf32, bf16 or fp16, and a range is of numbers\n"
             "  where  --sweep precision=1..2",

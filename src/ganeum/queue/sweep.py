@@ -158,7 +158,13 @@ def _axis(text: str) -> Axis:
     where = f"--sweep {text}"
     if not equals or not values.strip():
         raise ConfigError("a sweep must read KEY=VALUE,VALUE", where=where, suggestion="train.learning_rate=1e-4,3e-4")
-    if len(found) != 1 or found[0] == "name":
+    if found == ["name"]:
+        raise ConfigError(
+            "a sweep gives each of its runs a name by what it sweeps",
+            where=where,
+            suggestion=f"--name {values.partition(',')[0].strip()}, which the names begin with",
+        )
+    if len(found) != 1:
         from ganeum.config.names import instead_of
 
         raise ConfigError(

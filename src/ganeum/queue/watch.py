@@ -40,10 +40,11 @@ class Board:
         path: of the list.
         whole: with the devices and the end of the newest run's log; else as small as it can be.
         fits: no higher than the terminal; else as high as it comes out.
+        once: no later look will see more, so an error is raised and not drawn.
     """
 
-    def __init__(self, path: Path, *, whole: bool = True, fits: bool = False) -> None:
-        self.path, self.whole, self.fits = path, whole, fits
+    def __init__(self, path: Path, *, whole: bool = True, fits: bool = False, once: bool = False) -> None:
+        self.path, self.whole, self.fits, self.once = path, whole, fits, once
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not mirror.is_there(self.path):  # to look makes no list
@@ -55,6 +56,8 @@ class Board:
                 height = console.size.height if self.fits else None
                 yield frame(store, time.time(), machine, width=options.max_width, height=height)
         except GaneumError as error:  # locked for long, say: the next look may see more
+            if self.once:
+                raise
             yield Text(str(error), style="red")
 
 

@@ -10,6 +10,7 @@ import typer
 from ganeum.cli.queue.run import Notify, PerGpu, Webhook
 
 if TYPE_CHECKING:
+    from ganeum.errors import GaneumError
     from ganeum.queue.entry import Entry
     from ganeum.queue.experiments import Experiment
 
@@ -54,7 +55,7 @@ def command(
     for experiment in listed:
         if experiment.error is not None:
             wrong.append(experiment.line)
-            print(f"{experiment.error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
+            _tell(experiment.error, experiments, experiment.line)
     ids: list[int] = []
     with Store.default() as store:
         for number, experiment in enumerate(listed, start=1):
@@ -65,7 +66,7 @@ def command(
                 [entry] = from_list(store, [experiment])
             except GaneumError as error:
                 wrong.append(experiment.line)
-                print(f"{error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
+                _tell(error, experiments, experiment.line)
                 continue
             print(f"[{number}/{len(listed)}] {experiment.name}: {_becomes(experiment, before, entry)}", file=out)
             if entry is not None:
@@ -80,6 +81,16 @@ def command(
         also = f"{lines} of {experiments} could not be taken ({', '.join(map(str, sorted(wrong)))})"
     status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False, also=also)
     raise typer.Exit(status or (1 if wrong else 0))
+
+
+def _tell(error: GaneumError, path: Path, line: int) -> None:
+    """What is wrong with a line, and which one, unless that is said already."""
+    import sys
+
+    from ganeum.config.source import shown
+
+    place = f"{shown(path)}, line {line}"
+    print(error if error.where == place else f"{error}\n  in     {place}", end="\n\n", file=sys.stderr)
 
 
 def _becomes(experiment: Experiment, before: Entry | None, entry: Entry | None) -> str:

@@ -25,7 +25,7 @@ def command(
         if as_json:
             _lines(interval, once)
         elif once or not sys.stdout.isatty():
-            Console(highlight=False).print(Board(default_path()))
+            Console(highlight=False).print(Board(default_path(), once=True))
         else:
             _screen(interval)
 
