@@ -13,10 +13,18 @@ from ganeum.queue import control, manager
 from ganeum.queue.enqueue import from_list
 from ganeum.queue.entry import Entry
 from ganeum.queue.experiments import read_list
+from ganeum.queue.process import Identity
 from ganeum.queue.settle import settle
 from ganeum.queue.store import Store
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and sessions are POSIX")
+
+
+def another(store: Store) -> None:
+    """A queue process that works on the list besides, and may have somebody to tell."""
+    parent = Identity.of(os.getppid())
+    assert parent is not None
+    store.enrol(parent)
 
 
 def test_each_end_is_told_once(store: Store) -> None:
@@ -35,6 +43,7 @@ def test_each_end_is_told_once(store: Store) -> None:
 def test_of_two_queues_one_tells(store: Store) -> None:
     """Both see that it has ended."""
     add(store, "one")
+    another(store)
     work(store)
     told: list[str] = []
     queues = [manager.Manager(Store(store.path), two, tell=lambda entry: told.append(entry.name)) for _ in range(2)]
@@ -67,11 +76,23 @@ def test_a_queue_with_nobody_to_tell_leaves_it_to_another_for_a_while(
 ) -> None:
     """And then lets it be: who asks to be told next month hears nothing of today."""
     add(store, "one")
+    another(store)
     work(store)
     assert store.get(1).untold is not None
     monkeypatch.setattr(manager, "LET_BE_S", 0.0)
     work(store)
     assert store.get(1).untold is None
+
+
+def test_what_a_queue_saw_end_itself_is_not_said_to_have_ended_unseen(store: Store) -> None:
+    """It had nobody to tell and was the only one: the next says nothing of it, and has nobody told."""
+    add(store, "one")
+    work(store)
+    add(store, "two")
+    told: list[str] = []
+    said = work(store, tell=lambda entry: told.append(entry.name))
+    assert ["two"] == told
+    assert [] == [line for line in said if "one" in line or "while no queue" in line]
 
 
 def test_what_was_queued_again_is_not_told(store: Store) -> None:

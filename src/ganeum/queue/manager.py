@@ -57,8 +57,7 @@ class Manager:
         place: where an entry may start beside those that run; asked anew of the machine each time it is built.
         say: takes the lines that tell what happens.
         on_end: called with each entry that this process sees end (finished, failed, killed, held, interrupted).
-        tell: tells people of one that has ended, whoever saw that: one of all the processes does, once. None where this
-            one has nobody to tell.
+        tell: tells people of one that has ended, whoever saw that: one process does, once. None: nobody is to be told.
         only: the ids that are its business to start; None for all.
     """
 
@@ -293,6 +292,13 @@ class Manager:
                 if self.tell is not None:
                     self.tell(entry)
 
+    def leave(self) -> None:
+        """What ended meanwhile is no news to the next one; another that is there now may have somebody to tell."""
+        self.store.leave(self.me)
+        for entry in [] if self.tell or self.store.managers() else self.store.all():
+            if entry.untold is not None and entry.untold >= self.began:
+                self.store.told(entry.id)
+
     def _sentence(self, entry: Entry) -> str:
         return sentence(entry, progress(self.store.run(entry), entry))
 
@@ -365,7 +371,7 @@ def run(
             stop.wait(poll_s)
     finally:
         with suppress(QueueError):
-            store.leave(manager.me)
+            manager.leave()
 
 
 def _unbroken(say: Say) -> Say:
