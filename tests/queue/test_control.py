@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from ganeum.errors import QueueError
-from ganeum.queue import control
+from ganeum.queue import control, mirror
 from ganeum.queue.entry import Entry, State
 from ganeum.queue.process import Identity
 from ganeum.queue.settle import settle
 from ganeum.queue.store import Store
+from ganeum.record import read_json
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,30 @@ def test_an_older_state_is_never_put_over_a_newer_one_beside_the_run(store: Stor
         file.unlink()
     store.changes()
     assert ("starting", "t") == (store.get(entry.id).state, store.get(entry.id).token)
+
+
+def test_all_that_wait_change_in_one_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paused, resumed, killed and taken back, beside their runs too, with no wait for the disk but the list's own."""
+    entries = store.add_all([Entry(f"run{number}") for number in range(200)])
+    store.run(entries[0]).queued_dir.mkdir(parents=True)
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    begun: list[str] = []
+    store._db.set_trace_callback(lambda statement: begun.append(statement) if statement.startswith("BEGIN") else None)
+    for act, state in (
+        (control.pause, "paused"), (control.resume, "queued"), (control.kill, "killed"), (control.retry, "queued")
+    ):  # fmt: skip
+        changed, errors = control.each(store, entries, act)
+        assert (200, [], {state}) == (len(changed), errors, {entry.state for entry in store.all()})
+    assert (4, []) == (len(begun), flushed)
+    assert "queued" == read_json(store.run(entries[0]).queued_dir / mirror.ENTRY)["state"]
+
+
+def test_of_many_that_are_changed_together_a_full_disk_changes_none(store: Store) -> None:
+    """Half of them would leave a night as nobody meant it."""
+    entries = store.add_all([Entry(f"run{number}") for number in range(100)])
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(QueueError) as full:
+        control.each(store, entries, lambda store, entry: control.kill(store, entry, "x" * 500))
+    assert ("full", {"queued"}) == (full.value.kind, {entry.state for entry in store.all()})

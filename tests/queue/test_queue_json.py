@@ -13,7 +13,8 @@ from ganeum.cli import main
 from ganeum.cli.queue import COMMANDS
 from ganeum.queue.entry import Entry
 from ganeum.queue.progress import Progress
-from ganeum.queue.store import Event, Store
+from ganeum.queue.rows import Event
+from ganeum.queue.store import Store
 
 PAGE = (Path(__file__).parents[2] / "docs" / "queue.md").read_text(encoding="utf-8")
 SECTION = PAGE[PAGE.index("\n## JSON") :].split("\n## ")[1]

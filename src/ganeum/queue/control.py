@@ -7,7 +7,7 @@ it end, now or after a crash, knows what that was for.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ganeum.errors import QueueError
@@ -74,7 +74,7 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
     Raises:
         QueueError: it is finished, is going, or another entry has its run.
     """
-    others = [one for one in store.all() if one.name == entry.name and one.id != entry.id and one.state not in ENDED]
+    others = [one for one in store.all(entry.name) if one.id != entry.id and one.state not in ENDED]
     if others:
         raise QueueError(
             f"{called(entry)} cannot be retried: its run is also that of entry {others[0].id}, {others[0].state}"
@@ -92,6 +92,37 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
         raise QueueError(f"{called(entry)} is {entry.state}: nothing to retry", suggestion=hint)
     store.log("retried", entry=entry.id)
     return changed
+
+
+def each(
+    store: Store, entries: Sequence[Entry], act: Callable[[Store, Entry], Entry]
+) -> tuple[list[Entry], list[QueueError]]:
+    """`pause`, `resume`, `kill` or `retry` of each: what has no process in one transaction, then one by one what has,
+    since a process is told when its wish is on the disk → what has changed, and what was wrong with others.
+
+    Raises:
+        QueueError: the list is damaged, locked or on a full disk.
+    """
+    changed: list[Entry] = []
+    errors: list[QueueError] = []
+
+    def one(entry: Entry) -> None:
+        try:
+            changed.append(act(store, store.get(entry.id)))
+        except QueueError as error:
+            if error.kind != "other":
+                raise
+            errors.append(error)
+
+    with store.together():
+        going = {entry.id for entry in store.all() if entry.state in GOING}
+        for entry in entries:
+            if entry.id not in going:
+                one(entry)
+    for entry in entries:
+        if entry.id in going:
+            one(entry)
+    return changed, errors
 
 
 def move(store: Store, entries: Sequence[Entry], *, to: Entry | None, behind: bool = False) -> list[Entry]:

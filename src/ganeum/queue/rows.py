@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ganeum.queue.entry import Entry
+from ganeum.queue.process import Identity
 
 VERSION = 1
 COLUMNS = tuple(field.name for field in fields(Entry))
@@ -23,6 +24,25 @@ CREATE TABLE configs (entry INTEGER PRIMARY KEY, config TEXT NOT NULL);
 CREATE TABLE managers ({", ".join(MANAGER)});
 PRAGMA user_version = {VERSION};
 """
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the queue's history: `what` is one word (added, claimed, running, finished, …)."""
+
+    id: int
+    time: float
+    entry: int | None
+    what: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Manager:
+    """A process that works on the list, since when (seconds since 1970)."""
+
+    identity: Identity
+    since: float
 
 
 def create(db: sqlite3.Connection) -> None:

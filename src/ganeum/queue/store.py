@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,12 @@ from ganeum.hardware import mounts
 from ganeum.queue import mirror, rows
 from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.process import Identity
-from ganeum.queue.rows import COLUMNS, MANAGER, NAMES, entry_of, stored
+from ganeum.queue.rows import COLUMNS, MANAGER, NAMES, Event, Manager, entry_of, stored
 from ganeum.queue.unwritable import explained
 from ganeum.record import RunDirectory, results_dir
 
 PATIENCE_S = 10.0  # for another process's transaction, which takes milliseconds
 EVENTS_KEPT = 20_000
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the queue's history: `what` is one word (added, claimed, running, finished, …)."""
-
-    id: int
-    time: float
-    entry: int | None
-    what: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Manager:
-    """A process that works on the list, since when (seconds since 1970)."""
-
-    identity: Identity
-    since: float
 
 
 class Store:
@@ -58,7 +39,7 @@ class Store:
 
     def __init__(self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock, self.patience_s = path, clock, patience_s
-        self._reopened = 0
+        self._reopened, self._flushes = 0, True
         self.shared = mounts.shared_kind(path.parent)  # the kind of a network's file system, where it lies on one
         self._open()
 
@@ -115,11 +96,23 @@ class Store:
             raise QueueError(f"the queue has no entry {id}", where=str(self.path), suggestion=others)
         return entry_of(row)
 
-    def all(self) -> list[Entry]:
-        """Every entry, in the order in which they would start: by priority, order and id."""
+    def all(self, name: str | None = None) -> list[Entry]:
+        """Every entry (of the run `name`), in the order in which they would start: by priority, order and id."""
+        of_it = "" if name is None else "WHERE name = :name "
+        wanted = f'SELECT {NAMES} FROM entries {of_it}ORDER BY -priority, "order", id'
         with self._explained():
-            rows = self._db.execute(f'SELECT {NAMES} FROM entries ORDER BY -priority, "order", id').fetchall()
-        return [entry_of(row) for row in rows]
+            return [entry_of(row) for row in self._db.execute(wanted, {"name": name}).fetchall()]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is changed within becomes one transaction: all or nothing, and one wait for the disk. An error of the
+        list's own (of another kind than `other`) has to end it."""
+        with self._transaction():
+            self._flushes = False
+            try:
+                yield
+            finally:
+                self._flushes = True
 
     def update(
         self,
@@ -353,11 +346,14 @@ class Store:
 
     def _mirror(self, entry: Entry, *, flush: bool = True) -> None:
         """Within the transaction: else an older state might be written over a newer one."""
-        mirror.write(self.run(entry), entry, flush=flush)
+        mirror.write(self.run(entry), entry, flush=flush and self._flushes)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._explained():
+            if self._db.in_transaction:  # within `together`, which ends it
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

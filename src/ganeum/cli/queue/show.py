@@ -8,7 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from ganeum.queue.entry import Entry
-    from ganeum.queue.store import Event, Store
+    from ganeum.queue.rows import Event
+    from ganeum.queue.store import Store
 
 
 def command(
