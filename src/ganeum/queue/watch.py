@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ganeum import units
 from ganeum.errors import GaneumError
+from ganeum.queue import look as looking
 from ganeum.queue import mirror
 from ganeum.queue.devices import Machine, look
 from ganeum.queue.entry import ENDED, GOING, Entry
@@ -51,7 +52,9 @@ class Board:
             yield Text(f"there is no queue at {self.path} yet: ganeum queue add CONFIG")
             return
         try:
-            with Store(self.path) as store:  # a store belongs to the thread that opened it, and rich draws from its own
+            with looking.opened(
+                self.path
+            ) as store:  # of this thread alone, and rich draws from its own
                 machine = look() if self.whole else None
                 height = console.size.height if self.fits else None
                 yield frame(store, time.time(), machine, width=options.max_width, height=height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,13 +26,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print the entries as JSON.")
 
 
 def there() -> Store:
-    """The list, for a command that makes none: to look, or to change what is there.
+    """The list, for a command that changes what is there, and makes none.
 
     Raises:
         QueueError: there is none, as in another directory than the one that it was made in.
     """
+    from ganeum.queue.store import Store
+
+    return Store(_path())
+
+
+def to_look() -> Store:
+    """The list, for a command that changes nothing: also where it cannot be written.
+
+    Raises:
+        QueueError: as `there`.
+    """
+    from ganeum.queue import look
+
+    return look.opened(_path())
+
+
+def _path() -> Path:
     from ganeum.queue import mirror
-    from ganeum.queue.store import Store, default_path
+    from ganeum.queue.store import default_path
 
     if not mirror.is_there(default_path()):
         raise QueueError(
@@ -39,7 +57,7 @@ def there() -> Store:
             where=str(default_path()),
             suggestion="ganeum queue add CONFIG, or another `cd`",
         )
-    return Store.default()
+    return default_path()
 
 
 def choose(

@@ -29,14 +29,14 @@ def command(
     import json
     from collections import deque
 
-    from ganeum.cli.queue.choose import one, there
+    from ganeum.cli.queue.choose import one, to_look
     from ganeum.errors import QueueError
     from ganeum.queue.entry import GOING
 
     def say(text: str) -> None:
         print(json.dumps({"line": text}) if as_json else text, flush=True)
 
-    with there() as store:
+    with to_look() as store:
         if which is None:
             going = sorted((e for e in store.all() if e.state in GOING), key=lambda entry: entry.started_at or 0.0)
             if not going:
@@ -61,11 +61,13 @@ def _follow(store: Store, id: int, position: int, say: Callable[[str], None]) ->
     """Whole lines as they come, until the entry has ended and nothing more came."""
     import time
 
+    from ganeum.queue import look
     from ganeum.queue.entry import ENDED
 
     path = store.run(store.get(id)).queue_log_path
     while True:
-        ended = store.get(id).state in (*ENDED, "paused", "held")
+        with look.opened(store.path) as now:  # anew: what cannot be written here may be a picture
+            ended = now.get(id).state in (*ENDED, "paused", "held")
         if path.exists():
             with path.open("rb") as file:
                 file.seek(position)

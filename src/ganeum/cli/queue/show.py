@@ -21,10 +21,10 @@ def command(
     from dataclasses import asdict
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import one, there
+    from ganeum.cli.queue.choose import one, to_look
     from ganeum.queue.progress import progress
 
-    with there() as store:
+    with to_look() as store:
         entry = one(store, which)
         events = store.events(entry=entry.id)
         if as_json:

@@ -21,13 +21,13 @@ def command(
     import json
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, there
+    from ganeum.cli.queue.choose import choose, to_look
     from ganeum.queue import summary
     from ganeum.queue.entry import ENDED
     from ganeum.queue.progress import progress
     from ganeum.queue.when import clock, hours
 
-    with there() as store:
+    with to_look() as store:
         now = store.clock()
         first = now - hours(since, "--since") * 3600
         entries = choose(store, None, group=group)

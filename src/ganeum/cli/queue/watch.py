@@ -61,12 +61,12 @@ def _lines(interval: float, once: bool) -> None:
     import time
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import there
+    from ganeum.cli.queue.choose import to_look
     from ganeum.queue.entry import ENDED
     from ganeum.queue.progress import progress
 
     while True:
-        with there() as store:
+        with to_look() as store:
             entries = [entry for entry in store.all() if entry.state not in ENDED]
             print(json.dumps([table.plain(e, progress(store.run(e), e)) for e in entries]), flush=True)
         if once:
