@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ganeum.queue import child
 from ganeum.queue.child import ended_path
 from ganeum.queue.entry import Entry
 from ganeum.queue.failure import End, judge
@@ -114,6 +116,36 @@ def test_a_full_disk_is_not_counted_against_a_run() -> None:
     entry = replace(RUNNING, retries=3)
     assert "queued" == judge(entry, End(2, disk_full=True), 0).changes["state"]
     assert "failed" == judge(entry, End(2, tail="RunError: the disk is full: 2 GiB are needed"), 0).changes["state"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_a_full_disk_ended_is_known_when_there_is_room_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Its first process waits for room to write down how it ended, and the start is not counted; one that was asked to
+    end is let go after a while."""
+    me = Identity.of_this_process()
+    claimed = store.claim(store.add(Entry("one")), replace(me, started=me.started - 1), "t", "cpu", ())
+    assert claimed is not None
+    entry = store.update(claimed.id, state="running")
+    assert entry is not None
+    store.run(entry).queued_dir.mkdir(parents=True)
+    tries: list[int] = []
+
+    def full(path: Path, content: object) -> None:
+        tries.append(1)
+        if len(tries) < 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, content)
+
+    monkeypatch.setattr(child, "write_json", full)
+    monkeypatch.setattr(child, "TRY_AGAIN_S", 0.0)
+    child._note(store.run(entry), {"token": "t", "exit_status": 2}, child.Training(asked=asked))
+    settled = settle(store, entry)
+    assert settled is not None
+    assert (3 if asked else 10) == len(tries)
+    said = "it ended without a word: tried again" if asked else "the disk is full: starts again"
+    assert (said, int(asked)) == (settled.note, settled.retries)
 
 
 def test_out_of_memory_halves_the_micro_batch_once() -> None:

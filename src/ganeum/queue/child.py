@@ -7,6 +7,7 @@ its own or given back, and never trained twice. It outlives that queue, and the 
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from ganeum.units import GIB
 
 NOT_TAKEN = 75  # exit status: the entry was given back meanwhile, or the list could not be written
 PATIENCE_S = 120.0  # for a list that is locked, or a disk that is full
+TRIES, TRY_AGAIN_S = 3, 1.0  # to write down how it ended, on a disk that fails
 
 
 @dataclass
@@ -70,13 +72,13 @@ def main(words: list[str]) -> int:
     killed = now - kills if now is not None and kills is not None else 0
     seconds = Identity.of_this_process().age_s()
     left = {"token": token, "exit_status": status, "oom_kills": killed, "seconds": seconds, "peak_gib": _peak_gib()}
-    _note(run, left)
+    _note(run, left, training)
     return status if status >= 0 else 128 - status
 
 
 def ended_path(run: RunDirectory) -> Path:
-    """What `main` leaves: token, exit_status (negative: a signal's number), oom_kills (the kernel's), seconds, and
-    peak_gib, the most that one of its processes held of the machine's memory."""
+    """What `main` leaves: token, exit_status (negative: a signal's number), oom_kills (the kernel's), seconds,
+    peak_gib, the most that one of its processes held of the machine's memory, and disk_full, where it had to wait."""
     return run.queued_dir / "ended.json"
 
 
@@ -127,15 +129,21 @@ def _peak_gib() -> float | None:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / GIB
 
 
-def _note(run: RunDirectory, content: dict[str, object]) -> None:
-    """Beside the run; on a full disk the run's own status has to say enough."""
-    for _ in range(3):
+def _note(run: RunDirectory, content: dict[str, object], training: Training) -> None:
+    """Beside the run. A full disk is waited for, unless the run was asked to end: the queue can note nothing there
+    either, and by the time that it can, nobody else knows that the disk was full."""
+    tries = 0
+    while tries < TRIES or (content.get("disk_full") and not training.asked):
         try:
             write_json(ended_path(run), content)
             return
         except OSError as error:
-            print(f"how it ended cannot be written down: {error}", flush=True)
-            time.sleep(1.0)
+            tries += 1
+            content = {**content, "disk_full": error.errno in (errno.ENOSPC, errno.EDQUOT)}
+            with suppress(OSError):  # the log lies on the same disk
+                if tries <= TRIES:
+                    print(f"how it ended cannot be written down: {error}", flush=True)
+            time.sleep(TRY_AGAIN_S)
 
 
 if __name__ == "__main__":

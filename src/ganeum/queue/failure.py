@@ -32,7 +32,7 @@ class End:
         state, step: what the run's status says; the step of its last checkpoint or note. gained: that it is further
             than when the attempt began.
         tail: the end of its log. explained: why it died, where the system has counted it.
-        disk_full: that there is no room at all beside the run, and so maybe none for the log.
+        disk_full: that there is no room at all beside the run, or was none when it ended: maybe none for the log.
     """
 
     exit_status: int | None

@@ -174,7 +174,7 @@ def _end(run: RunDirectory, entry: Entry, first: Identity | None, left: dict[str
         gained=step > entry.step,
         tail=tail(run),
         explained=deaths.explained(status),
-        disk_full=is_full(run.path.parent),
+        disk_full=is_full(run.path.parent) or bool(left.get("disk_full")),
     )
     if left:  # it was seen to its end, whatever happened to the machine since
         return replace(end, same_boot=True), float(left.get("seconds", 0.0))
