@@ -49,6 +49,9 @@ def experiments(**how: str) -> None:
     """A config for each experiment that goes so, all in the list."""
     for name, word in how.items():
         Path(f"{name}.yaml").write_text(f"data: {{directory: {word}}}\ntrain: {{max_iters: 10}}\n")
+        if word != "missing":
+            Path(word).mkdir(exist_ok=True)
+            Path(word, "train.bin").touch()
     Path("experiment_list.conf").write_text("".join(f"{name}.yaml\n" for name in how))
 
 
@@ -108,6 +111,7 @@ def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[s
     assert lines(out) == [
         "[2/4] failing: failing.yaml",
         "[3/4] missing: missing.yaml",
+        "    there is no data in missing yet",
         "[4/4] fine: fine.yaml",
         "failing started on cpu",
         "failing failed: RunError: the loss is NaN (val loss 1.5000, 10 steps, 1 min 30 s)",

@@ -28,6 +28,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANEUM_RESULTS", "results")
     Path("one.yaml").write_text("train: {max_iters: 10}\n")
     Path("two.yaml").write_text("train: {max_iters: 20}\n")
+    Path("data/tinystories").mkdir(parents=True)
+    Path("data/tinystories/train.bin").touch()
 
 
 @pytest.fixture
@@ -64,6 +66,18 @@ def test_add_freezes_and_names(queue) -> None:  # type: ignore[no-untyped-def]
         one, two = store.all()
         assert [30, 30] == [frozen_config(store.run(entry)).train.max_iters for entry in (one, two)]
     assert (("max_iters=30",), "one.yaml") == (one.overrides, one.config)
+
+
+def test_data_that_are_not_there_yet_are_said_at_once(queue) -> None:  # type: ignore[no-untyped-def]
+    """Of several runs once, and of a sweep; they are queued all the same, since the data may come before their turn."""
+    Path("data/tinystories/train.bin").unlink()
+    none, damaged = "there is no data in data/tinystories yet", "meta.json is damaged: data/tinystories/meta.json"
+    assert (0, [none, "", "1  one  queued", "2  two  queued", NOBODY], []) == queue("add", "one.yaml", "two.yaml")
+    Path("data/tinystories/meta.json").write_text("{")
+    status, out, _ = queue("add", "one.yaml", "--sweep", "seed=1,2")
+    assert (0, [damaged, "", "3  one-seed-1  queued"]) == (status, out[:3])
+    status, out, err = queue("add", "one.yaml", "name=three", "--json")
+    assert (0, "three", [damaged, ""]) == (status, json.loads("\n".join(out))[0]["name"], err)
 
 
 def test_add_is_all_or_nothing(queue) -> None:  # type: ignore[no-untyped-def]

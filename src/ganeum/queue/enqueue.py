@@ -12,7 +12,8 @@ from typing import Any
 from ganeum import record
 from ganeum.config import Config, load
 from ganeum.config.write import to_yaml
-from ganeum.errors import ConfigError, GaneumError, QueueError, Several
+from ganeum.data.meta import Meta
+from ganeum.errors import ConfigError, DataError, GaneumError, QueueError, Several
 from ganeum.queue import control, freeze
 from ganeum.queue.control import WAITING
 from ganeum.queue.entry import ENDED, GOING, Entry
@@ -63,7 +64,7 @@ def enqueue(
 
     Args:
         like: what they have in common: priority, group, limits, …; its `sweep` and `spec` too.
-        say: takes what is worth knowing about a config.
+        say: takes what is worth knowing about a config, as that it has no data yet.
 
     Raises:
         GaneumError, Several: whatever is wrong with any of them; nothing is on the list then.
@@ -100,7 +101,21 @@ def enqueue(
             errors += error.errors if isinstance(error, Several) else [error]
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
+    for text in dict.fromkeys(lacking(config) for config, _ in found):
+        if text is not None and say is not None:
+            say(text)
     return freeze.add(store, found)
+
+
+def lacking(config: Config) -> str | None:
+    """What `ganeum train` would refuse a config for by now, and may be mended until its turn comes: its data."""
+    directory = Path(config.data.directory)
+    try:
+        if Meta.read(directory) is not None or (directory / "train.bin").exists():
+            return None
+    except DataError as error:
+        return f"{error.what}: {error.where}"
+    return f"there is no data in {config.data.directory} yet"
 
 
 def from_list(store: Store, experiments: Sequence[Experiment]) -> list[Entry | None]:

@@ -87,10 +87,13 @@ def command(
     from ganeum.errors import ConfigError
     from ganeum.queue import study
     from ganeum.queue import sweep as sweeps
-    from ganeum.queue.enqueue import enqueue, wishes
+    from ganeum.queue.enqueue import enqueue, lacking, wishes
     from ganeum.queue.entry import Entry
     from ganeum.queue.store import Store
     from ganeum.queue.when import hours, moment
+
+    def say(text: str) -> None:
+        print(text + "\n", file=sys.stderr if as_json else sys.stdout)
 
     paths, overrides = split_arguments(words or [])
     if not paths:
@@ -115,11 +118,13 @@ def command(
             max_retries=max_retries,
             strict=strict,
         )
-        stream = sys.stderr if as_json else sys.stdout
         if sweep:
             along = sweeps.axes(sweep)
-            for wish in wishes(paths, overrides, section, name):  # what is wrong with any, before the first is queued
-                wish.load()
+            # What is wrong with any, before the first is queued.
+            configs = [wish.load() for wish in wishes(paths, overrides, section, name)]
+            for text in dict.fromkeys(map(lacking, configs)):
+                if text is not None:
+                    say(text)
             added = []
             for path in paths:  # a sweep is of one config
                 spec = study.Spec.of(
@@ -128,7 +133,7 @@ def command(
                 added += study.begin(store, path, overrides, section, name, spec, like)
         else:
             wanted = wishes(paths, overrides, section, name=name)
-            added = enqueue(store, wanted, like, lambda text: print(text + "\n", file=stream))
+            added = enqueue(store, wanted, like, say)
         if as_json:
             print(json.dumps([table.plain(entry) for entry in added], indent=2))
             return

@@ -45,7 +45,8 @@ def command(
     from ganeum.cli.queue.run import work
     from ganeum.errors import GaneumError
     from ganeum.queue import control
-    from ganeum.queue.enqueue import from_list
+    from ganeum.queue.enqueue import from_list, lacking
+    from ganeum.queue.entry import ENDED
     from ganeum.queue.experiments import read_list
     from ganeum.queue.store import Store
 
@@ -59,7 +60,7 @@ def command(
     ids: list[int] = []
     with Store.default() as store:
         for number, experiment in enumerate(listed, start=1):
-            if experiment.error is not None:
+            if experiment.config is None:
                 continue
             before = {one.name: one for one in store.all()}.get(experiment.name)
             try:
@@ -71,6 +72,8 @@ def command(
             print(f"[{number}/{len(listed)}] {experiment.name}: {_becomes(experiment, before, entry)}", file=out)
             if entry is not None:
                 ids.append(entry.id)
+            if entry is not None and entry.state not in ENDED and (text := lacking(experiment.config)):
+                print(f"    {text}", file=out)
         if others := [one for one in store.all() if one.state in control.WAITING and one.id not in ids]:
             named = ", ".join(control.called(one) for one in others[:NAMED]) + ", …" * (len(others) > NAMED)
             print(f"\nnot in this list, and left as they are: {named}", file=out)
