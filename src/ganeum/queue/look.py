@@ -19,8 +19,9 @@ class Picture(Store):
             try:
                 self._connect("mode=ro")
             except sqlite3.OperationalError:
-                # SQLite's WAL is shared by files that it would have to make. Where there is no WAL, all is in the list.
-                if any(self.path.with_name(self.path.name + suffix).exists() for suffix in ("-wal", "-journal")):
+                # SQLite's WAL is shared by files that it would have to make. Where nothing is in one, the list has all.
+                beside = [self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-journal")]
+                if any(file.exists() and file.stat().st_size for file in beside):
                     raise
                 self._connect("mode=ro&immutable=1")
 

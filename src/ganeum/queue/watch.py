@@ -52,9 +52,7 @@ class Board:
             yield Text(f"there is no queue at {self.path} yet: ganeum queue add CONFIG")
             return
         try:
-            with looking.opened(
-                self.path
-            ) as store:  # of this thread alone, and rich draws from its own
+            with looking.opened(self.path) as store:  # of this thread alone, and rich draws from its own
                 machine = look() if self.whole else None
                 height = console.size.height if self.fits else None
                 yield frame(store, time.time(), machine, width=options.max_width, height=height)
