@@ -55,7 +55,8 @@ def test_it_says_when_nothing_is_left_once_for_each_time(store: Store) -> None:
     def on_idle() -> None:
         idle.append(states(store))
         if len(idle) == 1:
-            add(store, "two")
+            with Store.default() as another:  # a user's
+                add(another, "two")
         else:
             threading.Timer(0.5, stop.set).start()
 
