@@ -24,6 +24,17 @@ from ganeum.queue import manager
 from ganeum.queue.store import Store
 manager.run(Store.default(), until_empty=True, place=two, train=PRETEND, poll_s=0.02)
 """
+STAND_IN = Path(__file__).with_name("stand_in.py")
+# One at a time, so that what is printed has one order.
+QUEUE = f"""
+import sys
+from ganeum.cli import main
+from ganeum.queue import manager
+from ganeum.queue.placement import Placed, Wait
+manager.TRAIN = (sys.executable, {str(STAND_IN)!r})
+manager.on_this_machine = lambda per_gpu: lambda entry, running: Wait("busy") if running else Placed("cpu")
+main(["queue", *sys.argv[1:]])
+"""
 
 
 def two() -> Callable[[Entry, Sequence[Entry]], Placement]:
@@ -62,3 +73,11 @@ def until(true: Callable[[], object], seconds: float = 60.0) -> None:
 
 def states(store: Store) -> dict[str, str]:
     return {entry.name: entry.state for entry in store.all()}
+
+
+def changed(id: int, **settings: object) -> Entry:
+    """As if something had happened to an entry."""
+    with Store.default() as store:
+        entry = store.update(id, **settings)
+    assert entry is not None
+    return entry

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from at_work import QUEUE, STAND_IN
 
 from ganeum.cli import main
 from ganeum.queue import manager
@@ -21,18 +22,6 @@ from ganeum.queue.experiments import read_list
 from ganeum.queue.placement import Placed, Wait
 from ganeum.queue.store import Store
 from ganeum.record import find
-
-STAND_IN = Path(__file__).with_name("stand_in.py")
-# One at a time, so that what is printed has one order.
-QUEUE = f"""
-import sys
-from ganeum.cli import main
-from ganeum.queue import manager
-from ganeum.queue.placement import Placed, Wait
-manager.TRAIN = (sys.executable, {str(STAND_IN)!r})
-manager.on_this_machine = lambda per_gpu: lambda entry, running: Wait("busy") if running else Placed("cpu")
-main(["queue", *sys.argv[1:]])
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -7,45 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from at_work import changed
 
-from ganeum.cli import main
-from ganeum.queue.entry import Entry
 from ganeum.queue.freeze import frozen_config
 from ganeum.queue.store import Store
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GANEUM_RESULTS", "results")
-    Path("one.yaml").write_text("train: {max_iters: 10}\n")
-    Path("two.yaml").write_text("train: {max_iters: 20}\n")
-
-
-@pytest.fixture
-def queue(capsys: pytest.CaptureFixture[str]) -> object:
-    """`ganeum queue …` → exit status, lines of standard output and of standard error, blanks at their ends cut off."""
-
-    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
-        with pytest.raises(SystemExit) as exit:
-            main(["queue", *arguments])
-        out, err = capsys.readouterr()
-        code = exit.value.code
-        return (
-            code if isinstance(code, int) else 0,
-            [line.rstrip() for line in out.splitlines()],
-            [line.rstrip() for line in err.splitlines()],
-        )
-
-    return call
-
-
-def changed(id: int, **settings: object) -> Entry:
-    """As if something had happened to an entry."""
-    with Store.default() as store:
-        entry = store.update(id, **settings)
-    assert entry is not None
-    return entry
+pytestmark = pytest.mark.usefixtures("desk")
 
 
 def test_nothing_waits_for_itself(queue) -> None:  # type: ignore[no-untyped-def]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from at_work import QUEUE
 
 if os.name == "nt":
     pytest.skip("signals and terminals are POSIX", allow_module_level=True)
@@ -17,17 +18,6 @@ if os.name == "nt":
 from terminal import Terminal
 
 from ganeum.queue.store import Store
-
-STAND_IN = Path(__file__).with_name("stand_in.py")
-QUEUE = f"""
-import sys
-from ganeum.cli import main
-from ganeum.queue import manager
-from ganeum.queue.placement import Placed, Wait
-manager.TRAIN = (sys.executable, {str(STAND_IN)!r})
-manager.on_this_machine = lambda per_gpu: lambda entry, running: Wait("busy") if running else Placed("cpu")
-main(["queue", *sys.argv[1:]])
-"""
 
 
 @pytest.fixture(autouse=True)
