@@ -1,9 +1,11 @@
 """A list of 1,000 entries: how long `ganeum queue list` takes beside `ganeum --help`, and what an idle queue costs.
 
-    python benchmarks/queue_speed.py [--entries 1000] [-o FILE]
+    python benchmarks/queue_speed.py -o benchmarks/results/queue_speed.json
 
 The two commands run by turns, and the best of each counts: on a busy machine the others measure the neighbours. The
-idle queue has one run going and the rest waiting for its device; its processor time is read over --seconds.
+list has as many events as are ever kept; what opening it takes is measured beside the check of the whole file that is
+part of that. The idle queue has one run going and the rest waiting for its device; its processor time is read over
+--seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import argparse
 import json
 import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -26,7 +30,7 @@ from ganeum.config import load
 from ganeum.hardware.machine import cpu_name
 from ganeum.queue import freeze
 from ganeum.queue.entry import Entry
-from ganeum.queue.store import Store
+from ganeum.queue.store import EVENTS_KEPT, Store
 
 CONFIG = (
     "model: {n_layer: 1, n_head: 2, n_embd: 16, block_size: 16}\ntrain: {batch_size: 2, max_iters: 4}\ndevice: cpu\n"
@@ -35,7 +39,7 @@ MANAGER = """
 import sys
 from pathlib import Path
 from ganeum.queue import manager
-from ganeum.queue.store import Store
+from ganeum.queue.store import EVENTS_KEPT, Store
 sleeping = [sys.executable, "-c", "import time; time.sleep(3600)", "train"]
 manager.run(Store(Path(sys.argv[1])), train=sleeping)
 """
@@ -46,6 +50,27 @@ def taken(*words: str) -> float:
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-m", "ganeum", *words], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - begun
+
+
+def fill(path: Path) -> None:
+    """With events, as many as are kept: what each start and each end of a run writes down."""
+    with closing(sqlite3.connect(path)) as list_, list_:
+        events = [(0.0, 1 + number % 1000, "started", f"attempt {number} on cpu") for number in range(EVENTS_KEPT)]
+        list_.executemany("INSERT INTO events (time, entry, what, text) VALUES (?, ?, ?, ?)", events)
+
+
+def opening(path: Path, times: int) -> tuple[float, float]:
+    """Milliseconds of opening the list, and of the check that is part of it; the best of each."""
+    opened, checked = [], []
+    for _ in range(times):
+        begun = time.perf_counter()
+        Store(path).close()
+        opened.append(time.perf_counter() - begun)
+        with closing(sqlite3.connect(path)) as list_:
+            begun = time.perf_counter()
+            list_.execute("PRAGMA quick_check(1)").fetchone()
+            checked.append(time.perf_counter() - begun)
+    return 1e3 * min(opened), 1e3 * min(checked)
 
 
 def idle_share(results: Path, seconds: float) -> float:
@@ -85,6 +110,8 @@ def main() -> None:
         with Store(results / "queue.sqlite") as store:
             freeze.add(store, wanted)
         added = time.perf_counter() - begun
+        fill(results / "queue.sqlite")
+        open_ms, check_ms = opening(results / "queue.sqlite", options.times)
         help_s, list_s = [], []
         for _ in range(options.times):
             help_s.append(taken("--help"))
@@ -92,6 +119,9 @@ def main() -> None:
         told = {
             "entries": options.entries,
             "add_s": round(added, 2),
+            "mib": round((results / "queue.sqlite").stat().st_size / 2**20, 1),
+            "open_ms": round(open_ms, 1),
+            "check_ms": round(check_ms, 1),
             "help_s": round(min(help_s), 3),
             "list_s": round(min(list_s), 3),
             "list_more_than_help_s": round(min(list_s) - min(help_s), 3),

@@ -1,10 +1,10 @@
-"""What queue_faults.py lets the queue start: `ganeum train`, or a stand-in of a second. Either tells of a second one.
+"""What queue_faults.py lets the queue start: `ganeum train`, or a stand-in of two seconds; either proves it is alone.
 
     python queue_trainer.py real|stand-in train CONFIG [key=value …]
 
-A lock of the run is held from here to the end of the training, data workers included: whoever finds it taken is a
-second training of the same run, and writes that down. The stand-in does what the queue can see of a training: a status,
-checkpoints, an exit status, a data worker, a checkpoint at SIGTERM, an error when the disk is full.
+A lock of the run is held from here to the end of the training, its data worker included: whoever finds it taken was
+started beside another. What is to be known later becomes the name of an empty file: that needs no room on the disk,
+and of two that make the same one only one can.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 STEPS, EVERY = 100, 5  # two seconds; queue_faults.py knows how many
-FAULTS = Path(os.environ["GANEUM_FAULTS"])
+FAULTS = Path(os.environ.get("GANEUM_FAULTS", ""))
 
 
 def main() -> int:
@@ -30,29 +30,38 @@ def main() -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        tell("twice", f"{run.name}: process {os.getpid()} found it taken")
+        mark("twice", f"{run.name}.{os.getpid()}")
         return 1
-    tell("starts", f"{run.name} {os.getpid()}")
+    if not mark("starts", f"{run.name}.{os.environ['GANEUM_QUEUE_TOKEN']}"):
+        mark("twice", f"{run.name}.of-one-attempt")
+        return 1
+    if has_finished(run):
+        mark("again", f"{run.name}.{os.getpid()}")
+    step = reached(run)
+    if step < max(marked("reached", run.name), default=0):
+        mark("lost", f"{run.name}.at-{step}")
+    mark("reached", f"{run.name}.{step}")
+    os.set_inheritable(lock, True)
+    worker = subprocess.Popen(["sleep", "3600"], close_fds=False) if len(run.name) % 2 else None
     if kind == "real":
-        os.set_inheritable(lock, True)
         os.execv(sys.executable, [sys.executable, "-m", "ganeum", "train", config, *rest])
     try:
-        return stand_in(run)
+        return stand_in(run, step)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print("RunError: the disk is full", file=sys.stderr)
         return 2
+    finally:
+        if worker:
+            worker.kill()
+            worker.wait()
 
 
-def stand_in(run: Path) -> int:
+def stand_in(run: Path, step: int) -> int:
+    """What the queue can see of a training: a status, checkpoints, an exit status, one more checkpoint at SIGTERM."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    step = reached(run)
-    known = sum(int(line.split()[1]) for line in told("reached", run.name)[-1:])
-    if step < known:
-        tell("lost", f"{run.name}: at step {step} after one at {known}")
-    worker = subprocess.Popen(["sleep", "3600"]) if len(run.name) % 2 else None
     write(run, "running", step)
     while step < STEPS and not asked:
         time.sleep(0.02)
@@ -60,15 +69,19 @@ def stand_in(run: Path) -> int:
         if step % EVERY == 0:
             write(run, "running", step)
     write(run, "interrupted" if asked and step < STEPS else "finished", step)
-    if worker:
-        worker.kill()
-        worker.wait()
     return 143 if asked and step < STEPS else 0
 
 
 def reached(run: Path) -> int:
     """The step of the last checkpoint."""
     return max((int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")), default=0)
+
+
+def has_finished(run: Path) -> bool:
+    try:
+        return bool(json.loads((run / "status.json").read_text())["state"] == "finished")
+    except (OSError, ValueError):
+        return False
 
 
 def write(run: Path, state: str, step: int) -> None:
@@ -86,7 +99,7 @@ def write(run: Path, state: str, step: int) -> None:
     content["boot_id"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     flushed(run / ".status.json.tmp", json.dumps(content))
     (run / ".status.json.tmp").rename(run / "status.json")
-    tell("reached", f"{run.name} {step}")
+    mark("reached", f"{run.name}.{step}")
 
 
 def flushed(path: Path, text: str) -> None:
@@ -96,17 +109,17 @@ def flushed(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def told(what: str, name: str) -> list[str]:
-    path = FAULTS / what
-    return [line for line in path.read_text().splitlines() if line.split()[0] == name] if path.exists() else []
-
-
-def tell(what: str, line: str) -> None:
+def mark(what: str, name: str) -> bool:
+    """An empty file of that name → whether it was not there."""
     try:
-        with (FAULTS / what).open("a") as file:
-            file.write(line + "\n")
-    except OSError:  # the disk is full
-        pass
+        os.close(os.open(FAULTS / what / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
+
+
+def marked(what: str, run: str) -> list[int]:
+    return [int(mark.name.split(".")[1]) for mark in (FAULTS / what).iterdir() if mark.name.split(".")[0] == run]
 
 
 if __name__ == "__main__":

@@ -63,3 +63,23 @@ def test_no_space_is_an_error_like_others() -> None:
         2,
         b"GaneumError: no space is left to write to\n  where  standard output\n",
     )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a directory that somebody stands in is not deleted there")
+def test_a_directory_that_is_gone_is_an_error_like_others(tmp_path: Path) -> None:
+    """The one that the user stands in, deleted and cloned anew, say: told in words, with exit status 2."""
+    standing = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    words = ["sh", "-c", standing, "sh", sys.executable, "-m", "ganeum", "queue", "add", "one.yaml"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"GaneumError: the directory that you stand in was deleted\n  try    `cd` to where it is now\n",
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sh")
+def test_a_closed_standard_output_takes_everything(tmp_path: Path) -> None:
+    """`>&-`, as some starters of programs leave it, ends no command."""
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "ganeum", "queue", "run"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

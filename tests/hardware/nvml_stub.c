@@ -4,8 +4,10 @@
  * -DOLD_DRIVER leaves out the reasons' new spelling. STUB_LOST_AFTER=n: after n looks the card is lost from the bus;
  * STUB_HANGS_AFTER=n: it never answers again. STUB_WITHHELD=i: card i is another's. STUB_MIG=n: card 1 is divided into n.
  * STUB_FREE=g,h: GiB free of the 10 that each card has. STUB_PID=p: process p has 3 GiB of card 0; 0: who has is not said.
- * STUB_NO_DRIVER: nothing answers.
+ * STUB_TOTAL=g,h: GiB that they have instead; then card 1 is another model. STUB_LOST=i: card i is lost.
+ * STUB_NO_DRIVER: nothing answers. STUB_FILE=path: a file of such lines, read anew each time: for what changes meanwhile.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,7 +25,20 @@ static int beyond(const char *name) {
 }
 #define ANSWER(...) return beyond("STUB_LOST_AFTER") ? LOST : (__VA_ARGS__, OK)
 
-static int setting(const char *name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+static const char *told(const char *name) { /* by the file, else by the environment */
+    static char line[256];
+    FILE *file = getenv("STUB_FILE") ? fopen(getenv("STUB_FILE"), "r") : NULL;
+    size_t length = strlen(name);
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, name, length) && line[length] == '=') return fclose(file), line + length + 1;
+    if (file) fclose(file);
+    return getenv(name);
+}
+static int setting(const char *name, int otherwise) { return told(name) ? atoi(told(name)) : otherwise; }
+static unsigned long long gib_of(const char *name, int card, int otherwise) { /* the first of two, or the second */
+    const char *said = told(name);
+    return !said ? otherwise : card && strchr(said, ',') ? atoi(strchr(said, ',') + 1) : atoi(said);
+}
 
 ret nvmlInitWithFlags(unsigned flags) { return getenv("STUB_NO_DRIVER") ? NOT_LOADED : OK; }
 ret nvmlShutdown(void) { return OK; }
@@ -55,9 +70,9 @@ NOT_WHEN_IDLE(nvmlDeviceGetPerformanceState, int, 2)
 ret nvmlDeviceGetMaxClockInfo(void *card, int type, unsigned *mhz) { ANSWER(*mhz = 2100); }
 ret nvmlDeviceGetTemperature(void *card, int sensor, unsigned *celsius) { ANSWER(*celsius = CARD ? 35 : 87); }
 ret nvmlDeviceGetMemoryInfo(void *card, unsigned long long *total_free_used) {
-    const char *free = getenv("STUB_FREE");
-    unsigned long long gib = !free ? 7 : CARD && strchr(free, ',') ? atoi(strchr(free, ',') + 1) : atoi(free);
-    ANSWER(total_free_used[0] = 10ull << 30, total_free_used[1] = gib << 30, total_free_used[2] = (10 - gib) << 30);
+    unsigned long long all = gib_of("STUB_TOTAL", CARD, 10), gib = gib_of("STUB_FREE", CARD, 7);
+    if (setting("STUB_LOST", -1) == CARD) return LOST;
+    ANSWER(total_free_used[0] = all << 30, total_free_used[1] = gib << 30, total_free_used[2] = (all - gib) << 30);
 }
 ret nvmlDeviceGetUtilizationRates(void *card, unsigned *gpu_memory) {
     ANSWER(gpu_memory[0] = CARD ? 0 : 99, gpu_memory[1] = CARD ? 0 : 40);
@@ -75,7 +90,9 @@ ret nvmlDeviceGetHandleByIndex_v2(unsigned index, void **card) {
     return *card = &cards[index], OK;
 }
 ret nvmlDeviceGetCudaComputeCapability(void *card, int *major, int *minor) { return *major = 8, *minor = 6, OK; }
-ret nvmlDeviceGetName(void *card, char *text, unsigned size) { return strcpy(text, "NVIDIA GeForce RTX 3080"), OK; }
+ret nvmlDeviceGetName(void *card, char *text, unsigned size) {
+    return strcpy(text, CARD && told("STUB_TOTAL") ? "NVIDIA GeForce RTX 3090" : "NVIDIA GeForce RTX 3080"), OK;
+}
 ret nvmlDeviceGetUUID(void *card, char *text, unsigned size) {
     static const char *names[] = {"GPU-aaaa", "GPU-bbbb", "MIG-cccc", "MIG-dddd"};
     return strcpy(text, names[CARD]), OK;

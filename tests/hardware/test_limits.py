@@ -53,6 +53,28 @@ def test_a_container_sees_its_limit_at_the_root(system: Path) -> None:
     assert limits.oom_kills(root / "memory.oom_control") == 3
 
 
+def test_a_container_has_as_many_cores_as_it_is_given_the_time_of(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bound to eight: `--cpus 2.5` of version 2 makes that three; 1.5 above it, two; half a core of version 1, one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert 8 == machine.cores()
+    put(system / "proc" / "self", cgroup="0::/slice/job")
+    put(system / "cgroup" / "slice", cpu_dot_max="max 100000")
+    put(system / "cgroup" / "slice" / "job", cpu_dot_max="250000 100000")
+    assert 3 == machine.cores()
+    put(system / "cgroup" / "slice", cpu_dot_max="150000 100000")
+    assert 2 == machine.cores()
+    put(system / "proc" / "self", cgroup="4:cpu,cpuacct:/docker/0a1b")
+    root = system / "cgroup" / "cpu,cpuacct"
+    root.mkdir()
+    (root / "cpu.cfs_quota_us").write_text("-1\n")
+    (root / "cpu.cfs_period_us").write_text("100000\n")
+    assert 8 == machine.cores()
+    (root / "cpu.cfs_quota_us").write_text("50000\n")
+    assert 1 == machine.cores()
+
+
 def test_no_more_threads_is_explained_with_the_limits_as_they_are() -> None:
     """Python's words and Java's; the figures are the system's, read at that moment."""
     for words in ("can't start new thread", "unable to create new native thread"):

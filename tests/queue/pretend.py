@@ -46,5 +46,7 @@ if how == "with_workers":
     Path("worker").write_text(str(worker.pid))
 while how != "good" and not Path("go").exists():
     time.sleep(0.02)
-Status.of_this_process("finished", 10).write(run.status_path)
+steps = stored.train.max_iters or 0
+run.checkpoint_dir(steps).mkdir(parents=True, exist_ok=True)
+Status.of_this_process("finished", steps).write(run.status_path)
 note("finished")

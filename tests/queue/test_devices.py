@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import pytest
 from ganeum.config import load
 from ganeum.config.write import to_yaml
 from ganeum.hardware.device import Device
-from ganeum.queue import devices
-from ganeum.queue.devices import Held, Machine, Slot, Wish, fit, held, places, wish
+from ganeum.queue import needs
+from ganeum.queue import places as places_
+from ganeum.queue.devices import Machine, Slot
 from ganeum.queue.entry import Entry
+from ganeum.queue.needs import Held, Wish, held, wish
 from ganeum.queue.placement import Never, Placed, Wait
+from ganeum.queue.places import fit, places
 
-STUB = Path(__file__).parents[1] / "hardware" / "nvml_stub.c"
 LOOK = """
 import json, sys
 from ganeum.queue.devices import look
@@ -30,16 +32,6 @@ gpus = [[slot.name, slot.title, slot.free_gib, slot.held_gib] for slot in seen.o
 print(json.dumps([gpus, seen.trouble, seen.passing]))
 """
 INFINITE = float("inf")
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the stub in it, for LD_LIBRARY_PATH."""
-    if shutil.which("gcc") is None or sys.platform != "linux":
-        pytest.skip("the stub of NVML needs gcc, and Linux")
-    directory = tmp_path_factory.mktemp("driver")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / "libnvidia-ml.so.1", STUB], check=True)
-    return directory
 
 
 def look(driver: Path, **settings: str) -> tuple[list[list[Any]], str, bool]:
@@ -141,7 +133,7 @@ def test_several_share_a_gpu_where_their_plans_fit_together() -> None:
     begun = Held("GPU-a", 3.78, used_gib=0.0)
     assert "GPU-a" == where(fit(asks(3.0), there, [begun]))
     third = fit(asks(3.0), there, [begun, begun])
-    assert Wait("GPU a has too little free: 2.4 of 10.0 GiB") == third
+    assert Wait("GPU a has too little free: 2.4 of 10.0 GiB", keeps="GPU-a") == third
 
 
 def test_what_a_run_has_taken_already_is_not_counted_twice() -> None:
@@ -171,7 +163,8 @@ def test_a_run_of_unknown_need_gets_a_card_that_is_as_good_as_empty() -> None:
     assert "GPU-a" == where(fit(asks(None), cards(card("a", 10, free_gib=9.5)), []))
     expected = Wait("what it needs is not known, and GPU a is not empty")
     assert expected == fit(asks(None), cards(card("a", 10, free_gib=7)), [])
-    assert expected == fit(asks(None), cards(card("a", 10), per_gpu=2), [Held("GPU-a", 1.0, 1.0)])
+    beside = fit(asks(None), cards(card("a", 10, free_gib=9), per_gpu=2), [Held("GPU-a", 1.0, 1.0)])
+    assert replace(expected, keeps="GPU-a") == beside
     assert Wait("GPU a is taken") == fit(asks(1.0), cards(card("a", 10), per_gpu=2), [Held("GPU-a", None)])
 
 
@@ -192,9 +185,9 @@ def test_runs_on_the_cpu_share_its_cores_and_see_no_gpu() -> None:
     placed = fit(asks(3.0, cores=6), there, [])
     assert Placed("cpu", {"CUDA_VISIBLE_DEVICES": ""}, note="the CPU") == placed
     assert "cpu" == where(fit(asks(3.0, cores=2), there, [Held("cpu", 4.0, 4.0, cores=6)]))
-    expected = Wait("the 8 cores of the CPU are taken")
+    expected = Wait("it asks for 3 of the 8 cores of the CPU, and 2 are free", keeps="cpu")
     assert expected == fit(asks(3.0, cores=3), there, [Held("cpu", 4.0, 4.0, cores=6)])
-    assert expected == fit(asks(3.0), there, [Held("cpu", 4.0, 4.0, cores=1)])
+    assert Wait("the 8 cores of the CPU are taken") == fit(asks(3.0), there, [Held("cpu", 4.0, 4.0, cores=8)])
     assert Never("it asks for 9 cores, and there are 8") == fit(asks(3.0, cores=9), there, [])
 
 
@@ -202,8 +195,60 @@ def test_runs_on_the_cpu_share_its_memory() -> None:
     """20 GiB free, of which a run is still to take 10: one of 12 waits."""
     there = Machine((CPU,))
     begun = Held("cpu", 10.5, used_gib=0.5, cores=1)
-    assert Wait("the CPU has too little free: 10.0 of 32.0 GiB") == fit(asks(12.0, cores=1), there, [begun])
+    expected = Wait("the CPU has too little free: 10.0 of 32.0 GiB", keeps="cpu")
+    assert expected == fit(asks(12.0, cores=1), there, [begun])
     assert "cpu" == where(fit(asks(9.0, cores=1), there, [begun]))
+
+
+def test_what_an_earlier_run_waits_for_because_of_ours_is_kept_for_it() -> None:
+    """The larger card for the one that fits nowhere else; a later one may take the other, and not that."""
+    there = cards(card("a", 24, free_gib=14), card("b", 10), per_gpu=2)
+    ours = [Held("GPU-a", 10.0, 10.0)]
+    large = fit(asks(18.0), there, ours)
+    assert isinstance(large, Wait)
+    assert "GPU-a" == large.keeps
+    kept = [*ours, Held("GPU-a", None, kept_for="large")]
+    assert "GPU-b" == where(fit(asks(3.0), there, kept))
+    assert Wait("GPU a is kept for large, which comes first") == fit(asks(11.0), there, kept)
+
+
+def test_what_is_taken_by_other_programs_is_kept_for_nobody() -> None:
+    """Nobody knows when they end: whoever fits may go."""
+    there = cards(card("a", 24, free_gib=14), per_gpu=2)
+    large = fit(asks(18.0), there, [])
+    assert isinstance(large, Wait)
+    assert large.keeps is None
+    beside_ours = fit(asks(18.0), there, [Held("GPU-a", 1.0, 1.0)])
+    assert isinstance(beside_ours, Wait)
+    assert beside_ours.keeps is None
+
+
+def test_of_several_that_an_earlier_run_waits_for_one_is_kept() -> None:
+    """That with the most room beside its runs, by what they were given: it does not change while memory wavers."""
+    there = cards(card("a", 10, free_gib=4), card("b", 10, free_gib=4), per_gpu=3)
+    ours = [Held("GPU-a", 6.0, 6.0), Held("GPU-b", 2.0, 2.0), Held("GPU-b", 3.0, None)]
+    large = fit(asks(7.0), there, ours)
+    assert isinstance(large, Wait)
+    assert "GPU-b" == large.keeps
+
+
+def test_a_run_keeps_the_cores_that_its_own_queue_gave_it(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two queues may go by different numbers: what counts is what the process was started with."""
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "OMP_NUM_THREADS": "3"}) as process:
+        entry = queued(results, "one", "device: cpu", state="running", device="cpu", pid=process.pid)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        found = held(entry, Machine((CPU,)))
+        process.kill()
+    assert 3 == found.cores
+
+
+def test_plans_are_made_for_a_while_and_the_rest_is_asked_about_later(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand plans in one go would keep a queue from its runs for a minute."""
+    monkeypatch.setattr(places_, "PLANNING_S", -1.0)
+    there = places(cards(card("a", 10)))
+    assert Wait("those before it are looked at first") == there(queued(results, "one"), [])
 
 
 def test_a_need_is_what_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +295,9 @@ def test_a_run_that_was_started_holds_what_its_own_plan_says_less_what_it_has(re
     assert ("GPU-a", pytest.approx(3.78), 1.0) == (found.device, found.gib, found.used_gib)
 
 
-def test_a_run_that_has_just_been_claimed_has_taken_nothing(results: Path) -> None:
+def test_a_run_that_has_just_been_claimed_has_taken_nothing(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its process id is still that of the queue that claimed it."""
+    monkeypatch.setattr(needs, "_environment", lambda pid: {})
     entry = queued(results, "one", state="starting", device="cpu", pid=os.getpid())
     found = held(entry, Machine((CPU,)))
     assert (0.0, 8) == (found.used_gib, found.cores)
@@ -261,10 +307,11 @@ def test_a_run_that_has_just_been_claimed_has_taken_nothing(results: Path) -> No
 
 def test_entries_that_wait_for_a_taken_device_are_not_even_read(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand of them are asked about every few seconds."""
+    monkeypatch.setattr(needs, "_environment", lambda pid: {})
     runs = [queued(results, "one", "device: cpu", state="running", device="cpu", pid=os.getpid())]
     waiting = [queued(results, f"two{n}", "device: cpu") for n in range(3)]
     read: list[Path] = []
-    monkeypatch.setattr(devices, "load_stored", lambda path: read.append(path))
+    monkeypatch.setattr(needs, "load_stored", lambda path: read.append(path))
     where_ = places(Machine((CPU,)))
     (results / "one" / "plan.json").write_text(json.dumps({"memory_gib": {"high": 3.0}}))
     assert [Wait("the 8 cores of the CPU are taken")] * 3 == [where_(entry, runs) for entry in waiting]

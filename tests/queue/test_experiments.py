@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from at_work import QUEUE, STAND_IN
 
 from ganeum.cli import main
 from ganeum.queue import manager
@@ -21,18 +22,6 @@ from ganeum.queue.experiments import read_list
 from ganeum.queue.placement import Placed, Wait
 from ganeum.queue.store import Store
 from ganeum.record import find
-
-STAND_IN = Path(__file__).with_name("stand_in.py")
-# One at a time, so that what is printed has one order.
-QUEUE = f"""
-import sys
-from ganeum.cli import main
-from ganeum.queue import manager
-from ganeum.queue.placement import Placed, Wait
-manager.TRAIN = (sys.executable, {str(STAND_IN)!r})
-manager.on_this_machine = lambda per_gpu: lambda entry, running: Wait("busy") if running else Placed("cpu")
-main(["queue", *sys.argv[1:]])
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +38,9 @@ def experiments(**how: str) -> None:
     """A config for each experiment that goes so, all in the list."""
     for name, word in how.items():
         Path(f"{name}.yaml").write_text(f"data: {{directory: {word}}}\ntrain: {{max_iters: 10}}\n")
+        if word != "missing":
+            Path(word).mkdir(exist_ok=True)
+            Path(word, "train.bin").touch()
     Path("experiment_list.conf").write_text("".join(f"{name}.yaml\n" for name in how))
 
 
@@ -64,7 +56,8 @@ def started() -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    """What was printed, without blanks at the ends, and without how long it took."""
+    """What was printed, without blanks at the ends, without the time, and without how long it took."""
+    text = re.sub(r"^\d\d-\d\d \d\d:\d\d:\d\d  ", "", text, flags=re.MULTILINE)
     return [re.sub(r"^In [^:]*: ", "In …: ", line.rstrip()) for line in text.splitlines()]
 
 
@@ -78,10 +71,10 @@ def test_all_are_run_in_order_and_shown_at_the_end(capfd: pytest.CaptureFixture[
     assert lines(out) == [
         "[1/2] one: one.yaml",
         "[2/2] two: two.yaml",
-        "one: started on cpu",
-        "one: finished",
-        "two: started on cpu",
-        "two: finished",
+        "one started on cpu",
+        "one finished: val loss 1.5000, 10 steps, 1 min 30 s",
+        "two started on cpu",
+        "two finished: val loss 1.5000, 10 steps, 1 min 30 s",
         "",
         "id  run  state     step    loss  val loss        time",
         " 1  one  finished    10  1.2500    1.5000  1 min 30 s",
@@ -107,13 +100,14 @@ def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[s
     assert lines(out) == [
         "[2/4] failing: failing.yaml",
         "[3/4] missing: missing.yaml",
+        "    there is no data in missing yet",
         "[4/4] fine: fine.yaml",
-        "failing: started on cpu",
-        "failing: failed, RunError: the loss is NaN",
-        "missing: started on cpu",
-        "missing: failed, DataError: there is no data",
-        "fine: started on cpu",
-        "fine: finished",
+        "failing started on cpu",
+        "failing failed: RunError: the loss is NaN (val loss 1.5000, 10 steps, 1 min 30 s)",
+        "missing started on cpu",
+        "missing failed: DataError: there is no data",
+        "fine started on cpu",
+        "fine finished: val loss 1.5000, 10 steps, 1 min 30 s",
         "",
         "failing:",
         "    RunError: the loss is NaN",
@@ -127,7 +121,7 @@ def test_nothing_that_goes_wrong_stops_the_others(capfd: pytest.CaptureFixture[s
         " 2  missing  failed                                        DataError: there is no data",
         " 3  fine     finished    10  1.2500    1.5000  1 min 30 s",
         "",
-        "In …: 1 finished, 2 failed",
+        "In …: 1 finished, 2 failed; 1 line of experiment_list.conf could not be taken (1)",
     ]
 
 
@@ -143,11 +137,30 @@ def test_started_again_it_goes_on_where_it_was(capfd: pytest.CaptureFixture[str]
     out = lines(capfd.readouterr().out)
     assert [
         "[1/3] one: finished already",
-        "[2/3] two: two.yaml",
+        "[2/3] two: two.yaml, which failed before",
         "[3/3] three: three.yaml max_iters=20",
     ] == out[:3]
     assert "In …: 2 finished, 1 failed" == out[-1]
     assert 20 == find("three").status().step  # type: ignore[union-attr]
+
+
+def test_what_is_not_in_the_list_is_left_and_named(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line that was deleted leaves its entry behind: it is not run, and what runs it or takes it off is said."""
+    experiments(one="good", two="good", three="good")
+    assert 0 == queue("add", "two.yaml", "three.yaml", "--paused")
+    assert 0 == queue("resume", "two")
+    Path("experiment_list.conf").write_text("one.yaml\n")
+    capfd.readouterr()
+    assert 0 == queue()
+    assert ["one"] == started()
+    out = lines(capfd.readouterr().out)
+    assert [
+        "[1/1] one: one.yaml",
+        "",
+        "not in this list, and left as they are: 1 (two)",
+        "`ganeum queue run` runs them, `ganeum queue remove` takes them off",
+    ] == out[:4]
+    assert "In …: 1 finished; 1 paused, 1 queued left" == out[-1]
 
 
 def test_an_edited_config_counts_until_its_run_begins() -> None:
@@ -179,6 +192,8 @@ def test_people_are_told(capfd: pytest.CaptureFixture[str]) -> None:
         "finished: one finished: val loss 1.5000, 10 steps, 1 min 30 s",
         "failed: two failed: DataError: there is no data",
         "In …: 1 finished, 1 failed",
+        "two failed: DataError: there is no data",
+        "one finished: val loss 1.5000, 10 steps, 1 min 30 s",
     ]
 
 
@@ -227,7 +242,7 @@ def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str
     assert ["done", "slow"] == started()
     assert [line for line in lines(out)[-5:] if line] == [
         " 1  done   finished       10  1.2500    1.5000  1 min 30 s",
-        " 2  slow   interrupted    10  1.2500    1.5000  1 min 30 s  starting the queue again goes on with it",
+        " 2  slow   interrupted    10  1.2500    1.5000  1 min 30 s  starting the list again goes on with it",
         " 3  later  queued                                           busy",
         "In …: 1 finished, 1 interrupted, 1 queued",
     ]
@@ -301,6 +316,16 @@ def test_a_bad_line_is_explained(content: str, text: str) -> None:
     *_, bad, last = read_list(Path("mine.conf"))
     assert text == str(bad.error)
     assert last.error is None
+
+
+def test_a_bad_line_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """By its error, where that says the line itself; else below it."""
+    Path("experiment_list.conf").write_text("one.yaml name='x\nnone.yaml\n")
+    assert 1 == queue()
+    assert capsys.readouterr().err == (
+        "ConfigError: a quote is opened and never closed\n  where  experiment_list.conf, line 1\n\n"
+        "ConfigError: there is no config none.yaml\n  in     experiment_list.conf, line 2\n\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from ganeum.errors import RunError
 from ganeum.queue import install
+from ganeum.queue.notify import WEBHOOK
 
 UNIT = """\
 [Unit]
@@ -24,6 +25,8 @@ Environment=PATH=/usr/bin
 ExecStart=/venv/bin/python -m ganeum queue run --stay --notify "echo \\"$$GANEUM_TEXT\\""
 Restart=always
 RestartSec=5
+# What it ends with when it is asked to, which is no failure.
+SuccessExitStatus=143
 # The runs are not the queue's to take with it: stopped or restarted, it leaves them training and finds them again.
 KillMode=process
 # A run that the kernel kills for want of memory is the queue's to see to, and no reason to end the queue.
@@ -48,10 +51,14 @@ def test_the_unit_word_for_word() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """`systemd-analyze verify` has nothing to say against it."""
-    file = tmp_path / "ganeum-queue-test.service"
-    file.write_text(install.unit(tmp_path, ["--notify", 'echo "$GANEUM_TEXT"'], variables={}))
-    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
-    assert "ganeum-queue-test" not in done.stderr, done.stderr
+    file, there = tmp_path / "ganeum-queue-test.service", tmp_path / "a b" / "50% $HOME 'q'"
+    there.mkdir(parents=True)
+    options = ["--notify", 'echo "$GANEUM_TEXT" \\; 50%']
+    file.write_text(install.unit(there, options, variables={"GANEUM_RESULTS": f"{there}/results"}))
+    verify = ["systemd-analyze", "--user", "verify", str(file)]
+    place = {"XDG_RUNTIME_DIR": str(tmp_path), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(verify, capture_output=True, text=True, check=False, env=place)
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 def test_each_results_directory_has_a_unit_of_its_own(tmp_path: Path) -> None:
@@ -76,14 +83,17 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return told
 
 
-def test_install_and_remove(systemctl: Path, tmp_path: Path) -> None:
-    """Written, read by systemd, enabled, started; removed again, once."""
-    path, _ = install.install("q.service", UNIT)
+def test_install_and_remove(systemctl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written, read by systemd, enabled, started; removed again, once. A secret of the shell's is not written down."""
+    monkeypatch.setenv(WEBHOOK, "https://secret")
+    path, left = install.install("q.service", UNIT)
+    assert [f"{WEBHOOK}=… into .env: the service does not see your shell's"] == left[:1]
     assert tmp_path / "config/systemd/user/q.service" == path
     assert UNIT == path.read_text()
     assert path == install.remove("q.service")
     assert install.remove("q.service") is None
     assert systemctl.read_text().splitlines() == [
+        "--user show-environment",
         "--user daemon-reload",
         "--user enable q.service",
         "--user restart q.service",
@@ -105,3 +115,4 @@ def test_without_systemd_the_other_way_is_named(systemctl: Path, tmp_path: Path)
         "  try    `ganeum queue install --print` shows the unit; or `ganeum queue run --stay` in tmux, and in "
         "cron: @reboot"
     )
+    assert not (tmp_path / "config").exists()

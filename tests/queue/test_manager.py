@@ -2,93 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
+from at_work import PRETEND, add, history, queue_process, states, until, work
 
-from ganeum.config import load
-from ganeum.errors import QueueError
-from ganeum.queue import freeze, manager, process
-from ganeum.queue.entry import Entry
-from ganeum.queue.placement import Placed, Placement, Wait
+from ganeum.queue import freeze, manager
 from ganeum.queue.process import Identity
 from ganeum.queue.settle import identity, settle, tail
-from ganeum.queue.store import Store, rebuild
+from ganeum.queue.store import Store
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and sessions are POSIX")
-
-PRETEND = (sys.executable, str(Path(__file__).with_name("pretend.py")))
-MANAGER = """
-import sys
-sys.path.insert(0, {here!r})
-from test_manager import PRETEND, two
-from ganeum.queue import manager
-from ganeum.queue.store import Store
-manager.run(Store.default(), until_empty=True, place=two, train=PRETEND, poll_s=0.02)
-"""
-
-
-def two() -> Callable[[Entry, Sequence[Entry]], Placement]:
-    return lambda entry, going: Placed("cpu") if len(going) < 2 else Wait("busy")
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GANEUM_RESULTS", str(tmp_path / "results"))
-    with Store.default() as opened:
-        yield opened
-        for entry in opened.all():
-            if entry.token and (first := identity(entry)) and first != Identity.of_this_process():
-                process.kill(first, entry.token)
-
-
-def add(store: Store, name: str, how: str = "good", **wanted: Any) -> Entry:
-    Path("config.yaml").write_text(f"data: {{directory: {how}}}\ntrain: {{max_iters: 10, batch_size: 8}}\n")
-    overrides = [f"name={name}", *wanted.pop("overrides", [])]
-    [entry] = freeze.add(store, [(load("config.yaml", overrides), Entry("", **wanted))])
-    return entry
-
-
-def work(store: Store, **settings: Any) -> list[str]:
-    """Until nothing is left to do → what it said."""
-    said: list[str] = []
-    options = {"until_empty": True, "place": two, "train": PRETEND, "poll_s": 0.02, "say": said.append, **settings}
-    manager.run(store, **options)
-    return said
-
-
-def queue_process() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", MANAGER.format(here=str(Path(__file__).parent))])
-
-
-def history() -> list[str]:
-    return Path("history").read_text().splitlines() if Path("history").exists() else []
-
-
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
-
-
-def states(store: Store) -> dict[str, str]:
-    return {entry.name: entry.state for entry in store.all()}
 
 
 def test_a_night(store: Store) -> None:
@@ -101,12 +30,30 @@ def test_a_night(store: Store) -> None:
     said = work(store, on_end=lambda entry: ended.append(f"{entry.name} {entry.state}"))
     assert {"one": "finished", "bad": "failed", "after_bad": "held", "after_one": "finished"} == states(store)
     assert sorted(["one finished", "bad failed", "after_bad held", "after_one finished"]) == sorted(ended)
-    assert "bad: failed, RunError: the loss is NaN" in said
-    assert "after_bad: held, after bad (2), which is failed" in said
+    assert "bad failed: RunError: the loss is NaN (2 steps)" in said
+    assert "after_bad is held: after bad (2), which is failed" in said
     assert store.get(bad.id).error_tail == (
         "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower learning rate"
     )
     assert history().index("one finished") < history().index("after_one begins with auto")
+
+
+def test_it_says_when_nothing_is_left_once_for_each_time(store: Store) -> None:
+    """A queue that stays: what is added in the meantime is another night, and an idle queue none."""
+    add(store, "one")
+    idle: list[dict[str, str]] = []
+    stop = threading.Event()
+
+    def on_idle() -> None:
+        idle.append(states(store))
+        if len(idle) == 1:
+            with Store.default() as another:  # a user's
+                add(another, "two")
+        else:
+            threading.Timer(0.5, stop.set).start()
+
+    work(store, until_empty=False, stop=stop, on_idle=on_idle)
+    assert [{"one": "finished"}, {"one": "finished", "two": "finished"}] == idle
 
 
 def test_the_config_is_frozen_when_it_is_queued(store: Store) -> None:
@@ -115,128 +62,6 @@ def test_the_config_is_frozen_when_it_is_queued(store: Store) -> None:
     Path("config.yaml").write_text("data: {directory: failing}\ntrain: {max_iters: 3}\n")
     work(store)
     assert "finished" == store.get(entry.id).state
-
-
-def test_killed_while_runs_go_on_the_next_queue_adopts_them(store: Store) -> None:
-    """kill -9 of the queue: its run goes on, is not started again, and its end is recorded by the next."""
-    entry = add(store, "one", "slow")
-    first = queue_process()
-    until(lambda: history() and store.get(entry.id).state == "running")
-    before = store.get(entry.id)
-    first.kill()
-    first.wait()
-    assert before.token
-    assert process.is_alive(identity(before), before.token)  # type: ignore[arg-type]
-    second = queue_process()
-    time.sleep(1.0)
-    assert before == store.get(entry.id)
-    Path("go").touch()
-    assert 0 == second.wait(60)
-    assert ["one begins with auto", "one finished"] == history()
-    after = store.get(entry.id)
-    assert ("finished", 0, 1) == (after.state, after.exit_status, after.attempts)
-
-
-def test_killed_between_claiming_and_starting(store: Store) -> None:
-    """A claimed entry without a process is given back, once its manager is dead and not before."""
-    entry = add(store, "one")
-    dead = replace(Identity.of_this_process(), started=1.0)
-    claimed = store.claim(entry, dead, "token", "cpu", ())
-    assert claimed
-    work(store)
-    assert ("finished", 2) == (store.get(entry.id).state, store.get(entry.id).attempts)
-
-
-def test_a_process_whose_entry_was_given_back_trains_nothing(store: Store) -> None:
-    """It was started, its queue died, and another gave the entry back before it could take it."""
-    entry = add(store, "one")
-    store.claim(entry, replace(Identity.of_this_process(), started=1.0), "old", "cpu", ())
-    assert settle(store, store.get(entry.id))
-    child = [sys.executable, "-m", "ganeum.queue.child", str(store.path), str(entry.id), "old", *PRETEND]
-    assert 75 == subprocess.run([*child, str(freeze.config_path(store.run(entry)))], check=False).returncode
-    assert [] == history()
-    assert "queued" == store.get(entry.id).state
-
-
-def test_two_queues_on_one_list_train_each_run_once(store: Store) -> None:
-    """Twelve runs, three queues: each begins once and finishes, never more than two at once."""
-    for number in range(12):
-        add(store, f"run{number}")
-    queues = [queue_process() for _ in range(3)]
-    assert [0, 0, 0] == [queue.wait(120) for queue in queues]
-    assert {"finished"} == set(states(store).values())
-    assert 12 == sum("begins" in line for line in history())
-    assert {1} == {entry.attempts for entry in store.all()}
-
-
-def test_another_process_with_the_same_id_is_not_the_run(store: Store) -> None:
-    """An id is given out again: the process that has it now started at another moment, and is left alone."""
-    entry = add(store, "one")
-    me = Identity.of_this_process()
-    store.claim(entry, me, "token", "cpu", ())
-    store.update(entry.id, state="running", pid=me.pid, started=me.started - 1, boot_id=me.boot_id)
-    settled = settle(store, store.get(entry.id))
-    assert settled
-    assert ("queued", "it ended without a word: tried again") == (settled.state, settled.note)
-
-
-def test_after_a_restart_of_the_machine_a_run_is_resumed(store: Store) -> None:
-    """Another boot: whatever has its id, it is interrupted and goes on, and that is not counted against it."""
-    entry = add(store, "one")
-    me = Identity.of_this_process()
-    store.claim(entry, me, "token", "cpu", ())
-    store.update(entry.id, state="running", pid=me.pid, started=me.started, boot_id="the boot before")
-    store.run(entry).checkpoint_dir(4).mkdir(parents=True)
-    (store.run(entry).path / "config.yaml").write_bytes(freeze.config_path(store.run(entry)).read_bytes())
-    settled = settle(store, store.get(entry.id))
-    assert settled
-    assert ("queued", "the machine was started anew: goes on at step 4", 0) == (
-        settled.state, settled.note, settled.retries,
-    )  # fmt: skip
-    work(store)
-    assert "finished" == store.get(entry.id).state
-
-
-def test_a_training_whose_parent_was_killed_alone_is_waited_for(store: Store) -> None:
-    """It still trains: it is not started a second time, and what it says in the end counts."""
-    entry = add(store, "one", "slow")
-    first = queue_process()
-    until(lambda: history() and store.get(entry.id).state == "running")
-    first.kill()
-    first.wait()
-    os.kill(store.get(entry.id).pid or 0, signal.SIGKILL)
-    assert settle(store, store.get(entry.id)) is None
-    second = queue_process()
-    time.sleep(1.0)
-    Path("go").touch()
-    assert 0 == second.wait(60)
-    assert ["one begins with auto", "one finished"] == history()
-    assert "finished" == store.get(entry.id).state
-
-
-@pytest.mark.parametrize(("how", "exit_status"), [("slow", 143), ("stubborn", -9), ("with_workers", 143)])
-def test_ending_a_run_ends_all_of_it(store: Store, how: str, exit_status: int) -> None:
-    """SIGTERM, which lets it write a checkpoint; SIGKILL where it does not listen; its workers end with it."""
-    entry = add(store, "one", how)
-    stop = threading.Event()
-
-    def kill() -> None:
-        with Store(store.path) as mine:
-            until(lambda: any("begins" in line for line in history()))
-            time.sleep(0.3)
-            mine.update(entry.id, ("running",), wanted="kill")
-
-    asking = threading.Thread(target=kill)
-    asking.start()
-    work(store, grace_s=1.5, stop=stop)
-    asking.join()
-    ended = store.get(entry.id)
-    assert ("killed", "killed, as asked") == (ended.state, ended.note)
-    if exit_status != -9:
-        assert "one interrupted by SIGTERM" in history()
-        assert exit_status == ended.exit_status
-    if how == "with_workers":
-        until(lambda: not psutil.pid_exists(int(Path("worker").read_text())))
 
 
 def test_hours_that_are_over_end_a_run_with_a_checkpoint(store: Store) -> None:
@@ -267,8 +92,11 @@ def test_killed_for_want_of_memory_it_is_tried_with_half_the_micro_batch(
     work(store)
     ended = store.get(entry.id)
     assert ["one begins with 8", "one begins with 4"] == history()
-    assert ("failed", f"{killed}, once more", 4) == (ended.state, ended.note, ended.micro_batch_size)
-    assert any(f"{killed}; once more with 4 at once, the batch as it was" == event.text for event in store.events())
+    assert ("failed", f"{killed}, once more (it held up to 0.0 GiB)", 4) == (
+        ended.state, ended.note, ended.micro_batch_size,
+    )  # fmt: skip
+    said = f"{killed} (it held up to 0.0 GiB); once more with 4 at once, the batch as it was"
+    assert said in [event.text for event in store.events()]
     assert (8, 4) == (
         freeze.frozen_config(store.run(entry)).train.batch_size,
         freeze.frozen_config(store.run(entry)).train.micro_batch_size,
@@ -284,7 +112,7 @@ def test_a_run_that_was_paused_goes_on(store: Store) -> None:
     store.update(entry.id, ("running",), wanted="pause")
     assert 0 == first.wait(60)
     paused = store.get(entry.id)
-    assert ("paused", "paused at step 3", None, 3) == (paused.state, paused.note, paused.token, paused.step)
+    assert ("paused", "", None, 3) == (paused.state, paused.note, paused.token, paused.step)
     store.update(entry.id, ("paused",), state="queued")
     Path("go").touch()
     work(store)
@@ -332,6 +160,15 @@ def test_what_can_never_take_its_entry_fails(store: Store, monkeypatch: pytest.M
     assert (4, "No module named ganeum") == (failed.attempts, failed.error_tail)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no PYTHONSAFEPATH")
+def test_files_where_the_user_stood_are_no_modules(store: Store) -> None:
+    """A `signal.py` or another ganeum in the directory from which the run was queued."""
+    entry = add(store, "one")
+    Path("signal.py").write_text("raise SystemExit('not this one')")
+    work(store)
+    assert "finished" == store.get(entry.id).state
+
+
 def test_a_directory_that_is_gone_fails_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the user stood when the run was queued: without it no path of its config leads anywhere."""
     add(store, "one")
@@ -349,7 +186,7 @@ def test_changed_code_is_said_and_holds_a_strict_entry(store: Store, monkeypatch
     monkeypatch.setattr(freeze, "code_sha", lambda: "another")
     said = work(store)
     assert {"one": "finished", "two": "held"} == states(store)
-    assert any("one: started on cpu; uncommitted code has changed since it was queued" in line for line in said)
+    assert any("one started on cpu; uncommitted code has changed since it was queued" in line for line in said)
     assert store.get(strict.id).note.startswith("uncommitted code has changed")
     monkeypatch.undo()
     os.environ["GANEUM_RESULTS"] = str(store.results)
@@ -374,38 +211,6 @@ def test_a_process_that_cannot_be_started_is_tried_later(store: Store, monkeypat
     assert back.not_before > time.time() + 30
 
 
-def test_a_frozen_config_is_kept_twice(store: Store) -> None:
-    """In the list and beside the run: gone or edited there it is written anew; gone from both, it has failed."""
-    gone, edited, lost = add(store, "gone"), add(store, "edited"), add(store, "lost")
-    shutil.rmtree(store.run(gone).queued_dir)
-    freeze.config_path(store.run(edited)).write_text("data: {directory: failing}\ntrain: {max_iters: 10}\n")
-    freeze.config_path(store.run(lost)).unlink()
-    store._db.execute("DELETE FROM configs WHERE entry = ?", (lost.id,))
-    work(store)
-    assert {"gone": "finished", "edited": "finished", "lost": "failed"} == states(store)
-    assert "the config of lost as it was queued is gone" == store.get(lost.id).note
-
-
-def test_a_list_that_is_lost_while_runs_go_on(store: Store) -> None:
-    """Made again from beside the runs: the one that goes on is adopted, the other starts, none is trained twice."""
-    one = add(store, "one", "slow")
-    first = queue_process()
-    until(lambda: history() and store.get(one.id).state == "running")
-    first.kill()
-    first.wait()
-    add(store, "two")
-    store.path.write_bytes(b"?" * 8192)
-    rebuild(store.path)
-    store.changes()
-    assert {"one": "running", "two": "queued"} == states(store)
-    second = queue_process()
-    until(lambda: "two finished" in history())
-    Path("go").touch()
-    assert 0 == second.wait(60)
-    assert {"one": "finished", "two": "finished"} == states(store)
-    assert 1 == history().count("one begins with auto")
-
-
 def test_the_log_keeps_every_attempt_and_shows_the_last(store: Store) -> None:
     """With what a live line was overwritten by, and without a terminal's control characters."""
     entry = add(store, "one", "killed")
@@ -415,52 +220,3 @@ def test_the_log_keeps_every_attempt_and_shows_the_last(store: Store) -> None:
     with run.queue_log_path.open("a") as log:
         log.write("=== attempt 5, now ===\nstep 1\rstep 2\n\x1b[1mdone\x1b[0m\n")
     assert "step 2\ndone" == tail(run)
-
-
-def test_a_locked_list_is_waited_for(store: Store) -> None:
-    """Another program's transaction holds everything up for a while: said once, and then all goes on."""
-    add(store, "one")
-    other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    threading.Timer(1.5, lambda: other.execute("ROLLBACK")).start()
-    with Store(store.path, patience_s=0.05) as hasty:
-        said = work(hasty)
-    assert 1 == said.count("the queue is locked by another process; waiting")
-    assert {"one": "finished"} == states(store)
-    other.close()
-
-
-def test_a_full_disk_is_waited_for(store: Store) -> None:
-    """Said once; nothing is lost, and once there is room it goes on."""
-    add(store, "one")
-    said: list[str] = []
-    with Store(store.path) as full:
-
-        def say(text: str) -> None:
-            said.append(text)
-            if "full" in text:
-                full._db.execute("PRAGMA max_page_count = 1000000")
-
-        full._db.execute(f"PRAGMA max_page_count = {full._db.execute('PRAGMA page_count').fetchone()[0]}")
-        for size in (3000, 100, 1):
-            with suppress(QueueError):
-                while True:
-                    full.log("filler", "x" * size)
-        work(full, say=say)
-    assert 1 == said.count("the queue cannot be written: the disk is full; waiting")
-    assert {"one": "finished"} == states(store)
-    assert 1 == history().count("one begins with auto")
-
-
-def test_a_clock_that_jumps_changes_nothing(store: Store) -> None:
-    """By years, forwards and back, at every look: each run is trained once, and its hours are those of its process."""
-    for number in range(3):
-        add(store, f"run{number}", max_hours=1.0)
-    killed = add(store, "killed", "killed")
-    years = itertools.cycle([0.0, 3e8, -3e8, 5e7])
-    store.clock = lambda: time.time() + next(years)
-    work(store)
-    assert {"run0": "finished", "run1": "finished", "run2": "finished", "killed": "failed"} == states(store)
-    assert 3 == sum(line.startswith("run") and "begins" in line for line in history())
-    assert all(entry.hours < 0.1 for entry in store.all())
-    assert 4 == store.get(killed.id).attempts

@@ -3,56 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from at_work import changed
 
-from ganeum.cli import main
-from ganeum.cli.queue import table
-from ganeum.queue.entry import Entry
 from ganeum.queue.freeze import frozen_config
 from ganeum.queue.store import Store
 from ganeum.record import MetricsLog
 
 NOBODY = "no process works on the queue: `ganeum queue run` does"
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GANEUM_RESULTS", "results")
-    Path("one.yaml").write_text("train: {max_iters: 10}\n")
-    Path("two.yaml").write_text("train: {max_iters: 20}\n")
-
-
-@pytest.fixture
-def queue(capsys: pytest.CaptureFixture[str]) -> object:
-    """`ganeum queue …` → exit status, lines of standard output and of standard error, blanks at their ends cut off."""
-
-    def call(*arguments: str) -> tuple[int, list[str], list[str]]:
-        with pytest.raises(SystemExit) as exit:
-            main(["queue", *arguments])
-        out, err = capsys.readouterr()
-        code = exit.value.code
-        return (
-            code if isinstance(code, int) else 0,
-            [line.rstrip() for line in out.splitlines()],
-            [line.rstrip() for line in err.splitlines()],
-        )
-
-    return call
-
-
-def changed(id: int, **settings: object) -> Entry:
-    """As if something had happened to an entry."""
-    with Store.default() as store:
-        entry = store.update(id, **settings)
-    assert entry is not None
-    return entry
+pytestmark = pytest.mark.usefixtures("desk")
 
 
 def test_add_freezes_and_names(queue) -> None:  # type: ignore[no-untyped-def]
@@ -63,6 +27,18 @@ def test_add_freezes_and_names(queue) -> None:  # type: ignore[no-untyped-def]
         one, two = store.all()
         assert [30, 30] == [frozen_config(store.run(entry)).train.max_iters for entry in (one, two)]
     assert (("max_iters=30",), "one.yaml") == (one.overrides, one.config)
+
+
+def test_data_that_are_not_there_yet_are_said_at_once(queue) -> None:  # type: ignore[no-untyped-def]
+    """Of several runs once, and of a sweep; they are queued all the same, since the data may come before their turn."""
+    Path("data/tinystories/train.bin").unlink()
+    none, damaged = "there is no data in data/tinystories yet", "meta.json is damaged: data/tinystories/meta.json"
+    assert (0, [none, "", "1  one  queued", "2  two  queued", NOBODY], []) == queue("add", "one.yaml", "two.yaml")
+    Path("data/tinystories/meta.json").write_text("{")
+    status, out, _ = queue("add", "one.yaml", "--sweep", "seed=1,2")
+    assert (0, [damaged, "", "3  one-seed-1  queued"]) == (status, out[:3])
+    status, out, err = queue("add", "one.yaml", "name=three", "--json")
+    assert (0, "three", [damaged, ""]) == (status, json.loads("\n".join(out))[0]["name"], err)
 
 
 def test_add_is_all_or_nothing(queue) -> None:  # type: ignore[no-untyped-def]
@@ -139,62 +115,6 @@ def test_the_best_trial_is_named(queue) -> None:  # type: ignore[no-untyped-def]
             "best of one so far: one-learning_rate-3e-4, val loss 2.0000 with train.learning_rate=3e-4 "
             "(2 of 3 trials tried)"
         ]
-
-
-def test_list_shows_what_ended_what_runs_and_what_waits(queue) -> None:  # type: ignore[no-untyped-def]
-    """Ended first, then what runs, then the rest in the order in which it starts."""
-    queue("add", "one.yaml")
-    queue("add", "two.yaml", "--priority", "5", "--at", "2099-01-01")
-    queue("add", "one.yaml", "--name", "three", "--after", "one")
-    queue("add", "one.yaml", "--name", "four", "--paused")
-    changed(1, state="failed", note="RunError: the loss is NaN", attempts=1)
-    with Store.default() as store, MetricsLog(store.run(store.get(1)).metrics_path) as log:
-        log.write({"step": 4, "loss": 1.25, "val_loss": 1.5, "elapsed_s": 90.0})
-    assert queue("list") == (
-        0,
-        [
-            "id  run    state   step    loss  val loss        time  note",
-            " 1  one    failed     4  1.2500    1.5000  1 min 30 s  RunError: the loss is NaN",
-            " 2  two    queued                                      priority 5; not before 01-01 00:00",
-            " 3  three  queued                                      after 1",
-            " 4  four   paused",
-            "",
-            "2 queued, 1 paused, 1 failed",
-            NOBODY,
-        ],
-        [],
-    )
-    assert ["nothing is so"] == queue("list", "--state", "running")[1]
-    found = json.loads("\n".join(queue("list", "--json", "one")[1]))
-    assert [(1, "failed", 1.25)] == [(one["id"], one["state"], one["progress"]["loss"]) for one in found]
-
-
-def test_a_narrow_terminal_cuts_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """At its width, by cells: a Korean letter takes two; a bold heading."""
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "20")
-    table.show(["id  run", " 1  a very long note indeed", " 2  가나다라마바사아자차"])
-    assert "\x1b[1mid  run\x1b[0m\n 1  a very long not…\n 2  가나다라마바사…\n" == capsys.readouterr().out
-
-
-def test_show_tells_all(queue) -> None:  # type: ignore[no-untyped-def]
-    """Times are this test's; the rest word for word."""
-    queue("add", "one.yaml", "seed=3", "-g", "tonight", "--max-hours", "90m", "--max-retries", "1", "--strict")
-    status, out, _ = queue("show", "one")
-    shown = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", line) for line in out if not line.startswith("code")]
-    assert 0 == status
-    assert shown == [
-        "entry     1  one",
-        "state     queued",
-        "queued    TIME",
-        "config    one.yaml seed=3",
-        f"in        {Path.cwd()}",
-        "group     tonight",
-        "limits    1.5 hours at most, 1 starts after something went wrong at most",
-        "run       results/one",
-        "",
-        "TIME  added  one.yaml seed=3",
-    ]
 
 
 def test_pause_resume_kill_retry_without_a_process(queue) -> None:  # type: ignore[no-untyped-def]
@@ -305,19 +225,6 @@ def test_remove_and_clean_leave_runs(queue) -> None:  # type: ignore[no-untyped-
     )
 
 
-def test_log_prints_the_end(queue) -> None:  # type: ignore[no-untyped-def]
-    """The last lines; all with 0; what has printed nothing yet is told so."""
-    queue("add", "one.yaml")
-    assert queue("log", "1")[2][0] == "QueueError: one has printed nothing yet: it is queued"
-    with Store.default() as store:
-        store.run(store.get(1)).queue_log_path.write_text("a\nb\nc\n")
-    assert (0, ["b", "c"], []) == queue("log", "1", "-n", "2")
-    assert (0, ["a", "b", "c"], []) == queue("log", "one", "-n", "0")
-    changed(1, state="finished")
-    assert (0, ["c"], []) == queue("log", "-f", "1", "-n", "1")
-    assert queue("log")[2][0] == "QueueError: nothing runs"
-
-
 def test_wait_tells_how_it_ended_by_its_exit_status(queue) -> None:  # type: ignore[no-untyped-def]
     """0 all finished, 1 some not, 124 the time is over."""
     queue("add", "one.yaml", "two.yaml")
@@ -385,17 +292,3 @@ def test_the_queue_works_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert 0 == done.returncode, done.stderr
-
-
-def test_to_look_makes_no_list(queue) -> None:  # type: ignore[no-untyped-def]
-    """`list` where nothing was ever queued leaves nothing behind."""
-    assert (0, ["the queue is empty: `ganeum queue add CONFIG` fills it"], []) == queue("list")
-    assert not Path("results").exists()
-
-
-def test_an_entry_reads_back_from_its_json(queue) -> None:  # type: ignore[no-untyped-def]
-    """--json has every field, so that what reads it can make the same entry again."""
-    queue("add", "one.yaml", "--sweep", "seed=1,2", "--stop-hopeless", "--trials", "2")
-    for plain in json.loads("\n".join(queue("list", "--json")[1])):
-        with Store.default() as store:
-            assert replace(store.get(plain["id"])) == Entry.of(plain)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ganeum.cli import main
 from ganeum.hardware.card import card
 from ganeum.queue.devices import Machine, Slot
 from ganeum.queue.entry import Entry
@@ -56,10 +57,10 @@ def test_a_picture_of_a_night() -> None:
         "GPU 0    GeForce RTX 4090  15.5 of 24.0 GiB free  exp1",
         "",
         "runs     on                                     step      loss  val loss  tokens/s         for  left",
-        "1  exp1  GPU-8f2a11c3  ━━━━━━━━━━━╸             50/100  3.5000    3.2500    12,346  1 min 15 s  25 s",
+        "1  exp1  GPU 0  ━━━━━━━━━━━━━━━                 50/100  3.5000    3.2500    12,346  1 min 15 s  25 s",
         "",
         "next",
-        "2  exp2  queued  not before 11-21 18:00",
+        "2  exp2  queued  not before 18:00",
         "",
         "lately",
         "3  exp3  failed  15:50  RunError: the loss is NaN",
@@ -81,3 +82,19 @@ def test_a_damaged_list_is_shown_and_does_not_end_the_view() -> None:
     Path("results").mkdir()
     Path("results/queue.sqlite").write_bytes(b"no database" * 500)
     assert "QueueError: the list of the queue is damaged" == drawn(Board(Path("results/queue.sqlite")))[0]
+
+
+def test_a_single_picture_of_a_damaged_list_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """`watch --once` in a script ends with exit status 2, and the error on standard error."""
+    Path("results").mkdir()
+    Path("results/queue.sqlite").write_bytes(b"no database" * 500)
+    with pytest.raises(SystemExit) as exit:
+        main(["queue", "watch", "--once"])
+    out, err = capsys.readouterr()
+    assert (2, "") == (exit.value.code, out)
+    assert err == (
+        "QueueError: the list of the queue is damaged\n"
+        "  where  results/queue.sqlite\n"
+        "  why    file is not a database\n"
+        "  try    `ganeum queue rebuild` puts it aside and makes it again from what stands beside the runs\n"
+    )

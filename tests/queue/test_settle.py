@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from ganeum.queue import child
+from ganeum.queue.child import ended_path
 from ganeum.queue.entry import Entry
 from ganeum.queue.failure import End, judge
 from ganeum.queue.placement import Never, Placed, Placement, Wait
+from ganeum.queue.process import Identity
 from ganeum.queue.schedule import schedule
+from ganeum.queue.settle import settle
+from ganeum.queue.store import Store
+from ganeum.record import write_json
 
 RUNNING = Entry("one", id=1, state="running", attempts=1, token="t")
 NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower learning rate"
@@ -19,7 +27,9 @@ NAN = "step 2\nRunError: the loss is NaN\n  where  step 2\n  try    a lower lear
     ("end", "state", "note"),
     [
         (End(0, state="finished"), "finished", ""),
-        (End(None, state="finished", same_boot=False), "finished", ""),
+        (End(None, state="finished", step=30, same_boot=False), "finished", ""),
+        (End(-9, state="finished", step=30), "finished", ""),
+        (End(-15, state="finished", step=30), "finished", ""),
         (End(2, tail=NAN), "failed", "RunError: the loss is NaN"),
         (End(1, tail="Traceback\n  File x\nValueError: no"), "failed", "ValueError: no"),
         (End(-11), "failed", "its process was killed (SIGSEGV)"),
@@ -45,6 +55,34 @@ def test_each_end_has_its_state(end: End, state: str, note: str) -> None:
     assert (state, note) == (changes["state"], changes["note"])
 
 
+def test_a_last_word_that_comes_late_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it ended is written down after the first look for that, and before its process is found gone."""
+    me = Identity.of_this_process()
+    entry = store.claim(store.add(Entry("one")), replace(me, started=me.started - 1), "t", "cpu", ())
+    assert entry is not None
+    store.update(entry.id, state="running")
+
+    def is_alive(first: Identity, token: str, config: Path) -> bool:
+        (run := store.run(entry)).queued_dir.mkdir(parents=True)
+        write_json(ended_path(run), {"token": "t", "exit_status": 2})
+        return False
+
+    monkeypatch.setattr("ganeum.queue.settle.is_alive", is_alive)
+    ended = settle(store, store.get(entry.id))
+    assert ended is not None
+    assert ("failed", 2) == (ended.state, ended.exit_status)
+
+
+def test_what_has_finished_before_is_no_end_of_a_longer_training() -> None:
+    """Queued again with a larger length, and killed before it has said anything; once it is over, it is over."""
+    longer = replace(RUNNING, done_before=30)
+    assert "queued" == judge(longer, End(-9, state="finished", step=30), 0).changes["state"]
+    assert "finished" == judge(longer, End(-9, state="finished", step=60), 0).changes["state"]
+    assert (
+        "finished" == judge(replace(RUNNING, wanted="pause"), End(-15, state="finished", step=30), 0).changes["state"]
+    )
+
+
 def test_an_error_of_its_own_keeps_the_end_of_its_log() -> None:
     """The listing shows one line of it, the entry keeps all of it."""
     assert NAN == judge(RUNNING, End(2, tail=NAN), 0).changes["error_tail"]
@@ -53,8 +91,8 @@ def test_an_error_of_its_own_keeps_the_end_of_its_log() -> None:
 @pytest.mark.parametrize(
     ("wanted", "state", "note"),
     [
-        ("kill", "killed", "killed, as asked"),
-        ("pause", "paused", "paused at step 30"),
+        ("kill", "killed", ""),
+        ("pause", "paused", ""),
         ("hours", "interrupted", "its 2 h 0 min are over at step 30"),
     ],
 )
@@ -78,6 +116,36 @@ def test_a_full_disk_is_not_counted_against_a_run() -> None:
     entry = replace(RUNNING, retries=3)
     assert "queued" == judge(entry, End(2, disk_full=True), 0).changes["state"]
     assert "failed" == judge(entry, End(2, tail="RunError: the disk is full: 2 GiB are needed"), 0).changes["state"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_a_full_disk_ended_is_known_when_there_is_room_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Its first process waits for room to write down how it ended, and the start is not counted; one that was asked to
+    end is let go after a while."""
+    me = Identity.of_this_process()
+    claimed = store.claim(store.add(Entry("one")), replace(me, started=me.started - 1), "t", "cpu", ())
+    assert claimed is not None
+    entry = store.update(claimed.id, state="running")
+    assert entry is not None
+    store.run(entry).queued_dir.mkdir(parents=True)
+    tries: list[int] = []
+
+    def full(path: Path, content: object) -> None:
+        tries.append(1)
+        if len(tries) < 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, content)
+
+    monkeypatch.setattr(child, "write_json", full)
+    monkeypatch.setattr(child, "TRY_AGAIN_S", 0.0)
+    child._note(store.run(entry), {"token": "t", "exit_status": 2}, child.Training(asked=asked))
+    settled = settle(store, entry)
+    assert settled is not None
+    assert (3 if asked else 10) == len(tries)
+    said = "it ended without a word: tried again" if asked else "the disk is full: starts again"
+    assert (said, int(asked)) == (settled.note, settled.retries)
 
 
 def test_out_of_memory_halves_the_micro_batch_once() -> None:
@@ -144,6 +212,29 @@ def test_time_and_dependencies() -> None:
         _, held, _ = decide(Entry("a", id=1, state=state, after=(9,)), Entry("b", id=2, after=(1,)))  # type: ignore[arg-type]
         assert f"after a (1), which is {state}" == held[2]
     assert {2: "after entry 1, which is not in the queue any more"} == decide(Entry("b", id=2, after=(1,)))[1]
+
+
+def test_what_an_earlier_one_waits_for_is_kept_from_later_ones() -> None:
+    """Four cores, of which one has one, and the first in the list needs all: those behind it wait, elsewhere or not;
+    one whose time has not come keeps nothing."""
+
+    def place(entry: Entry, going: object) -> Placement:
+        assert isinstance(going, list)
+        kept = [one.name for one in going if one.state == "queued" and one.device == "cpu"]
+        if kept and entry.name != "other":
+            return Wait(f"kept for {kept[0]}")
+        return Wait("3 free", keeps="cpu") if entry.name == "large" and going else Placed("cpu")
+
+    def decided(*entries: Entry) -> tuple[list[str], dict[int, str]]:
+        decisions = schedule(entries, now=100.0, place=place, token=lambda: "t")
+        return [entry.name for entry, _ in decisions.start], decisions.wait
+
+    going, small, other = Entry("r", id=1, state="running"), Entry("small", id=3), Entry("other", id=4)
+    large = Entry("large", id=2)
+    assert (["other"], {2: "3 free", 3: "kept for large"}) == decided(going, large, small, other)
+    assert ["small", "other"] == decided(going, replace(large, at=200.0), small, other)[0]
+    assert ["small", "other"] == decided(going, replace(large, after=(1,)), small, other)[0]
+    assert ["large"] == decided(large, replace(small, state="paused"))[0]
 
 
 def test_what_is_held_is_looked_at_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ganeum.errors import QueueError
+from ganeum.queue import mirror
 from ganeum.queue.entry import Entry
 from ganeum.queue.process import Identity
 from ganeum.queue.store import Store, rebuild
@@ -40,6 +42,15 @@ def test_the_list_is_in_the_order_of_starting(store: Store) -> None:
     """By priority, then order, then id."""
     store.add_all([Entry("a"), Entry("b", priority=1), Entry("c", order=-1.0), Entry("d", priority=1)])
     assert ["b", "d", "c", "a"] == [entry.name for entry in store.all()]
+
+
+def test_that_it_was_added_is_noted_with_it(store: Store) -> None:
+    """In the same transaction: none is on the list without its history, and a thousand wait for the disk once."""
+    commits: list[str] = []
+    store._db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+    store.add_all([Entry("one", config="a b.yaml", overrides=("seed=1",)), Entry("two", config="c.yaml")])
+    assert ["'a b.yaml' seed=1", "c.yaml"] == [event.text for event in store.events() if event.what == "added"]
+    assert ["COMMIT"] == commits
 
 
 def test_a_run_has_one_entry(store: Store) -> None:
@@ -109,6 +120,42 @@ def test_what_runs_cannot_be_removed(store: Store) -> None:
     )
 
 
+def test_what_is_finished_may_be_cleaned_away_before_what_comes_after_it(store: Store) -> None:
+    """It is not waited for any more, in the list and beside the run; what has not finished still is missed."""
+    (store.results / "last" / "queued").mkdir(parents=True)
+    store.add_all([Entry("one", state="finished"), Entry("two", state="failed"), Entry("last", after=(1, 2))])
+    store.remove([1, 2])
+    assert (2,) == store.get(3).after
+    assert [(2,)] == [entry.after for entry, _ in mirror.read(store.results)]
+
+
+def test_a_list_that_is_not_ours_to_write_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose it is can be looked up; `rebuild` ends so too, and not in a traceback."""
+    said = (
+        f"QueueError: the queue cannot be written by this user\n  where  {store.path}\n  why    {{}}\n"
+        f"  try    `ls -la {store.results}` says whose it is; GANEUM_RESULTS names another directory"
+    )
+    store._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(QueueError) as readonly:
+        store.add(Entry("one"))
+    assert said.format("attempt to write a readonly database") == str(readonly.value)
+
+    def refused(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(QueueError) as denied:
+        rebuild(store.path)
+    assert said.format("Permission denied") == str(denied.value)
+
+
+def test_what_was_written_outlives_a_power_cut(store: Store) -> None:
+    """SQLite waits for the disk with each transaction, not only with each checkpoint of its WAL."""
+    assert ("wal", 2) == tuple(
+        store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    )
+
+
 def test_a_locked_list_is_said_and_left_as_it_is(store: Store) -> None:
     """Another process's transaction that does not end: an error after the time one is willing to wait."""
     store.add(Entry("one"))
@@ -174,6 +221,23 @@ def test_a_list_that_was_deleted_comes_back_from_the_runs(store: Store) -> None:
         file.unlink()
     assert store.changes() != seen
     assert ["one"] == [entry.name for entry in store.all()]
+
+
+def test_a_list_made_anew_that_is_locked_at_first_is_opened_later(store: Store) -> None:
+    """Deleted under the hands of a process that has it open, and taken by another before that could look."""
+    (store.results / "one" / "queued").mkdir(parents=True)
+    store.add(Entry("one"))
+    with Store(store.path, patience_s=0.05) as hasty:
+        for file in store.results.glob("queue.sqlite*"):
+            file.unlink()
+        other = sqlite3.connect(store.path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(QueueError, match="the queue is locked by another process"):
+            hasty.changes()
+        other.execute("ROLLBACK")
+        other.close()
+        hasty.changes()
+        assert ["one"] == [entry.name for entry in hasty.all()]
 
 
 def test_a_newer_list_is_refused_and_an_older_one_completed(tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def test_a_value_named_twice_is_one_trial() -> None:
             "  try    train.learning_rate=1e-5..1e-2:log",
         ),
         (
+            ["name=a,b"],
+            "ConfigError: a sweep gives each of its runs a name by what it sweeps\n"
+            "  where  --sweep name=a,b\n"
+            "  try    --name a, which the names begin with",
+        ),
+        (
             ["precision=1..2"],
             "ConfigError: train.precision must be one of auto, fp32, tf32, bf16 or fp16, and a range is of numbers\n"
             "  where  --sweep precision=1..2",
@@ -93,9 +99,22 @@ def test_drawn_trials_reach_from_end_to_end_and_are_the_same_for_a_seed() -> Non
     assert trials != drawn(along, 8, seed=4)
 
 
+def test_a_logarithmic_range_of_whole_numbers_reaches_both_ends() -> None:
+    """1 to 64 by the logarithm: the middle is 8, and 64 is drawn too."""
+    [axis] = axes(["n_layer=1..64:log"])
+    assert ["1", "8", "64"] == [axis.at(share) for share in (0.0, 0.5, 0.999)]
+
+
 def test_no_more_is_drawn_than_there_is() -> None:
     """Two values give two trials, however many are asked for."""
     assert ["1", "2"] == sorted(trial["seed"] for trial in drawn(axes(["seed=1,2"]), 50, seed=0))
+
+
+def test_too_many_trials_are_refused() -> None:
+    """As too many combinations are: each is a config to check and a directory to make."""
+    with pytest.raises(GaneumError) as error:
+        drawn(axes(["seed=1..100000000"]), 20_000, seed=0)
+    assert "ConfigError: 20,000 trials are too many\n  where  --trials\n  try    at most 10,000" == str(error.value)
 
 
 def test_names_say_what_is_another_about_a_run() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import killing
@@ -88,6 +89,40 @@ def test_the_average_of_an_epoch_survives_an_interruption(data: Path, here: Path
 
     assert average(here / "whole" / "tiny" / "logs" / "console.log")
     assert average(run / "logs" / "console.log") == average(here / "whole" / "tiny" / "logs" / "console.log")
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "status"), [(signal.SIGTERM, Interrupted, 143), (signal.SIGINT, KeyboardInterrupt, 130)]
+)
+@pytest.mark.parametrize("moment", ["resolve", "start"])
+def test_what_breaks_on_the_way_out_is_no_error_of_the_run(
+    yaml: Path,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    number: signal.Signals,
+    error: type[BaseException],
+    status: int,
+) -> None:
+    """An import broken off leaves half a module, at which tidying up fails: the run was interrupted all the same. A
+    library that goes on without what it cannot import does not go on now."""
+
+    def broken_off(*_: object, **__: object) -> None:
+        try:
+            with suppress(Exception):
+                signal.raise_signal(number)
+        finally:
+            raise AttributeError("module 'sympy' has no attribute 'printing'")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"ganeum.train.run.{moment}", broken_off)
+        with pytest.raises(error) as stop:
+            tiny_corpus.go(yaml)
+    assert getattr(stop.value, "exit_status", 130) == status
+    run = here / "results" / "tiny"
+    assert run.exists() == (moment != "resolve")
+    if run.exists():
+        assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
 
 
 @pytest.mark.parametrize("moment", ["resolve", "start", "summary.of"])

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -79,14 +80,26 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit:
         raise
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            told = GaneumError("no space is left to write to", where=error.filename or "standard output")
+        elif _stands_nowhere():
+            told = GaneumError("the directory that you stand in was deleted", suggestion="`cd` to where it is now")
+        else:
             raise
-        print(GaneumError("no space is left to write to", where=error.filename or "standard output"), file=sys.stderr)
+        print(told, file=sys.stderr)
         sys.exit(2)
     except BaseException as error:  # a library in Rust ends with an exception that is no Exception
         from ganeum.hardware import limits
 
-        if (told := limits.no_thread(error)) is None:
+        if (no_thread := limits.no_thread(error)) is None:
             raise
-        print(told, file=sys.stderr)
+        print(no_thread, file=sys.stderr)
         sys.exit(2)
+
+
+def _stands_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False

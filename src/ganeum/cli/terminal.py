@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
+from pathlib import Path
 
 ALIKE = {
     **dict.fromkeys("–—─", "-"),
@@ -23,8 +25,11 @@ def alike(error: UnicodeError) -> tuple[str, int]:
 
 
 def hold_everything() -> None:
-    """Lets standard output and standard error take any text."""
+    """Lets standard output and standard error take any text, and one that was closed (`>&-`) take it nowhere."""
     codecs.register_error("alike", alike)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="alike")

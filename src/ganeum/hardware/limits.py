@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,18 @@ def memory() -> Iterator[tuple[float, float]]:
             at_most, now = _number(group / limit_name), _number(group / used_name)
             if at_most is not None and now is not None:
                 yield float(at_most), float(now - (_counted(group / "memory.stat", cached) or 0))
+
+
+def cores() -> Iterator[float]:
+    """How many cores' time this process's cgroup, and each above it, gives it: `docker run --cpus 1.5` gives 1.5."""
+    for group in _groups("cpu"):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            words = (group / "cpu.max").read_text().split()  # version 2: a quota, or "max", and a period
+            if words[0] != "max":
+                yield int(words[0]) / int(words[1])
+        quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+        if quota is not None and quota > 0 and period:  # version 1: -1 is none
+            yield quota / period
 
 
 def oom_counter() -> Path | None:
@@ -145,7 +158,7 @@ def _groups(controller: str) -> Iterator[Path]:
     except OSError:
         return
     for _, controllers, path in sorted(lines, key=lambda line: line[1] != ""):  # version 2 names no controllers
-        if controllers in ("", controller):
+        if controllers == "" or controller in controllers.split(","):  # cpu,cpuacct
             root = CGROUP / controllers
             here = root / path.lstrip("/")
             yield from (group for group in (here, *here.parents) if group.is_relative_to(root))

@@ -147,3 +147,15 @@ def visible(gpus: tuple[NvidiaGpu, ...], environment: Mapping[str, str] = os.env
             break
         chosen += match
     return tuple(chosen)
+
+
+def unclear(gpus: tuple[NvidiaGpu, ...], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence where CUDA_VISIBLE_DEVICES may mean other cards to CUDA than to :func:`visible`."""
+    numbers = any(part.strip().isdigit() for part in environment.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    by_bus = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if not numbers or by_bus or len({gpu.name for gpu in gpus}) < 2:
+        return []
+    return [
+        "CUDA_VISIBLE_DEVICES counts cards that differ: here as nvidia-smi does, by CUDA the fastest first; "
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID makes it the same, and UUIDs are always clear"
+    ]

@@ -7,12 +7,13 @@ its own or given back, and never trained twice. It outlives that queue, and the 
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -20,27 +21,31 @@ import psutil
 
 from ganeum.errors import QueueError
 from ganeum.hardware import limits
-from ganeum.queue.process import Identity, members
+from ganeum.queue.process import Identity, is_first, members
 from ganeum.queue.store import Store
 from ganeum.record import RunDirectory, write_json
+from ganeum.units import GIB
 
 NOT_TAKEN = 75  # exit status: the entry was given back meanwhile, or the list could not be written
 PATIENCE_S = 120.0  # for a list that is locked, or a disk that is full
+TRIES, TRY_AGAIN_S = 3, 1.0  # to write down how it ended, on a disk that fails
 
 
 @dataclass
 class Training:
     """The training, once it is there; hands SIGTERM on to it once, since a second one would cost it its checkpoint."""
 
+    marker: Path | None = None
     process: subprocess.Popen[bytes] | None = None
     asked: bool = False
     handed_on: bool = field(default=False, init=False)
 
     def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
         self.asked = True
-        if self.process is not None and not self.handed_on:
+        if self.process is not None and self.marker is not None and not self.handed_on:
             self.handed_on = True
-            self.process.send_signal(signal.SIGTERM)
+            if is_first(self.marker):
+                self.process.send_signal(signal.SIGTERM)
 
 
 def main(words: list[str]) -> int:
@@ -54,6 +59,7 @@ def main(words: list[str]) -> int:
     if taken is None:
         return NOT_TAKEN
     run, wanted = taken
+    training.marker = asked_path(run, token)
     counter = limits.oom_counter()
     kills = limits.oom_kills(counter) if counter else None
     try:
@@ -64,15 +70,21 @@ def main(words: list[str]) -> int:
     _end_others(token)
     now = limits.oom_kills(counter) if counter else None
     killed = now - kills if now is not None and kills is not None else 0
-    _note(
-        run, {"token": token, "exit_status": status, "oom_kills": killed, "seconds": Identity.of_this_process().age_s()}
-    )
+    seconds = Identity.of_this_process().age_s()
+    left = {"token": token, "exit_status": status, "oom_kills": killed, "seconds": seconds, "peak_gib": _peak_gib()}
+    _note(run, left, training)
     return status if status >= 0 else 128 - status
 
 
 def ended_path(run: RunDirectory) -> Path:
-    """What `main` leaves: token, exit_status (negative: a signal's number), oom_kills (the kernel's), seconds."""
+    """What `main` leaves: token, exit_status (negative: a signal's number), oom_kills (the kernel's), seconds,
+    peak_gib, the most that one of its processes held of the machine's memory, and disk_full, where it had to wait."""
     return run.queued_dir / "ended.json"
+
+
+def asked_path(run: RunDirectory, token: str) -> Path:
+    """Made by whoever asks the training of an attempt to end: it is asked once."""
+    return run.queued_dir / f"asked-{token}"
 
 
 def _take(path: Path, id: int, token: str) -> tuple[RunDirectory, str] | None:
@@ -83,7 +95,7 @@ def _take(path: Path, id: int, token: str) -> tuple[RunDirectory, str] | None:
             with Store(path) as store:
                 mine = store.update(
                     id, ("starting",), attempt=token,
-                    state="running", pid=me.pid, started=me.started, boot_id=me.boot_id, started_at=time.time(),
+                    state="running", **asdict(me), started_at=time.time(),
                 )  # fmt: skip
                 return (store.run(mine), mine.wanted) if mine is not None else None
         except QueueError as error:
@@ -108,15 +120,30 @@ def _end_others(token: str) -> None:
                 process.kill()
 
 
-def _note(run: RunDirectory, content: dict[str, object]) -> None:
-    """Beside the run; on a full disk the run's own status has to say enough."""
-    for _ in range(3):
+def _peak_gib() -> float | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / GIB
+
+
+def _note(run: RunDirectory, content: dict[str, object], training: Training) -> None:
+    """Beside the run. A full disk is waited for, unless the run was asked to end: the queue can note nothing there
+    either, and by the time that it can, nobody else knows that the disk was full."""
+    tries = 0
+    while tries < TRIES or (content.get("disk_full") and not training.asked):
         try:
             write_json(ended_path(run), content)
             return
         except OSError as error:
-            print(f"how it ended cannot be written down: {error}", flush=True)
-            time.sleep(1.0)
+            tries += 1
+            content = {**content, "disk_full": error.errno in (errno.ENOSPC, errno.EDQUOT)}
+            with suppress(OSError):  # the log lies on the same disk
+                if tries <= TRIES:
+                    print(f"how it ended cannot be written down: {error}", flush=True)
+            time.sleep(TRY_AGAIN_S)
 
 
 if __name__ == "__main__":

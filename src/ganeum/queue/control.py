@@ -7,11 +7,12 @@ it end, now or after a crash, knows what that was for.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ganeum.errors import QueueError
 from ganeum.queue import process
+from ganeum.queue.child import asked_path
 from ganeum.queue.entry import ENDED, GOING, Entry, State
 from ganeum.queue.settle import identity, settle
 from ganeum.queue.store import Store
@@ -38,6 +39,15 @@ def kill(store: Store, entry: Entry, note: str = "") -> Entry:
     return _ask(store, entry, "kill", (*WAITING, "paused"), "killed", note)
 
 
+def interrupt(store: Store, entry: Entry) -> Entry:
+    """End one that is going, after a checkpoint, to go on with the next start of the list that it came from.
+
+    Raises:
+        QueueError: it is not going.
+    """
+    return _ask(store, entry, "interrupt", (), "interrupted")
+
+
 def resume(store: Store, entry: Entry) -> Entry:
     """Let it take its turn (again).
 
@@ -51,7 +61,7 @@ def resume(store: Store, entry: Entry) -> Entry:
     states: tuple[State, ...] = ("paused", "held", "interrupted")
     changed = store.update(entry.id, states, state="queued", note="", wanted="", not_before=None, **unheld)
     if changed is None:
-        other = "`ganeum queue retry` starts it again" if entry.state in ENDED else None
+        other = "`ganeum queue retry` starts it again" if entry.state in ("failed", "killed") else None
         raise QueueError(f"{called(entry)} is {entry.state}: nothing to resume", suggestion=other)
     store.log("resumed", entry=entry.id)
     return changed
@@ -64,7 +74,7 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
     Raises:
         QueueError: it is finished, is going, or another entry has its run.
     """
-    others = [one for one in store.all() if one.name == entry.name and one.id != entry.id and one.state not in ENDED]
+    others = [one for one in store.all(entry.name) if one.id != entry.id and one.state not in ENDED]
     if others:
         raise QueueError(
             f"{called(entry)} cannot be retried: its run is also that of entry {others[0].id}, {others[0].state}"
@@ -84,38 +94,71 @@ def retry(store: Store, entry: Entry, *, note: str = "") -> Entry:
     return changed
 
 
+def each(
+    store: Store, entries: Sequence[Entry], act: Callable[[Store, Entry], Entry]
+) -> tuple[list[Entry], list[QueueError]]:
+    """`pause`, `resume`, `kill` or `retry` of each: what has no process in one transaction, then one by one what has,
+    since a process is told when its wish is on the disk → what has changed, and what was wrong with others.
+
+    Raises:
+        QueueError: the list is damaged, locked or on a full disk.
+    """
+    changed: list[Entry] = []
+    errors: list[QueueError] = []
+
+    def one(entry: Entry) -> None:
+        try:
+            changed.append(act(store, store.get(entry.id)))
+        except QueueError as error:
+            if error.kind != "other":
+                raise
+            errors.append(error)
+
+    with store.together():
+        going = {entry.id for entry in store.all() if entry.state in GOING}
+        for entry in entries:
+            if entry.id not in going:
+                one(entry)
+    for entry in entries:
+        if entry.id in going:
+            one(entry)
+    return changed, errors
+
+
 def move(store: Store, entries: Sequence[Entry], *, to: Entry | None, behind: bool = False) -> list[Entry]:
     """Put entries, in the order given, right before (or `behind`) another; to the very end of all with `to` None.
 
     They take its priority too, since that comes first.
     """
     moved = {entry.id for entry in entries}
-    rest = [one for one in store.all() if one.id not in moved and one.state not in ENDED]
-    place = len(rest) if to is None else next((i for i, one in enumerate(rest) if one.id == to.id), None)
-    if place is None:
-        assert to is not None, "the end of all is a place"
-        raise QueueError(f"{called(to)} is {to.state}: nothing can be put beside it")
-    place += behind and to is not None
-    line = [*rest[:place], *entries, *rest[place:]]
-    beside = to or (rest[-1] if rest else None)
-    changed = []
-    for order, one in enumerate(line, start=1):
-        settings: dict[str, Any] = {"order": float(order)}
-        if one.id in moved and beside is not None:
-            settings["priority"] = beside.priority
-        if (now := store.update(one.id, **settings)) is not None and one.id in moved:
-            changed.append(now)
-    return changed
+
+    def arranged(now: list[Entry]) -> dict[int, dict[str, Any]]:
+        rest = [one for one in now if one.id not in moved and one.state not in ENDED]
+        place = len(rest) if to is None else next((i for i, one in enumerate(rest) if one.id == to.id), None)
+        if place is None:
+            assert to is not None, "the end of all is a place"
+            state = next((one.state for one in now if one.id == to.id), "gone")
+            why = "it would be put beside itself" if to.id in moved else f"it is {state}"
+            raise QueueError(f"nothing can be put beside {called(to)}: {why}")
+        place += behind and to is not None
+        line = [*rest[:place], *entries, *rest[place:]]
+        beside = to or (rest[-1] if rest else None)
+        same = {} if beside is None else {"priority": beside.priority}
+        orders = {one.id: {"order": float(order)} for order, one in enumerate(line, start=1)}
+        return {id: {**order, **(same if id in moved else {})} for id, order in orders.items()}
+
+    changed = {entry.id: entry for entry in store.rearrange(arranged)}
+    return [changed[entry.id] for entry in entries if entry.id in changed]
 
 
 def finish(store: Store, entry: Entry, grace_s: float = process.GRACE_S) -> None:
     """Wait until nothing is left of an attempt that was asked to end, by force after `grace_s`; note how it ended."""
     if entry.token is not None and (first := identity(entry)) is not None:
-        process.end(first, entry.token, grace_s)
+        process.end(first, entry.token, asked_path(store.run(entry), entry.token), grace_s)
     deadline = time.monotonic() + MANAGER_S
     while store.managers() and store.get(entry.id).state in GOING and time.monotonic() < deadline:
         time.sleep(0.1)  # it notes how the run ended, and tells people
-    settle(store, store.get(entry.id))
+    settle(store, store.get(entry.id), gone=grace_s == 0)  # of a machine that will not come back, by force only
     now = store.get(entry.id)
     if now.state in WAITING and entry.wanted in ("pause", "kill"):  # it ended for another reason before it heard of it
         (pause if entry.wanted == "pause" else kill)(store, now)
@@ -136,7 +179,7 @@ def _ask(store: Store, entry: Entry, wish: str, waiting: Sequence[State], state:
     store.log(f"{wish} asked", note, entry.id)
     # While it is `starting` the process named is the manager's; the run itself looks at the wish before it begins.
     if changed.state == "running" and changed.token is not None and (first := identity(changed)) is not None:
-        process.stop(first, changed.token)
+        process.stop(first, changed.token, asked_path(store.run(changed), changed.token))
     return changed
 
 

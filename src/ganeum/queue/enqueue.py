@@ -6,12 +6,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ganeum import record
 from ganeum.config import Config, load
 from ganeum.config.write import to_yaml
-from ganeum.errors import ConfigError, GaneumError, QueueError, Several
+from ganeum.data.meta import Meta
+from ganeum.errors import ConfigError, DataError, GaneumError, QueueError, Several
 from ganeum.queue import control, freeze
 from ganeum.queue.control import WAITING
 from ganeum.queue.entry import ENDED, GOING, Entry
@@ -62,7 +64,7 @@ def enqueue(
 
     Args:
         like: what they have in common: priority, group, limits, …; its `sweep` and `spec` too.
-        say: takes what is worth knowing about a config.
+        say: takes what is worth knowing about a config, as that it has no data yet.
 
     Raises:
         GaneumError, Several: whatever is wrong with any of them; nothing is on the list then.
@@ -99,10 +101,23 @@ def enqueue(
             errors += error.errors if isinstance(error, Several) else [error]
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
-    added = freeze.add(store, found)
-    for entry in added:
-        store.log("added", shlex.join([entry.config, *entry.overrides]), entry.id)
-    return added
+    for text in dict.fromkeys(lacking(config) for config, _ in found):
+        if text is not None and say is not None:
+            say(text)
+    return freeze.add(store, found)
+
+
+def lacking(config: Config) -> str | None:
+    """What `ganeum train` would refuse a config for by now, and may be mended until its turn comes: its data."""
+    if config.model.source is not None:  # its files may be a data set's name, which only opening it would tell
+        return None if config.data.train else f"nothing says what {config.name} learns from: data.train"
+    directory = Path(config.data.directory)
+    try:
+        if Meta.read(directory) is not None or (directory / "train.bin").exists():
+            return None
+    except DataError as error:
+        return f"{error.what}: {error.where}"
+    return f"there is no data in {config.data.directory} yet"
 
 
 def from_list(store: Store, experiments: Sequence[Experiment]) -> list[Entry | None]:
@@ -123,6 +138,8 @@ def from_list(store: Store, experiments: Sequence[Experiment]) -> list[Entry | N
         if entry is not None and entry.state not in ENDED:
             if entry.state == "interrupted":
                 entry = control.resume(store, entry)
+            if entry.wanted == "interrupt":  # Ctrl-C was a moment ago: it ends, and goes on
+                entry = store.update(entry.id, GOING, wanted="") or store.get(entry.id)
             if entry.state not in GOING:
                 refreeze(store, entry, config)  # the file may have been edited since
             found.append(entry)
@@ -168,15 +185,18 @@ def edit(
         going: these may change while it runs.
 
     Raises:
-        QueueError: it runs, or has ended.
+        QueueError: it runs, or has ended, or would wait for itself.
         ConfigError, Several, RunError: the config would be none, or not one that its run can go on with.
     """
     if entry.state in ENDED or (entry.state in GOING and (overrides or reread or not going)):
         suggestion = "`ganeum queue add` queues it again" if entry.state in ENDED else "`ganeum queue pause` it first"
         raise QueueError(f"{control.called(entry)} is {entry.state}: it cannot be changed so", suggestion=suggestion)
+    if changes.get("after"):
+        _no_circle(store.all(), entry, changes["after"])
     if overrides or reread:
         if reread:
-            config = load(entry.config, [*entry.overrides, *overrides], section=entry.section)
+            path = Path(entry.cwd) / entry.config  # as it was typed, from where the user stood then
+            config = load(path, [*entry.overrides, *overrides], section=entry.section)
         else:
             config = load(freeze.thaw(store, entry), [f"name={entry.name}", *overrides])
         if config.name != entry.name:
@@ -190,3 +210,17 @@ def edit(
     if changed is None:
         raise QueueError(f"{control.called(entry)} has just been started: it cannot be changed so")
     return changed
+
+
+def _no_circle(entries: Sequence[Entry], entry: Entry, after: Sequence[int]) -> None:
+    """Raises QueueError where `entry` would wait for itself, by way of others or at once: for ever, that is."""
+    by_id, seen = {one.id: one for one in entries}, set[int]()
+    ways = [[id] for id in after]
+    while ways:
+        way = ways.pop()
+        if way[-1] == entry.id:
+            names = ", which comes after ".join(control.called(by_id[id]) for id in way)
+            raise QueueError(f"{control.called(entry)} would wait for itself", where="--after", why=f"after {names}")
+        if way[-1] in by_id and way[-1] not in seen:
+            seen.add(way[-1])
+            ways += [[*way, id] for id in by_id[way[-1]].after]

@@ -10,6 +10,7 @@ State = Literal["queued", "paused", "starting", "running", "finished", "failed",
 STATES: tuple[State, ...] = get_args(State)
 GOING: tuple[State, ...] = ("starting", "running")  # a process has it, or is about to
 ENDED: tuple[State, ...] = ("finished", "failed", "killed")  # nothing happens any more unless somebody asks
+TOLD: tuple[State, ...] = (*ENDED, "held", "interrupted")  # people are told when it comes to this
 OPEN: tuple[State, ...] = tuple(state for state in STATES if state not in ENDED)
 
 
@@ -32,10 +33,12 @@ class Entry:
             files. strict: held where the code is another when its turn comes.
         attempts: processes started for it. retries: those after something went wrong. micro_batch_size: what the
             queue has lowered it to after memory had killed the process. step: of the last checkpoint when the last
-            attempt ended.
+            attempt ended. done_before: that at which the run had finished when it was queued, for a larger length.
         max_hours: of all attempts together. hours: what the earlier ones took. max_retries: None for the usual.
-        device: where it runs or ran. pid, started, boot_id: the process that has it, `started` in ticks since the
-            boot. token: of this attempt, fresh with each. wanted: `pause` or `kill` where that was asked of it.
+        device: where it runs or ran. pid, started, boot_id, host: the process that has it, `started` in ticks since
+            the boot. token: of this attempt, fresh with each. wanted: `pause`, `kill`, `interrupt` or `hours` where
+            that was asked of it.
+        untold: since when people are to be told how it ended; None where they have been, or need not.
         sweep, trial: the sweep it belongs to, and the keys that are its own in it. spec: how that sweep goes on, as
             study.Spec has it; None where all of its trials were queued at once and none is hopeless.
         note: one line for the listing. error_tail: the error, or the end of the log.
@@ -61,6 +64,7 @@ class Entry:
     retries: int = 0
     micro_batch_size: int | None = None
     step: int = 0
+    done_before: int = 0
     max_hours: float | None = None
     hours: float = 0.0
     max_retries: int | None = None
@@ -68,6 +72,7 @@ class Entry:
     pid: int | None = None
     started: float | None = None
     boot_id: str | None = None
+    host: str | None = None
     token: str | None = None
     wanted: str = ""
     sweep: str | None = None
@@ -80,6 +85,7 @@ class Entry:
     exit_status: int | None = None
     note: str = ""
     error_tail: str = ""
+    untold: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it; `of` reads it back."""

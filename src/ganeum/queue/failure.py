@@ -32,7 +32,7 @@ class End:
         state, step: what the run's status says; the step of its last checkpoint or note. gained: that it is further
             than when the attempt began.
         tail: the end of its log. explained: why it died, where the system has counted it.
-        disk_full: that there is no room at all beside the run, and so maybe none for the log.
+        disk_full: that there is no room at all beside the run, or was none when it ended: maybe none for the log.
     """
 
     exit_status: int | None
@@ -58,15 +58,18 @@ class Outcome:
 def judge(entry: Entry, end: End, now: float) -> Outcome:
     """What an attempt's end makes of its entry; `now` in seconds since 1970."""
     status = end.exit_status
-    if status == 0 or (status is None and end.state == "finished"):
+    over = end.state == "finished" and end.step > entry.done_before  # and not only the shorter training before
+    if status == 0 or (over and status in (None, *ASKED_TO_END, *KILLED)):  # between its last word and its end
         return _ended("finished", entry, end, "")
     if status == NOT_TAKEN:
         return _again(entry, end, "its process could not be started", now + PAUSE_S)
     if entry.wanted == "kill":
-        return _ended("killed", entry, end, entry.note or "killed, as asked")
+        return _ended("killed", entry, end, entry.note)
     if status is None or status in (*ASKED_TO_END, *KILLED):  # an error just before is an error
         if entry.wanted == "pause":
-            return _ended("paused", entry, end, f"paused{_at(end)}")
+            return _ended("paused", entry, end, "")
+        if entry.wanted == "interrupt":
+            return _ended("interrupted", entry, end, "starting the list again goes on with it")
         if entry.wanted == "hours":
             given = units.duration(3600 * (entry.max_hours or 0))
             return _ended("interrupted", entry, end, f"its {given} are over{_at(end)}")
@@ -76,9 +79,11 @@ def judge(entry: Entry, end: End, now: float) -> Outcome:
         return _resumed(entry, end, "the disk is full", now + PAUSE_S)
     if status in KILLED and (end.oom_kills > 0 or end.explained):
         said = end.explained or "it was probably killed for want of the machine's memory"
+        why = said.splitlines()[0]
         if entry.micro_batch_size or (entry.max_retries is not None and entry.retries >= entry.max_retries):
-            return _ended("failed", entry, end, f"{said.splitlines()[0]}, once more", said)
-        return Outcome("out of memory", {**_queued(end, said.splitlines()[0]), "retries": entry.retries + 1}, True)
+            note = f"{why}, once more" if entry.micro_batch_size else why
+            return Outcome("out of memory", _ended("failed", entry, end, note, said).changes)
+        return Outcome("out of memory", {**_queued(end, why), "retries": entry.retries + 1}, halve=True)
     if status is None or status in KILLED:
         return _again(entry, end, end.explained or ("killed (SIGKILL)" if status else "it ended without a word"))
     if status in ASKED_TO_END:

@@ -41,7 +41,14 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
     texts = [to_yaml(config) for config, _ in wanted]
     added = store.add_all(
         [
-            replace(entry, name=str(config.name), cwd=entry.cwd or cwd, commit=commit, code_sha=sha)
+            replace(
+                entry,
+                name=str(config.name),
+                cwd=entry.cwd or cwd,
+                commit=commit,
+                code_sha=sha,
+                done_before=_finished_at(RunDirectory(store.results / str(config.name))),
+            )
             for config, entry in wanted
         ],
         texts,
@@ -52,8 +59,14 @@ def add(store: Store, wanted: Sequence[tuple[Config, Entry]]) -> list[Entry]:
             run.queued_dir.mkdir(parents=True, exist_ok=True)
             write_json(run.queued_dir / "code.json", now, flush=False)
             write_atomic(config_path(run), text, flush=False)
-            store.mirror(entry, flush=False)
+            store.mirror(entry.id, flush=False)
     return added
+
+
+def _finished_at(run: RunDirectory) -> int:
+    """The step at which it has finished; 0 where it has not."""
+    status = run.status()
+    return status.step if status is not None and status.state == "finished" else 0
 
 
 def thaw(store: Store, entry: Entry) -> Path:
@@ -69,7 +82,7 @@ def thaw(store: Store, entry: Entry) -> Path:
     elif not path.is_file() or path.read_bytes() != text.encode():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
-        store.mirror(entry)
+        store.mirror(entry.id)
     return path
 
 

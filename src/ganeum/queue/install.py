@@ -10,8 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ganeum.errors import RunError
+from ganeum.queue import notify
 
-KEPT = ("GANEUM_RESULTS", "GANEUM_CACHE", "HF_HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PATH")
+KEPT = (
+    *("GANEUM_RESULTS", "GANEUM_CACHE", "HF_HOME", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS"),
+    *("PATH", "PYTHONPATH", "LD_LIBRARY_PATH"),
+)
+SECRET = (notify.COMMAND, notify.WEBHOOK)  # not for a file that everybody may read
 
 
 def unit_name(results: Path) -> str:
@@ -48,6 +53,8 @@ WorkingDirectory={_plain(str(directory))}
 {kept}ExecStart={command}
 Restart=always
 RestartSec=5
+# What it ends with when it is asked to, which is no failure.
+SuccessExitStatus=143
 # The runs are not the queue's to take with it: stopped or restarted, it leaves them training and finds them again.
 KillMode=process
 # A run that the kernel kills for want of memory is the queue's to see to, and no reason to end the queue.
@@ -62,18 +69,20 @@ def install(name: str, text: str) -> tuple[Path, list[str]]:
     """Writes the unit and starts it, now and at every boot → its file, and what is left for the user to do.
 
     Raises:
-        RunError: this machine has no systemd for users.
+        RunError: this machine has no systemd for users; nothing is written then.
     """
     path = units_dir() / name
+    _systemctl(["show-environment"], path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     for words in (["daemon-reload"], ["enable", name], ["restart", name]):
         _systemctl(words, path)
-    return path, [] if _lingers() else [
-        f"loginctl enable-linger {_user()}    # so that it runs while you are logged out"
-    ]
+    left = [f"{one}=… into .env: the service does not see your shell's" for one in SECRET if os.environ.get(one)]
+    if not _lingers():
+        left.append(f"loginctl enable-linger {_user()}    # so that it runs while you are logged out")
+    return path, left
 
 
 def remove(name: str) -> Path | None:

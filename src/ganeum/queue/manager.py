@@ -6,7 +6,6 @@ What runs goes on without them, and the next one finds it by what the list and t
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -17,18 +16,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from ganeum import units
 from ganeum.errors import GaneumError, QueueError
 from ganeum.queue import freeze, process
-from ganeum.queue.child import NOT_TAKEN
-from ganeum.queue.entry import GOING, Entry
+from ganeum.queue.attempt import spawn
+from ganeum.queue.child import NOT_TAKEN, asked_path
+from ganeum.queue.entry import GOING, TOLD, Entry
 from ganeum.queue.failure import RETRIES
-from ganeum.queue.placement import Placed, Placement, Wait
+from ganeum.queue.placement import Placed
+from ganeum.queue.places import lazily
+from ganeum.queue.places import on_this_machine as on_this_machine
 from ganeum.queue.process import Identity
+from ganeum.queue.progress import progress
 from ganeum.queue.schedule import Decisions, Place, schedule
-from ganeum.queue.settle import HEADING, give_back, identity, is_full, lower_micro_batch, settle, tail
+from ganeum.queue.settle import give_back, identity, lower_micro_batch, settle, tail
 from ganeum.queue.store import Store
+from ganeum.queue.summary import sentence
 
 TRAIN = (sys.executable, "-m", "ganeum", "train")  # the frozen config follows
 POLL_S = 0.5
@@ -36,9 +41,12 @@ LOOK_AGAIN_S = 10.0  # at what waits for a device that another program may let g
 LOOK_AGAIN_AT_ONE_S = 3.0  # a training whose parent was killed alone is found by looking at every process
 TEND_S = 30.0  # sweeps that choose their next trials by the results
 NOTED = 5  # of what waits for a device have the reason written: what is free changes all the time
+LET_BE_S = 60.0  # for a process that has somebody to tell to do so
 RETRY_S = 60.0  # after a process could not be started
+TRY_AGAIN_S = 1.0  # to open a list that is locked, or on a full disk
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,6 +57,7 @@ class Manager:
         place: where an entry may start beside those that run; asked anew of the machine each time it is built.
         say: takes the lines that tell what happens.
         on_end: called with each entry that this process sees end (finished, failed, killed, held, interrupted).
+        tell: tells people of one that has ended, whoever saw that: one process does, once. None: nobody is to be told.
         only: the ids that are its business to start; None for all.
     """
 
@@ -56,10 +65,12 @@ class Manager:
     place: Callable[[], Place]
     say: Say = lambda text: None
     on_end: Callable[[Entry], None] = lambda entry: None
+    tell: Callable[[Entry], None] | None = None
     train: Sequence[str] = TRAIN
     only: Collection[int] | None = None
     grace_s: float = process.GRACE_S
     me: Identity = field(default_factory=Identity.of_this_process)
+    began: float = field(default=0.0, init=False)
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ending: dict[str, float] = field(default_factory=dict)  # token → when SIGKILL is due (time.monotonic)
     _entries: list[Entry] = field(default_factory=list)
@@ -68,6 +79,9 @@ class Manager:
     _tend_at: float = 0.0
     _pending: bool = False  # something will be able to start by itself
     _orphans: dict[str, float] = field(default_factory=dict)  # token → when to look again (time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.began = self.store.clock()
 
     def step(self) -> bool:
         """Once around → whether anything is still to come: something runs, or will be able to start by itself.
@@ -79,6 +93,7 @@ class Manager:
         self._reap()
         if self._bring_up_to_date():
             self._read()
+        self._tell_people()
         self._decide()
         return self._pending or any(one.state in GOING and self._is_mine(one.id) for one in self._entries)
 
@@ -125,6 +140,8 @@ class Manager:
                     self._tell(settled)
                     continue
                 self._orphans[entry.token] = time.monotonic() + LOOK_AGAIN_AT_ONE_S
+                if first is not None and first.is_elsewhere():
+                    continue
             if entry.state == "running" and first is not None:
                 self._limit(entry, first)
         return self._seen != before
@@ -159,10 +176,11 @@ class Manager:
         elif not entry.wanted:
             return
         if entry.token not in self._ending:
-            process.stop(first, entry.token)
             self._ending[entry.token] = time.monotonic() + self.grace_s
-        elif time.monotonic() > self._ending[entry.token]:
+        if time.monotonic() > self._ending[entry.token]:
             process.kill(first, entry.token)
+        else:  # again and again: its first process may be killed before it has handed it on
+            process.stop(first, entry.token, asked_path(self.store.run(entry), entry.token))
 
     # What starts
 
@@ -174,7 +192,7 @@ class Manager:
         decisions = schedule(
             self._entries,
             now=self.store.clock(),
-            place=_lazy(self.place, self.store.results),
+            place=lazily(self.place, self.store.results),
             token=lambda: uuid.uuid4().hex,
             in_the_way=lambda entry: freeze.changed(entry, sha()) if entry.strict else None,
             only=self.only,
@@ -194,7 +212,8 @@ class Manager:
         for id, why in decisions.hold.items():
             if by_id[id].state == "held" and by_id[id].note == why:
                 continue
-            held = self.store.update(id, ("queued", "held"), state="held", note=why)
+            untold = None if by_id[id].state == "held" else self.store.clock()
+            held = self.store.update(id, ("queued", "held"), state="held", note=why, untold=untold)
             self._wrote()
             if held is not None and by_id[id].state != "held":
                 self.store.log("held", why, id)
@@ -219,7 +238,7 @@ class Manager:
             freeze.thaw(self.store, entry)
             if entry.micro_batch_size is not None:
                 lower_micro_batch(self.store.run(entry), entry.micro_batch_size)
-            self._children[token] = self._spawn(claimed, token, placed)
+            self._children[token] = spawn(self.store, claimed, token, placed, self.train)
         except GaneumError as error:
             if isinstance(error, QueueError) and error.kind != "other":  # of the list: its next step gives it back
                 raise
@@ -232,39 +251,12 @@ class Manager:
             passing = not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError))
             self._given_back(claimed, f"its process cannot be started: {why}", counts=not passing)
             return True
-        where = f" on {placed.device}" + (f" ({placed.note})" if placed.note else "")
-        self.say(f"{entry.name}: started{where}" + (f"; {code}" if code else ""))
+        where = f" on {placed.note or placed.device}"
+        self.say(f"{entry.name} started{where}" + (f"; {code}" if code else ""))
         self.store.log(
             "started", "; ".join([f"attempt {claimed.attempts}{where}", *([code] if code else [])]), entry.id
         )
         return True
-
-    def _spawn(self, entry: Entry, token: str, placed: Placed) -> subprocess.Popen[bytes]:
-        run, list_ = self.store.run(entry), self.store.path.resolve()
-        child = [sys.executable, "-m", "ganeum.queue.child", str(list_), str(entry.id), token]
-        words = [*self.train, str(freeze.config_path(run).resolve()), *placed.arguments]
-        environment = {
-            **os.environ,
-            **placed.environment,
-            process.TOKEN: token,
-            "GANEUM_RESULTS": str(list_.parent),
-            "PYTHONUNBUFFERED": "1",
-        }
-        if path := os.environ.get("PYTHONPATH"):  # the child stands elsewhere
-            environment["PYTHONPATH"] = os.pathsep.join(str(Path(part).resolve()) for part in path.split(os.pathsep))
-        with run.queue_log_path.open("ab") as log:
-            when = time.strftime("%Y-%m-%d %H:%M:%S")
-            log.write(f"{HEADING} {entry.attempts}, {when}, on {placed.device} ===\n".encode())
-            log.flush()
-            return subprocess.Popen(
-                [*child, *words],
-                cwd=entry.cwd or None,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # neither Ctrl-C nor the end of this process is its business
-            )
 
     def tend(self) -> None:
         """Sweeps that choose their next trials by the results: those trials, from time to time."""
@@ -282,9 +274,42 @@ class Manager:
 
     def _tell(self, entry: Entry) -> None:
         self._tend_at = 0.0
-        self.say(f"{entry.name}: {entry.state}" + (f", {entry.note}" if entry.note else ""))
-        if entry.state not in ("queued", "paused"):
+        self.say(self._sentence(entry))
+        if entry.state in TOLD:
             self.on_end(entry)
+
+    def _tell_people(self) -> None:
+        """Of what has ended, also while no queue process was there; where nobody is to be told, it is let be in the
+        end, so that they do not hear of old things once somebody is."""
+        now = self.store.clock()
+        for entry in self._entries:
+            if entry.untold is None or (self.tell is None and 0 <= now - entry.untold < LET_BE_S):
+                continue
+            self._wrote()
+            if self.store.told(entry.id) and entry.state in TOLD:
+                if entry.untold < self.began:
+                    self.say(f"while no queue process was there: {self._sentence(entry)}")
+                if self.tell is not None:
+                    self.tell(entry)
+
+    def leave(self) -> None:
+        """What ended meanwhile is no news to the next one; another that is there now may have somebody to tell."""
+        self.store.leave(self.me)
+        for entry in [] if self.tell or self.store.managers() else self.store.all():
+            if entry.untold is not None and entry.untold >= self.began:
+                self.store.told(entry.id)
+
+    def _sentence(self, entry: Entry) -> str:
+        return sentence(entry, progress(self.store.run(entry), entry))
+
+
+def opened(path: Path, stop: threading.Event, say: Say = print) -> Store | None:
+    """The list at `path`, as soon as it can be opened; None where `stop` was set before.
+
+    Raises:
+        QueueError: as `run`.
+    """
+    return _patiently(lambda: Store(path), stop, _unbroken(say))
 
 
 def run(
@@ -295,6 +320,8 @@ def run(
     stop: threading.Event | None = None,
     say: Say = print,
     on_end: Callable[[Entry], None] | None = None,
+    tell: Callable[[Entry], None] | None = None,
+    on_idle: Callable[[], None] = lambda: None,
     train: Sequence[str] = TRAIN,
     place: Callable[[], Place] | None = None,
     poll_s: float = POLL_S,
@@ -305,14 +332,20 @@ def run(
     Args:
         until_empty: end where nothing runs any more and nothing will be able to start by itself.
         only: start nothing but these ids, and with `until_empty` end when they have ended.
+        on_idle: called when there was something to do and nothing is left of it.
         place: builds, from the machine as it is now, what says where an entry may start.
 
     Raises:
         QueueError: the list is damaged, or of a newer version. One that is locked, or on a full disk, is waited for.
     """
     stop, say = stop or threading.Event(), _unbroken(say)
-    manager = Manager(store, place or on_this_machine, say, on_end or (lambda entry: None), train, only, grace_s)
-    trouble = ""
+    manager = Manager(store, place or on_this_machine, say, on_end or (lambda entry: None), tell, train, only, grace_s)
+    if store.shared is not None:
+        say(
+            f"{store.results} lies on a file system that several machines share ({store.shared}): the list is as safe "
+            "as its locks are, and each machine takes back its own runs only"
+        )
+    trouble, busy = "", False
     _patiently(lambda: store.enrol(manager.me), stop, say)
     try:
         while not stop.is_set():
@@ -322,8 +355,12 @@ def run(
                 if trouble:
                     say("the queue can be written again")
                 trouble = ""
-                if until_empty and not more and manager.step() is False:
-                    return
+                if not more and (busy or until_empty) and not manager.step():
+                    busy = False
+                    on_idle()
+                    if until_empty:
+                        return
+                busy = busy or more
             except QueueError as error:
                 if error.kind not in ("locked", "full"):
                     raise
@@ -334,7 +371,7 @@ def run(
             stop.wait(poll_s)
     finally:
         with suppress(QueueError):
-            store.leave(manager.me)
+            manager.leave()
 
 
 def _unbroken(say: Say) -> Say:
@@ -347,37 +384,17 @@ def _unbroken(say: Say) -> Say:
     return said
 
 
-def on_this_machine(per_gpu: int = 1) -> Place:
-    """Where entries may start on this machine, as it is now; `per_gpu`: runs that may share a GPU."""
-    from ganeum.queue import devices
-
-    return devices.places(devices.look(per_gpu))
-
-
-def _patiently(work: Callable[[], None], stop: threading.Event, say: Say) -> None:
+def _patiently(work: Callable[[], T], stop: threading.Event, say: Say) -> T | None:
+    """What `work` gives, once the list is neither locked nor on a full disk; None where `stop` was set before."""
     said = False
     while not stop.is_set():
         try:
-            work()
-            return
+            return work()
         except QueueError as error:
             if error.kind not in ("locked", "full"):
                 raise
             if not said:
                 say(f"{error.what}; waiting")
             said = True
-            stop.wait(1.0)
-
-
-def _lazy(build: Callable[[], Place], results: Path) -> Place:
-    """The machine is looked at only once something can start."""
-    built: list[Place] = []
-
-    def place(entry: Entry, going: Sequence[Entry]) -> Placement:
-        if is_full(results):
-            return Wait("the disk is full")
-        if not built:
-            built.append(build())
-        return built[0](entry, going)
-
-    return place
+            stop.wait(TRY_AGAIN_S)
+    return None

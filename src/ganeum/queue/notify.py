@@ -18,6 +18,7 @@ COMMAND, WEBHOOK = "GANEUM_NOTIFY_COMMAND", "GANEUM_NOTIFY_WEBHOOK"  # in the en
 PATIENCE_S = 30.0  # for one command or one answer
 AT_THE_END_S = 10.0  # how long the end of the queue waits for what is still to be told
 MOST_WAITING = 1_000
+DISCORD = 2_000  # characters that it takes; it refuses what is longer
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ class Notifier:
         self.command, self.webhook, self._say = command or None, webhook, say
         self._waiting: queue.Queue[Message | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
-        if self.command or self.webhook:
+        if self.listens:
             self._thread.start()
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self.command or self.webhook)
 
     def tell(self, text: str, **facts: Any) -> None:
         """Returns at once; what comes faster than it can be told is dropped beyond 1,000 messages."""
@@ -98,7 +104,8 @@ class Notifier:
     def _post(self, message: Message) -> None:
         if self.webhook is None:
             return
-        body = json.dumps({"text": message.text, "content": message.text, "run": dict(message.facts)}).encode()
+        content = message.text[:DISCORD]
+        body = json.dumps({"text": message.text, "content": content, "run": dict(message.facts)}).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "ganeum"}
         request = urllib.request.Request(self.webhook, data=body, headers=headers)
         with urllib.request.urlopen(request, timeout=PATIENCE_S):

@@ -19,9 +19,11 @@ class Placed:
 
 @dataclass(frozen=True)
 class Wait:
-    """It would fit here, but not beside what runs now; `why` is a line for the listing."""
+    """It would fit here, but not beside what runs now; `why` is a line for the listing. `keeps`: the device that is
+    given to none that comes later, since with those that run it is what this one waits for."""
 
     why: str
+    keeps: str | None = None
 
 
 @dataclass(frozen=True)

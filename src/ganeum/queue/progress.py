@@ -57,6 +57,12 @@ def progress(run: RunDirectory, entry: Entry | None = None) -> Progress:
     )
 
 
+def newest_checkpoint(run: RunDirectory) -> int:
+    """The step of the last complete checkpoint; 0 where there is none."""
+    found = [path.name.removeprefix("step-") for path in run.checkpoints_dir.glob("step-*")]
+    return max((int(step) for step in found if step.isdigit()), default=0)
+
+
 def curve(run: RunDirectory) -> dict[int, float]:
     """Step → validation loss, of every evaluation."""
     lines = read_metrics(run.metrics_path)

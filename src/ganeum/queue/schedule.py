@@ -46,7 +46,8 @@ def schedule(
     Args:
         entries: all of the list, in the order in which they would start.
         now: seconds since 1970.
-        place: where an entry may start beside those that run.
+        place: where an entry may start beside those that run, and those that are queued with a device: for them it is
+            kept.
         token: a new one for each that starts.
         in_the_way: what else keeps an entry that could start now (changed code, say).
     """
@@ -80,6 +81,8 @@ def schedule(
             else:
                 decisions.wait[entry.id] = placement.why
                 decisions.device.add(entry.id)
+                if placement.keeps is not None:
+                    going.append(replace(entry, device=placement.keeps))
         if entry.state == "held":
             decisions.free.append(entry.id)
     return decisions

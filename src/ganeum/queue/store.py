@@ -6,55 +6,27 @@ that a list that is lost or damaged can be made again (`rebuild`).
 
 from __future__ import annotations
 
-import json
+import shlex
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ganeum.errors import QueueError
+from ganeum.hardware import mounts
+from ganeum.queue import mirror, rows
 from ganeum.queue.entry import ENDED, GOING, Entry
 from ganeum.queue.process import Identity
+from ganeum.queue.rows import COLUMNS, MANAGER, NAMES, Event, Manager, entry_of, stored
 from ganeum.queue.unwritable import explained
-from ganeum.record import RunDirectory, read_json, results_dir, write_json
+from ganeum.record import RunDirectory, results_dir
 
-VERSION = 1
 PATIENCE_S = 10.0  # for another process's transaction, which takes milliseconds
-COLUMNS = tuple(field.name for field in fields(Entry))
-JSON_COLUMNS = ("after", "overrides", "trial", "spec")
 EVENTS_KEPT = 20_000
-_NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
-_SCHEMA = f"""
-CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, {_NAMES.replace('"id", ', "")});
-CREATE INDEX entries_by_name ON entries (name);
-CREATE TABLE events (id INTEGER PRIMARY KEY, time REAL NOT NULL, entry INTEGER, what TEXT NOT NULL, text TEXT NOT NULL);
-CREATE TABLE configs (entry INTEGER PRIMARY KEY, config TEXT NOT NULL);
-CREATE TABLE managers (pid INTEGER, started REAL, boot_id TEXT, since REAL);
-PRAGMA user_version = {VERSION};
-"""
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the queue's history: `what` is one word (added, claimed, running, finished, …)."""
-
-    id: int
-    time: float
-    entry: int | None
-    what: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Manager:
-    """A process that works on the list, since when (seconds since 1970)."""
-
-    identity: Identity
-    since: float
 
 
 class Store:
@@ -65,12 +37,11 @@ class Store:
             Nothing is changed then; `error.kind` tells which.
     """
 
-    def __init__(
-        self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time, whole: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock, self.patience_s = path, clock, patience_s
-        self._reopened = 0
-        self._open(whole)
+        self._reopened, self._flushes = 0, True
+        self.shared = mounts.shared_kind(path.parent)  # the kind of a network's file system, where it lies on one
+        self._open()
 
     @classmethod
     def default(cls) -> Store:
@@ -105,8 +76,10 @@ class Store:
         with self._transaction():
             added = [self._insert(replace(one, created=one.created or now, queued=now)) for one in entries]
             self._freeze(zip([one.id for one in added], configs, strict=False))
-        for one in added:
-            self.mirror(one)
+            for one in added:
+                self._mirror(one)
+                if one.config:
+                    self._note("added", shlex.join([one.config, *one.overrides]), one.id)
         return added
 
     def frozen(self, id: int) -> str | None:
@@ -117,20 +90,29 @@ class Store:
 
     def get(self, id: int) -> Entry:
         with self._explained():
-            row = self._db.execute(f"SELECT {_NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
+            row = self._db.execute(f"SELECT {NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
         if row is None:
-            raise QueueError(
-                f"the queue has no entry {id}",
-                where=str(self.path),
-                suggestion="`ganeum queue list` shows those there are",
-            )
-        return _entry(row)
+            others = "`ganeum queue list` shows those there are"
+            raise QueueError(f"the queue has no entry {id}", where=str(self.path), suggestion=others)
+        return entry_of(row)
 
-    def all(self) -> list[Entry]:
-        """Every entry, in the order in which they would start: by priority, order and id."""
+    def all(self, name: str | None = None) -> list[Entry]:
+        """Every entry (of the run `name`), in the order in which they would start: by priority, order and id."""
+        of_it = "" if name is None else "WHERE name = :name "
+        wanted = f'SELECT {NAMES} FROM entries {of_it}ORDER BY -priority, "order", id'
         with self._explained():
-            rows = self._db.execute(f'SELECT {_NAMES} FROM entries ORDER BY -priority, "order", id').fetchall()
-        return [_entry(row) for row in rows]
+            return [entry_of(row) for row in self._db.execute(wanted, {"name": name}).fetchall()]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is changed within becomes one transaction: all or nothing, and one wait for the disk. An error of the
+        list's own (of another kind than `other`) has to end it."""
+        with self._transaction():
+            self._flushes = False
+            try:
+                yield
+            finally:
+                self._flushes = True
 
     def update(
         self,
@@ -153,8 +135,8 @@ class Store:
             self._write(changed, [name for name in changes if getattr(entry, name) != getattr(changed, name)])
             if frozen is not None:
                 self._freeze([(id, frozen)])
-        if changed != entry:
-            self.mirror(changed)
+            if changed != entry:
+                self._mirror(changed)
         return changed
 
     def claim(self, entry: Entry, manager: Identity, token: str, device: str, beside: Collection[str]) -> Entry | None:
@@ -173,19 +155,51 @@ class Store:
                 return None
             claimed = replace(
                 now, state="starting", token=token, device=device, attempts=now.attempts + 1, wanted="",
-                pid=manager.pid, started=manager.started, boot_id=manager.boot_id, exit_status=None, note="",
-                started_at=self.clock(), ended_at=None, error_tail="",
+                **asdict(manager), started_at=self.clock(), ended_at=None, exit_status=None, note="", error_tail="",
+                untold=None,
             )  # fmt: skip
             self._write(claimed)
-        self.mirror(claimed)
+            self._mirror(claimed)
         return claimed
 
+    def rearrange(self, arrange: Callable[[list[Entry]], Mapping[int, Mapping[str, Any]]]) -> list[Entry]:
+        """What `arrange` makes of the whole list, in one transaction: changes by id → the entries it has changed."""
+        with self._transaction():
+            entries = self.all()
+            wanted = arrange(entries)
+            changed = [replace(entry, **wanted[entry.id]) for entry in entries if entry.id in wanted]
+            for entry in changed:
+                self._write(entry, list(wanted[entry.id]))
+                self._mirror(entry, flush=False)
+        return changed
+
+    def mirror(self, id: int, *, flush: bool = True) -> None:
+        """Write an entry, as it is by now, beside its run."""
+        with self._transaction():
+            if (entry := self._row(id)) is not None:
+                self._mirror(entry, flush=flush)
+
+    def told(self, id: int) -> bool:
+        """Note that people are told how it ended → whether nobody had been told before."""
+        with self._transaction():
+            entry = self._row(id)
+            if entry is None or entry.untold is None:
+                return False
+            self._write(told := replace(entry, untold=None), ["untold"])
+            self._mirror(told)
+        return True
+
     def remove(self, ids: Collection[int]) -> list[Entry]:
-        """Take entries off the list that have no process → those that were removed."""
+        """Take entries off the list that have no process → those that were; what comes after a finished one is free."""
         with self._transaction():
             found = [entry for id in ids if (entry := self._row(id)) is not None and entry.state not in GOING]
             for table, column in (("entries", "id"), ("configs", "entry")):
                 self._db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(entry.id,) for entry in found])
+            done = {entry.id for entry in found if entry.state == "finished"}
+            for entry in [one for one in self.all() if done & {*one.after}]:
+                freed = replace(entry, after=tuple(id for id in entry.after if id not in done))
+                self._write(freed, ["after"])
+                self._mirror(freed)
         for entry in found:
             run = self.run(entry)
             shutil.rmtree(run.queued_dir, ignore_errors=True)
@@ -220,67 +234,71 @@ class Store:
 
     def managers(self) -> list[Manager]:
         """The processes that say they work on the list and are alive."""
-        with self._explained():
-            rows = self._db.execute("SELECT pid, started, boot_id, since FROM managers ORDER BY since").fetchall()
-        managers = [Manager(Identity(pid, started, boot_id), since) for pid, started, boot_id, since in rows]
-        return [manager for manager in managers if manager.identity.is_alive()]
+        return [manager for manager in self._managers() if manager.identity.is_alive()]
 
     def enrol(self, identity: Identity) -> None:
         """Note a manager, and forget those that are dead."""
-        alive = [(m.identity.pid, m.identity.started, m.identity.boot_id, m.since) for m in self.managers()]
         with self._transaction():
-            self._db.execute("DELETE FROM managers")
-            now = (identity.pid, identity.started, identity.boot_id, self.clock())
-            self._db.executemany("INSERT INTO managers VALUES (?, ?, ?, ?)", [*alive, now])
+            for manager in self._managers():
+                if not manager.identity.is_alive() and not manager.identity.is_elsewhere():
+                    self._forget(manager.identity)
+            values = (identity.pid, identity.started, identity.boot_id, identity.host, self.clock())
+            self._db.execute("INSERT INTO managers VALUES (?, ?, ?, ?, ?)", values)
 
     def leave(self, identity: Identity) -> None:
         with self._transaction():
-            self._db.execute("DELETE FROM managers WHERE pid = ? AND started = ?", (identity.pid, identity.started))
+            self._forget(identity)
 
     # Inside
 
-    def _open(self, whole: bool = False) -> None:
+    def _managers(self) -> list[Manager]:
+        with self._explained():
+            rows = self._db.execute(f"SELECT {', '.join(MANAGER)} FROM managers ORDER BY since").fetchall()
+        return [Manager(Identity(pid, started, boot, host or ""), since) for pid, started, boot, host, since in rows]
+
+    def _forget(self, manager: Identity) -> None:
+        of_it = (manager.pid, manager.started, manager.boot_id)
+        self._db.execute("DELETE FROM managers WHERE pid = ? AND started = ? AND boot_id = ?", of_it)
+
+    def _open(self) -> None:
+        self._opened: tuple[int, int] | None = None
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=self.patience_s, isolation_level=None)
-            self._opened = _file(self.path)
-            self._db.execute("PRAGMA journal_mode = WAL")
+            file = _file(self.path)
+            # WAL keeps its index in memory that processes share, and two machines share none.
+            self._db.execute(f"PRAGMA journal_mode = {'WAL' if self.shared is None else 'DELETE'}")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._prepare(whole)
+            self._prepare()
+        self._opened = file  # not before: where it is locked now, it is to be opened again
 
-    def _prepare(self, whole: bool) -> None:
+    def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
+        if version > rows.VERSION:
             raise QueueError(
                 "the queue was written by a newer ganeum",
                 where=str(self.path),
-                why=f"its form is {version}, and this version reads {VERSION}",
+                why=f"its form is {version}, and this version reads {rows.VERSION}",
                 suggestion="pip install -U ganeum",
             )
         if version == 0:
             with self._transaction():
                 if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another may have been faster
-                    for statement in _SCHEMA.split(";")[:-1]:
-                        self._db.execute(statement)
+                    rows.create(self._db)
                     self._take_back()
             return
-        [answer] = self._db.execute("PRAGMA integrity_check(1)" if whole else "PRAGMA quick_check(1)").fetchone()
+        [answer] = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
-        self._db.execute("SELECT count(*) FROM entries, events, managers, configs WHERE 0")
-        there = {row[1] for row in self._db.execute("PRAGMA table_info(entries)")}
-        for name in COLUMNS:  # of a version with more to say
-            if name not in there:
-                self._db.execute(f'ALTER TABLE entries ADD COLUMN "{name}"')
+        rows.complete(self._db)
 
     def _take_back(self) -> None:
         """Into a list that was not there: the entries that are mirrored beside runs, with their configs."""
-        entries = sorted(mirrored(self.results), key=lambda one: one.id)
-        for entry in entries:
+        entries = mirror.read(self.results)
+        for entry, config in entries:
             self._write_new(entry)
-            with suppress(OSError, UnicodeDecodeError):
-                text = (self.run(entry).queued_dir / "config.yaml").read_text(encoding="utf-8")
-                self._freeze([(entry.id, text)])
+            if config is not None:
+                self._freeze([(entry.id, config)])
         if entries:
             self._note("rebuilt", f"the list was gone; {len(entries)} entries were found beside their runs", None)
 
@@ -301,10 +319,10 @@ class Store:
         return again
 
     def _write_new(self, entry: Entry) -> int:
-        values = [_stored(entry, name) for name in COLUMNS]
+        values = [stored(entry, name) for name in COLUMNS]
         values[COLUMNS.index("id")] = entry.id or None
         marks = ", ".join("?" * len(COLUMNS))
-        id = self._db.execute(f"INSERT INTO entries ({_NAMES}) VALUES ({marks})", values).lastrowid
+        id = self._db.execute(f"INSERT INTO entries ({NAMES}) VALUES ({marks})", values).lastrowid
         assert id is not None, "an insert has a row"
         return id
 
@@ -319,31 +337,30 @@ class Store:
     def _write(self, entry: Entry, names: Sequence[str] = COLUMNS) -> None:
         if names:
             settings = ", ".join(f'"{name}" = ?' for name in names)
-            values = [_stored(entry, name) for name in names]
+            values = [stored(entry, name) for name in names]
             self._db.execute(f"UPDATE entries SET {settings} WHERE id = ?", (*values, entry.id))
 
     def _row(self, id: int) -> Entry | None:
-        row = self._db.execute(f"SELECT {_NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
-        return None if row is None else _entry(row)
+        row = self._db.execute(f"SELECT {NAMES} FROM entries WHERE id = ?", (id,)).fetchone()
+        return None if row is None else entry_of(row)
 
-    def mirror(self, entry: Entry, *, flush: bool = True) -> None:
-        """Write an entry beside its run, once that has a place for it; `flush`: so that it survives a power cut."""
-        path = mirror_path(self.run(entry))
-        if path.parent.is_dir():
-            with suppress(OSError):  # a full disk: the list itself has it
-                write_json(path, entry.plain(), flush=flush)
+    def _mirror(self, entry: Entry, *, flush: bool = True) -> None:
+        """Within the transaction: else an older state might be written over a newer one."""
+        mirror.write(self.run(entry), entry, flush=flush and self._flushes)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._explained():
+            if self._db.in_transaction:  # within `together`, which ends it
+                yield
+                return
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    with suppress(sqlite3.Error):
-                        self._db.execute("ROLLBACK")
+                with suppress(sqlite3.Error):  # it may have been rolled back already
+                    self._db.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -360,45 +377,20 @@ def default_path() -> Path:
 
 def rebuild(path: Path) -> tuple[Path, int]:
     """Put a damaged list aside and make another from what is mirrored beside the runs → where it is, how many."""
-    aside = path.with_name(f"{path.name}.damaged")
-    number = 2
+    aside, number = path.with_name(f"{path.name}.damaged"), 2
     while aside.exists():
         aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
-    for suffix in ("-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
+    try:
+        for suffix in ("-wal", "-shm", ""):
+            if (file := path.with_name(path.name + suffix)).exists():
+                file.rename(aside.with_name(aside.name + suffix))
+    except OSError as error:
+        raise explained(error, path) from error
     with Store(path) as store:
         return aside, len(store.all())
-
-
-def mirrored(results: Path) -> list[Entry]:
-    """The entries that stand beside runs; a damaged file is passed over."""
-    entries: dict[int, Entry] = {}
-    for path in sorted(results.glob("*/queued/entry.json")):
-        with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-            entry = Entry.of(read_json(path))
-            entries[entry.id] = entry
-    return list(entries.values())
 
 
 def _file(path: Path) -> tuple[int, int]:
     """Which file it is, whatever it is called."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino
-
-
-def mirror_path(run: RunDirectory) -> Path:
-    return run.queued_dir / "entry.json"
-
-
-def _stored(entry: Entry, name: str) -> Any:
-    value = getattr(entry, name)
-    return json.dumps(value) if name in JSON_COLUMNS and value is not None else value
-
-
-def _entry(row: Sequence[Any]) -> Entry:
-    values = {name: value for name, value in zip(COLUMNS, row, strict=True) if value is not None}
-    values |= {name: json.loads(values[name]) for name in JSON_COLUMNS if name in values}
-    values |= {name: tuple(values[name]) for name in ("after", "overrides") if name in values}
-    return Entry(**{**values, "strict": bool(values.get("strict"))})

@@ -111,7 +111,12 @@ def drawn(along: Sequence[Axis], trials: int, seed: int) -> list[Trial]:
 
     Each axis is cut into as many strips as there are trials and each strip drawn from once (a Latin hypercube: McKay,
     Beckman and Conover 1979), so that few trials still reach from end to end.
+
+    Raises:
+        ConfigError: there are too many.
     """
+    if trials > MOST:
+        raise ConfigError(f"{trials:,} trials are too many", where="--trials", suggestion=f"at most {MOST:,}")
     chance = random.Random(seed)
     found: dict[tuple[str, ...], Trial] = {}
     for _ in range(20):  # where values repeat, more are drawn in their place
@@ -153,7 +158,13 @@ def _axis(text: str) -> Axis:
     where = f"--sweep {text}"
     if not equals or not values.strip():
         raise ConfigError("a sweep must read KEY=VALUE,VALUE", where=where, suggestion="train.learning_rate=1e-4,3e-4")
-    if len(found) != 1 or found[0] == "name":
+    if found == ["name"]:
+        raise ConfigError(
+            "a sweep gives each of its runs a name by what it sweeps",
+            where=where,
+            suggestion=f"--name {values.partition(',')[0].strip()}, which the names begin with",
+        )
+    if len(found) != 1:
         from ganeum.config.names import instead_of
 
         raise ConfigError(

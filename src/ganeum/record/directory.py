@@ -75,6 +75,18 @@ class RunDirectory:
         """Let another process have it. Nothing happens if this one does not."""
         self._lock.release(force=True)
 
+    def is_held(self) -> bool:
+        """Whether a process has the run, in whatever container: the system keeps the lock, not a process id."""
+        lock = FileLock(self._lock.lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except OSError:  # nobody has ever had it, or it cannot be asked
+            return False
+        lock.release()
+        return False
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunDirectory) and self.path == other.path
 

@@ -26,6 +26,11 @@ class Interrupted(Exception):
         self.step, self.exit_status = step, 128 + number
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where there is no step to finish: raised as Ctrl-C is, so that no library takes it for an error of its
+    own and goes on without what it was about to import."""
+
+
 class Interrupt:
     """Listens while it is entered; ``requested`` is the signal's number once one came."""
 
@@ -60,7 +65,7 @@ def terminable() -> Iterator[None]:
     """Where there is no step to finish, SIGTERM ends at once, in order and with status 143, as Ctrl-C does anyway."""
 
     def hear(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number, 0)
+        raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -68,8 +73,23 @@ def terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, hear)
     try:
         yield
+    except BaseException as error:
+        stop = stopped_by(error)
+        if stop is None:
+            raise
+        raise (Interrupted(signal.SIGTERM, 0) if isinstance(stop, Terminated) else stop) from None
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def stopped_by(error: BaseException) -> BaseException | None:
+    """The interruption that an error is, or came of: an import that is broken off leaves half a module behind, and what
+    is tidied up on the way out may fail at it. None where nobody has interrupted anything."""
+    while not isinstance(error, (Interrupted, KeyboardInterrupt)):
+        if error.__context__ is None:
+            return None
+        error = error.__context__
+    return error
 
 
 def _tell(text: str) -> None:

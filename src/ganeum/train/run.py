@@ -34,7 +34,7 @@ from ganeum.train import checkpoint, summary, trouble
 from ganeum.train.callbacks import Callback, Callbacks
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
-from ganeum.train.interrupt import Interrupted, terminable
+from ganeum.train.interrupt import Interrupted, stopped_by, terminable
 from ganeum.train.loop import Loop
 from ganeum.train.material import Material, material_of
 from ganeum.train.meter import Meter
@@ -181,11 +181,11 @@ def _held(
             saved = checkpoint.load_latest(run, lambda text: print(text, file=stream))
             return _evaluate(run, saved, config, material, device, stream)
         return _train(run, decided, material, device, stream, callbacks)
-    except (Interrupted, KeyboardInterrupt):
-        if not evaluating:
-            _note(run, "interrupted", _newest(run), None)
-        raise
     except BaseException as error:
+        if stopped_by(error) is not None:
+            if not evaluating:
+                _note(run, "interrupted", _newest(run), None)
+            raise
         shown = trouble.explained(error, run, config, device)
         text = str(shown) if isinstance(shown, GaneumError) else f"{type(shown).__name__}: {shown}"
         if not evaluating:

@@ -18,6 +18,7 @@ COMMANDS = {
     "add": "add",
     "list": "listing",
     "show": "show",
+    "summary": "summary",
     "log": "log",
     "run": "run",
     "wait": "wait",
@@ -39,7 +40,8 @@ HELP = """The experiment queue: add runs, walk away, lose nothing.
 `add` puts runs on the list, `run` works through it, `list` shows how it stands.
 
 `ganeum queue [LIST]`, the same as `python run_manager.py`, is short for
-`ganeum queue experiments [LIST]`: it runs what experiment_list.conf names.
+`ganeum queue experiments [LIST]`: it runs what experiment_list.conf names (a
+file that is called like a command is ./run).
 """
 
 

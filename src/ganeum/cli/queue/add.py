@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ganeum.cli.queue.choose import MOST_URGENT
+
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 
 
@@ -19,7 +21,9 @@ def command(
     section: Annotated[
         str | None, typer.Option("--config-section", metavar="NAME", help="the one config to take of a file of several")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="the run's name, or what the names of a sweep begin with")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the run's name, or what the names of a sweep begin with")
+    ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
@@ -32,16 +36,27 @@ def command(
         int | None, typer.Option(min=1, metavar="N", help="so many of the sweep's combinations, drawn by chance")
     ] = None,
     sampler: Annotated[
-        str, typer.Option(help="how trials are chosen: random; or optuna, from what earlier ones came to")
+        str,
+        typer.Option(metavar="HOW", help="how trials are chosen: random; or optuna, from what earlier ones came to"),
     ] = "random",
     at_once: Annotated[int, typer.Option(min=1, metavar="N", help="with optuna, trials under way at a time")] = 1,
     stop_hopeless: Annotated[
         bool,
-        typer.Option(help="end a trial whose best validation loss lies above the median of the others at its step"),
+        typer.Option(
+            "--stop-hopeless",
+            help="end a trial whose best validation loss lies above the median of the others at its step",
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="of the drawing")] = 0,
-    priority: Annotated[int, typer.Option("--priority", "-p", help="the higher, the earlier")] = 0,
-    group: Annotated[str, typer.Option("--group", "-g", help="a name that other commands can take them by")] = "",
+    seed: Annotated[int, typer.Option(min=0, max=1_000_000_000, metavar="N", help="of the drawing")] = 0,
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority", "-p", min=-MOST_URGENT, max=MOST_URGENT, metavar="N", help="the higher, the earlier"
+        ),
+    ] = 0,
+    group: Annotated[
+        str, typer.Option("--group", "-g", metavar="NAME", help="a name that other commands can take them by")
+    ] = "",
     after: Annotated[
         list[str] | None, typer.Option(metavar="ENTRY", help="start when this one has finished; also several times")
     ] = None,
@@ -58,8 +73,9 @@ def command(
 ) -> None:
     """Put runs on the list.
 
-    Each config is checked and frozen now, with the commit and the uncommitted changes of the code: what is edited
-    later changes nothing about it. All are added, or, where one is wrong, none.
+    Each config is checked and frozen now, with the commit and the uncommitted
+    changes of the code: what is edited later changes nothing about it. All are
+    added, or, where one is wrong, none.
     """
     import json
     import sys
@@ -71,10 +87,13 @@ def command(
     from ganeum.errors import ConfigError
     from ganeum.queue import study
     from ganeum.queue import sweep as sweeps
-    from ganeum.queue.enqueue import enqueue, wishes
+    from ganeum.queue.enqueue import enqueue, lacking, wishes
     from ganeum.queue.entry import Entry
     from ganeum.queue.store import Store
     from ganeum.queue.when import hours, moment
+
+    def say(text: str) -> None:
+        print(text + "\n", file=sys.stderr if as_json else sys.stdout)
 
     paths, overrides = split_arguments(words or [])
     if not paths:
@@ -99,11 +118,13 @@ def command(
             max_retries=max_retries,
             strict=strict,
         )
-        stream = sys.stderr if as_json else sys.stdout
         if sweep:
             along = sweeps.axes(sweep)
-            for wish in wishes(paths, overrides, section, name):  # what is wrong with any, before the first is queued
-                wish.load()
+            # What is wrong with any, before the first is queued.
+            configs = [wish.load() for wish in wishes(paths, overrides, section, name)]
+            for text in dict.fromkeys(map(lacking, configs)):
+                if text is not None:
+                    say(text)
             added = []
             for path in paths:  # a sweep is of one config
                 spec = study.Spec.of(
@@ -112,7 +133,7 @@ def command(
                 added += study.begin(store, path, overrides, section, name, spec, like)
         else:
             wanted = wishes(paths, overrides, section, name=name)
-            added = enqueue(store, wanted, like, lambda text: print(text + "\n", file=stream))
+            added = enqueue(store, wanted, like, say)
         if as_json:
             print(json.dumps([table.plain(entry) for entry in added], indent=2))
             return

@@ -80,21 +80,14 @@ def _do(
     import json
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, named
-    from ganeum.errors import GaneumError, Several
+    from ganeum.cli.queue.choose import choose, named, there
+    from ganeum.errors import Several
     from ganeum.queue import control, process
     from ganeum.queue.entry import GOING
-    from ganeum.queue.store import Store
 
     named(which, group, every, name)
-    changed: list[Entry] = []
-    errors: list[GaneumError] = []
-    with Store.default() as store:
-        for entry in choose(store, which, group=group, states=states):
-            try:
-                changed.append(act(store, entry))
-            except GaneumError as error:
-                errors.append(error)
+    with there() as store:
+        changed, errors = control.each(store, choose(store, which, group=group, states=states), act)
         going = [entry for entry in changed if entry.wanted and entry.state in GOING]
         if going and (wait or grace_s is not None or not store.managers()):
             for entry in going:

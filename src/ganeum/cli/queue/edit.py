@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ganeum.cli.queue.choose import MOST_URGENT
+
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 
 
@@ -16,7 +18,10 @@ def command(
             metavar="ENTRY... [KEY=VALUE]...", help="Which, and keys to set on its config.", show_default=False
         ),
     ] = None,
-    priority: Annotated[int | None, typer.Option("--priority", "-p", help="The higher, the earlier.")] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option("--priority", "-p", min=-MOST_URGENT, max=MOST_URGENT, help="The higher, the earlier."),
+    ] = None,
     group: Annotated[str | None, typer.Option("--group", "-g", help="Another group; '' for none.")] = None,
     after: Annotated[
         list[str] | None, typer.Option(metavar="ENTRY", help="Start when these have finished; '' for none.")
@@ -38,16 +43,16 @@ def command(
     from typing import Any
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, named, one
+    from ganeum.cli.queue.choose import choose, named, one, there
     from ganeum.config.arguments import split_arguments
-    from ganeum.errors import ConfigError
+    from ganeum.errors import ConfigError, GaneumError, Several
     from ganeum.queue.enqueue import edit
-    from ganeum.queue.store import Store
+    from ganeum.queue.entry import Entry
     from ganeum.queue.when import hours, moment
 
     which, overrides = split_arguments(words or [])
     named(which, None, False, "edit")
-    with Store.default() as store:
+    with there() as store:
         limits: dict[str, Any] = {}
         if max_hours is not None:
             limits["max_hours"] = hours(max_hours) if max_hours else None
@@ -66,11 +71,16 @@ def command(
             raise ConfigError(
                 "nothing to change is said", where="ganeum queue edit", suggestion="max_iters=1000, --priority 1"
             )
-        edited = [
-            edit(store, entry, overrides, {**changes, **limits}, going=not changes, reread=reread)
-            for entry in choose(store, which)
-        ]
+        edited: list[Entry] = []
+        errors: list[GaneumError] = []
+        for entry in choose(store, which):
+            try:
+                edited.append(edit(store, entry, overrides, {**changes, **limits}, going=not changes, reread=reread))
+            except GaneumError as error:  # one that runs by now is no reason to leave the others as they were
+                errors += error.errors if isinstance(error, Several) else [error]
         if as_json:
             print(json.dumps([table.plain(entry) for entry in edited], indent=2))
-        else:
+        elif edited:
             table.show(table.table(edited, {}, store.clock()))
+    if errors:
+        raise errors[0] if len(errors) == 1 else Several(errors)

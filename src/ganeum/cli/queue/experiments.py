@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ganeum.cli.queue.run import Notify, PerGpu, Webhook
+
+if TYPE_CHECKING:
+    from ganeum.errors import GaneumError
+    from ganeum.queue.entry import Entry
+    from ganeum.queue.experiments import Experiment
+
+NAMED = 5  # of what is not in the list
 
 
 def command(
@@ -34,39 +41,69 @@ def command(
     """
     import sys
 
+    from ganeum import units
     from ganeum.cli.queue.run import work
     from ganeum.errors import GaneumError
-    from ganeum.queue.enqueue import from_list
+    from ganeum.queue import control
+    from ganeum.queue.enqueue import from_list, lacking
+    from ganeum.queue.entry import ENDED
     from ganeum.queue.experiments import read_list
     from ganeum.queue.store import Store
 
     listed = read_list(experiments)
     out = sys.stderr if as_json else sys.stdout
-    wrong = 0
+    wrong: list[int] = []
     for experiment in listed:
         if experiment.error is not None:
-            wrong += 1
-            print(f"{experiment.error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
+            wrong.append(experiment.line)
+            _tell(experiment.error, experiments, experiment.line)
     ids: list[int] = []
     with Store.default() as store:
         for number, experiment in enumerate(listed, start=1):
-            if experiment.error is not None:
+            if experiment.config is None:
                 continue
+            before = {one.name: one for one in store.all()}.get(experiment.name)
             try:
                 [entry] = from_list(store, [experiment])
             except GaneumError as error:
-                wrong += 1
-                print(f"{error}\n  in     {experiments}, line {experiment.line}\n", file=sys.stderr)
+                wrong.append(experiment.line)
+                _tell(error, experiments, experiment.line)
                 continue
-            said = experiment.text
-            if entry is None or entry.state == "finished":
-                said = "finished already"
-            elif entry.state == "killed":
-                said = f"killed before; `ganeum queue retry {entry.id}` takes it back"
-            elif entry.state == "paused":
-                said = f"paused; `ganeum queue resume {entry.id}` lets it go on"
-            print(f"[{number}/{len(listed)}] {experiment.name}: {said}", file=out)
+            print(f"[{number}/{len(listed)}] {experiment.name}: {_becomes(experiment, before, entry)}", file=out)
             if entry is not None:
                 ids.append(entry.id)
-    status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False)
+            if entry is not None and entry.state not in ENDED and (text := lacking(experiment.config)):
+                print(f"    {text}", file=out)
+        if others := [one for one in store.all() if one.state in control.WAITING and one.id not in ids]:
+            named = ", ".join(control.called(one) for one in others[:NAMED]) + ", …" * (len(others) > NAMED)
+            print(f"\nnot in this list, and left as they are: {named}", file=out)
+            print("`ganeum queue run` runs them, `ganeum queue remove` takes them off", file=out)
+    also = ""
+    if wrong:
+        lines = units.things(len(wrong), "line")
+        also = f"{lines} of {experiments} could not be taken ({', '.join(map(str, sorted(wrong)))})"
+    status = work(only=ids, per_gpu=per_gpu, notify=notify, webhook=webhook, as_json=as_json, leave=False, also=also)
     raise typer.Exit(status or (1 if wrong else 0))
+
+
+def _tell(error: GaneumError, path: Path, line: int) -> None:
+    """What is wrong with a line, and which one, unless that is said already."""
+    import sys
+
+    from ganeum.config.source import shown
+
+    place = f"{shown(path)}, line {line}"
+    print(error if error.where == place else f"{error}\n  in     {place}", end="\n\n", file=sys.stderr)
+
+
+def _becomes(experiment: Experiment, before: Entry | None, entry: Entry | None) -> str:
+    """What starting the list does about an experiment, by its entry `before` that and since."""
+    if entry is None or entry.state == "finished":
+        return "finished already"
+    if entry.state == "killed":
+        return f"killed before; `ganeum queue retry {entry.id}` takes it back"
+    if entry.state == "paused":
+        return f"paused; `ganeum queue resume {entry.id}` lets it go on"
+    if before is not None and before.state == "failed":
+        return f"{experiment.text}, which failed before"
+    return f"{experiment.text}, from step {entry.step:,} on" if entry.step else experiment.text

@@ -46,5 +46,6 @@ def command(
         print(json.dumps({"name": name, "path": str(path), "left_to_do": left}))
         return
     print(f"{path}\nit runs now and after every boot: systemctl --user status {name}")
+    print(f"what it says: journalctl --user --unit {name}")
     for line in left:
         print(f"still to be done: {line}")

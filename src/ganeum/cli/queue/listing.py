@@ -34,16 +34,17 @@ def command(
     from ganeum.cli.queue import table
     from ganeum.cli.queue.choose import choose
     from ganeum.errors import ConfigError
+    from ganeum.queue import look, mirror
     from ganeum.queue.entry import ENDED, STATES
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store, default_path
+    from ganeum.queue.store import default_path
 
     if wrong := sorted(set(state or ()) - set(STATES)):
         raise ConfigError(f"{wrong[0]} is no state", where="--state", suggestion=", ".join(STATES))
-    if not default_path().exists():  # to look makes no list
+    if not mirror.is_there(default_path()):  # to look makes no list
         print("[]" if as_json else EMPTY)
         return
-    with Store.default() as store:
+    with look.opened(default_path()) as store:
         chosen = choose(store, which, group=group, states=state)
         if state:
             chosen = [entry for entry in chosen if entry.state in state]

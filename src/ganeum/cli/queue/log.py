@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ganeum.queue.store import Store
 
 POLL_S = 0.5
+MOST_LINES = 1_000_000
 
 
 def command(
@@ -19,22 +20,23 @@ def command(
         typer.Argument(metavar="[ENTRY]", help="Its id or name; the newest one that runs.", show_default=False),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the last lines; 0: all.")] = 40,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, max=MOST_LINES, help="So many of the last lines; 0: all.")
+    ] = 40,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line: {line}.")] = False,
 ) -> None:
     """Print the log of a run: all that its process wrote, of every start."""
     import json
     from collections import deque
 
-    from ganeum.cli.queue.choose import one
+    from ganeum.cli.queue.choose import one, to_look
     from ganeum.errors import QueueError
     from ganeum.queue.entry import GOING
-    from ganeum.queue.store import Store
 
     def say(text: str) -> None:
         print(json.dumps({"line": text}) if as_json else text, flush=True)
 
-    with Store.default() as store:
+    with to_look() as store:
         if which is None:
             going = sorted((e for e in store.all() if e.state in GOING), key=lambda entry: entry.started_at or 0.0)
             if not going:
@@ -59,11 +61,13 @@ def _follow(store: Store, id: int, position: int, say: Callable[[str], None]) ->
     """Whole lines as they come, until the entry has ended and nothing more came."""
     import time
 
+    from ganeum.queue import look
     from ganeum.queue.entry import ENDED
 
     path = store.run(store.get(id)).queue_log_path
     while True:
-        ended = store.get(id).state in (*ENDED, "paused", "held")
+        with look.opened(store.path) as now:  # anew: what cannot be written here may be a picture
+            ended = now.get(id).state in (*ENDED, "paused", "held")
         if path.exists():
             with path.open("rb") as file:
                 file.seek(position)

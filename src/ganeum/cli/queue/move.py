@@ -22,11 +22,10 @@ def command(
     import json
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, named, one
+    from ganeum.cli.queue.choose import choose, named, one, there
     from ganeum.errors import ConfigError
     from ganeum.queue import control
     from ganeum.queue.entry import ENDED
-    from ganeum.queue.store import Store
 
     named(which, group, False, "move")
     if sum((first, last, before is not None, behind is not None)) != 1:
@@ -35,7 +34,7 @@ def command(
             where="ganeum queue move",
             suggestion="--first, --last, --before 3, --behind 3",
         )
-    with Store.default() as store:
+    with there() as store:
         entries = choose(store, which, group=group)
         rest = [entry for entry in store.all() if entry not in entries and entry.state not in ENDED]
         to = one(store, before or behind or "") if before or behind else (rest[0] if first and rest else None)

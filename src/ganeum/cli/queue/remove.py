@@ -14,14 +14,13 @@ def remove(which: Which = None, group: Group = None, every: Every = False, as_js
     import json
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose, named
+    from ganeum.cli.queue.choose import choose, named, there
     from ganeum.errors import QueueError
     from ganeum.queue.control import called
     from ganeum.queue.entry import GOING
-    from ganeum.queue.store import Store
 
     named(which, group, every, "remove")
-    with Store.default() as store:
+    with there() as store:
         chosen = choose(store, which, group=group)
         if going := [entry for entry in chosen if entry.state in GOING]:
             raise QueueError(
@@ -48,17 +47,16 @@ def clean(
     import json
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose
+    from ganeum.cli.queue.choose import choose, there
     from ganeum.errors import ConfigError
     from ganeum.queue.entry import ENDED
-    from ganeum.queue.store import Store
     from ganeum.queue.when import hours
 
     states = tuple(state or ("finished", "killed"))
     if wrong := sorted(set(states) - set(ENDED)):
         raise ConfigError(f"what is {wrong[0]} has not ended", where="--state", suggestion=", ".join(ENDED))
-    with Store.default() as store:
-        last = store.clock() - (hours(older) * 3600 if older else 0.0)
+    with there() as store:
+        last = store.clock() - (hours(older, "--older") * 3600 if older else 0.0)
         chosen = choose(store, None, group=group, states=states)
         removed = store.remove([entry.id for entry in chosen if (entry.ended_at or 0.0) <= last])
         if as_json:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from ganeum.queue.entry import Entry
     from ganeum.queue.store import Store
 
-ERROR_LINES = 12
 MEMBERS_S = 1.0
 
 Notify = Annotated[
@@ -42,8 +41,9 @@ def command(
     """Work through the list: start what fits where, find again what was left running, resume what was interrupted.
 
     A run gets a GPU of its own, or as many cores as OMP_NUM_THREADS says (all of
-    them without it). Several may work on one list. Ctrl-C ends this process and leaves the runs
-    training; started again it finds them, also after `kill -9` or a reboot.
+    them without it). Several may work on one list. Ctrl-C ends this process and
+    leaves the runs training; started again it finds them, also after `kill -9` or
+    a reboot. A list that is locked, or on a full disk, is waited for.
 
     Exit status: 0 all that ended have finished, 1 some have not, 130 after Ctrl-C.
     """
@@ -97,29 +97,35 @@ def work(
     webhook: str | None = None,
     as_json: bool = False,
     leave: bool = True,
+    also: str = "",
 ) -> int:
     """Run the list and say how it goes → the exit status.
 
     Args:
         only: end when these have; None: when nothing is left.
         leave: Ctrl-C leaves runs training; else they write a checkpoint and end, to be resumed at the next start.
+        also: what else the summary has to say.
     """
     import sys
     import time
     from contextlib import suppress
 
     from ganeum import units
-    from ganeum.cli.queue import table
+    from ganeum.cli.queue import report, table
     from ganeum.cli.queue.live import shown, stopping
     from ganeum.queue import manager, summary
     from ganeum.queue import notify as notes
-    from ganeum.queue.entry import ENDED, GOING
+    from ganeum.queue.entry import GOING
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
+    from ganeum.queue.store import default_path
 
     stream = sys.stderr if as_json else sys.stdout
-    begun, ended = time.time(), set[int]()
-    with Store.default() as store:
+    begun, ended, untold = time.monotonic(), set[int](), set[int]()
+    with stopping() as stop:
+        store = manager.opened(default_path(), stop.event, lambda text: print(text, file=stream, flush=True))
+    if store is None:
+        return 128 + (stop.number or 0)
+    with store:
         with shown(store.path, stream) as speak, stopping() as stop:
 
             def say(text: str) -> None:
@@ -131,9 +137,20 @@ def work(
             )
 
             def told(entry: Entry) -> None:
-                ended.add(entry.id)
                 far = progress(store.run(entry), entry)
                 notifier.tell(summary.sentence(entry, far), **table.plain(entry, far))
+
+            def seen(entry: Entry) -> None:
+                ended.add(entry.id)
+                untold.add(entry.id)
+
+            def summed_up() -> None:
+                """With `stay` whenever nothing is left to do; else once."""
+                if untold:
+                    mine, left = report.about(store, untold if stay else ended, None if stay else only)
+                    text = summary.night(store, f"In {units.duration(time.monotonic() - begun)}", mine, left, also)
+                    notifier.tell(text, state="summary", best=summary.bests(store, mine))
+                    untold.clear()
 
             try:
                 manager.run(
@@ -142,25 +159,24 @@ def work(
                     only=only,
                     stop=stop.event,
                     say=say,
-                    on_end=told,
+                    on_end=seen,
+                    tell=told if notifier.listens else None,
+                    on_idle=summed_up,
                     train=manager.TRAIN,
                     place=lambda: manager.on_this_machine(per_gpu),
                 )
                 going = [entry for entry in store.all() if entry.state in GOING and (only is None or entry.id in only)]
                 if stop.number is not None and going and leave:
-                    say(f"{units.things(len(going), 'run')} left training; `ganeum queue run` finds them again")
+                    found = "it" if len(going) == 1 else "them"
+                    say(f"{units.things(len(going), 'run')} left training; `ganeum queue run` finds {found} again")
                 elif stop.number is not None and going:
                     say("writing checkpoints; Ctrl-C again does not wait for them")
                     _interrupt(store, going)
             finally:
-                everything = store.all()
-                mine = [entry for entry in everything if entry.id in (ended if only is None else only)]
-                left = [entry for entry in everything if entry.state not in ENDED and entry not in mine]
-                if ended:
-                    text = summary.headline(mine, left, time.time() - begun)
-                    notifier.tell(text, state="summary", best=summary.bests(store, mine))
+                summed_up()
                 notifier.close()
-        _report(store, mine, left, time.time() - begun, as_json)
+        mine, left = report.about(store, ended, only)
+        report.show(store, mine, left, f"In {units.duration(time.monotonic() - begun)}", as_json, also)
     if stop.number is not None:
         return 128 + stop.number
     return 0 if all(entry.state == "finished" for entry in mine) else 1
@@ -168,35 +184,13 @@ def work(
 
 def _interrupt(store: Store, going: Sequence[Entry]) -> None:
     """Let what runs write a checkpoint and end; it stays on the list as interrupted, for the next start."""
+    from contextlib import suppress
+
+    from ganeum.errors import QueueError
     from ganeum.queue import control
 
     for entry in going:
-        control.pause(store, entry)
+        with suppress(QueueError):  # it has just ended
+            control.interrupt(store, entry)
     for entry in going:
         control.finish(store, store.get(entry.id))
-        store.update(entry.id, ("paused",), state="interrupted", note="starting the queue again goes on with it")
-
-
-def _report(store: Store, mine: Sequence[Entry], left: Sequence[Entry], seconds: float, as_json: bool) -> None:
-    """The table of what became of the entries, errors in full, the best of each sweep, and what is left."""
-    import json
-
-    from ganeum.cli.queue import table
-    from ganeum.queue import summary
-    from ganeum.queue.progress import progress
-
-    how_far = {entry.id: progress(store.run(entry), entry) for entry in mine if entry.attempts}
-    if as_json:
-        print(json.dumps([table.plain(entry, how_far.get(entry.id)) for entry in mine], indent=2))
-        return
-    for entry in mine:
-        if entry.state == "failed" and entry.error_tail:
-            print(f"\n{entry.name}:")
-            print("\n".join(f"    {line}" for line in entry.error_tail.rstrip().splitlines()[-ERROR_LINES:]))
-    if mine:
-        print()
-        table.show(table.table(mine, how_far, store.clock()))
-    print()
-    for line in summary.bests(store, mine):
-        print(line)
-    print(summary.headline(mine, left, seconds))

@@ -8,7 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from ganeum.queue.entry import Entry
-    from ganeum.queue.store import Event, Store
+    from ganeum.queue.rows import Event
+    from ganeum.queue.store import Store
 
 
 def command(
@@ -20,11 +21,10 @@ def command(
     from dataclasses import asdict
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import one
+    from ganeum.cli.queue.choose import one, to_look
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
 
-    with Store.default() as store:
+    with to_look() as store:
         entry = one(store, which)
         events = store.events(entry=entry.id)
         if as_json:
@@ -55,7 +55,7 @@ def lines(store: Store, entry: Entry, events: list[Event]) -> list[str]:
     sections = ["--config-section", entry.section] if entry.section else []
     limits = [f"{entry.max_hours:g} hours at most"] if entry.max_hours is not None else []
     if entry.max_retries is not None:
-        limits.append(f"{entry.max_retries} starts after something went wrong at most")
+        limits.append(f"{units.things(entry.max_retries, 'start')} after something went wrong at most")
     tries = [units.things(entry.attempts, "start")] if entry.attempts else []
     tries += [f"{entry.retries} after something went wrong"] * bool(entry.retries)
     tries += [f"with {entry.micro_batch_size} sequences at once since"] * (entry.micro_batch_size is not None)

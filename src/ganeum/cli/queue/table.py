@@ -6,29 +6,37 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from ganeum import units
+from ganeum.queue import process
 from ganeum.queue.entry import Entry
 from ganeum.queue.progress import Progress
 from ganeum.queue.store import Store
+from ganeum.queue.when import clock
 
 NUMBERS = ("id", "step", "loss", "val loss", "time", "left")
+DISPENSABLE = ("time", "on", "loss", "step")  # columns that go, in this order
+NOTE, GAP = 32, 2  # of a column that is as wide as it likes, so much is to be seen
 COLUMNS = ("id", "run", "state", "on", "step", "loss", "val loss", "time", "left", "note")
 
 
 def table(entries: Sequence[Entry], how_far: Mapping[int, Progress], now: float) -> list[str]:
-    """A line an entry, below a heading; columns that say nothing are left out.
+    """A line an entry, below a heading; columns that say nothing are left out, and on a narrow terminal those that say
+    least, until a note can be read.
 
     A thousand entries are a matter of milliseconds here, which no library for tables keeps up with.
     """
     lines = [cells(entry, how_far.get(entry.id, Progress()), now) for entry in entries]
     kept = [i for i, heading in enumerate(COLUMNS) if heading in ("id", "run", "state") or any(x[i] for x in lines)]
-    rows = [[line[i] for i in kept] for line in [list(COLUMNS), *lines]]
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    every = [max(map(_width, column)) for column in zip(COLUMNS, *lines, strict=True)]
+    for dispensable in DISPENSABLE if sys.stdout.isatty() else ():
+        if sum(min(every[i], NOTE) + GAP for i in kept) - GAP <= shutil.get_terminal_size().columns:
+            break
+        kept = [i for i in kept if COLUMNS[i] != dispensable]
+    rows, widths = [[line[i] for i in kept] for line in [list(COLUMNS), *lines]], [every[i] for i in kept]
     right = [COLUMNS[i] in NUMBERS for i in kept]
-    return ["  ".join(map(_padded, row, widths, right)).rstrip() for row in rows]
+    return [(" " * GAP).join(map(_padded, row, widths, right)).rstrip() for row in rows]
 
 
 def show(lines: Sequence[str]) -> None:
@@ -59,13 +67,15 @@ def cells(entry: Entry, far: Progress, now: float) -> list[str]:
 
 def state(entry: Entry) -> str:
     """In one or two words: also what is asked of a run that is going."""
-    return {"pause": "pausing", "kill": "ending"}.get(entry.wanted, entry.state) if _going(entry) else entry.state
+    asked = {"pause": "pausing", "kill": "ending", "interrupt": "ending", "hours": "ending"}
+    return asked.get(entry.wanted, entry.state) if _going(entry) else entry.state
 
 
 def place(entry: Entry) -> str:
-    """Where it runs, short: a GPU's UUID by its first characters."""
+    """Where it runs, short: a GPU's UUID by its first characters; of another machine with its name."""
     device = entry.device or ""
-    return device[:12] if device.startswith(("GPU-", "MIG-")) else device
+    short = device[:12] if device.startswith(("GPU-", "MIG-")) else device
+    return short if entry.host in (None, "", process.host()) else f"{short} of {entry.host.partition('/')[0]}"
 
 
 def note(entry: Entry, now: float) -> str:
@@ -82,12 +92,6 @@ def note(entry: Entry, now: float) -> str:
         if wait > now:
             said.append(f"not before {clock(wait, now)}")
     return " ".join("; ".join(said).split())
-
-
-def clock(moment: float, now: float) -> str:
-    """`22:30` of today, else `11-22 08:00`."""
-    there = datetime.fromtimestamp(moment)
-    return there.strftime("%H:%M" if there.date() == datetime.fromtimestamp(now).date() else "%m-%d %H:%M")
 
 
 def plain(entry: Entry, far: Progress | None = None) -> dict[str, Any]:

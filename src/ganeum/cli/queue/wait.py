@@ -28,16 +28,15 @@ def command(
     import time
 
     from ganeum.cli.queue import table
-    from ganeum.cli.queue.choose import choose
+    from ganeum.cli.queue.choose import choose, there
     from ganeum.queue.entry import OPEN
     from ganeum.queue.progress import progress
-    from ganeum.queue.store import Store
     from ganeum.queue.when import hours
 
     resting = ("paused", "held", "interrupted")
-    with Store.default() as store:
+    with there() as store:
         ids = [entry.id for entry in choose(store, which, group=group, states=OPEN)]
-        deadline = None if timeout is None else time.monotonic() + hours(timeout) * 3600
+        deadline = None if timeout is None else time.monotonic() + hours(timeout, "--timeout") * 3600
         if any(store.get(id).state in OPEN for id in ids) and (said := table.nobody(store)):
             print(said, file=sys.stderr)
         while True:
