@@ -1,10 +1,7 @@
-"""A list in a directory of its own; whatever is left of its runs is ended with the test. And a driver with two GPUs."""
+"""A list in a directory of its own; whatever is left of its runs is ended with the test."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +13,6 @@ from ganeum.queue.process import Identity
 from ganeum.queue.settle import identity
 from ganeum.queue.store import Store
 
-STUB = Path(__file__).parents[1] / "hardware" / "nvml_stub.c"
-
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
@@ -28,16 +23,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         for entry in opened.all():
             if entry.token and (first := identity(entry)) and first != Identity.of_this_process():
                 process.kill(first, entry.token)
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the stub in it, for LD_LIBRARY_PATH."""
-    if shutil.which("gcc") is None or sys.platform != "linux":
-        pytest.skip("the stub of NVML needs gcc, and Linux")
-    directory = tmp_path_factory.mktemp("driver")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / "libnvidia-ml.so.1", STUB], check=True)
-    return directory
 
 
 @pytest.fixture

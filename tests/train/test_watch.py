@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from tiny_corpus import config, go, metrics
 from ganeum import train
 from ganeum.train.watch import LINES, Watch, addresses, gpu_watch
 
-STUB = Path(__file__).parents[1] / "hardware" / "nvml_stub.c"
 TRAIN = """
 import sys
 from ganeum import train
@@ -28,16 +26,6 @@ from ganeum.train import watch
 watch.HANG_S = 0.3
 train(*sys.argv[1:], callbacks=[watch.Watch(["GPU-aaaa"], 0.01, print)])
 """
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the stub, for LD_LIBRARY_PATH."""
-    if shutil.which("gcc") is None or sys.platform != "linux":
-        pytest.skip("the stub of NVML needs gcc, and Linux")
-    directory = tmp_path_factory.mktemp("driver")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", directory / "libnvidia-ml.so.1", STUB], check=True)
-    return directory
 
 
 def watched(yaml: Path, driver: Path, *overrides: str, **settings: str) -> tuple[list[dict[str, Any]], str]:

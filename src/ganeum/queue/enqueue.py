@@ -158,11 +158,13 @@ def refreeze(store: Store, entry: Entry, config: Config, **changes: Any) -> Entr
         RunError: its run exists with another config.
     """
     text = to_yaml(config)
-    if text != store.frozen(entry.id):
+    another = text != store.frozen(entry.id)
+    if another:
         record.check(config)
-        store.log("edited", entry=entry.id)
     changed = store.update(entry.id, (*WAITING, "paused"), frozen=text, **changes)
     if changed is not None:
+        if another:
+            store.log("edited", entry=entry.id)
         with suppress(OSError):  # a full disk: the list has it, and the run gets it when it starts
             write_atomic(freeze.config_path(store.run(entry)), text)
     return changed

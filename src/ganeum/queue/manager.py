@@ -221,7 +221,7 @@ class Manager:
         for id in decisions.free:
             self.store.update(id, ("held",), state="queued", note="")
             self._wrote()
-        for id in sorted(decisions.device, key=list(by_id).index)[:NOTED]:
+        for id in [id for id in by_id if id in decisions.device][:NOTED]:
             if by_id[id].state == "queued" and by_id[id].note != decisions.wait[id]:
                 noted = self.store.update(id, ("queued",), note=decisions.wait[id])
                 if noted is not None:  # no reason to look at the list anew
