@@ -5,11 +5,14 @@
  * STUB_HANGS_AFTER=n: it never answers again. STUB_WITHHELD=i: card i is another's. STUB_MIG=n: card 1 is divided into n.
  * STUB_FREE=g,h: GiB free of the 10 that each card has. STUB_PID=p: process p has 3 GiB of card 0; 0: who has is not said.
  * STUB_TOTAL=g,h: GiB that they have instead; then card 1 is another model. STUB_LOST=i: card i is lost.
+ * STUB_REASONS=n: the reasons' bits of card 0; STUB_SM=n: its clock; STUB_BUSY=n: its use in percent; STUB_CAPPED=n: in a
+ * thousandth, how fast its counter of capped time runs; STUB_POWER_FROM=n: NVML's number for where its power comes from.
  * STUB_NO_DRIVER: nothing answers. STUB_FILE=path: a file of such lines, read anew each time: for what changes meanwhile.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OK = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, TOO_SMALL = 7, NOT_LOADED = 9, LOST = 15 };
@@ -57,7 +60,7 @@ ret nvmlDeviceGetHandleByPciBusId_v2(const char *address, void **card) {
 ret nvmlDeviceGetClockInfo(void *card, int type, unsigned *mhz) { /* type 1: SM, 2: memory */
     looks += type == 1;
     while (beyond("STUB_HANGS_AFTER")) sleep(1);
-    ANSWER(*mhz = CARD ? 210 : type == 1 ? 1200 : 9501);
+    ANSWER(*mhz = CARD ? 210 : type == 1 ? setting("STUB_SM", 1200) : 9501);
 }
 #define FIGURE(name, type, busy, idle) \
     ret name(void *card, type *value) { ANSWER(*value = CARD ? (idle) : (busy)); }
@@ -75,12 +78,26 @@ ret nvmlDeviceGetMemoryInfo(void *card, unsigned long long *total_free_used) {
     ANSWER(total_free_used[0] = all << 30, total_free_used[1] = gib << 30, total_free_used[2] = (all - gib) << 30);
 }
 ret nvmlDeviceGetUtilizationRates(void *card, unsigned *gpu_memory) {
-    ANSWER(gpu_memory[0] = CARD ? 0 : 99, gpu_memory[1] = CARD ? 0 : 40);
+    ANSWER(gpu_memory[0] = CARD ? 0 : setting("STUB_BUSY", 99), gpu_memory[1] = CARD ? 0 : 40);
 }
 #ifndef OLD_DRIVER
-FIGURE(nvmlDeviceGetCurrentClocksEventReasons, unsigned long long, 0x20, 0x1 | 0x4)
+FIGURE(nvmlDeviceGetCurrentClocksEventReasons, unsigned long long, setting("STUB_REASONS", 0x20), 0x1 | 0x4)
 #endif
-FIGURE(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, 0x20, 0x1 | 0x4)
+FIGURE(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, setting("STUB_REASONS", 0x20), 0x1 | 0x4)
+
+/* Of health: seconds of capping since the driver was loaded, 100 of them long ago. */
+struct violation { unsigned long long reference, time; };
+ret nvmlDeviceGetViolationStatus(void *card, int policy, struct violation *found) { /* microseconds, nanoseconds */
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    unsigned long long ns = now.tv_sec * 1000000000ull + now.tv_nsec;
+    found->reference = ns / 1000;
+    if (policy > 1) return NOT_SUPPORTED;
+    return found->time = policy || CARD ? 0 : 100000000000ull + ns / 1000 * setting("STUB_CAPPED", 0), OK;
+}
+ret nvmlDeviceGetPowerSource(void *card, int *source) {
+    return setting("STUB_POWER_FROM", -1) < 0 ? NOT_SUPPORTED : (*source = setting("STUB_POWER_FROM", 0), OK);
+}
 
 /* What there is. */
 ret nvmlSystemGetDriverVersion(char *text, unsigned size) { return strcpy(text, "580.65.06"), OK; }

@@ -15,7 +15,10 @@ import typer
 from ganeum.cli.terminal import hold_everything
 from ganeum.errors import GaneumError
 
-COMMANDS = ("demo", "prepare", "plan", "train", "sample", "generate", "score", "export", "runs", "queue", "gpus")
+COMMANDS = (
+    *("demo", "prepare", "plan", "train", "sample", "generate", "score"),
+    *("export", "runs", "queue", "doctor", "gpus"),
+)
 
 
 def build(

@@ -85,7 +85,7 @@ def read() -> Nvidia | None:
                     troubles.append(f"GPU {index} cannot be asked: {error}")
     except pynvml.NVMLError:
         return None
-    return Nvidia(_text(driver), tuple(gpus), tuple(troubles))
+    return Nvidia(text(driver), tuple(gpus), tuple(troubles))
 
 
 def _instances(card: Any) -> list[Any] | None:
@@ -114,8 +114,8 @@ def _gpu(index: int, handle: Any, capability: tuple[int, int]) -> NvidiaGpu:
             held[process.pid] = None if process.usedGpuMemory is None else process.usedGpuMemory / GIB
     return NvidiaGpu(
         index=index,
-        uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-        name=_text(pynvml.nvmlDeviceGetName(handle)),
+        uuid=text(pynvml.nvmlDeviceGetUUID(handle)),
+        name=text(pynvml.nvmlDeviceGetName(handle)),
         memory_gib=memory.total / GIB,
         free_gib=memory.free / GIB,
         capability=(capability[0], capability[1]),
@@ -123,7 +123,8 @@ def _gpu(index: int, handle: Any, capability: tuple[int, int]) -> NvidiaGpu:
     )
 
 
-def _text(value: str | bytes) -> str:
+def text(value: str | bytes) -> str:
+    """What NVML names, of which older nvidia-ml-py gives bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 

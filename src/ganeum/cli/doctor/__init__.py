@@ -1,0 +1,28 @@
+"""`ganeum doctor`: why a run is slow, or takes so much memory; its commands, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Literal
+
+import typer
+
+COMMANDS = ("gpu",)
+HELP = """Why it is slow, or takes so much memory.
+
+Every answer is a finding: what was seen, how much it costs, what to change and how sure that is. What was ruled out is
+told beside it. With --json the same as JSON, with -o also written to a file.
+"""
+
+
+def build(markup: Literal["rich"] | None = "rich", words: Sequence[str] | None = None) -> typer.Typer:
+    """The group. `words`: the command line behind `ganeum doctor`: of a command that is called, only that one is
+    built."""
+    app = typer.Typer(
+        help=HELP, no_args_is_help=True, rich_markup_mode=markup, add_completion=False, pretty_exceptions_enable=False
+    )
+    for name in [word for word in (words or ())[:1] if word in COMMANDS] or COMMANDS:
+        module = import_module(f"ganeum.cli.doctor.{name}")
+        app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
+    return app

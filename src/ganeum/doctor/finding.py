@@ -1,0 +1,180 @@
+"""What the doctor says: findings, each with its evidence, its size and what to change; what was ruled out beside them.
+
+Every check answers in these words, whether it read a text, computed or measured, so that one page and one
+``doctor.json`` hold them all.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ganeum.doctor.causes import Cause, cause
+
+Sure = Literal["measured", "computed", "read", "unconfirmed here"]
+Severity = Literal["error", "warning", "note"]
+GRAVEST_FIRST: tuple[Severity, ...] = ("error", "warning", "note")
+MARKS = {"error": "✗", "warning": "!", "note": "·"}
+WIDTH = 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        cause: its name in the catalogue (:mod:`ganeum.doctor.causes`).
+        title: one sentence.
+        evidence: what was seen, with its figures.
+        change: what to do; empty where there is nothing to do.
+        severity: ``error``: it is broken or teaches the wrong thing; ``warning``: it costs; ``note``: worth knowing,
+            and no alarm.
+        sure: ``measured`` on this machine; ``computed`` from known figures; ``read`` off a text, a config or a script;
+            ``unconfirmed here``: what it needs to be confirmed is not here.
+        size: how much it costs, in ``unit``; None: not known before it is measured.
+        interval: the size lies between these.
+        unit: of the size: ``share of the time``, ``times``, ``s``, ``GiB``, …
+        where: a file with its line, a key, a GPU.
+    """
+
+    cause: str
+    title: str
+    evidence: tuple[str, ...] = ()
+    change: str = ""
+    severity: Severity = "warning"
+    sure: Sure = "read"
+    size: float | None = None
+    interval: tuple[float, float] | None = None
+    unit: str = ""
+    where: str | None = None
+
+    @property
+    def known(self) -> Cause:
+        """Its entry in the catalogue."""
+        return cause(self.cause)
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether it calls for something to be done."""
+        return self.severity != "note"
+
+    def at(self, where: str) -> Finding:
+        """The same, somewhere."""
+        return replace(self, where=where)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in doctor.json; what is not known is not there."""
+        found: dict[str, Any] = {
+            "cause": self.cause,
+            "kind": self.known.kind,
+            "severity": self.severity,
+            "title": self.title,
+            "evidence": list(self.evidence),
+            "size": self.size,
+            "interval": None if self.interval is None else list(self.interval),
+            "unit": self.unit or None,
+            "change": self.change or None,
+            "sure": self.sure,
+            "where": self.where,
+            "confirmed_by": self.known.confirm,
+            "source": self.known.source or None,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    def text(self) -> str:
+        """Some lines for a terminal."""
+        told = f"{MARKS[self.severity]} {self.title}" + (f"  [{self.where}]" if self.where else "")
+        lines = [_wrapped(told, "  ")]
+        lines += [_wrapped(line, "    ") for line in self.evidence]
+        if self.size is not None or self.sure != "read":
+            lines.append(_wrapped(f"size   {self._size()} ({self.sure})", "    ", "           "))
+        if self.change:
+            lines.append(_wrapped(f"try    {self.change}", "    ", "           "))
+        if self.sure == "unconfirmed here":
+            lines.append(_wrapped(f"check  {self.known.confirm}", "    ", "           "))
+        return "\n".join(lines)
+
+    def _size(self) -> str:
+        if self.size is None:
+            return "not known before it is measured"
+        share = self.unit.startswith("share")
+        shown = f"{self.size:.1%}" if share else f"{self.size:.3g}"
+        unit = self.unit.removeprefix("share ") if share else self.unit
+        if self.interval is not None:
+            low, high = (f"{end:.1%}" if share else f"{end:.3g}" for end in self.interval)
+            shown += f" ({low} to {high})"
+        return f"{shown} {unit}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that one look found.
+
+    Attributes:
+        subject: what was looked at.
+        headline: the answer in a sentence or two.
+        findings: gravest first.
+        ruled_out: sentences: causes that the figures exclude, and readings that look bad and are not.
+        facts: what was read, by name, for ``doctor.json``.
+    """
+
+    subject: str
+    headline: str = ""
+    findings: tuple[Finding, ...] = ()
+    ruled_out: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        """Those that call for something to be done."""
+        return tuple(finding for finding in self.findings if finding.is_alarm)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``doctor.json`` holds it."""
+        return {
+            "subject": self.subject,
+            "headline": self.headline,
+            "findings": [finding.as_dict() for finding in self.findings],
+            "ruled_out": list(self.ruled_out),
+            "facts": self.facts,
+        }
+
+    def json(self) -> str:
+        """The text of ``doctor.json``."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+
+    def text(self) -> str:
+        """A page for a terminal: the answer, the findings, what was ruled out."""
+        parts = [_wrapped(f"{self.subject}: {self.headline}" if self.headline else self.subject, "")]
+        parts += [finding.text() for finding in self.findings]
+        if self.ruled_out:
+            parts.append(
+                "\n".join(["Not the cause", *(_wrapped(f"- {text}", "  ", "    ") for text in self.ruled_out)])
+            )
+        return "\n\n".join(parts)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The gravest first; of equally grave ones the largest; a finding that is there twice, once."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda one: (GRAVEST_FIRST.index(one.severity), -_rank(one))))
+
+
+def _rank(finding: Finding) -> float:
+    """A size that can be compared: shares of the time; times as the share that they would save."""
+    if finding.size is None:
+        return 0.0
+    return 1 - 1 / finding.size if finding.unit.startswith("times") and finding.size > 0 else finding.size
+
+
+def _wrapped(text: str, indent: str, rest: str | None = None) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "  " if rest is None else rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

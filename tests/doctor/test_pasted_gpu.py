@@ -1,0 +1,206 @@
+"""Pasted nvidia-smi output: every capture is read right, every trap is silent, and nothing pasted is a traceback."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from mutilated import mutilated
+
+from ganeum.doctor import health, smi
+from ganeum.doctor.finding import Report
+
+CAPTURES = {
+    path.stem: path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("captures/*.txt"))
+}
+FAULTS = {
+    "issue_csv_noheader_power_limited_tail": ["firmware_budget"],
+    "issue_facts_rtx2000ada_laptop_bogus_power": ["telemetry"],
+    "issue_facts_rtx5080_laptop_pinned_80W_no_flag": ["firmware_budget"],
+    "issue_q_v100_power_brake_active": ["power_brake"],
+}
+# Read off the captures by eye: name, state, utilisation, power, limit, SM clock, its maximum, capped seconds.
+FIGURES = {
+    "code_q_570_rtx5090_idle_sw_power_cap_active": ("NVIDIA GeForce RTX 5090", "P8", 0, 23.78, 575, 22, 3090, None),
+    "issue_q_freebsd_rtx5070_p0_counters": ("", "P0", None, None, None, None, None, 613.738145),
+    "issue_q_v100_power_brake_active": ("", None, None, None, None, 382, None, None),
+    "smi_csv_590_linux_h200_load": ("NVIDIA H200", "P0", 100, 627.4, 700, 1980, 1980, 0),
+    "smi_csv_595_linux_rtx2080super_idle": (
+        "NVIDIA GeForce RTX 2080 SUPER", "P8", 0, 39.32, 250, 765, 2145, 212.553937,
+    ),
+    "smi_q_595_linux_l40s_idle": ("NVIDIA L40S", "P0", 100, 119.88, 350, 2520, 2520, 200.740215),
+    "smi_q_595_linux_rtx2080super_load": ("NVIDIA GeForce RTX 2080 SUPER", "P2", 8, 98.55, 250, 2055, 2145, 221.310321),
+    "smi_q_610_windows_wddm_rtx2080super_idle": (
+        "NVIDIA GeForce RTX 2080 SUPER", "P8", 0, 37.21, 250, 300, 2145, 824.547036,
+    ),
+    "smi_xml_515_linux_a10g_x8": ("NVIDIA A10G", "P8", 0, 25.58, 300, 210, 1710, None),
+    "smi_xml_536_windows_wddm_rtx3080": ("NVIDIA GeForce RTX 3080", "P8", 0, 22.78, 336, 210, 2100, None),
+    "smi_xml_580_linux_h100": ("NVIDIA H100 80GB HBM3", "P0", 0, 68.92, 700, 345, 1980, 7015.662857),
+}  # fmt: skip
+
+
+def looked(text: str) -> Report:
+    return health.report(smi.read(text))
+
+
+def alarms(text: str) -> list[str]:
+    return [finding.cause for finding in looked(text).alarms]
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_faults_are_named_and_traps_are_silent(name: str) -> None:
+    """A capture with a fault in its name has just that alarm, every other one has none."""
+    assert FAULTS.get(name, []) == alarms(CAPTURES[name])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_those_of_the_capture(name: str) -> None:
+    """Names, states, watts and clocks are read as they stand there, in each form and generation."""
+    sample = smi.read(CAPTURES[name]).samples[0]
+    capped = sample.counters_s.get("sw_power_cap")
+    found = (
+        sample.name, sample.performance_state, sample.utilization_percent, sample.power_w, sample.power_limit_w,
+        sample.sm_mhz, sample.sm_max_mhz, capped and pytest.approx(capped),
+    )  # fmt: skip
+    assert FIGURES[name] == found
+
+
+def test_remarks_of_a_person_do_not_disturb() -> None:
+    """Figures with remarks behind them are read; two commands one after the other are two samples of one GPU."""
+    first, second = smi.read(CAPTURES["remarks_576_windows_laptop"]).samples
+    assert ("576.88", "P0", {"sw_power_cap": 3.737587}) == (
+        first.driver,
+        first.performance_state,
+        {name: seconds for name, seconds in first.counters_s.items() if seconds},
+    )
+    assert [False] * 9 == list(first.reasons.values())
+    assert (2827, 14001, 46.83) == (second.sm_mhz, second.memory_mhz, second.power_w)
+
+
+def test_old_counters_cannot_explain_a_long_run() -> None:
+    """3.7 s of capping in all is told as the share of the run that it could at most have been."""
+    report = health.report(smi.read(CAPTURES["remarks_576_windows_laptop"]), run_s=34_414)
+    assert not report.alarms
+    assert (
+        "SW power cap: 3.7 s counted since the driver was loaded; even if all of it fell into the run, that is 0.01% "
+        "of its 34,414 s"
+    ) in report.ruled_out
+
+
+BUSY = """timestamp, name, pstate, utilization.gpu [%], clocks.sm [MHz], clocks.max.sm [MHz], power.draw [W], \
+power.limit [W], temperature.gpu, clocks_event_reasons.sw_power_cap, clocks_event_reasons.sw_thermal_slowdown, \
+clocks_event_reasons.hw_thermal_slowdown, clocks_event_reasons_counters.sw_power_cap [us]
+"""
+
+
+def row(
+    at: int, clock: int = 1900, power: float = 340.0, temperature: int = 70, reasons: str = "...", us: int = 0
+) -> str:
+    """A look; `reasons`: an x for each that is active, of power cap, soft and hard thermal slowdown."""
+    said = ["Active" if letter == "x" else "Not Active" for letter in reasons]
+    return (
+        f"2026/07/03 22:10:{at:02d}.000, NVIDIA GeForce RTX 3090, P2, 99 %, {clock} MHz, 2100 MHz, {power:.2f} W, "
+        f"350.00 W, {temperature}, {', '.join(said)}, {us} us\n"
+    )
+
+
+def test_a_cap_that_costs_is_an_alarm_and_one_that_does_not_is_a_note() -> None:
+    """The flag counts only at the limit, and as much as the clock has lost."""
+    (costly,) = looked(BUSY + row(0, 1300, 349.0, reasons="x..")).findings
+    assert ("power_cap", "warning", pytest.approx(1 - 1300 / 2100)) == (costly.cause, costly.severity, costly.size)
+    (cheap,) = looked(BUSY + row(0, 1950, 349.0, reasons="x..")).findings
+    assert ("power_cap", "note") == (cheap.cause, cheap.severity)
+    (flag,) = looked(BUSY + row(0, 1950, 150.0, reasons="x..")).findings
+    assert ("note", None) == (flag.severity, flag.size)
+
+
+def test_counters_count_as_differences_while_it_works() -> None:
+    """9 s in 10 s of a busy window at the limit are an alarm; the same total, unchanged, is none."""
+    report = looked(BUSY + row(0, 1500, 348.0, us=5_000_000) + row(10, 1500, 348.0, us=14_000_000))
+    assert ["SW power cap for 90% of the time that was watched"] == [finding.title for finding in report.alarms]
+    assert [] == alarms(BUSY + row(0, us=914_000_000) + row(10, us=914_000_000))
+
+
+def test_heat_is_named_with_its_temperature() -> None:
+    """The driver's reason is a warning, the hardware's an error."""
+    soft = looked(BUSY + row(0, 1200, 250.0, 84, ".x.")).alarms[0]
+    assert ("thermal", "warning") == (soft.cause, soft.severity)
+    assert "temperature 84 °C" in soft.evidence
+    assert "error" == looked(BUSY + row(0, 600, 150.0, 97, "..x")).alarms[0].severity
+
+
+def test_a_busy_gpu_at_a_fraction_of_its_clock_without_reason_is_told() -> None:
+    """210 of 2,100 MHz at 99 % is no idling; 1,700 is a warm card's."""
+    assert ["low_clock"] == alarms(BUSY + row(0, 210, 40.0))
+    assert [] == alarms(BUSY + row(0, 1700, 300.0))
+
+
+def test_the_table_and_dmon_are_read() -> None:
+    """The framed table with its processes, and the columns of `dmon`."""
+    table = """
+| NVIDIA-SMI 550.54.15              Driver Version: 550.54.15      CUDA Version: 12.4     |
+|   0  NVIDIA GeForce RTX 3090        On  |   00000000:01:00.0  On |                  N/A |
+| 54%   62C    P2            338W /  350W |   21000MiB /  24576MiB |     98%      Default |
+|    0   N/A  N/A      4242      C   python                                      18000MiB |
+|    0   N/A  N/A      4343      C   other                                        2000MiB |
+"""
+    (sample,) = smi.read(table).samples
+    assert ("NVIDIA GeForce RTX 3090", "P2", 98, 338, 350, 21_000, 62) == (
+        sample.name, sample.performance_state, sample.utilization_percent, sample.power_w, sample.power_limit_w,
+        sample.memory_used_mib, sample.temperature_c,
+    )  # fmt: skip
+    assert [(4242, 18_000), (4343, 2_000)] == [(one.pid, one.memory_mib) for one in sample.processes]
+    assert ["other_processes"] == [finding.cause for finding in looked(table).findings]
+    dmon = "# gpu    pwr  gtemp  mtemp     sm    mem   mclk   pclk\n# Idx      W      C      C      %      %    MHz\n"
+    (drawn,) = smi.read(dmon + "    0    310     66      -     99     70   9501   1800\n").samples
+    assert (310, 99, 1800, 9501) == (drawn.power_w, drawn.utilization_percent, drawn.sm_mhz, drawn.memory_mhz)
+
+
+def test_a_driver_that_does_not_answer_is_an_error() -> None:
+    """Its own words are the evidence."""
+    said = "Failed to initialize NVML: Driver/library version mismatch"
+    report = looked(said)
+    assert (("driver", "error", (said,)),) == tuple((f.cause, f.severity, f.evidence) for f in report.findings)
+
+
+def test_two_cards_are_kept_apart() -> None:
+    """An idle card's figures are not the busy one's, in either order."""
+    both = CAPTURES["smi_q_595_linux_l40s_idle"] + CAPTURES["smi_q_595_linux_rtx2080super_idle"].replace(":01:", ":02:")
+    reading = smi.read(both)
+    assert ["00000000:01:00.0", "00000000:02:00.0"] == list(reading.by_gpu())
+    assert [] == alarms(both)
+
+
+# One asserts its power brake at rest: cut to that line, it is like one that does under load.
+SILENT = [name for name in CAPTURES if name not in FAULTS and "power_brake" not in name]
+
+
+def mutations(number: int, seed: int) -> None:
+    dice = random.Random(seed)
+    for at in range(number):
+        name, other = dice.choice(SILENT), dice.choice(SILENT)
+        text = mutilated(CAPTURES[name], CAPTURES[other], dice)
+        report = looked(text)
+        assert not report.alarms, f"mutation {at} of {name} with {other}: {report.text()}\n\n{text}"
+        report.json(), report.text()
+
+
+def test_mutilated_captures_raise_no_alarm() -> None:
+    """Nothing that a page, a mail or a person does to a capture without a fault makes one, or a traceback."""
+    mutations(150, seed=8)
+
+
+@pytest.mark.campaign
+def test_two_thousand_mutilated_captures_raise_no_alarm() -> None:
+    """The same, 2,000 times."""
+    mutations(2_000, seed=2026)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_survives_what_a_page_does_to_it(name: str) -> None:
+    """Escaped, quoted, re-indented, with Windows' line ends: what is wrong is still seen."""
+    from mutilated import decimal_commas, escaped, line_ends, quoted, reindented
+
+    for change in (escaped, quoted, reindented, line_ends, decimal_commas):
+        assert FAULTS[name] == alarms(change(CAPTURES[name], random.Random(1))), change.__name__
