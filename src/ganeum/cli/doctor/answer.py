@@ -44,6 +44,25 @@ def _decoded(content: bytes) -> str:
     return content.decode("utf-8-sig", "replace")
 
 
+def amount(option: str, text: str | None) -> int | None:
+    """A count as people type it, ``1.5B``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from ganeum import units
+    from ganeum.errors import ConfigError
+
+    try:
+        return None if text is None else max(1, round(units.amount(text)))
+    except ValueError:
+        raise ConfigError(
+            f"{option} must be a number above 0, but it is {text!r}",
+            where=f"the command line: {option} {text}",
+            suggestion=f"{option} 130520, or {option} 1.5B",
+        ) from None
+
+
 def show(report: Report, as_json: bool, out: Path | None) -> None:
     """Prints it, and writes ``doctor.json`` where that is asked for.
 

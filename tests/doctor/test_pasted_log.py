@@ -1,0 +1,178 @@
+"""A pasted log beside its plan: how slow, what explains it, what cannot; in every form that people paste."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from ganeum.config import load
+from ganeum.doctor import log
+from ganeum.doctor.finding import Report
+from ganeum.hardware.card import card
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+BOOK = (HERE / "logs" / "one_book.txt").read_text(encoding="utf-8")
+CAPTURE = (HERE / "captures" / "remarks_576_windows_laptop.txt").read_text(encoding="utf-8")
+
+
+def of_the_book(text: str = BOOK, gpu: str | None = "RTX 5080 Laptop") -> Report:
+    return log.report(text, load(ROOT / "configs" / "one_book.yaml"), device=card(gpu) if gpu else None)
+
+
+def test_epochs_and_marks_of_a_person_s_script() -> None:
+    """20 epochs, 5 marks; 254 steps an epoch follow from the two clocks; 4,096 tokens a step from the marks."""
+    found = log.read(BOOK)
+    assert (20, 5) == (len(found.spans["epochs"]), len(found.spans["marks"]))
+    assert (254, 130_520, 34_414.43, 2.9, "cuda") == (
+        found.steps_per_epoch, found.text_tokens, found.total_s, found.first_step_s, found.device,
+    )  # fmt: skip
+    assert 4_096 == found.spans["marks"][0].tokens / found.spans["marks"][0].steps  # type: ignore[operator]
+
+
+def test_the_book_s_step_takes_twenty_times_what_its_work_needs() -> None:
+    """6.7 s a step (5,000 steps in 33,857 s by its own marks), where the plan has 0.28 s at the most, even in fp32."""
+    report = of_the_book()
+    assert report.facts["step_s"] == pytest.approx(33_857 / 5_000, rel=0.01)
+    assert report.facts["tokens_per_second"] == pytest.approx(605, rel=0.01)
+    slow = report.findings[0]
+    assert ("unexplained_time", "warning", "computed") == (slow.cause, slow.severity, slow.sure)
+    assert slow.size is not None
+    assert 15 < slow.size < 50
+
+
+def test_one_epoch_stands_out_and_small_drifts_do_not() -> None:
+    """Epoch 17 took 1,868.6 s where the seven around it took 1,710.3 in the middle; epochs 1 to 4 and 20 are usual."""
+    (pause,) = (finding for finding in of_the_book().findings if finding.cause == "pauses")
+    assert ("epoch 17 took 1,868.6 s where its neighbours took 1,710.3 s",) == pause.evidence
+    assert "note" == pause.severity
+
+
+def test_what_physics_rules_out_is_said() -> None:
+    """33 KB of token ids, capped power, number formats: none can explain seconds."""
+    ruled_out = "\n".join(of_the_book(CAPTURE + BOOK).ruled_out)
+    for said in (
+        "copying the batch to the GPU (pin_memory, non_blocking): inputs and labels are 33 KB of token ids each",
+        "SW power cap: 3.7 s counted since the driver was loaded; even if all of it fell into the run, that is 0.01%",
+        "number format, TF32, compiling, fused attention and a fused optimizer, all of them together",
+        "tokenising in the loop: 4,096 tokens",
+    ):
+        assert said in ruled_out
+
+
+def test_an_unknown_gpu_gives_a_range() -> None:
+    """Even the slowest card that it fits on needs less than a quarter of what was measured."""
+    report = of_the_book(gpu=None)
+    bounds = report.facts["expected_s"]
+    assert bounds["cards"] > 50
+    assert bounds["low"] < 0.05 < bounds["high"] < 6.7 / 4
+    assert "any of" in report.headline
+
+
+def test_memory_that_spilled_is_suspected_only_where_it_can_spill() -> None:
+    """With a capture of Windows beside it, and a first step faster than the rest; never without."""
+    assert "spill" in [finding.cause for finding in of_the_book(CAPTURE + BOOK).findings]
+    assert "spill" not in [finding.cause for finding in of_the_book().findings]
+
+
+def test_a_run_as_fast_as_its_work_has_nothing_to_explain() -> None:
+    """100 ms a step on that card lie within the plan: nothing unexplained, nothing ruled out."""
+    quick = "\n".join(
+        f"iter {at}: loss {10.9 - at / 20:.4f}, time {100 + at % 3}.00ms, mfu 30.00%" for at in range(100)
+    )
+    report = of_the_book(quick)
+    assert "its work explains it" in report.headline
+    assert ["overlapping_windows"] == [finding.cause for finding in report.findings]
+    assert () == report.ruled_out
+
+
+FORMS = {
+    "nanogpt": ("iterations", 0.0235, "\n".join(f"iter {n}: loss 2.5000, time 23.50ms, mfu 12.00%" for n in range(40))),
+    "llm.c": (
+        "iterations", 0.13911,
+        "\n".join(f"step {n}/19560 | train loss 10.9 | norm 15.4 | 139.11 ms | 60% MFU" for n in range(1, 9)),
+    ),
+    "hugging face": (
+        "runtime", 0.25,
+        "{'loss': 2.1, 'grad_norm': 1.2, 'learning_rate': 5e-05, 'epoch': 0.5}\n"
+        "{'train_runtime': 250.0, 'train_samples_per_second': 64.0, 'train_steps_per_second': 4.0, 'epoch': 1.0}",
+    ),
+    "hugging face 5": (
+        "runtime", 0.25,
+        "{'loss': '2.1', 'grad_norm': '1.2', 'epoch': '0.5'}\n"
+        "{'train_runtime': '250.0', 'train_steps_per_second': '4.0', 'epoch': '1'}",
+    ),
+    "tqdm": (
+        "progress", 0.5,
+        "\r".join(f" {n}%|██  | {n}/100 [00:{n // 2 % 60:02d}<00:10, 2.00it/s]" for n in range(0, 100, 10)),
+    ),
+    "metrics": (
+        "metrics", 0.2,
+        "\n".join(json.dumps({"step": n, "loss": 2.0, "step_time_s": 0.2, "data_s": 0.05}) for n in range(1, 30)),
+    ),
+    "epochs alone": (
+        "epochs", 60.0, "\n".join(f"Epoch {n}/5 - loss: 1.2345 - time: 60.0s" for n in range(1, 6)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_log_is_read(name: str) -> None:
+    """nanoGPT, llm.c, Hugging Face of two generations, tqdm, our metrics, epochs with their times."""
+    form, seconds, text = FORMS[name]
+    report = log.report(text)
+    assert form == report.facts["form"]
+    spans = log.read(text).best()
+    assert spans is not None
+    assert seconds == pytest.approx(log.paces.usual(spans[1]), rel=0.05)
+
+
+def test_stretches_that_come_regularly_are_evaluations() -> None:
+    """Every 50th step ten times as slow: their share of the time, and that they come regularly."""
+    lines = [f"iter {n}: loss 2.0, time {1000 if n % 50 == 0 else 100}.00ms" for n in range(500)]
+    (finding,) = log.report("\n".join(lines)).findings
+    assert ("too_often", "they come every 50 steps: evaluations, checkpoints or samples") == (
+        finding.cause, finding.evidence[-1],
+    )  # fmt: skip
+    assert finding.size == pytest.approx(9 * 900 / (490 * 100 + 10 * 1000), rel=0.02)
+
+
+def test_noise_alone_has_no_outliers() -> None:
+    """40 runs whose steps vary by 3 %: not one stretch stands out, none slows down."""
+    for seed in range(40):
+        dice = random.Random(seed)
+        lines = [f"iter {n}: loss 2.0, time {dice.gauss(100, 3):.2f}ms" for n in range(300)]
+        assert () == log.report("\n".join(lines)).findings, seed
+
+
+def test_a_run_that_slows_down_is_told() -> None:
+    """From 100 to 160 ms, little by little."""
+    lines = [f"iter {n}: loss 2.0, time {100 + n * 0.3:.2f}ms" for n in range(200)]
+    assert ["slows_down"] == [finding.cause for finding in log.report("\n".join(lines)).findings]
+
+
+def test_losses_that_cannot_be_are_told() -> None:
+    """A fresh model's first loss is near ln V (10.82 for GPT-2's vocabulary); nan is an error; jumps a note."""
+    config = load(ROOT / "configs" / "one_book.yaml")
+
+    def causes(first: str) -> list[str]:
+        lines = [f"iter {n}: loss {first if n == 0 else '5.0'}, time 100.00ms" for n in range(10)]
+        return [f.cause for f in log.report("\n".join(lines), config, device=card("RTX 5080 Laptop")).alarms]
+
+    assert ["overlapping_windows"] == causes("10.99")
+    assert ["first_loss", "overlapping_windows"] == causes("2.1")
+    assert ["first_loss", "overlapping_windows"] == causes("98.0")
+    nan = [f"iter {n}: loss {'nan' if n > 6 else '5.0'}, time 100.00ms" for n in range(10)]
+    assert ["loss_nan"] == [f.cause for f in log.report("\n".join(nan)).findings]
+    norms = [json.dumps({"step": n, "loss": 2.0, "grad_norm": 50.0 if n == 40 else 1.0}) for n in range(60)]
+    assert "gradient_norm" in [f.cause for f in log.report("\n".join([*norms, "iter 1: time 9.0ms"])).findings]
+
+
+def test_text_without_times_says_what_it_can_read() -> None:
+    """No guess is made of what is no log."""
+    report = log.report("dear diary,\nnothing happened today\n")
+    assert report.headline.startswith("no times are in it")
+    assert () == report.findings
