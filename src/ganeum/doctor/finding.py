@@ -80,6 +80,7 @@ class Finding:
             "sure": self.sure,
             "where": self.where,
             "confirmed_by": self.known.confirm,
+            "published": self.known.published or None,
             "source": self.known.source or None,
         }
         return {key: value for key, value in found.items() if value is not None}
@@ -89,8 +90,10 @@ class Finding:
         told = f"{MARKS[self.severity]} {self.title}" + (f"  [{self.where}]" if self.where else "")
         lines = [_wrapped(told, "  ")]
         lines += [_wrapped(line, "    ") for line in self.evidence]
-        if self.size is not None or self.sure != "read":
+        if self.size is not None or self.sure == "unconfirmed here":
             lines.append(_wrapped(f"size   {self._size()} ({self.sure})", "    ", "           "))
+        if self.size is None and self.sure == "read" and self.known.published:
+            lines.append(_wrapped(f"others {self.known.published}", "    ", "           "))
         if self.change:
             lines.append(_wrapped(f"try    {self.change}", "    ", "           "))
         if self.sure == "unconfirmed here":

@@ -8,7 +8,7 @@ from typing import Literal
 
 import typer
 
-COMMANDS = ("gpu", "log")
+COMMANDS = ("gpu", "log", "config", "script", "message")
 HELP = """Why it is slow, or takes so much memory.
 
 Every answer is a finding: what was seen, how much it costs, what to change and how sure that is. What was ruled out is

@@ -9,6 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from ganeum.config import Config
+    from ganeum.hardware.device import Device
+    from ganeum.record import RunDirectory
 
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
 
@@ -60,20 +62,32 @@ def command(
         text = text_of(str(run.metrics_path))
     else:
         text = text_of(str(Path(name) / "metrics.jsonl") if (Path(name) / "metrics.jsonl").is_file() else name)
+    device = card(gpu) if gpu else _device(run) if of_a_run else None
     config = _config(alone[1] if len(alone) > 1 else None, settings, section, run if of_a_run else None)
-    found = log.report(
-        text, config, device=card(gpu) if gpu else None, tokens=amount("--tokens", tokens), subject=Path(name).name
-    )
-    show(found, as_json, out)
+    known = amount("--tokens", tokens)
+    show(log.report(text, config, device=device, tokens=known, subject=Path(name).name), as_json, out)
 
 
-def _config(path: str | None, settings: list[str], section: str | None, run: object) -> Config | None:
+def _device(run: RunDirectory) -> Device | None:
+    """What a run of ours was planned for, as its plan.json says; None where that card is not known here."""
+    from ganeum.errors import GaneumError
+    from ganeum.hardware.card import card
+    from ganeum.hardware.machine import look
+    from ganeum.record.files import read_json
+
+    try:
+        device = read_json(run.plan_path)["device"]
+        return look("cpu") if device["kind"] == "cpu" else card(device["name"])
+    except (GaneumError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _config(path: str | None, settings: list[str], section: str | None, run: RunDirectory | None) -> Config | None:
     """The config that is named, or the run's own."""
     import sys
 
     from ganeum.config import load, load_stored
-    from ganeum.record import RunDirectory
 
     if path is not None:
         return load(path, settings, section=section, say=lambda text: print(text + "\n", file=sys.stderr))
-    return load_stored(run.config_path) if isinstance(run, RunDirectory) else None
+    return load_stored(run.config_path) if run is not None else None

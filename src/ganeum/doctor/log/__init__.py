@@ -94,9 +94,12 @@ def report(
             ruled_out += _ruled_out(step_s, wanted)
         findings += list(_needless(wanted, step_s))
     return Report(
-        subject=subject, headline=headline, findings=worst_first(findings),
-        ruled_out=tuple(dict.fromkeys(ruled_out)), facts={k: v for k, v in facts.items() if v is not None},
-    )  # fmt: skip
+        subject=subject,
+        headline=headline,
+        findings=worst_first(findings),
+        ruled_out=tuple(dict.fromkeys(ruled_out)),
+        facts={k: v for k, v in facts.items() if v is not None},
+    )
 
 
 def _tokens_per_step(spans: Sequence[Span], wanted: Expected | None) -> float | None:

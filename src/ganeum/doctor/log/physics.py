@@ -41,13 +41,17 @@ def suspects(expected: Expected, sequences: int, length: int) -> Iterator[Suspec
     tokens = sequences * length
     moved = 2 * tokens * ID_BYTES
     yield Suspect(
-        "loader", "copying the batch to the GPU (pin_memory, non_blocking)", moved / LINK_BYTES_S,
+        "loader",
+        "copying the batch to the GPU (pin_memory, non_blocking)",
+        moved / LINK_BYTES_S,
         f"inputs and labels are {moved / 2 / 1e3:.0f} KB of token ids each, over the slowest PCIe link",
-    )  # fmt: skip
+    )
     yield Suspect(
-        "slow_disk", "reading the text", moved / DISK_BYTES_S,
+        "slow_disk",
+        "reading the text",
+        moved / DISK_BYTES_S,
         f"as many bytes, {units.size(moved)}, from a disk of 20 MB/s",
-    )  # fmt: skip
+    )
     yield Suspect(
         "loader", "tokenising in the loop", tokens / TOKENISED_S, f"{tokens:,} tokens at 50,000 a second on one core"
     )
@@ -56,19 +60,24 @@ def suspects(expected: Expected, sequences: int, length: int) -> Iterator[Suspec
     if expected.cards == 1 and "step_s" in plain and "step_s" in fast:
         name = expected.fast["device"]["name"]
         yield Suspect(
-            "fp32", "number format, TF32, compiling, fused attention and a fused optimizer, all of them together",
-            plain["high"] - fast["low"], f"{name} needs {units.duration(fast['low'])} with and "
-            f"{units.duration(plain['high'])} without them",
-        )  # fmt: skip
+            "fp32",
+            "number format, TF32, compiling, fused attention and a fused optimizer, all of them together",
+            plain["high"] - fast["low"],
+            f"{name} needs {units.duration(fast['low'])} with and {units.duration(plain['high'])} without them",
+        )
     elif "high" in plain:
         yield Suspect(
-            "fp32", "number format, TF32, compiling, fused attention and a fused optimizer, all of them together",
-            plain["high"], f"in fp32 and without any of them the slowest card that it fits on "
+            "fp32",
+            "number format, TF32, compiling, fused attention and a fused optimizer, all of them together",
+            plain["high"],
+            f"in fp32 and without any of them the slowest card that it fits on "
             f"({expected.plain['device']['name']}) needs {units.duration(plain['high'])}",
-        )  # fmt: skip
+        )
     parts: Mapping[str, Any] = plain.get("by_part", {})
     if "attention" in parts:
         yield Suspect(
-            "eager_attention", "attention that is not fused", 4 * parts["attention"],
+            "eager_attention",
+            "attention that is not fused",
+            4 * parts["attention"],
             f"attention over {length:,} tokens is {parts['attention'] / plain['step_s']:.1%} of the work; thrice more",
-        )  # fmt: skip
+        )

@@ -1,0 +1,50 @@
+"""What can be seen to be slow, large or wrong without running it: in a config, a script, somebody's YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ganeum import units
+from ganeum.doctor.audit.settings import Nothing, Said
+from ganeum.doctor.finding import Finding, Report, worst_first
+from ganeum.hardware.device import Device
+
+__all__ = ["of_script", "report"]
+
+
+def report(said: Iterable[Said], subject: str) -> Report:
+    """Findings worst first, and what was set and changes nothing."""
+    everything = list(said)
+    findings = worst_first(one for one in everything if isinstance(one, Finding))
+    nothing = tuple(dict.fromkeys(one.text for one in everything if isinstance(one, Nothing)))
+    alarms = sum(finding.is_alarm for finding in findings)
+    headline = f"{units.things(alarms, 'thing')} to change, {units.things(len(findings) - alarms, 'note')}"
+    if not findings:
+        headline = "nothing that can be seen without running it"
+    return Report(
+        subject=subject,
+        headline=headline,
+        findings=findings,
+        ruled_out=tuple(f"it changes nothing: {text}" for text in nothing),
+    )
+
+
+def of_script(text: str, path: str, device: Device | None = None) -> Report:
+    """A Python script, read and never run.
+
+    Raises:
+        DataError: it is no Python.
+    """
+    from ganeum.doctor.audit.script import read
+    from ganeum.doctor.audit.source import Script
+
+    found = Script.of(text, path)
+    if not found.trains:
+        looked = report(read(found, device), path)
+        return Report(
+            subject=path,
+            headline=looked.headline + "; no training is seen in it (no backward(), no Trainer)",
+            findings=looked.findings,
+            ruled_out=looked.ruled_out,
+        )
+    return report(read(found, device), path)

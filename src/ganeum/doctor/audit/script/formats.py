@@ -1,0 +1,179 @@
+"""Number formats, shapes, the optimizer and the compiler of a loop that somebody wrote by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ganeum.doctor.audit.script import Seen
+from ganeum.doctor.audit.settings import AMPERE, Nothing, Said, capability
+
+OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD")
+WIDTHS = ("n_embd", "d_model", "hidden_size", "emb_dim", "embed_dim", "dim", "d_ff", "intermediate_size")
+
+
+def precision(seen: Seen) -> Iterator[Said]:
+    """A loop without autocast; fp16 without a scaler; weights in half precision."""
+    script = seen.script
+    if script.loop is None:
+        return
+    old = (capability(seen.device) or AMPERE) < AMPERE
+    casts = [call for call in script.calls if call.ends("autocast")]
+    half = [call for call in script.calls if call.ends("half", "bfloat16") and not call.values]
+    half += [call for call in script.calls if call.ends("to") and _typed(script.text, call.line)]
+    others = any(call.ends("Accelerator", "initialize", "Fabric", "set_default_dtype") for call in script.calls)
+    typed = any("dtype" in word for call in script.called("from_pretrained") for word in call.written)
+    if not casts and not half and not others and not typed:
+        yield seen.found(
+            "fp32",
+            "everything is computed in fp32: no autocast is seen",
+            script.loop.lineno,
+            change="with torch.autocast('cuda', dtype=torch.float16) and a GradScaler: "
+            if old
+            else "with torch.autocast('cuda', dtype=torch.bfloat16): around forward and loss",
+        )
+        high = any(call.ends("set_float32_matmul_precision") and "highest" not in call.values for call in script.calls)
+        allowed = any(one.target.endswith("matmul.allow_tf32") and one.known is True for one in script.assignments)
+        geforce = seen.device is not None and "geforce" in seen.device.name.lower()
+        if not high and not allowed and not old:
+            yield seen.found(
+                "tf32_off",
+                "fp32 products without TF32",
+                script.loop.lineno,
+                severity="note",
+                evidence=("a GeForce multiplies TF32 no faster than fp32 on paper: little is to be had",)
+                if geforce
+                else ("on A100, H100 and their like it is much; on GeForce cards little, by their data sheets",),
+                change="torch.set_float32_matmul_precision('high'), where autocast is not wanted",
+            )
+    for call in casts:
+        said = call.written.get("dtype", "") + " ".join(map(str, call.values))
+        if "float16" in said and "bfloat16" not in said:
+            if not any(one.ends("GradScaler") for one in script.calls):
+                yield seen.found(
+                    "fp16",
+                    "fp16 without a GradScaler: small gradients become zero",
+                    call.line,
+                    severity="error",
+                    change="torch.amp.GradScaler, or bf16",
+                )
+        elif "bfloat16" in said and old:
+            yield seen.found(
+                "bf16_emulated", "this card has no hardware for bf16", call.line, change="fp16 and a GradScaler"
+            )
+    for call in half:
+        if not call.ends("to") or "model" in call.name:
+            yield seen.found(
+                "pure_half",
+                "the weights themselves are in half precision",
+                call.line,
+                evidence=("an update smaller than a 256th (bf16) or a 2,048th (fp16) of a weight is lost",),
+                change="fp32 weights and autocast; for inference it is right as it is",
+                severity="note",
+            )
+
+
+def _typed(text: str, line: int) -> bool:
+    said = text.splitlines()[line - 1]
+    return "model" in said.split("=")[0] and ("bfloat16" in said or "float16" in said) and ".to(" in said
+
+
+def shapes(seen: Seen) -> Iterator[Said]:
+    """Vocabularies and widths that fill no whole tiles."""
+    script = seen.script
+    told: set[str] = set()
+    for name, node in script.keyed():
+        value = script.value(node)
+        if not isinstance(value, int) or isinstance(value, bool) or name in told:
+            continue
+        if name.lower() == "vocab_size" and value > 8_000 and value % 64:
+            told.add(name)
+            yield seen.found(
+                "odd_vocabulary",
+                f"a vocabulary of {value:,} is no multiple of 64",
+                node.lineno,
+                severity="note",
+                change=f"a head of {-(-value // 64) * 64:,} rows; the added ones are never a label",
+            )
+        elif name.lower() in WIDTHS and value >= 64 and value % 8:
+            told.add(name)
+            yield seen.found(
+                "odd_widths",
+                f"{name} = {value} is no multiple of 8",
+                node.lineno,
+                evidence=("tensor cores then work on tiles that are not full, or not at all",),
+                change=f"{name} = {-(-value // 64) * 64}",
+            )
+    length = next((n for n in script.keyed() if n[0].lower() in ("context_length", "block_size", "max_length")), None)
+    if length is not None and script.loop is not None:
+        value = script.value(length[1])
+        if isinstance(value, int) and 0 < value <= 64:
+            yield seen.found(
+                "short_context",
+                f"a context of {value} tokens",
+                length[1].lineno,
+                severity="note",
+                evidence=("overhead that does not depend on it is then most of a small step's work",),
+                change="a longer context and fewer rows: as many tokens, far fewer windows",
+            )
+
+
+def optimizer(seen: Seen) -> Iterator[Said]:
+    """One that is not fused, or goes through the weights one by one."""
+    for call in seen.script.calls:
+        if call.name in OPTIMIZERS or call.name in ("transformers.AdamW", "transformers.optimization.AdamW"):
+            if call.get("foreach") is False:
+                yield seen.found(
+                    "slow_optimizer", "foreach=False updates the weights one by one", call.line, change="fused=True"
+                )
+            elif "fused" not in call.keywords and (capability(seen.device) is not None or seen.device is None):
+                yield seen.found(
+                    "slow_optimizer",
+                    f"{call.name.rpartition('.')[2]} without fused=True",
+                    call.line,
+                    severity="note",
+                    change="fused=True",
+                )
+
+
+def compiled(seen: Seen) -> Iterator[Said]:
+    """Nothing compiled, or compiled anew for every length."""
+    script = seen.script
+    found = next((call for call in script.calls if call.name in ("torch.compile", "model.compile")), None)
+    if script.loop is not None and found is None and seen.of_hugging_face is None:
+        yield seen.found(
+            "not_compiled",
+            "the model is not compiled",
+            script.loop.lineno,
+            severity="note",
+            evidence=(
+                "it pays where many small kernels are started: small models, short contexts; and runs of minutes",
+            ),
+            change="model = torch.compile(model)",
+        )
+    longest = any(call.get("padding") in (True, "longest") for call in script.calls)
+    if found is not None and longest and found.get("dynamic") is not True:
+        yield seen.found(
+            "recompiles",
+            "compiled code and batches padded to the longest: every new length is compiled anew",
+            found.line,
+            severity="note",
+            change="torch.compile(model, dynamic=True), or a few lengths (pad_to_multiple_of=64)",
+        )
+    if found is not None and found.get("mode") == "max-autotune":
+        yield seen.found(
+            "compile_start",
+            "max-autotune compiles for minutes",
+            found.line,
+            severity="note",
+            change="without it in runs of less than an hour",
+        )
+
+
+def unneeded(seen: Seen) -> Iterator[Said]:
+    """cuDNN's search for the best convolution."""
+    for one in seen.script.assignments:
+        if one.target.endswith("cudnn.benchmark") and one.known is True:
+            yield Nothing("torch.backends.cudnn.benchmark = True: it chooses convolutions, and transformers have none")
+
+
+LOOKS = (precision, shapes, optimizer, compiled, unneeded)

@@ -1,0 +1,196 @@
+"""Faults that look like speed: what is masked, shifted, padded or held out wrongly."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from ganeum.doctor.audit.script import TRAINERS, Seen
+from ganeum.doctor.audit.settings import Said
+
+IGNORED = -100
+
+
+def pad_is_eos(seen: Seen) -> Iterator[Said]:
+    """The end of a text is masked with the padding, since they are one token."""
+    script = seen.script
+    same = [
+        one
+        for one in script.assignments
+        if one.target.endswith(("pad_token", "pad_token_id")) and one.written.endswith(("eos_token", "eos_token_id"))
+    ]
+    same_calls = [call for call in script.calls if "eos_token" in call.written.get("pad_token", "")]
+    if not same and not same_calls:
+        return
+    line = same[0].line if same else same_calls[0].line
+    collator = next(
+        (c for c in script.called("DataCollatorForLanguageModeling") if c.get("mlm", True) is not True), None
+    )
+    masks = (
+        any(
+            isinstance(node, ast.Compare)
+            and "pad_token_id" in ast.unparse(node)
+            and "attention" not in ast.unparse(node)
+            for node in ast.walk(script.tree)
+        )
+        and str(IGNORED) in script.text
+    )
+    ignores = next((c for c in script.calls if "pad_token_id" in c.written.get("ignore_index", "")), None)
+    if collator is not None or masks or ignores is not None:
+        how = (
+            "DataCollatorForLanguageModeling masks every padding token"
+            if collator is not None
+            else (
+                "labels are masked where the token is the padding's"
+                if masks
+                else "the loss ignores the padding's token"
+            )
+        )
+        yield seen.found(
+            "pad_is_eos",
+            "the end of a text is never learnt: padding and end are one token, and it is masked",
+            line,
+            evidence=(how, "such a model does not stop when it generates"),
+            severity="error",
+            change="a token of its own for padding (tokenizer.add_special_tokens({'pad_token': '<pad>'})), or "
+            "labels masked "
+            "by attention_mask",
+        )
+    else:
+        yield seen.found(
+            "pad_is_eos",
+            "padding and end of text are one token",
+            line,
+            severity="note",
+            change="see that labels are masked by attention_mask, and not by the token",
+        )
+
+
+def side(seen: Seen) -> Iterator[Said]:
+    """Padding on the side that the use does not want."""
+    script = seen.script
+    generates = any(call.ends("generate") for call in script.calls)
+    places = [(one.line, one.known) for one in script.assignments if one.target.endswith("padding_side")]
+    places += [(call.line, call.get("padding_side")) for call in script.calls if "padding_side" in call.keywords]
+    for line, known in places:
+        if known == "left" and script.trains and not generates:
+            yield seen.found(
+                "padding_side",
+                "padding on the left while training",
+                line,
+                evidence=("a model with learnt positions then sees every text at another place",),
+                change='padding_side="right" for training, "left" only for generating in batches',
+            )
+        elif known == "right" and generates and not script.trains and "Seq2Seq" not in script.text:
+            yield seen.found(
+                "padding_side",
+                "padding on the right while generating in batches",
+                line,
+                evidence=("a decoder then goes on behind the padding",),
+                change='padding_side="left"',
+            )
+
+
+def unmasked(seen: Seen) -> Iterator[Said]:
+    """Labels that are the inputs, padding and all."""
+    script = seen.script
+    padded = any(call.get("padding") in (True, "max_length", "longest") for call in script.calls)
+    masked = str(IGNORED) in script.text or "ignore_index" in script.text
+    collates = any(call.name.rpartition(".")[2].startswith("DataCollator") for call in script.calls)
+    if not padded or masked or (collates and not _default(seen)):
+        return
+    for one in script.assignments:
+        text = ast.unparse(one.node)
+        if "labels" in one.target and "input_ids" in text and "[1:]" not in text:
+            yield seen.found(
+                "labels_on_padding",
+                "padding counts in the loss",
+                one.line,
+                severity="error",
+                evidence=("labels are the inputs themselves, and rows are filled up with padding",),
+                change="labels[attention_mask == 0] = -100",
+            )
+            return
+
+
+def _default(seen: Seen) -> bool:
+    return any(call.ends("DefaultDataCollator", "default_data_collator") for call in seen.script.calls)
+
+
+def shifted(seen: Seen) -> Iterator[Said]:
+    """Labels that are shifted for a model that shifts them itself, or not at all for a loss that does not."""
+    script = seen.script
+    theirs = any(call.ends("from_pretrained", "from_config") and "CausalLM" in call.name for call in script.calls)
+    theirs = theirs or "LMHeadModel" in script.text
+    cut = {one.target: one for one in script.assignments if "1:]" in ast.unparse(one.node)}
+    for call in script.calls:
+        labels = call.written.get("labels", "")
+        if theirs and labels and ("1:]" in labels or labels in cut) and "model" in call.name:
+            yield seen.found(
+                "shifted_labels",
+                "labels are shifted twice: here, and by the model itself",
+                call.line,
+                severity="error",
+                evidence=("models of transformers shift the labels inside",),
+                change="labels=input_ids, masked on padding",
+            )
+    for call in script.called("cross_entropy"):
+        if len(call.node.args) < 2:
+            continue
+        logits, target = (ast.unparse(argument) for argument in call.node.args[:2])
+        inputs = {ast.unparse(a) for c in script.calls if c.name in ("model", "self.model") for a in c.node.args}
+        bare = target.split(".")[0].split("[")[0]
+        if bare in inputs and "1:" not in target and "1:" not in logits and ":-1" not in logits:
+            yield seen.found(
+                "shifted_labels",
+                "the model is asked for the token that it is given",
+                call.line,
+                severity="error",
+                evidence=(f"{bare} is what goes into the model, and what comes out is compared with it unshifted",),
+                change="logits[:, :-1] against tokens[:, 1:]",
+            )
+
+
+def held_out(seen: Seen) -> Iterator[Said]:
+    """Nothing that was never trained on."""
+    script = seen.script
+    trainers = [call for call in script.calls if call.ends(*TRAINERS)]
+    for call in trainers:
+        if "eval_dataset" not in call.keywords and all(word.arg is not None for word in call.node.keywords):
+            yield seen.found(
+                "no_validation",
+                "no rows are held out",
+                call.line,
+                severity="note",
+                change="eval_dataset=…, and eval_strategy",
+            )
+    said = script.text.lower()
+    if script.loop is not None and not any(word in said for word in ("val", "eval", "test", "held")):
+        yield seen.found(
+            "no_validation",
+            "no text is held out: learning by heart looks like learning",
+            script.loop.lineno,
+            severity="note",
+            change="keep a tenth of the text apart and look at its loss every epoch",
+        )
+
+
+def kept_logits(seen: Seen) -> Iterator[Said]:
+    """An evaluation that keeps all logits."""
+    script = seen.script
+    generates = any(call.get("predict_with_generate") is True for call in script.calls)
+    for call in script.calls:
+        keeps = "compute_metrics" in call.keywords and call.written.get("compute_metrics") != "None"
+        if call.ends(*TRAINERS) and keeps and "preprocess_logits_for_metrics" not in call.keywords and not generates:
+            yield seen.found(
+                "kept_logits",
+                "an evaluation keeps the logits of all its rows",
+                call.line,
+                evidence=(
+                    "rows × tokens × vocabulary × 4 bytes: 1,000 rows of 512 tokens and 50,257 words are 96 GiB",
+                ),
+                change="preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1)",
+            )
+
+
+LOOKS = (pad_is_eos, side, unmasked, shifted, held_out, kept_logits)

@@ -1,0 +1,347 @@
+"""Settings of Hugging Face's Trainer, wherever they stand: TrainingArguments in a script, keys of a YAML file.
+
+What is not set has transformers' default (version 5: `optim="adamw_torch_fused"`, `dataloader_num_workers=0`,
+`dataloader_pin_memory=True`, `eval_accumulation_steps=None`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ganeum.doctor.audit.source import Unknown
+from ganeum.doctor.finding import Finding, Severity
+from ganeum.hardware.device import Device
+
+AMPERE = (8, 0)
+SLOW_OPTIMIZERS = {"adamw_torch": "adamw_torch_fused", "adamw_hf": "adamw_torch_fused", "adamw": "adamw_torch_fused"}
+FEW, OFTEN, MANY_WORKERS = 4, 20, 16
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Something that was set and changes nothing, in a sentence."""
+
+    text: str
+
+
+Said = Finding | Nothing
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Names → values, as far as they are known.
+
+    Attributes:
+        values: an ``Unknown`` value was given and cannot be seen.
+        places: name → file and line.
+        device: it is to run on, where that is known.
+        complete: that what is not there has its default: of a call, but not of somebody's YAML file.
+        text: what else is known of the model, in whose name ``t5`` may stand.
+    """
+
+    values: Mapping[str, Any]
+    places: Mapping[str, str]
+    device: Device | None = None
+    complete: bool = True
+    text: str = ""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value; ``default`` where it is not set; None where it cannot be seen."""
+        value = self.values.get(name, default)
+        return None if isinstance(value, Unknown) else value
+
+    def is_set(self, *names: str) -> bool:
+        """Whether any of them is there, seen or unseen."""
+        return any(name in self.values for name in names)
+
+    def number(self, name: str) -> float | None:
+        """The value where it is a number."""
+        value = self.get(name)
+        try:
+            return float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
+        except ValueError:
+            return None
+
+    def where(self, *names: str) -> str | None:
+        """The place of the first of them that is set."""
+        return next((self.places[name] for name in names if name in self.places), self.places.get(""))
+
+    def on(self, name: str) -> bool:
+        """Whether it is switched on."""
+        return self.get(name) is True
+
+    def found(
+        self,
+        cause: str,
+        title: str,
+        *names: str,
+        evidence: tuple[str, ...] = (),
+        change: str = "",
+        severity: Severity = "warning",
+        **size: Any,
+    ) -> Finding:
+        """A finding at the place of the first of ``names``."""
+        return Finding(
+            cause=cause,
+            title=title,
+            evidence=evidence,
+            change=change,
+            severity=severity,
+            where=self.where(*names),
+            **size,
+        )
+
+
+def read(settings: Settings) -> Iterator[Said]:
+    """All that these settings say."""
+    for look in LOOKS:
+        yield from look(settings)
+
+
+def capability(device: Device | None) -> tuple[int, int] | None:
+    """Of an NVIDIA card; None where it is not known."""
+    return device.capability if device is not None and device.kind == "cuda" else None
+
+
+def precision(s: Settings) -> Iterator[Said]:
+    """Number formats."""
+    least = capability(s.device)
+    bf16, fp16 = s.on("bf16"), s.on("fp16")
+    seen = all(not isinstance(s.values.get(name), Unknown) for name in ("bf16", "fp16"))
+    old = least is not None and least < AMPERE
+    if not bf16 and not fp16 and seen and s.complete and s.get("use_cpu") is not True:
+        yield s.found(
+            "fp32",
+            "everything is computed in fp32: neither bf16 nor fp16 is set",
+            "bf16",
+            "fp16",
+            evidence=("the defaults of TrainingArguments are bf16=False and fp16=False",),
+            change="fp16=True (this card is older than Ampere)"
+            if old
+            else "bf16=True (Ampere and later), else fp16=True",
+        )
+        if s.get("tf32") is None and not s.is_set("tf32") and not old:
+            yield s.found(
+                "tf32_off",
+                "fp32 products without TF32",
+                "tf32",
+                severity="note",
+                evidence=("it is PyTorch's default, and it matters only while bf16 is off",),
+                change="tf32=True, where bf16 is not wanted",
+            )
+    elif s.on("tf32") and (bf16 or fp16):
+        yield Nothing(f"tf32=True beside {'bf16' if bf16 else 'fp16'}=True: products are not in fp32 any more")
+    if bf16 and old:
+        yield s.found(
+            "bf16_emulated",
+            f"{s.device.name if s.device else 'this card'} has no hardware for bf16",
+            "bf16",
+            change="fp16=True instead",
+            sure="computed",
+        )
+    if fp16 and not bf16:
+        t5 = "t5" in s.text.lower()
+        if t5:
+            yield s.found(
+                "fp16",
+                "T5 overflows in fp16",
+                "fp16",
+                severity="error",
+                evidence=("its makers computed in bf16 alone; what comes out may be nan",),
+                change="bf16=True, else fp32",
+            )
+        elif least is not None and not old:
+            yield s.found(
+                "fp16",
+                "fp16 where bf16 costs the same",
+                "fp16",
+                severity="note",
+                evidence=("fp16 ends at 65,504: the loss is scaled, and steps that overflow are left out",),
+                change="bf16=True",
+            )
+
+
+def batch(s: Settings) -> Iterator[Said]:
+    """How many rows at once, and how often the weights are updated."""
+    size, accumulation = s.number("per_device_train_batch_size"), s.number("gradient_accumulation_steps")
+    if size is not None and accumulation is not None and size <= FEW and accumulation > 1:
+        yield s.found(
+            "small_micro_batch",
+            f"{size:.0f} rows at once, {accumulation:.0f} times a step",
+            "per_device_train_batch_size",
+            evidence=(f"{size * accumulation:.0f} rows at once are the same step, if they fit",),
+            change=f"per_device_train_batch_size={2 * size:.0f} with "
+            f"gradient_accumulation_steps={max(1, accumulation / 2):.0f}, and so on while it fits",
+        )
+    elif size is not None and size <= 2 and not s.is_set("gradient_accumulation_steps") and s.complete:
+        yield s.found(
+            "frequent_update",
+            f"an update of all weights for every {size:.0f} rows",
+            "per_device_train_batch_size",
+            change="more rows at once where they fit; or gradient_accumulation_steps, with the learning rate for it",
+        )
+    if s.on("auto_find_batch_size"):
+        yield s.found(
+            "micro_batch_halved",
+            "on out-of-memory the batch is halved, and with it what the model learns with",
+            "auto_find_batch_size",
+            severity="note",
+            change="set a micro-batch that fits, and gradient_accumulation_steps for the rest",
+        )
+    if s.on("gradient_checkpointing"):
+        yield s.found(
+            "checkpointing_for_nothing",
+            "activations are computed twice",
+            "gradient_checkpointing",
+            severity="note",
+            evidence=("that costs time, and pays only where memory is short or a larger batch comes of it",),
+            change="gradient_checkpointing=False, if it fits",
+        )
+        if s.get("use_cache") is True:
+            yield s.found(
+                "cache_in_training", "use_cache=True beside checkpointing", "use_cache", change="use_cache=False"
+            )
+
+
+def optimizer(s: Settings) -> Iterator[Said]:
+    """Which one, and in which form."""
+    name = s.get("optim")
+    if name in SLOW_OPTIMIZERS:
+        yield s.found(
+            "slow_optimizer",
+            f'optim="{name}" is not fused',
+            "optim",
+            severity="note",
+            change=f'optim="{SLOW_OPTIMIZERS[name]}" (the default from transformers 5 on)',
+        )
+    elif name == "adafactor":
+        yield s.found(
+            "slow_optimizer",
+            "Adafactor saves memory and costs time",
+            "optim",
+            severity="note",
+            change='optim="adamw_torch_fused", if its two moments fit (8 bytes a parameter)',
+        )
+    warm_up, steps = s.number("warmup_steps"), s.number("max_steps")
+    if warm_up and steps and steps > 0 and warm_up >= steps:
+        yield s.found(
+            "schedule",
+            f"the warm-up of {warm_up:,.0f} steps is as long as the run of {steps:,.0f}",
+            "warmup_steps",
+            change=f"warmup_steps={max(1, round(steps / 20)):,}",
+            severity="error",
+            sure="computed",
+        )
+
+
+def loading(s: Settings) -> Iterator[Said]:
+    """Loader processes."""
+    workers = s.number("dataloader_num_workers")
+    if workers and workers > MANY_WORKERS:
+        yield s.found(
+            "oversubscription",
+            f"{workers:.0f} loader processes",
+            "dataloader_num_workers",
+            severity="note",
+            evidence=("each has threads of its own, which share the cores",),
+            change="2 to 4, and OMP_NUM_THREADS=1",
+        )
+    if workers and s.get("dataloader_persistent_workers", False) is False and s.complete:
+        yield s.found(
+            "worker_start",
+            "the loader's processes are started anew every epoch",
+            "dataloader_num_workers",
+            severity="note",
+            change="dataloader_persistent_workers=True (Windows, where a start is slow, most of all)",
+        )
+    if s.get("dataloader_pin_memory") is True:
+        yield Nothing("dataloader_pin_memory=True: the default, and token ids are kilobytes")
+    if s.get("dataloader_prefetch_factor") == 2:
+        yield Nothing("dataloader_prefetch_factor=2: the default")
+
+
+def often(s: Settings) -> Iterator[Said]:
+    """Checkpoints, evaluations, logging."""
+    for name, what in (("save_steps", "a checkpoint"), ("eval_steps", "an evaluation")):
+        every = s.number(name)
+        strategy = s.get("save_strategy" if name == "save_steps" else "eval_strategy", "steps")
+        if every and 1 <= every <= 2 * OFTEN and strategy == "steps":
+            yield s.found(
+                "too_often",
+                f"{what} every {every:.0f} steps",
+                name,
+                evidence=("a checkpoint is weights and the optimizer's state: 12 bytes a parameter to the disk",)
+                if name == "save_steps"
+                else ("an evaluation costs a third of a step for each of its tokens",),
+                change=f"{name}=500 and more",
+            )
+    if s.number("logging_steps") == 1:
+        yield s.found(
+            "sync",
+            "logging in every step waits for the GPU every time",
+            "logging_steps",
+            severity="note",
+            change="logging_steps=50",
+        )
+    if s.complete and s.get("eval_strategy", s.get("evaluation_strategy", "no")) == "no" and not s.on("do_eval"):
+        yield s.found(
+            "no_validation",
+            "nothing is evaluated while it trains",
+            "eval_strategy",
+            severity="note",
+            change='eval_strategy="steps" with eval_steps=500 on held-out rows',
+        )
+    if s.is_set("eval_accumulation_steps"):
+        yield s.found(
+            "kept_logits",
+            "evaluation's logits are moved to the machine's memory, all of them",
+            "eval_accumulation_steps",
+            severity="note",
+            change="preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1)",
+        )
+
+
+def machinery(s: Settings) -> Iterator[Said]:
+    """For several GPUs, and for debugging."""
+    if s.get("deepspeed") or (s.is_set("deepspeed") and "deepspeed" in s.values and s.values["deepspeed"] is not None):
+        yield s.found(
+            "data_parallel",
+            "DeepSpeed; on one GPU it costs time unless something is offloaded",
+            "deepspeed",
+            severity="note",
+            change="without it, where the model fits",
+        )
+    if s.on("ddp_find_unused_parameters"):
+        yield s.found(
+            "data_parallel",
+            "every step searches for unused parameters",
+            "ddp_find_unused_parameters",
+            severity="note",
+            change="ddp_find_unused_parameters=False",
+        )
+    for name in ("use_cpu", "no_cuda"):
+        if s.on(name):
+            yield s.found("on_cpu", f"{name}=True trains on the CPU", name, change=f"{name}=False", severity="error")
+    if s.get("debug") or s.on("full_determinism"):
+        name = "debug" if s.get("debug") else "full_determinism"
+        yield s.found("debug_mode", f"{name} is on", name, change=f"without {name}")
+    if s.on("torch_compile") and not s.on("group_by_length") and s.get("padding") in ("longest", True):
+        yield s.found(
+            "recompiles",
+            "compiled code and batches of all lengths",
+            "torch_compile",
+            severity="note",
+            change="pad_to_multiple_of=64, or lengths in a few buckets: measure both",
+        )
+
+
+LOOKS: tuple[Callable[[Settings], Iterator[Said]], ...] = (
+    precision,
+    batch,
+    optimizer,
+    loading,
+    often,
+    machinery,
+)
