@@ -27,8 +27,8 @@ FIGURES = {
     "allowed": (rf"{NUMBER} allowed",),
 }
 OUT_OF_MEMORY = re.compile(
-    r"CUDA out of memory|(?:torch|cuda)\.OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory"
-    r"|MPS backend out of memory"
+    r"CUDA out of memory|(?:torch|cuda)\.OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|HIP out of memory|MPS backend out of memory"
 )
 EVALUATING = re.compile(
     r"in (?:evaluate|evaluation_loop|prediction_loop|predict|compute_metrics|nested_concat|generate)\b"

@@ -6,6 +6,7 @@ What is not set has transformers' default (version 5: `optim="adamw_torch_fused"
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from ganeum.hardware.device import Device
 
 AMPERE = (8, 0)
 SLOW_OPTIMIZERS = {"adamw_torch": "adamw_torch_fused", "adamw_hf": "adamw_torch_fused", "adamw": "adamw_torch_fused"}
+TF32 = re.compile(r"matmul\.allow_tf32\s*=\s*True|set_float32_matmul_precision\(.(?!highest)")
 FEW, OFTEN, MANY_WORKERS = 4, 20, 16
 
 
@@ -82,11 +84,12 @@ class Settings:
         severity: Severity = "warning",
         **size: Any,
     ) -> Finding:
-        """A finding at the place of the first of ``names``."""
+        """A finding at the place of the first of ``names``, whose value is evidence."""
+        said = tuple(f"{name}={self.values[name]}" for name in names if name in self.values)
         return Finding(
             cause=cause,
             title=title,
-            evidence=evidence,
+            evidence=(*said, *evidence),
             change=change,
             severity=severity,
             where=self.where(*names),
@@ -122,7 +125,7 @@ def precision(s: Settings) -> Iterator[Said]:
             if old
             else "bf16=True (Ampere and later), else fp16=True",
         )
-        if s.get("tf32") is None and not s.is_set("tf32") and not old:
+        if not s.is_set("tf32") and not old and not TF32.search(s.text):
             yield s.found(
                 "tf32_off",
                 "fp32 products without TF32",

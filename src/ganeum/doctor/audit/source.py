@@ -40,7 +40,8 @@ PLAIN = (int, float, str, bool, type(None))
 @dataclass(frozen=True)
 class Call:
     """A call: what is called, by its full name where it is imported, else as it is written (``loss.item``); its values,
-    ``UNKNOWN`` where they cannot be seen; the names that were written there, for what is no value."""
+    ``UNKNOWN`` where they cannot be seen; what was written there, for what is no value; whether there are more
+    keywords, which cannot be seen (``**settings``)."""
 
     name: str
     node: ast.Call
@@ -48,6 +49,7 @@ class Call:
     keywords: Mapping[str, Any]
     written: Mapping[str, str]
     line: int
+    spread: bool = False
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """The value of a keyword; ``otherwise`` where it is not given."""
@@ -171,6 +173,13 @@ class Script:
                 assert isinstance(loop, (ast.For, ast.While))
                 return loop
         return None
+
+    @cached_property
+    def managed(self) -> bool:
+        """Whether Accelerate, Fabric or DeepSpeed runs the loop: number formats and places are then set elsewhere."""
+        return any(
+            call.name.partition(".")[0] in ("accelerator", "fabric", "engine", "model_engine") for call in self.calls
+        )
 
     @cached_property
     def trains(self) -> bool:
@@ -310,19 +319,21 @@ class Script:
     def _call(self, node: ast.Call) -> Call:
         keywords: dict[str, Any] = {}
         written: dict[str, str] = {}
+        unseen = False
         for word in node.keywords:
             if word.arg is not None:
                 keywords[word.arg] = self.value(word.value)
                 written[word.arg] = ast.unparse(word.value)
                 continue
             spread = self._constants.get(word.value.id) if isinstance(word.value, ast.Name) else word.value
+            unseen = unseen or not isinstance(spread, ast.Dict)
             if isinstance(spread, ast.Dict):
                 for key, entry in zip(spread.keys, spread.values, strict=True):
                     if isinstance(key, ast.Constant) and isinstance(key.value, str):
                         keywords.setdefault(key.value, self.value(entry))
                         written.setdefault(key.value, ast.unparse(entry))
         values = tuple(self.value(argument) for argument in node.args)
-        return Call(self.dotted(node.func), node, values, keywords, written, node.lineno)
+        return Call(self.dotted(node.func), node, values, keywords, written, node.lineno, unseen)
 
 
 def _targets(node: ast.AST) -> list[ast.expr]:

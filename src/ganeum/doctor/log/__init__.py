@@ -20,6 +20,7 @@ __all__ = ["Expected", "Form", "Log", "Span", "read", "report"]
 MUCH_SLOWER = 1.25  # times the upper bound of what is expected: below it, bounds and habits explain it
 WINDOWS = ("C:\\", "PS C:", "/mnt/c/", "WSL", "WDDM", "microsoft-standard")
 CONTAINER = "root@"
+WAITED, UPDATED = 0.05, 0.3  # of a step: more of it goes to the wait for data, to the update
 MODEST_W = 60.0  # a GPU that multiplies draws more, but the smallest laptops'
 
 
@@ -63,6 +64,7 @@ def report(
         pasted = health.report(reading, run_s=run_s)
         findings += pasted.findings
         ruled_out += pasted.ruled_out
+    findings += list(_parts(log, step_s))
     facts: dict[str, Any] = {
         "form": form,
         "spans": len(spans),
@@ -100,6 +102,32 @@ def report(
         ruled_out=tuple(dict.fromkeys(ruled_out)),
         facts={k: v for k, v in facts.items() if v is not None},
     )
+
+
+def _parts(log: Log, step_s: float) -> Iterator[Finding]:
+    """What a run of ours measured of its own steps: the share that waited for data, and that updated the weights."""
+    data, update = log.parts.get("data", 0.0), log.parts.get("optimizer", 0.0)
+    if data > WAITED * step_s:
+        yield Finding(
+            cause="loader",
+            title=f"each step waits {units.duration(data)} for its batch",
+            evidence=(f"{units.duration(data)} of {units.duration(step_s)}, as its metrics have it",),
+            change="data on a local disk; what is done to each row, once and beforehand (`ganeum prepare`)",
+            sure="measured",
+            size=data / step_s,
+            unit="share of the time",
+        )
+    if update > UPDATED * step_s:
+        yield Finding(
+            cause="frequent_update",
+            title=f"the update of the weights is {update / step_s:.0%} of a step",
+            evidence=(f"{units.duration(update)} of {units.duration(step_s)}, as its metrics have it",),
+            change="a larger batch with fewer steps, if memory allows",
+            severity="note",
+            sure="measured",
+            size=update / step_s,
+            unit="share of the time",
+        )
 
 
 def _tokens_per_step(spans: Sequence[Span], wanted: Expected | None) -> float | None:
@@ -141,6 +169,8 @@ def _unexplained(text: str, log: Log, reading: Reading, step_s: float, wanted: E
         interval=(step_s / wanted.high, step_s / wanted.low),
         unit="times as long as its work needs",
     )
+    if log.parts:  # what was measured needs no suspects
+        return
     yield from _spill(text, log, reading, step_s, wanted)
     drawn = [sample.power_w for sample in reading.samples if sample.power_w is not None]
     if drawn and max(drawn) < MODEST_W:

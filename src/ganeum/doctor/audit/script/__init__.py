@@ -59,7 +59,7 @@ def settings(seen: Seen) -> Iterator[Said]:
         places = {"": place} | {
             word.arg: seen.script.where(word.value.lineno) for word in call.node.keywords if word.arg is not None
         }
-        whole = all(word.arg is not None for word in call.node.keywords)
+        whole = not call.spread
         yield from read_settings(Settings(call.keywords, places, seen.device, complete=whole, text=seen.script.text))
 
 

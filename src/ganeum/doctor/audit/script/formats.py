@@ -20,7 +20,9 @@ def precision(seen: Seen) -> Iterator[Said]:
     casts = [call for call in script.calls if call.ends("autocast")]
     half = [call for call in script.calls if call.ends("half", "bfloat16") and not call.values]
     half += [call for call in script.calls if call.ends("to") and _typed(script.text, call.line)]
-    others = any(call.ends("Accelerator", "initialize", "Fabric", "set_default_dtype") for call in script.calls)
+    others = script.managed or any(
+        call.ends("Accelerator", "initialize", "Fabric", "set_default_dtype") for call in script.calls
+    )
     typed = any("dtype" in word for call in script.called("from_pretrained") for word in call.written)
     if not casts and not half and not others and not typed:
         yield seen.found(
@@ -125,7 +127,11 @@ def optimizer(seen: Seen) -> Iterator[Said]:
                 yield seen.found(
                     "slow_optimizer", "foreach=False updates the weights one by one", call.line, change="fused=True"
                 )
-            elif "fused" not in call.keywords and (capability(seen.device) is not None or seen.device is None):
+            elif (
+                "fused" not in call.keywords
+                and not call.spread
+                and (capability(seen.device) is not None or seen.device is None)
+            ):
                 yield seen.found(
                     "slow_optimizer",
                     f"{call.name.rpartition('.')[2]} without fused=True",
@@ -139,7 +145,7 @@ def compiled(seen: Seen) -> Iterator[Said]:
     """Nothing compiled, or compiled anew for every length."""
     script = seen.script
     found = next((call for call in script.calls if call.name in ("torch.compile", "model.compile")), None)
-    if script.loop is not None and found is None and seen.of_hugging_face is None:
+    if script.loop is not None and found is None and not script.managed:
         yield seen.found(
             "not_compiled",
             "the model is not compiled",

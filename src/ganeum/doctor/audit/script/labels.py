@@ -69,7 +69,9 @@ def pad_is_eos(seen: Seen) -> Iterator[Said]:
 def side(seen: Seen) -> Iterator[Said]:
     """Padding on the side that the use does not want."""
     script = seen.script
-    generates = any(call.ends("generate") for call in script.calls)
+    # Trainers that generate while they train (PPO, GRPO, online DPO, …) want it on the left.
+    others = any(call.name.endswith("Trainer") and not call.ends(*TRAINERS) for call in script.calls)
+    generates = others or any(call.ends("generate") for call in script.calls)
     places = [(one.line, one.known) for one in script.assignments if one.target.endswith("padding_side")]
     places += [(call.line, call.get("padding_side")) for call in script.calls if "padding_side" in call.keywords]
     for line, known in places:
@@ -156,7 +158,7 @@ def held_out(seen: Seen) -> Iterator[Said]:
     script = seen.script
     trainers = [call for call in script.calls if call.ends(*TRAINERS)]
     for call in trainers:
-        if "eval_dataset" not in call.keywords and all(word.arg is not None for word in call.node.keywords):
+        if "eval_dataset" not in call.keywords and not call.spread:
             yield seen.found(
                 "no_validation",
                 "no rows are held out",

@@ -49,19 +49,18 @@ def kept(seen: Seen) -> Iterator[Said]:
     script = seen.script
     if script.loop is None:
         return
+    backwarded = _backwarded(seen)
     for node in ast.walk(script.tree):
         if not isinstance(node, (ast.AugAssign, ast.Call)) or script.under(node, "no_grad", "inference_mode"):
             continue
         if script.enclosing(node, (ast.For, ast.While)) is None:
             continue
         if isinstance(node, ast.AugAssign):
-            summed = (
-                isinstance(node.op, ast.Add) and _graph(node.value) and "loss" in script.dotted(node.target).lower()
-            )
+            summed = isinstance(node.op, ast.Add) and _holds(node.value, backwarded)
             # `loss += auxiliary_loss`, and a sum that backward() is called on, are still this step's
-            if summed and ast.unparse(node.target) not in {"loss", *_backwarded(seen)}:
+            if summed and ast.unparse(node.target) not in backwarded:
                 yield _kept(seen, node.lineno)
-        elif isinstance(node.func, ast.Attribute) and node.func.attr == "append" and node.args and _graph(node.args[0]):
+        elif ast.unparse(node.func).endswith(".append") and node.args and _holds(node.args[0], backwarded):
             yield _kept(seen, node.lineno)
     for call in script.called("backward"):
         if call.get("retain_graph") is True:
@@ -82,19 +81,21 @@ def _kept(seen: Seen, line: int) -> Said:
     )
 
 
-def _graph(node: ast.AST) -> bool:
-    """Whether it is a loss, with all that hangs on it."""
+def _holds(node: ast.AST, backwarded: set[str]) -> bool:
+    """Whether it is what backward() is called on, with all that hangs on it, or reckoned from it."""
     if isinstance(node, ast.BinOp):
-        return _graph(node.left) or _graph(node.right)
-    if isinstance(node, ast.Attribute):
-        return node.attr == "loss"
-    return isinstance(node, ast.Name) and (node.id == "loss" or node.id.endswith("_loss"))
+        return _holds(node.left, backwarded) or _holds(node.right, backwarded)
+    return isinstance(node, (ast.Name, ast.Attribute)) and ast.unparse(node) in backwarded
 
 
 def _backwarded(seen: Seen) -> set[str]:
-    """What backward is called on: a sum of losses that is needed."""
-    calls = seen.script.called("backward")
-    return {ast.unparse(call.node.func.value) for call in calls if isinstance(call.node.func, ast.Attribute)}
+    """What goes backward: `loss.backward()`, `accelerator.backward(loss)`, `(loss / n).backward()`."""
+    found = set()
+    for call in seen.script.called("backward"):
+        about = call.node.args[0] if call.node.args else getattr(call.node.func, "value", None)
+        names = [inner for inner in ast.walk(about or call.node) if isinstance(inner, (ast.Name, ast.Attribute))]
+        found |= {ast.unparse(name) for name in names[:3] if "loss" in ast.unparse(name).lower()}
+    return found
 
 
 def update(seen: Seen) -> Iterator[Said]:
@@ -216,14 +217,17 @@ def device(seen: Seen) -> Iterator[Said]:
     if script.loop is None:
         return
     moved = (
-        any(call.ends("cuda", "to", "prepare", "setup", "initialize") for call in script.calls) or "cuda" in script.text
+        any(call.ends("cuda", "to", "prepare", "setup", "initialize") for call in script.calls)
+        or "cuda" in script.text
+        or "device" in script.text
     )
-    for one in script.assignments:
-        said = ast.unparse(one.node)
-        if one.target == "device" and (one.known == "cpu" or "device('cpu')" in said) and "cuda" not in said:
+    set_ = [one for one in script.assignments if one.target == "device"]
+    on_it = [one for one in set_ if one.known == "cpu" or "device('cpu')" in ast.unparse(one.node)]
+    for one in on_it[:1]:
+        if len(on_it) == len(set_) and not any("cuda" in ast.unparse(one.node) for one in set_):
             yield seen.found("on_cpu", "it trains on the CPU", one.line, change='device = "cuda"', severity="error")
             return
-    if not moved:
+    if not moved and not script.managed:
         yield seen.found(
             "on_cpu",
             "nothing is moved to a GPU",
