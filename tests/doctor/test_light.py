@@ -48,7 +48,7 @@ def test_a_run_of_ours_is_held_against_its_own_plan(tmp_path: Path) -> None:
     run = tmp_path / "tiny"
     (run / "logs").mkdir(parents=True)
     config = subprocess.run(
-        [sys.executable, "-c", "from ganeum.config import load, to_yaml; print(to_yaml(load('configs/one_book.yaml')))"],
+        [sys.executable, "-c", "from ganeum.config import *; print(to_yaml(load('configs/one_book.yaml')))"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     (run / "config.yaml").write_text(config)

@@ -20,7 +20,8 @@ __all__ = ["Expected", "Form", "Log", "Span", "read", "report"]
 MUCH_SLOWER = 1.25  # times the upper bound of what is expected: below it, bounds and habits explain it
 WINDOWS = ("C:\\", "PS C:", "/mnt/c/", "WSL", "WDDM", "microsoft-standard")
 CONTAINER = "root@"
-WAITED, UPDATED = 0.05, 0.3  # of a step: more of it goes to the wait for data, to the update
+WAITED, UPDATED = 0.1, 0.3  # of a step: more of it goes to the wait for data, to the update
+CPU_RATE = 2e12  # FLOP/s, of a CPU of a few cores
 MODEST_W = 60.0  # a GPU that multiplies draws more, but the smallest laptops'
 
 
@@ -149,21 +150,23 @@ def _beside(step_s: float, wanted: Expected) -> str:
 
 def _unexplained(text: str, log: Log, reading: Reading, step_s: float, wanted: Expected) -> Iterator[Finding]:
     """How much is not explained, and what is large enough to be it."""
-    rate = wanted.flops / step_s
+    rate, device = wanted.flops / step_s, wanted.fast["device"]
+    slowest = f"in fp32 and without compiling at most {units.duration(wanted.high)} would be expected"
     evidence = [
         f"{units.flops(wanted.flops)} in {units.duration(step_s)} are {units.flops(rate)}/s"
-        + (f", {rate / wanted.peak:.1%} of what the GPU can do" if wanted.peak else ""),
-        f"in fp32 and without compiling at most {units.duration(wanted.high)} would be expected "
-        f"({wanted.plain['device']['name']})",
+        + (f", {rate / wanted.peak:.1%} of what {device['name']} can do" if wanted.peak else ""),
+        f"{slowest} ({wanted.plain['device']['name']}; {wanted.plain['time']['source']})",
     ]
+    change = "measure the parts of a step: `ganeum train` of the same config writes them to logs/metrics.jsonl"
     if log.parts:
         name, seconds = max(log.parts.items(), key=lambda part: part[1])
         evidence.append(f"the longest part of a step is {name}: {units.duration(seconds)}")
+        change = "look at that part first; on a CPU at other programs on its cores; `ganeum gpus --measure` says its pace now"
     yield Finding(
         cause="unexplained_time",
         title=f"{units.duration(step_s - wanted.high)} of each step are not explained by its work",
         evidence=tuple(evidence),
-        change="measure the parts of a step: `ganeum train` of the same config writes them to logs/metrics.jsonl",
+        change=change,
         sure="computed",
         size=step_s / wanted.high,
         interval=(step_s / wanted.high, step_s / wanted.low),
@@ -199,7 +202,7 @@ def _unexplained(text: str, log: Log, reading: Reading, step_s: float, wanted: E
         severity="note",
         sure="unconfirmed here",
     )
-    if rate < 2e12:
+    if rate < CPU_RATE:
         yield Finding(
             cause="on_cpu",
             title=f"{units.flops(rate)}/s are what a CPU of a few cores does",
