@@ -202,6 +202,10 @@ FAULTS = {
             ("def main", "class Rows:\n    def __init__(self, texts):\n        self.ids = tokenizer(texts)\n\ndef main")
         ),
     ),
+    "loader in the loop": (
+        loop((BACK, "            ids = tokenizer(texts)\n" + BACK)),
+        loop((BACK, "            sizes = [len(text.encode('utf-8')) for text in texts]\n" + BACK)),
+    ),
     "worker_start": (
         loop(("shuffle=True", "shuffle=True, num_workers=4")),
         loop(("shuffle=True", "shuffle=True, num_workers=4, persistent_workers=True")),
@@ -257,6 +261,13 @@ FAULTS = {
     "pad_is_eos": (
         trainer(('tokenizer.add_special_tokens({"pad_token": "<pad>"})', "tokenizer.pad_token = tokenizer.eos_token")),
         trainer(('tokenizer.add_special_tokens({"pad_token": "<pad>"})', "tokenizer.pad_token = tokenizer.unk_token")),
+    ),
+    "pad_is_eos by hand": (
+        loop(
+            ("def main", "tokenizer.pad_token = tokenizer.eos_token\n\ndef main"),
+            (BACK, BACK + "            labels[labels == tokenizer.pad_token_id] = -100\n"),
+        ),
+        loop((BACK, BACK + "            labels[labels == tokenizer.pad_token_id] = -100\n")),
     ),
     "padding_side": (
         trainer(("rows =", 'tokenizer.padding_side = "left"\nrows =')),

@@ -110,7 +110,7 @@ def test_a_file_for_the_trainer_is_read_by_its_keys() -> None:
     assert [("padding", "training.yml, line 4"), ("too_often", "training.yml, line 10")] == sorted(
         (finding.cause, finding.where) for finding in report.alarms
     )
-    assert any("dataloader_prefetch_factor=2: the default" in text for text in report.ruled_out)
+    assert any("dataloader_prefetch_factor=2: the default" in text for text in report.without_effect)
     clean = TEAM.replace('"max_length"', "false").replace("save_steps: 10", "save_steps: 500")
     assert () == audit.report(foreign.read(foreign.settings(clean, "training.yml")), "").alarms
 

@@ -96,7 +96,7 @@ def test_what_changes_nothing_is_said_and_is_no_finding() -> None:
     )
     report = audit.of_script("import os\nimport torch\n" + text, "train.py")
     assert () == report.findings
-    said = "\n".join(report.ruled_out)
+    said = "\n".join(report.without_effect)
     for what in (
         "enable_flash_sdp(True): it is on by default",
         "TF32",

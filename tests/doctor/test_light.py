@@ -21,7 +21,7 @@ except SystemExit as end:
 assert 'torch' not in sys.modules
 """
 COMMANDS = {
-    "gpu": ["gpu", "--from-text", str(HERE / "captures" / "remarks_576_windows_laptop.txt"), "--run-seconds", "34414"],
+    "gpu": ["gpu", "--from-text", str(HERE / "logs" / "one_book.txt"), "--run-seconds", "34414"],
     "log": ["log", str(HERE / "logs" / "one_book.txt"), "configs/one_book.yaml", "--gpu", "RTX 5080 Laptop"],
     "config": ["config", "configs/one_book.yaml", "--tokens", "130520", "--gpu", "RTX 4090"],
     "script": ["script", str(ROOT / "benchmarks" / "throughput.py")],
@@ -36,7 +36,7 @@ def test_answers_without_torch_in_json_and_in_a_file(name: str, tmp_path: Path) 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert ["subject", "headline", "findings", "ruled_out", "facts"] == list(report)
+    assert ["subject", "headline", "findings", "ruled_out", "without_effect", "facts"] == list(report)
     assert report == json.loads(out.read_text())
     for finding in report["findings"]:
         assert {"cause", "kind", "severity", "title", "evidence", "sure", "confirmed_by"} <= set(finding)

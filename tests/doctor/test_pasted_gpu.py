@@ -14,6 +14,9 @@ from ganeum.doctor.finding import Report
 CAPTURES = {
     path.stem: path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("captures/*.txt"))
 }
+# A person's own paste: two commands, remarks behind the figures, and a training log after them.
+PASTED = (Path(__file__).parent / "logs" / "one_book.txt").read_text(encoding="utf-8")
+CAPTURES["remarks_576_windows_laptop"] = PASTED[: PASTED.index("# of tokens")]
 FAULTS = {
     "issue_csv_noheader_power_limited_tail": ["firmware_budget"],
     "issue_facts_rtx2000ada_laptop_bogus_power": ["telemetry"],

@@ -15,8 +15,8 @@ from ganeum.hardware.card import card
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-BOOK = (HERE / "logs" / "one_book.txt").read_text(encoding="utf-8")
-CAPTURE = (HERE / "captures" / "remarks_576_windows_laptop.txt").read_text(encoding="utf-8")
+PASTED = (HERE / "logs" / "one_book.txt").read_text(encoding="utf-8")
+CAPTURE, BOOK = PASTED[: PASTED.index("# of tokens")], PASTED[PASTED.index("# of tokens") :]
 
 
 def of_the_book(text: str = BOOK, gpu: str | None = "RTX 5080 Laptop") -> Report:

@@ -10,6 +10,7 @@ import json
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from shutil import get_terminal_size
 from typing import Any, Literal
 
 from ganeum.doctor.causes import Cause, cause
@@ -18,7 +19,7 @@ Sure = Literal["measured", "computed", "read", "unconfirmed here"]
 Severity = Literal["error", "warning", "note"]
 GRAVEST_FIRST: tuple[Severity, ...] = ("error", "warning", "note")
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
-WIDTH = 110
+WIDEST = 110  # columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,7 @@ class Report:
         headline: the answer in a sentence or two.
         findings: gravest first.
         ruled_out: sentences: causes that the figures exclude, and readings that look bad and are not.
+        without_effect: sentences: what is set, and changes nothing.
         facts: what was read, by name, for ``doctor.json``.
     """
 
@@ -128,6 +130,7 @@ class Report:
     headline: str = ""
     findings: tuple[Finding, ...] = ()
     ruled_out: tuple[str, ...] = ()
+    without_effect: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,6 +145,7 @@ class Report:
             "headline": self.headline,
             "findings": [finding.as_dict() for finding in self.findings],
             "ruled_out": list(self.ruled_out),
+            "without_effect": list(self.without_effect),
             "facts": self.facts,
         }
 
@@ -150,13 +154,12 @@ class Report:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        """A page for a terminal: the answer, the findings, what was ruled out."""
+        """A page for a terminal: the answer, the findings, what was ruled out, what is without effect."""
         parts = [_wrapped(f"{self.subject}: {self.headline}" if self.headline else self.subject, "")]
         parts += [finding.text() for finding in self.findings]
-        if self.ruled_out:
-            parts.append(
-                "\n".join(["Not the cause", *(_wrapped(f"- {text}", "  ", "    ") for text in self.ruled_out)])
-            )
+        for title, texts in (("Not the cause", self.ruled_out), ("Without effect", self.without_effect)):
+            if texts:
+                parts.append("\n".join([title, *(_wrapped(f"- {text}", "  ", "    ") for text in texts)]))
         return "\n\n".join(parts)
 
 
@@ -175,7 +178,7 @@ def _rank(finding: Finding) -> float:
 def _wrapped(text: str, indent: str, rest: str | None = None) -> str:
     return textwrap.fill(
         text,
-        WIDTH,
+        min(WIDEST, get_terminal_size((WIDEST, 24)).columns),
         initial_indent=indent,
         subsequent_indent=indent + "  " if rest is None else rest,
         break_long_words=False,

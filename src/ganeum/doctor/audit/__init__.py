@@ -25,7 +25,7 @@ def report(said: Iterable[Said], subject: str) -> Report:
         subject=subject,
         headline=headline,
         findings=findings,
-        ruled_out=tuple(f"it changes nothing: {text}" for text in nothing),
+        without_effect=nothing,
     )
 
 
@@ -45,6 +45,6 @@ def of_script(text: str, path: str, device: Device | None = None) -> Report:
             subject=path,
             headline=looked.headline + "; no training is seen in it (no backward(), no Trainer)",
             findings=looked.findings,
-            ruled_out=looked.ruled_out,
+            without_effect=looked.without_effect,
         )
     return report(read(found, device), path)

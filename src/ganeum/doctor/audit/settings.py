@@ -86,6 +86,7 @@ class Settings:
     ) -> Finding:
         """A finding at the place of the first of ``names``, whose value is evidence."""
         said = tuple(f"{name}={self.values[name]}" for name in names if name in self.values)
+        said = said or tuple(f"{name} is not set" for name in names[:1])
         return Finding(
             cause=cause,
             title=title,
@@ -183,6 +184,7 @@ def batch(s: Settings) -> Iterator[Said]:
             "frequent_update",
             f"an update of all weights for every {size:.0f} rows",
             "per_device_train_batch_size",
+            severity="note",
             change="more rows at once where they fit; or gradient_accumulation_steps, with the learning rate for it",
         )
     if s.on("auto_find_batch_size"):

@@ -161,7 +161,9 @@ def _unexplained(text: str, log: Log, reading: Reading, step_s: float, wanted: E
     if log.parts:
         name, seconds = max(log.parts.items(), key=lambda part: part[1])
         evidence.append(f"the longest part of a step is {name}: {units.duration(seconds)}")
-        change = "look at that part first; on a CPU at other programs on its cores; `ganeum gpus --measure` says its pace now"
+        change = (
+            "look at that part first; on a CPU at other programs on its cores (`ganeum gpus --measure` says its pace)"
+        )
     yield Finding(
         cause="unexplained_time",
         title=f"{units.duration(step_s - wanted.high)} of each step are not explained by its work",

@@ -26,15 +26,7 @@ def pad_is_eos(seen: Seen) -> Iterator[Said]:
     collator = next(
         (c for c in script.called("DataCollatorForLanguageModeling") if c.get("mlm", True) is not True), None
     )
-    masks = (
-        any(
-            isinstance(node, ast.Compare)
-            and "pad_token_id" in ast.unparse(node)
-            and "attention" not in ast.unparse(node)
-            for node in ast.walk(script.tree)
-        )
-        and str(IGNORED) in script.text
-    )
+    masks = any(_masks(node) for node in ast.walk(script.tree) if isinstance(node, ast.stmt))
     ignores = next((c for c in script.calls if "pad_token_id" in c.written.get("ignore_index", "")), None)
     if collator is not None or masks or ignores is not None:
         how = (
@@ -66,14 +58,22 @@ def pad_is_eos(seen: Seen) -> Iterator[Said]:
         )
 
 
+def _masks(node: ast.stmt) -> bool:
+    """`labels[labels == tokenizer.pad_token_id] = -100`, in one statement."""
+    if not isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Return)):
+        return False
+    compared = any("pad_token_id" in ast.unparse(at) for at in ast.walk(node) if isinstance(at, ast.Compare))
+    return compared and str(IGNORED) in ast.unparse(node)
+
+
 def side(seen: Seen) -> Iterator[Said]:
     """Padding on the side that the use does not want."""
     script = seen.script
     # Trainers that generate while they train (PPO, GRPO, online DPO, …) want it on the left.
     others = any(call.name.endswith("Trainer") and not call.ends(*TRAINERS) for call in script.calls)
     generates = others or any(call.ends("generate") for call in script.calls)
-    places = [(one.line, one.known) for one in script.assignments if one.target.endswith("padding_side")]
-    places += [(call.line, call.get("padding_side")) for call in script.calls if "padding_side" in call.keywords]
+    places = [(one.line, one.known) for one in script.assignments if one.target.endswith(".padding_side")]
+    places += [(call.line, call.get("padding_side")) for call in script.called("from_pretrained")]
     for line, known in places:
         if known == "left" and script.trains and not generates:
             yield seen.found(

@@ -41,8 +41,10 @@ LENGTHS = ("max_length", "context_length", "block_size", "seq_len", "sequence_le
 
 def tokenises(call: Call) -> bool:
     """Whether it turns text into tokens."""
-    last = call.name.rpartition(".")[2]
-    return last in TOKENIZERS or call.name.endswith(("tokenizer.encode", "tokenizer()"))
+    owner, _, last = call.name.rpartition(".")
+    if last == "encode":  # of a tokenizer, not of a text: `"…".encode("utf-8")`
+        return any(sign in owner.lower() for sign in ("tok", "enc", "bpe", "sp"))
+    return last in TOKENIZERS or call.name.endswith("tokenizer()")
 
 
 def in_items(seen: Seen) -> Iterator[Said]:
