@@ -63,6 +63,28 @@ def test_a_battery_is_told(driver: Path) -> None:
     assert [] == alarms(doctor(driver, STUB_REASONS="0", STUB_SM="2000", STUB_POWER_FROM="0"))
 
 
+def test_a_card_that_is_lost_meanwhile_is_an_error_in_the_answer(driver: Path) -> None:
+    """In the driver's own words; not a traceback, and not an answer about what was seen before."""
+    report = doctor(driver, STUB_LOST_AFTER="2")
+    assert ["driver"] == alarms(report)
+    assert "GPU is lost" in report["findings"][0]["evidence"][0]
+
+
+def test_an_old_driver_is_asked_by_its_own_names(tmp_path: Path, driver: Path) -> None:
+    """Before 535 the reasons had another name."""
+    stub = Path(__file__).parents[1] / "hardware" / "nvml_stub.c"
+    command = ["gcc", "-shared", "-fPIC", "-DOLD_DRIVER", "-o", tmp_path / "libnvidia-ml.so.1", stub]
+    subprocess.run(command, check=True)
+    assert ["thermal"] == alarms(doctor(tmp_path))
+
+
+def test_an_idle_card_that_torch_cannot_use_is_looked_at(driver: Path) -> None:
+    """The child that would keep it busy ends by itself; what is seen is of a card at rest, and it is said so."""
+    report = doctor(driver, STUB_BUSY="0", STUB_REASONS="1")
+    assert [] == alarms(report)
+    assert "torch could not use it, so it was only looked at, at rest" in report["subject"]
+
+
 def test_no_card_is_an_error_that_says_what_to_do(driver: Path) -> None:
     """Without a driver, and with a number that no card has."""
     for options, settings, said in (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 
 import pytest
+from mutilated import mutilated
 
 from ganeum.doctor import messages
 from ganeum.doctor.messages import OutOfMemory
@@ -133,6 +135,14 @@ def test_what_is_none_of_them_is_said_to_be(text: str) -> None:
     report = messages.report(text)
     assert () == report.findings
     assert report.headline.startswith("no out-of-memory, no Killed")
+
+
+def test_mutilated_messages_make_no_traceback() -> None:
+    """Cut anywhere, escaped, quoted."""
+    dice = random.Random(4)
+    for _ in range(200):
+        text, other = (dice.choice(list(WORDINGS.values()))[0] for _ in range(2))
+        messages.report(mutilated(text, other, dice)).text()
 
 
 def test_the_command_reads_standard_input() -> None:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from mutilated import mutilated
 
 from ganeum.config import load
 from ganeum.doctor import log
@@ -169,6 +170,17 @@ def test_losses_that_cannot_be_are_told() -> None:
     assert ["loss_nan"] == [f.cause for f in log.report("\n".join(nan)).findings]
     norms = [json.dumps({"step": n, "loss": 2.0, "grad_norm": 50.0 if n == 40 else 1.0}) for n in range(60)]
     assert "gradient_norm" in [f.cause for f in log.report("\n".join([*norms, "iter 1: time 9.0ms"])).findings]
+
+
+def test_mutilated_logs_make_no_traceback() -> None:
+    """Cut, escaped, quoted, with decimal commas and remarks: it is read, or it is said that nothing is in it."""
+    dice = random.Random(3)
+    texts = [PASTED, *(text for _, _, text in FORMS.values())]
+    for _ in range(150):
+        text = mutilated(dice.choice(texts), dice.choice(texts), dice)
+        report = log.report(text)
+        report.json()
+        assert report.headline
 
 
 def test_text_without_times_says_what_it_can_read() -> None:

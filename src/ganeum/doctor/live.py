@@ -43,6 +43,17 @@ def watch(index: int = 0, *, seconds: float = 10.0, load: bool = True) -> tuple[
             suggestion="call it on the machine that has it; or there `nvidia-smi -q`, and here `--from-text FILE`",
         )
     card = cards[index]
+    try:
+        return _watched(card, index, seconds, load)
+    except Lost as lost:  # from the bus: nothing more can be asked of it
+        return Reading((), (f"GPU {card.index} ({card.name}): {lost}",)), "it stopped answering"
+
+
+class Lost(Exception):
+    """A card that answers nothing any more, in the driver's words."""
+
+
+def _watched(card: nvml.NvidiaGpu, index: int, seconds: float, load: bool) -> tuple[Reading, str]:
     with _opened(card) as look:
         first = look()
         at_work = first.busy or any(_busy(look) for _ in range(3))
@@ -108,13 +119,16 @@ def _opened(card: nvml.NvidiaGpu) -> Iterator[Callable[[], Sample]]:
 
         def look() -> Sample:
             values: dict[str, Any] = {}
+            last: Exception | None = None
             for one in list(asked):
                 try:
                     values |= one(handle)
                 except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
                     asked.remove(one)
-                except (pynvml.NVMLError, AttributeError):  # an older nvidia-ml-py lacks the newest names
-                    continue
+                except (pynvml.NVMLError, AttributeError) as error:  # an older nvidia-ml-py lacks the newest names
+                    last = error
+            if not any(value for name, value in values.items() if name not in ("counters_s", "processes")):
+                raise Lost(str(last))
             name = f"GPU {card.index}"
             return Sample(gpu=name, name=card.name, driver=driver, time_s=time.monotonic(), **values)
 

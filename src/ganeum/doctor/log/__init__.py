@@ -21,6 +21,7 @@ MUCH_SLOWER = 1.25  # times the upper bound of what is expected: below it, bound
 WINDOWS = ("C:\\", "PS C:", "/mnt/c/", "WSL", "WDDM", "microsoft-standard")
 CONTAINER = "root@"
 WAITED, UPDATED = 0.1, 0.3  # of a step: more of it goes to the wait for data, to the update
+GPU_SIGNS = ("MHz", "Clocks ", "clocks_", "NVIDIA-SMI")  # that nvidia-smi's output may be pasted with the log
 CPU_RATE = 2e12  # FLOP/s, of a CPU of a few cores
 MODEST_W = 60.0  # a GPU that multiplies draws more, but the smallest laptops'
 
@@ -42,7 +43,7 @@ def report(
         tokens: of the text, where neither its data nor the log says.
         subject: what the answer is about.
     """
-    log, reading = read(text), smi.read(text)
+    log, reading = read(text), smi.read(text) if any(sign in text for sign in GPU_SIGNS) else Reading()
     tokens = tokens or log.text_tokens
     wanted = expected.of(config, tokens, device) if config is not None else None
     per_epoch = wanted.fast["data"].get("steps_per_epoch") if wanted else None

@@ -135,9 +135,10 @@ def _epochs(lines: Iterable[str]) -> tuple[tuple[Span, ...], list[tuple[int, flo
     elapsed: list[tuple[int, float]] = []
     epoch = None
     for line in lines:
-        if match := EPOCH.match(line):
+        said = line.lower()
+        if "epoch" in said and (match := EPOCH.match(line)):
             epoch = int(match[1])
-        if epoch is None:
+        if epoch is None or not any(word in said for word in ("time", "took", "duration", "elapsed")):
             continue
         if match := TOTAL_ELAPSED.search(line):
             if not STEP.search(line):
@@ -153,6 +154,8 @@ def _marks(lines: Iterable[str]) -> list[tuple[int, float, int | None]]:
     """(step, seconds since the start, tokens since the start) wherever a line says the first two."""
     found = []
     for line in lines:
+        if "elapsed" not in line.lower():
+            continue
         step, elapsed = STEP.search(line), TOTAL_ELAPSED.search(line)
         if step and elapsed:
             tokens = TOKENS.search(line)
@@ -165,8 +168,9 @@ def _iterations(lines: Iterable[str]) -> tuple[Span, ...]:
     """Lines that give a step's own time: `iter 100: loss 2.3, time 23.45ms`, `step 4/19560 | … | 139.11 ms | …`."""
     found = []
     for line in lines:
-        step = STEP.search(line)
-        if step is None or (match := MILLISECONDS.search(line)) is None or TOTAL_ELAPSED.search(line):
+        if "elapsed" in line.lower() or (step := STEP.search(line)) is None:
+            continue
+        if (match := MILLISECONDS.search(line)) is None:
             continue
         seconds = _seconds(match[1], match[2]) if match[1] else _seconds(match[3], "ms")
         if seconds > 0:

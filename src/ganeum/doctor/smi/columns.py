@@ -25,7 +25,7 @@ def read(lines: Iterable[str]) -> tuple[list[Sample], list[str]]:
     heading: list[Column] | None = None
     asked: list[Column] | None = None
     for line in lines:
-        if match := ASKED.search(line):
+        if "--query-gpu" in line and (match := ASKED.search(line)):
             asked = [column(name) for name in match[1].strip(",").split(",")]
             bare = "nounits" in line
             asked = [(known, unit or ("any" if bare else "")) for known, unit in asked]

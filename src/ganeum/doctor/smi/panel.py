@@ -28,7 +28,9 @@ def read(lines: Iterable[str]) -> tuple[list[Sample], list[str]]:
     name: dict[str, Any] = {}
     driver, columns = "", None
     for line in lines:
-        if match := DRIVER.search(line):
+        if "|" not in line and "#" not in line and columns is None:
+            rest.append(line)
+        elif match := DRIVER.search(line):
             driver = match[1]
         elif match := NAME.search(line):
             name = {"index": match[1], "name": match[2], "gpu": match[3]}
