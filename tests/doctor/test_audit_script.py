@@ -41,6 +41,13 @@ def test_what_only_looks_like_it_is_silent(name: str) -> None:
     assert name.split()[0] not in seen(FAULTS[name][1])
 
 
+def test_a_device_that_is_set_in_a_branch_is_not_held_to_be_set() -> None:
+    """`device = "cpu"` for a test, and a GPU else."""
+    both = 'if testing:\n    device = "cpu"\nelse:\n    device = choose()\n'
+    assert "on_cpu" in seen('device = "cpu"\n' + loop(('"cuda"', "device")))
+    assert "on_cpu" not in seen(both + loop(('"cuda"', "device")))
+
+
 def test_faults_in_pairs_are_both_seen() -> None:
     """Two changes at once are two findings."""
     both = loop((scripts.CAST, scripts.PLAIN), ("shuffle=True", "shuffle=False"))

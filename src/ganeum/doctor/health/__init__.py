@@ -79,19 +79,18 @@ def report(reading: Reading, *, run_s: float | None = None, subject: str = "GPU"
 
 
 def _completed(samples: Sequence[Sample]) -> list[Sample]:
-    """Each with what stays the same on the card, from whichever says it; the highest clock, if none does, is the one
-    that the catalogue's peaks are for."""
+    """Each with what stays the same on the card, from whichever says it, and with the clock that its maker promises."""
     lasting = merged(samples)
     found = []
     known = find(lasting.name, lasting.memory_total_mib and lasting.memory_total_mib / 1024) if lasting.name else None
-    boost = known.figures["boost_mhz"].low if known and "boost_mhz" in known.figures else None
+    rated = known.figures["boost_mhz"].high if known and "boost_mhz" in known.figures else None
     for sample in samples:
         missing = {
             name: getattr(lasting, name)
-            for name in ("power_limit_w", "power_default_w", "power_max_w", "slowdown_c", "driver_model")
+            for name in ("power_limit_w", "power_default_w", "power_max_w", "slowdown_c", "driver_model", "sm_max_mhz")
             if not getattr(sample, name)
         }
-        found.append(replace(sample, sm_max_mhz=sample.sm_max_mhz or lasting.sm_max_mhz or boost, **missing))
+        found.append(replace(sample, sm_rated_mhz=rated, **missing))
     return found
 
 

@@ -37,7 +37,7 @@ def impossible(samples: Sequence[Sample]) -> Iterator[Finding]:
             loss = clock_loss(sample)
             evidence = [f"{sample.power_w:.0f} W on a card that may draw {most:.0f} W: a sensor's error, no real power"]
             if loss is not None and loss > SMALL:
-                evidence.append(f"and the clock is held at {sample.sm_mhz:,.0f} of {sample.sm_max_mhz:,.0f} MHz")
+                evidence += clocks(sample)
             evidence += [f"{FLAGS[name]} is active, by that reading" for name in acting(sample)]
             yield Finding(
                 cause="telemetry",

@@ -31,11 +31,16 @@ def acting(sample: Sample) -> list[str]:
     return [name for name, active in sample.reasons.items() if active and name != "gpu_idle"]
 
 
+def usual_mhz(sample: Sample) -> float | None:
+    """The clock that can be expected under load: its maker's boost clock where the card is known, else its maximum."""
+    known = [clock for clock in (sample.sm_rated_mhz, sample.sm_max_mhz) if clock]
+    return min(known) if known else None
+
+
 def clock_loss(sample: Sample) -> float | None:
-    """The share of its highest clock that it lacks now."""
-    if not sample.sm_mhz or not sample.sm_max_mhz:
-        return None
-    return max(0.0, 1 - sample.sm_mhz / sample.sm_max_mhz)
+    """The share of that clock that it lacks now; 0 above it."""
+    usual = usual_mhz(sample)
+    return max(0.0, 1 - sample.sm_mhz / usual) if sample.sm_mhz and usual else None
 
 
 def power_share(sample: Sample) -> float | None:
@@ -53,9 +58,10 @@ def of_looks(some: Sequence[Sample], samples: Sequence[Sample]) -> str:
 
 
 def clocks(sample: Sample) -> Iterator[str]:
-    if sample.sm_mhz and sample.sm_max_mhz:
-        share = sample.sm_mhz / sample.sm_max_mhz
-        yield f"clock {sample.sm_mhz:,.0f} of at most {sample.sm_max_mhz:,.0f} MHz ({share:.0%})"
+    usual = usual_mhz(sample)
+    if sample.sm_mhz and usual:
+        what = "its boost clock of" if usual == sample.sm_rated_mhz else "at most"
+        yield f"clock {sample.sm_mhz:,.0f} of {what} {usual:,.0f} MHz ({sample.sm_mhz / usual:.0%})"
     elif sample.sm_mhz:
         yield f"clock {sample.sm_mhz:,.0f} MHz"
 

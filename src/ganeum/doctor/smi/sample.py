@@ -30,6 +30,8 @@ class Sample:
         reasons: what holds the clocks down, by NVML's names (``sw_power_cap``), and whether it does now.
         counters_s: how long each has done so, in seconds since the driver was loaded. One reading of them says nothing
             of a run; the difference of two does.
+        sm_max_mhz, sm_rated_mhz: the highest that the card can be set to, which few reach under load; what its maker
+            promises, its boost clock.
         margin_c: degrees left until it slows itself down (T.Limit).
     """
 
@@ -54,6 +56,7 @@ class Sample:
     sm_mhz: float | None = None
     sm_max_mhz: float | None = None
     sm_set_mhz: float | None = None
+    sm_rated_mhz: float | None = None
     memory_mhz: float | None = None
     memory_max_mhz: float | None = None
     pcie_generation: float | None = None
