@@ -206,6 +206,47 @@ FAULTS = {
         loop((BACK, "            ids = tokenizer(texts)\n" + BACK)),
         loop((BACK, "            sizes = [len(text.encode('utf-8')) for text in texts]\n" + BACK)),
     ),
+    "loader that sleeps": (
+        loop((BACK, BACK + "            time.sleep(0.1)\n"), ("import torch\n", "import time\nimport torch\n")),
+        loop(("    for epoch", "    time.sleep(1)\n    for epoch"), ("import torch\n", "import time\nimport torch\n")),
+    ),
+    "small_micro_batch of a loader": (
+        loop(("train_set, batch_size=32", "train_set, batch_size=1")),
+        loop(("val_set, batch_size=32", "val_set, batch_size=1")),
+    ),
+    "eager_attention by its kernel": (
+        loop(("            with torch.autocast", "            with sdpa_kernel(SDPBackend.MATH), torch.autocast")),
+        loop(
+            (
+                "            with torch.autocast",
+                "            with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]), torch.autocast",
+            )
+        ),
+    ),
+    "checkpointing_for_nothing by hand": (
+        loop(("def main", "from torch.utils.checkpoint import checkpoint\n\nx = checkpoint(block, x)\n\ndef main")),
+        loop(("def main", "def checkpoint(x):\n    return x\n\nx = checkpoint(x)\n\ndef main")),
+    ),
+    "oversubscription of threads": (
+        loop(("def main", "import os\nos.environ['OMP_NUM_THREADS'] = '64'\n\ndef main")),
+        loop(("def main", "import os\nos.environ['OMP_NUM_THREADS'] = '8'\n\ndef main")),
+    ),
+    "labels_on_padding by hand": (
+        loop(("def main", "rows = pad_sequence(rows, batch_first=True)\n\ndef main")),
+        loop(
+            ("def main", "rows = pad_sequence(rows, batch_first=True)\n\ndef main"),
+            ("y.flatten())", "y.flatten(), ignore_index=0)"),
+        ),
+    ),
+    "first_loss": (
+        loop(("def main", "torch.nn.init.normal_(weight, mean=0.0, std=1.0)\n\ndef main")),
+        loop(("def main", "torch.nn.init.normal_(self.wte.weight, mean=0.0, std=0.8)\n\ndef main")),
+    ),
+    "repeated_text": (loop(("range(3)", "range(40)")), loop(("range(3)", "range(4)"))),
+    "repeated_text of the Trainer": (
+        trainer(("bf16=True", "bf16=True, num_train_epochs=40")),
+        trainer(("bf16=True", "bf16=True, num_train_epochs=3")),
+    ),
     "worker_start": (
         loop(("shuffle=True", "shuffle=True, num_workers=4")),
         loop(("shuffle=True", "shuffle=True, num_workers=4, persistent_workers=True")),

@@ -167,6 +167,52 @@ def test_a_driver_that_does_not_answer_is_an_error() -> None:
     assert (("driver", "error", (said,)),) == tuple((f.cause, f.severity, f.evidence) for f in report.findings)
 
 
+@pytest.mark.parametrize(
+    ("lines", "cause", "severity"),
+    [
+        ("ECC Errors\n  Volatile\n    SRAM Uncorrectable : 0\n    DRAM Uncorrectable : 3", "ecc", "error"),
+        ("ECC Errors\n  Aggregate\n    SRAM Uncorrectable : 0\n    DRAM Uncorrectable : 3", "ecc", "note"),
+        ("Remapped Rows\n    Pending : Yes\n    Remapping Failure Occurred : No", "ecc", "warning"),
+        ("Remapped Rows\n    Pending : No\n    Remapping Failure Occurred : Yes", "ecc", "error"),
+        ("Remapped Rows\n    Pending : No\n    Remapping Failure Occurred : No", None, None),
+        (
+            "Utilization\n    GPU : 100 %\nTemperature\n    GPU Current Temp : 88 C\n    GPU T.Limit Temp : 1 C",
+            "thermal",
+            "note",
+        ),
+        (
+            "Utilization\n    GPU : 100 %\nTemperature\n    GPU Current Temp : 70 C\n    GPU T.Limit Temp : 19 C",
+            None,
+            None,
+        ),
+        (
+            "PCIe Generation\n Max : 4\n Current : 1\nLink Width\n Max : 16x\n Current : 4x\nUtilization\n GPU : 99 %",
+            "pcie",
+            "note",
+        ),
+        (
+            "PCIe Generation\n Max : 4\n Current : 1\nLink Width\n Max : 16x\n Current : 4x\nUtilization\n GPU : 0 %",
+            None,
+            None,
+        ),
+        ("GPU Power Readings\n Current Power Limit : 250.00 W\n Default Power Limit : 350.00 W", "power_cap", "note"),
+        ("GPU Power Readings\n Current Power Limit : 350.00 W\n Default Power Limit : 350.00 W", None, None),
+        ("Driver Model\n Current : WDDM\nFB Memory Usage\n Total : 8192 MiB\n Used : 8100 MiB", "spill", "note"),
+        ("Driver Model\n Current : WDDM\nFB Memory Usage\n Total : 8192 MiB\n Used : 5000 MiB", None, None),
+        (
+            "Utilization\n GPU : 99 %\nClocks\n SM : 900 MHz\nApplications Clocks\n Graphics : 900 MHz\nMax "
+            "Clocks\n SM : 1980 MHz",
+            "locked_clocks",
+            "warning",
+        ),
+    ],
+)
+def test_what_else_a_card_says_of_itself(lines: str, cause: str | None, severity: str | None) -> None:
+    """Memory errors, heat, link, limit, memory, clocks that somebody set: each is seen, and silent where right."""
+    found = [(finding.cause, finding.severity) for finding in looked(lines).findings]
+    assert ([(cause, severity)] if cause else []) == found
+
+
 def test_figures_that_lost_a_sign_are_left_out() -> None:
     """A power without its two decimals may be a hundred times too large; a clock is the larger of its two names."""
     idle = CAPTURES["smi_q_595_linux_rtx2080super_idle"]

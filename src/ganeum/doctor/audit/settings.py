@@ -18,7 +18,7 @@ from ganeum.hardware.device import Device
 AMPERE = (8, 0)
 SLOW_OPTIMIZERS = {"adamw_torch": "adamw_torch_fused", "adamw_hf": "adamw_torch_fused", "adamw": "adamw_torch_fused"}
 TF32 = re.compile(r"matmul\.allow_tf32\s*=\s*True|set_float32_matmul_precision\(.(?!highest)")
-FEW, OFTEN, MANY_WORKERS = 4, 20, 16
+FEW, OFTEN, MANY_WORKERS, MANY_EPOCHS = 4, 20, 16, 16
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,15 @@ def often(s: Settings) -> Iterator[Said]:
                 else ("an evaluation costs a third of a step for each of its tokens",),
                 change=f"{name}=500 and more",
             )
+    if (epochs := s.number("num_train_epochs")) and epochs > MANY_EPOCHS:
+        yield s.found(
+            "repeated_text",
+            f"the same text {epochs:.0f} times",
+            "num_train_epochs",
+            severity="note",
+            evidence=("4 times are as good as new text, after 16 little is gained",),
+            change="more text, or an end when the held-out loss no longer falls",
+        )
     if s.number("logging_steps") == 1:
         yield s.found(
             "sync",

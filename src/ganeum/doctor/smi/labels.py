@@ -74,7 +74,8 @@ for _section in ("power readings", "gpu power readings", "gpu ceiling power limi
 
 # Headings that end one section and begin another, of which some hold labels like those above.
 SECTIONS = {section for section, _ in QUERY if section} | {
-    "pci", "gpu link info", "bridge chip", "clocks throttle reasons", "clocks event reasons", "aggregate",
+    "pci", "gpu link info", "bridge chip", "clocks throttle reasons", "clocks event reasons", "volatile",
+    "aggregate",
     "clocks event reasons counters", "clocks throttle reasons counters", "bar1 memory usage", "ecc mode", "ecc errors",
     "conf compute protected memory usage", "encoder stats", "fbc stats", "dram encryption mode", "inforom version",
     "gpu operation mode", "mig mode", "aggregate uncorrectable sram sources", "bank remap availability histogram",

@@ -94,7 +94,9 @@ def cache(seen: Seen) -> Iterator[Said]:
                 severity="note",
                 change="use_cache=False",
             )
-    for call in seen.script.called("gradient_checkpointing_enable"):
+    for call in seen.script.calls:
+        if not call.ends("gradient_checkpointing_enable") and not call.name.startswith("torch.utils.checkpoint."):
+            continue
         yield seen.found(
             "checkpointing_for_nothing",
             "activations are computed twice",
@@ -102,6 +104,16 @@ def cache(seen: Seen) -> Iterator[Said]:
             severity="note",
             change="without it, if it fits",
         )
+
+
+def slowest(seen: Seen) -> Iterator[Said]:
+    """Torch's attention, held to the kernel that writes its scores."""
+    for call in seen.script.called("sdpa_kernel"):
+        chosen = [ast.unparse(argument) for argument in call.node.args]
+        if chosen and "MATH" in chosen[0] and not any(fast in chosen[0] for fast in ("FLASH", "EFFICIENT", "CUDNN")):
+            yield seen.found(
+                "eager_attention", "attention is held to its slowest kernel", call.line, change="without it"
+            )
 
 
 def defaults(seen: Seen) -> Iterator[Said]:
@@ -119,4 +131,4 @@ def defaults(seen: Seen) -> Iterator[Said]:
             )
 
 
-LOOKS = (implementation, by_hand, mask, cache, defaults)
+LOOKS = (implementation, by_hand, mask, cache, slowest, defaults)

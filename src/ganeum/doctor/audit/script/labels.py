@@ -9,6 +9,7 @@ from ganeum.doctor.audit.script import TRAINERS, Seen
 from ganeum.doctor.audit.settings import Said
 
 IGNORED = -100
+WIDE, MANY_EPOCHS = 0.2, 17
 
 
 def pad_is_eos(seen: Seen) -> Iterator[Said]:
@@ -115,6 +116,60 @@ def unmasked(seen: Seen) -> Iterator[Said]:
             return
 
 
+def padded_by_hand(seen: Seen) -> Iterator[Said]:
+    """Rows that `pad_sequence` filled up, and a loss that ignores no token."""
+    script = seen.script
+    pads = next(script.called("pad_sequence"), None)
+    losses = list(script.called("cross_entropy", "CrossEntropyLoss"))
+    if pads is None or not losses or str(IGNORED) in script.text or "attention_mask" in script.text:
+        return
+    if not any("ignore_index" in call.keywords or "reduction" in call.keywords for call in losses):
+        yield seen.found(
+            "labels_on_padding",
+            "padding counts in the loss",
+            losses[0].line,
+            severity="error",
+            evidence=(f"rows are filled up in line {pads.line}, and no token is ignored",),
+            change="padding_value=-100 for the labels, or ignore_index of a token for padding alone",
+        )
+
+
+def wide_start(seen: Seen) -> Iterator[Said]:
+    """Weights that start too large."""
+    for call in seen.script.called("normal_", "trunc_normal_"):
+        std = call.get("std", call.values[2] if len(call.values) > 2 else None)
+        about = ast.unparse(call.node.args[0]).lower() if call.node.args else ""
+        table = any(sign in about for sign in ("emb", "wte", "wpe"))  # torch's own start at 1, and a norm follows
+        if isinstance(std, (int, float)) and std >= WIDE and "init" in call.name and not table:
+            yield seen.found(
+                "first_loss",
+                f"weights start with a deviation of {std:g}",
+                call.line,
+                evidence=("GPT-2's is 0.02: with a large one the first loss is far above ln(vocabulary)",),
+                change="std=0.02",
+            )
+
+
+def repeats(seen: Seen) -> Iterator[Said]:
+    """The same text many times."""
+    for node in ast.walk(seen.script.tree):
+        if (
+            isinstance(node, ast.For)
+            and "epoch" in ast.unparse(node.target).lower()
+            and isinstance(node.iter, ast.Call)
+        ):
+            last = seen.script.value(node.iter.args[-1]) if node.iter.args else None
+            if isinstance(last, int) and last >= MANY_EPOCHS and seen.script.dotted(node.iter.func) == "range":
+                yield seen.found(
+                    "repeated_text",
+                    f"the same text {last} times",
+                    node.lineno,
+                    severity="note",
+                    evidence=("4 times are as good as new text, after 16 little is gained",),
+                    change="more text, dropout, or an end when the held-out loss no longer falls",
+                )
+
+
 def _default(seen: Seen) -> bool:
     return any(call.ends("DefaultDataCollator", "default_data_collator") for call in seen.script.calls)
 
@@ -195,4 +250,4 @@ def kept_logits(seen: Seen) -> Iterator[Said]:
             )
 
 
-LOOKS = (pad_is_eos, side, unmasked, shifted, held_out, kept_logits)
+LOOKS = (pad_is_eos, side, unmasked, padded_by_hand, shifted, wide_start, repeats, held_out, kept_logits)

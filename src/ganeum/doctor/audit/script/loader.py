@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from ganeum import units
 from ganeum.doctor.audit.script import TRAINERS, Seen
 from ganeum.doctor.audit.settings import MANY_WORKERS, Nothing, Said
 from ganeum.doctor.audit.source import Call, Script
@@ -36,6 +37,7 @@ OPENERS = (
     "Seq2SeqTrainingArguments",
     "DataLoader",
 )
+FEW_ROWS = 2
 LENGTHS = ("max_length", "context_length", "block_size", "seq_len", "sequence_length", "window_size", "ctx_len")
 
 
@@ -74,9 +76,23 @@ def loaders(seen: Seen) -> Iterator[Said]:
     for call in script.calls:
         if call.name not in ("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader", "DataLoader"):
             continue
+        rows = call.get("batch_size", call.values[1] if len(call.values) > 1 else 1)
+        if (
+            trains_on(_name(script, call))
+            and isinstance(rows, int)
+            and rows <= FEW_ROWS
+            and "batch_sampler" not in call.keywords
+            and not call.spread
+        ):
+            yield seen.found(
+                "small_micro_batch",
+                f"{units.things(rows, 'row')} at once",
+                call.line,
+                change="more rows at once while they fit; for a smaller batch the learning rate was another",
+            )
         workers = call.get("num_workers", 0)
         name = _name(script, call)
-        trains = any(word in name.lower() for word in ("train", "loader")) and not _evaluates(name)
+        trains = trains_on(name)
         if workers == 0 and items and trains:
             yield seen.found(
                 "loader",
@@ -116,6 +132,20 @@ def loaders(seen: Seen) -> Iterator[Said]:
             yield Nothing("pin_memory=True: harmless; token ids are kilobytes a step")
         if call.get("prefetch_factor") == 2:
             yield Nothing("prefetch_factor=2: the default")
+
+
+def trains_on(name: str) -> bool:
+    """Whether a loader of that name is the training's."""
+    return any(word in name.lower() for word in ("train", "loader")) and not _evaluates(name)
+
+
+def sleeps(seen: Seen) -> Iterator[Said]:
+    """Somebody waits on purpose."""
+    script = seen.script
+    for call in script.calls:
+        around = script.inside(call.node)
+        if call.name == "time.sleep" and ("__getitem__" in around or "collate" in around or script.in_loop(call.node)):
+            yield seen.found("loader", "it sleeps for every batch", call.line, change="without it")
 
 
 def objects(seen: Seen) -> Iterator[Said]:
@@ -237,4 +267,4 @@ def _evaluates(name: str) -> bool:
     return any(word in name.lower() for word in ("val", "test", "eval", "dev"))
 
 
-LOOKS = (in_items, loaders, objects, padding, windows, places)
+LOOKS = (in_items, loaders, sleeps, objects, padding, windows, places)

@@ -58,6 +58,12 @@ def threads(seen: Seen) -> Iterator[Said]:
                 severity="note",
                 change="as many as there are cores, or none of it",
             )
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        value, line = script.environment.get(name, ("", 0))
+        if value.isdigit() and int(value) > 32:
+            yield seen.found(
+                "oversubscription", f"{name}={value}", line, severity="note", change="as many as there are cores"
+            )
     said = script.environment.get("TOKENIZERS_PARALLELISM")
     if said is not None and said[0].lower() == "false":
         yield Nothing("TOKENIZERS_PARALLELISM=false: it silences a warning; tokenising beforehand becomes slower by it")
