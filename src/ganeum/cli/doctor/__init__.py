@@ -11,8 +11,10 @@ import typer
 COMMANDS = ("gpu", "log", "config", "script", "message")
 HELP = """Why it is slow, or takes so much memory.
 
-Every answer is a finding: what was seen, how much it costs, what to change and how sure that is. What was ruled out is
-told beside it. With --json the same as JSON, with -o also written to a file.
+Every answer is a finding: what was seen, how much it costs, what to
+change, and how sure that is; beside it stands what was ruled out.
+
+With --json the same as JSON; -o writes that to a file.
 """
 
 
