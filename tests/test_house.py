@@ -112,7 +112,14 @@ def test_a_file_is_one_idea_named_in_its_first_line(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plan", "configs/one_book.yaml", "--tokens", "130520"], ["runs"], ["gpus"], ["queue", "--help"], ["doctor", "--help"]],
+    [
+        ["--help"],
+        ["plan", "configs/one_book.yaml", "--tokens", "130520"],
+        ["runs"],
+        ["gpus"],
+        ["queue", "--help"],
+        ["doctor", "--help"],
+    ],
     ids=lambda a: a[0],
 )
 def test_light_commands_never_import_torch(arguments: list[str]) -> None:
