@@ -200,7 +200,8 @@ def test_a_driver_that_does_not_answer_is_an_error() -> None:
         ("Driver Model\n Current : WDDM\nFB Memory Usage\n Total : 8192 MiB\n Used : 8100 MiB", "spill", "note"),
         ("Driver Model\n Current : WDDM\nFB Memory Usage\n Total : 8192 MiB\n Used : 5000 MiB", None, None),
         (
-            "Utilization\n GPU : 99 %\nClocks\n SM : 900 MHz\nApplications Clocks\n Graphics : 900 MHz\nMax "
+            "Clocks Event Reasons\n SW Power Cap : Not Active\nUtilization\n GPU : 99 %\nClocks\n SM : 900 "
+            "MHz\nApplications Clocks\n Graphics : 900 MHz\nMax "
             "Clocks\n SM : 1980 MHz",
             "locked_clocks",
             "warning",
@@ -263,6 +264,20 @@ def mutations(number: int, seed: int) -> None:
 def test_mutilated_captures_raise_no_alarm() -> None:
     """Nothing that a page, a mail or a person does to a capture without a fault makes one, or a traceback."""
     mutations(150, seed=8)
+
+
+def test_the_lines_of_two_cards_in_each_other_raise_no_alarm() -> None:
+    """Line by line and in pieces, in any order that keeps each card's own."""
+    dice = random.Random(5)
+    for _ in range(100):
+        one, other = (CAPTURES[dice.choice(SILENT)].split("\n") for _ in range(2))
+        most, lines = dice.choice((1, 15)), []
+        while one or other:
+            taken = one if one and (not other or dice.random() < 0.5) else other
+            number = dice.randint(1, most)
+            lines += taken[:number]
+            del taken[:number]
+        assert [] == alarms("\n".join(lines))
 
 
 @pytest.mark.campaign

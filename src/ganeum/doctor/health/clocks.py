@@ -81,7 +81,7 @@ def low(samples: Sequence[Sample]) -> Iterator[Finding]:
     """A busy GPU at a fraction of its clock, and nothing says why."""
     if telemetry_is_wrong(samples):
         return
-    busy = [sample for sample in samples if sample.busy]
+    busy = [sample for sample in samples if sample.busy and sample.reasons]  # else nothing says that none is given
     without = [sample for sample in busy if not acting(sample) and (clock_loss(sample) or 0) > 1 - LOW]
     if not without or len(without) * 2 < len(busy):
         return
