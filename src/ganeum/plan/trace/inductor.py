@@ -1,13 +1,13 @@
-"""torch.compile for a GPU that is not there: Inductor lowers, fuses and plans memory for it; its kernels stay unwritten.
+"""torch.compile for a GPU that is not there: Inductor lowers, fuses and plans memory for it; no kernel is made.
 
 Everything that decides about memory is torch's own: what the forward pass keeps for the backward pass (the
 partitioner), which operations become one kernel, which buffers are used twice. Replaced is only what needs the card:
 its properties are those of the catalogue, a Triton kernel becomes a call that does nothing, and an allocation of the
 generated code becomes one of fake tensors, so that the recorder sees it.
 
-Three things differ from a run, and :data:`ASSUMED` says so: on a GPU Inductor measures whether padding a product to the
-tensor cores' alignment pays (here it always does, where the product is bound by arithmetic), constants are not folded, and
-autotuning, which needs memory while it measures, takes none.
+Three things differ from a run: on a GPU Inductor measures whether padding a product to the tensor cores' alignment pays
+(here it always does, where the product is bound by arithmetic: :data:`ASSUMED`), constants are not folded, and autotuning,
+which needs memory while it measures, takes none.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def properties(card: Device) -> types.SimpleNamespace:
         minor=minor,
         total_memory=int(card.memory_gib * 2**30),
         multi_processor_count=int(sms),
-        # Of every architecture since Volta: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
+        # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
         regs_per_multiprocessor=65_536,
         max_threads_per_multi_processor={(7, 5): 1_024, (8, 6): 1_536, (8, 9): 1_536}.get((major, minor), 2_048),
         max_threads_per_block=1_024,
@@ -68,14 +68,13 @@ def compiling_for(card: Device) -> Iterator[None]:
             why="Triton's kernels need 7.0 or later",
             suggestion="train.compile: false",
         )
-    from torch._functorch import config as functorch
-    from torch._inductor import config as inductor
-
-    # Imported before anything is replaced, so that none of them keeps a replacement.
+    # All imported before anything is replaced, so that none of them keeps a replacement.
     import torch._inductor.async_compile
     import torch._inductor.compile_fx
     import torch._inductor.fx_passes.pad_mm
-    import torch._inductor.scheduler  # noqa: F401
+    import torch._inductor.scheduler
+    from torch._functorch import config as functorch
+    from torch._inductor import config as inductor
 
     torch._dynamo.reset()
     with (
@@ -163,10 +162,10 @@ def _card(replace: _Replace, found: types.SimpleNamespace) -> None:
 
     for name in ("is_available", "current_device", "device_count", "set_device", "synchronize", "memory_allocated"):
         setattr(Card, name, staticmethod(answers[name]))
-    Card.get_device_properties = staticmethod(answers["get_device_properties"])  # type: ignore[assignment]
-    Card.exchange_device = staticmethod(answers["_exchange_device"])  # type: ignore[assignment]
-    Card.maybe_exchange_device = staticmethod(answers["_maybe_exchange_device"])  # type: ignore[assignment]
-    Card.is_bf16_supported = staticmethod(answers["is_bf16_supported"])  # type: ignore[assignment]
+    Card.get_device_properties = staticmethod(answers["get_device_properties"])
+    Card.exchange_device = staticmethod(answers["_exchange_device"])
+    Card.maybe_exchange_device = staticmethod(answers["_maybe_exchange_device"])
+    Card.is_bf16_supported = staticmethod(answers["is_bf16_supported"])
     Card.Worker = Worker  # type: ignore[assignment,misc]
     device_interface.get_interface_for_device("cpu")  # registers all of them
     known = device_interface.device_interfaces
