@@ -6,7 +6,7 @@ its properties are those of the catalogue, a Triton kernel becomes a call that d
 generated code becomes one of fake tensors, so that the recorder sees it.
 
 Three things differ from a run: on a GPU Inductor measures whether padding a product to the tensor cores' alignment pays
-(here it always does, where the product is bound by arithmetic: :data:`ASSUMED`), constants are not folded, and autotuning,
+(here it always does, where arithmetic bounds the product: :data:`ASSUMED`), constants are not folded, and autotuning,
 which needs memory while it measures, takes none.
 """
 
