@@ -7,10 +7,10 @@ import os
 import torch
 
 from ganeum.config import Config
-from ganeum.models import adapters, checkpointing
 from ganeum.models.adopted import Adopted, check_packing
 from ganeum.models.build import build
-from ganeum.step import allocator, parametrization, precision, rounding
+from ganeum.step import allocator, precision
+from ganeum.step.assemble import assemble
 from ganeum.step.loss import linear_cross_entropy
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train import randomness
@@ -24,29 +24,12 @@ def start(config: Config, *, empty: bool = False) -> OptimizerStep:
         config: device, precision, compile and loss_chunk resolved.
     """
     train, device = config.train, torch.device(config.device)
-    assert train.precision != "auto", "resolved before"
-    assert train.compile != "auto", "resolved before"
-    assert train.loss_chunk != "auto", "resolved before"
-    assert train.activation_checkpointing != "auto", "resolved before"
     if device.type == "cpu":
         allocator.keep_freed_memory()
     if device.type == "cuda":
         allocator.expand_segments(train.expandable_segments is True)  # auto: a run older than the key
     randomness.seed_all(config.seed)
-    model = build(config.model, empty=empty).to(device)
-    parametrization.initialise(model, config.model, train)
-    if train.weights == "bf16":
-        rounding.to_bf16(model)
-    adapters.attach(model, train.lora)
-    checkpointing.apply(model.blocks, train.activation_checkpointing)
-    step = OptimizerStep(
-        model,
-        train,
-        device,
-        precision=train.precision,
-        compiled=train.compile,
-        loss_chunk=train.loss_chunk,
-    )
+    step = assemble(build(config.model, empty=empty).to(device), config)
     if device.type == "cuda" or train.compile:
         make_deterministic(step)
     return step

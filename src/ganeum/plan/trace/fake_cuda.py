@@ -1,0 +1,216 @@
+"""CUDA tensors without CUDA: operations on fake tensors go the way that they would go on a GPU, on any build of torch.
+
+Fake tensors have shapes, types and a device, but no numbers (``torch._subclasses.FakeTensorMode``). Under a build of
+torch for CPUs the first of autograd's operations on a fake CUDA tensor would still look for CUDA's device guard and
+for its hooks, and abort the process. Both are tables of C++ functions: here their places are taken by functions that do
+nothing, and torch's own guard for tracing without a GPU (``NoOpDeviceGuardImpl``) does the rest. On a build with CUDA
+none of this is needed, and the tables stay as they are.
+
+What Python asks of ``torch.cuda`` (is it there, which card is it) is answered for the card that is meant.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganeum.hardware import catalogue
+from ganeum.hardware.device import Device
+
+CUDA = 1  # c10::DeviceType::CUDA, an index into the table of guards
+GUARDS, HOOKS = "_ZN3c104impl26device_guard_impl_registryE", "_ZN2at6detail12getCUDAHooksEv"
+SLOTS = 80  # of a table of virtual functions: more than either class has
+IS_BUILT, HAS_PRIMARY_CONTEXT = 2, 4  # places in CUDAHooksInterface's, behind the two destructors
+MULTIPROCESSORS = 108  # of a card that the catalogue does not have: an A100's
+
+
+@dataclass(frozen=True)
+class Card:
+    """The GPU that is meant.
+
+    Attributes:
+        capability: compute capability.
+        multiprocessors: how many there are.
+        memory_bytes: all of its memory.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    memory_bytes: int
+
+    @classmethod
+    def of(cls, device: Device) -> Card:
+        """The card behind ``device``, which is a CUDA device."""
+        known = next((gpu for gpu, _ in catalogue.candidates(device.name)), None)
+        count = known.figures.get("sm_count") if known is not None else None
+        return cls(
+            device.name,
+            device.capability or (8, 0),
+            int(count.value) if count is not None else MULTIPROCESSORS,
+            round(device.memory_gib * 2**30),
+        )
+
+
+@contextmanager
+def fake_cuda(card: Card) -> Iterator[None]:
+    """Inside, ``cuda`` may stand for the device of fake tensors, and ``torch.cuda`` speaks of ``card``.
+
+    Everything is undone at the end. Backward passes run in the thread that asks for them: a pool of threads for CUDA
+    may not exist, and the order of operations is the same.
+    """
+    with ExitStack() as stack:
+        if torch.version.cuda is None:
+            stack.enter_context(_tables())
+        stack.enter_context(_answers(card))
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+        yield
+
+
+def self_test() -> None:
+    """Takes one small step in bf16 on a fake GPU.
+
+    Raises:
+        RuntimeError: this build of torch does not do what is expected of it. It may also end the process: whoever
+            does not know the build asks in a child process.
+    """
+    from torch._subclasses import FakeTensorMode
+
+    with fake_cuda(Card("self-test", (8, 0), MULTIPROCESSORS, 2**30)), FakeTensorMode(), torch.device("cuda"):
+        model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Dropout(0.1))
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = model(torch.zeros(4, 8))
+        if out.dtype != torch.bfloat16 or out.device.type != "cuda":
+            raise RuntimeError(f"autocast gave {out.dtype} on {out.device} where bf16 on cuda was expected")
+        out.float().sum().backward()
+        optimizer.step()
+        if any(p.grad is None or p.grad.device.type != "cuda" for p in model.parameters()):
+            raise RuntimeError("a backward pass left no gradients on the fake GPU")
+
+
+@contextmanager
+def _tables() -> Iterator[None]:
+    """The two C++ tables of a build without CUDA, taken over and given back."""
+    libraries = Path(torch.__file__).parent / "lib"
+    ending = ".dylib" if sys.platform == "darwin" else ".so"
+    c10, cpu = (ctypes.CDLL(str(libraries / f"{name}{ending}")) for name in ("libc10", "libtorch_cpu"))
+    nothing = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p, ctypes.c_int8)(lambda this, device: 0)
+    built = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)(lambda this: 1)
+
+    # torch puts its no-op guard where a guard counts no devices, as a build with CUDA and no GPU does: so one is there.
+    guards = (ctypes.c_void_p * (CUDA + 1)).in_dll(c10, GUARDS)
+    before = guards[CUDA]
+    table = (ctypes.c_void_p * SLOTS)(*([ctypes.cast(nothing, ctypes.c_void_p).value] * SLOTS))
+    guard = ctypes.c_void_p(ctypes.addressof(table))
+    guards[CUDA] = ctypes.addressof(guard)
+    torch._C._ensureCUDADeviceGuardSet()
+    if guards[CUDA] == ctypes.addressof(guard):
+        guards[CUDA] = before
+        raise RuntimeError("torch did not put its no-op guard for CUDA in place")
+
+    # at::getAccelerator() is CUDA where the hooks say that CUDA was built.
+    get_hooks = getattr(cpu, HOOKS)
+    get_hooks.restype, get_hooks.argtypes = ctypes.c_void_p, []
+    hooks = ctypes.c_void_p.from_address(get_hooks())
+    old = hooks.value
+    assert old is not None
+    functions = (ctypes.c_void_p * SLOTS)(*(ctypes.c_void_p * SLOTS).from_address(old))
+    functions[IS_BUILT] = ctypes.cast(built, ctypes.c_void_p).value
+    functions[HAS_PRIMARY_CONTEXT] = ctypes.cast(nothing, ctypes.c_void_p).value
+    hooks.value = ctypes.addressof(functions)
+    try:
+        yield
+    finally:
+        hooks.value = old
+        guards[CUDA] = before
+
+
+@contextmanager
+def _answers(card: Card) -> Iterator[None]:
+    """What Python asks of CUDA, and the places where torch or a library would notice fake tensors and do otherwise."""
+    import torch._subclasses.fake_tensor as fake
+    import torch.optim.optimizer as optimizers
+    import torch.utils._foreach_utils as foreach
+
+    major, minor = card.capability
+    properties = types.SimpleNamespace(
+        name=card.name,
+        major=major,
+        minor=minor,
+        total_memory=card.memory_bytes,
+        multi_processor_count=card.multiprocessors,
+        warp_size=32,
+        is_integrated=False,
+        gcnArchName="",
+    )
+    stream = types.SimpleNamespace(
+        synchronize=_nothing, wait_stream=_nothing, wait_event=_nothing, record_event=_nothing, cuda_stream=0
+    )
+    answers: list[tuple[Any, str, Any]] = [
+        (torch.cuda, name, _giving(value))
+        for name, value in {
+            "is_available": True,
+            "device_count": 1,
+            "current_device": 0,
+            "set_device": None,
+            "get_device_properties": properties,
+            "get_device_capability": card.capability,
+            "get_device_name": card.name,
+            "is_bf16_supported": True,
+            "synchronize": None,
+            "empty_cache": None,
+            "reset_peak_memory_stats": None,
+            "mem_get_info": (card.memory_bytes, card.memory_bytes),
+            "current_stream": stream,
+            "memory_allocated": 0,
+            "max_memory_allocated": 0,
+            "memory_reserved": 0,
+            "max_memory_reserved": 0,
+        }.items()
+    ]
+    answers += [
+        (torch.cuda.amp.common, "amp_definitely_not_available", _giving(False)),
+        # is_available would have these two create a context of CUDA's
+        (fake, "init_gpu_context", _nothing),
+        (fake.FakeTensorMode, "avoid_device_init", True),
+        # else optimizers take their for-loops
+        (foreach, "_foreach_supported_types", [*foreach._foreach_supported_types, fake.FakeTensor]),
+        (optimizers, "_foreach_supported_types", [*optimizers._foreach_supported_types, fake.FakeTensor]),
+        # what is pinned lies in the CPU's memory
+        (torch.Tensor, "pin_memory", lambda tensor, *_: tensor),
+        (torch.Tensor, "is_pinned", lambda tensor, *_: False),
+    ]
+    # Module.to swaps fake weights, and refuses where anything holds a weak reference, as fake tensors' own memory does
+    answers.append((torch.utils, "weakref", types.SimpleNamespace(getweakrefs=_giving([]))))
+    if "transformers" in sys.modules:  # it would make masks for fake tensors that it spares real ones
+        import transformers.utils.import_utils as theirs
+
+        answers.append((theirs, "is_fake_tensor", _giving(False)))
+    before = [(where, name, vars(where)[name]) for where, name, _ in answers if name in vars(where)]
+    inherited = [(where, name) for where, name, _ in answers if name not in vars(where)]
+    for where, name, value in answers:
+        setattr(where, name, value)
+    try:
+        yield
+    finally:
+        for where, name, value in before:
+            setattr(where, name, value)
+        for where, name in inherited:
+            delattr(where, name)
+
+
+def _giving(value: Any) -> Any:
+    return lambda *_, **__: value
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
