@@ -23,7 +23,7 @@ from ganeum.plan.trace.allocator_settings import MIB, Settings
 LEAST = 512  # bytes: every size is a multiple
 SMALL, SMALL_SEGMENT = MIB, 2 * MIB
 LARGE_ALONE, ROUND = 10 * MIB, 2 * MIB  # from here on a request has a segment of its own size
-ADDRESSES = 1 << 50  # bytes of address space of an expandable segment: never the limit
+ADDRESSES = 1 << 50  # bytes of address space of an expandable segment where the device's memory is not known
 
 
 class OutOfMemory(Exception):
@@ -105,6 +105,7 @@ class CachingAllocator:
         settings: how it works.
         limit: bytes that it may reserve, as of ``torch.cuda.set_per_process_memory_fraction``; None: no such limit.
         capacity: bytes that the driver has for it; None: as many as it asks for.
+        memory: bytes of the whole device: an expandable segment has 9/8 of it as address space.
 
     Attributes:
         allocated, requested, reserved: bytes now; ``peak_allocated`` and its like: the most so far.
@@ -112,10 +113,16 @@ class CachingAllocator:
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, limit: int | None = None, capacity: int | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        limit: int | None = None,
+        capacity: int | None = None,
+        memory: int | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.limit, self.capacity = limit, capacity
+        self._address_space = ADDRESSES if memory is None else memory + memory // 8
         self.small, self.large = Pool(small=True), Pool(small=False)
         self.allocated = self.requested = self.reserved = 0
         self.peak_allocated = self.peak_requested = self.peak_reserved = 0
@@ -290,9 +297,10 @@ class CachingAllocator:
                 end = end.after  # type: ignore[assignment]
             if room >= size:
                 return start
-        address = _up(self._next_address, self._page(pool))  # so pages start at multiples of their size
-        segment = Block(address, ADDRESSES, pool, expandable=True, mapped=False)
-        self._next_address = address + ADDRESSES
+        page = self._page(pool)
+        address, length = _up(self._next_address, page), _up(self._address_space, page)
+        segment = Block(address, length, pool, expandable=True, mapped=False)
+        self._next_address = address + length
         pool.add(segment)
         return segment
 
