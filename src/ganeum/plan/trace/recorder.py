@@ -24,7 +24,7 @@ from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganeum.plan.trace import answers
+from ganeum.plan.trace import answers, kernels
 from ganeum.plan.trace.attention import Attention
 from ganeum.plan.trace.events import Allocation, Event, Kind, Release
 from ganeum.plan.trace.workspaces import MATRIX_PRODUCTS, Workspaces
@@ -32,6 +32,7 @@ from ganeum.plan.trace.workspaces import MATRIX_PRODUCTS, Workspaces
 aten = torch.ops.aten
 TORCH, HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 ENGINE = graph.__file__  # what is called from there runs in the backward pass
+DEVICE = torch.ops.prim.device  # a question, which fake tensors answer as an operation
 RESIZING = frozenset((aten.resize_, aten.set_, aten.resize_as_, torch.ops.inductor.resize_storage_bytes_))
 IN_PLACE_USES = 2  # of a storage that only the engine and this mode hold
 
@@ -119,6 +120,8 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
+        if packet is DEVICE:
+            return func(*args, **kwargs)
         if packet is aten._local_scalar_dense:
             return self._number(func, args)
         backward = torch._C._current_graph_task_id() != -1
@@ -132,13 +135,15 @@ class Recorder(TorchDispatchMode):
         if self.workspaces is not None and packet in MATRIX_PRODUCTS and backward not in self._warm:
             self._warm.add(backward)
             self._allocate(self.workspaces.matrix_products(), "workspace of matrix products", "workspace", "", "")
-        out = func(*args, **kwargs)
+        out = kernels.results(packet, args)
+        if out is None:
+            out = func(*args, **kwargs)
         name = func.name()
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._track(tensor, name, None, layer, source, resized=packet in RESIZING)
         if self.workspaces is not None:
-            sizes = self.workspaces.inside(packet, args, kwargs, out)
+            sizes = self.workspaces.inside(packet, args, kwargs)
             keys = [self._allocate(size, f"{name}, inside", "workspace", layer, source) for size in sizes]
             self.events += [Release(key) for key in keys]
         self.truths.learn(packet, args, out)

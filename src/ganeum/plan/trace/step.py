@@ -29,6 +29,7 @@ from ganeum.plan.execution import Execution
 from ganeum.plan.trace.attention import Attention, attention_of
 from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.fake_cuda import Card, fake_cuda
+from ganeum.plan.trace.kernels import cuda_kernels
 from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.workspaces import Workspaces
 from ganeum.step.assemble import assemble
@@ -74,6 +75,7 @@ def stage(device: Device) -> Iterator[Stage]:
         card = Card.of(device)
         stack.enter_context(fake_cuda(card))
         attention = stack.enter_context(attention_of(card))
+        stack.enter_context(cuda_kernels())
         stack.enter_context(FakeTensorMode())
         yield Stage("cuda", Recorder("cuda", workspaces=Workspaces(card), attention=attention), attention)
 
