@@ -135,18 +135,14 @@ class CachingAllocator:
         """Now."""
         return Counts(self.allocated, self.requested, self.reserved)
 
-    def block(self, key: int) -> Block:
-        """Where an allocation lies."""
-        return self._held[key][0]
-
-    def allocate(self, key: int, size: int) -> None:
-        """``size`` bytes, given back under ``key``; nothing for none, as torch has it.
+    def allocate(self, key: int, size: int) -> int:
+        """``size`` bytes, to be given back under ``key`` → those of the block; nothing for none, as torch has it.
 
         Raises:
             OutOfMemory: they are not there.
         """
         if size == 0:
-            return
+            return 0
         rounded = self.round(size)
         pool = self.small if rounded <= SMALL else self.large
         block = self._of_cache(pool, rounded) or self._of_driver(pool, rounded)
@@ -163,6 +159,7 @@ class CachingAllocator:
         self.requested += size
         self.peak_allocated = max(self.peak_allocated, self.allocated)
         self.peak_requested = max(self.peak_requested, self.requested)
+        return block.size
 
     def release(self, key: int) -> None:
         """Gives back what was allocated under ``key``; nothing where there is no such allocation."""
