@@ -87,6 +87,11 @@ class Recorder(TorchDispatchMode):
                 stack.callback(handle.remove)
             yield
 
+    def forget(self) -> None:
+        """Nothing was recorded so far, and nothing is there."""
+        self.events, self.kinds, self._keys = [], {}, {}
+        self._numbers, self._places, self._warm = [], [], set()
+
     def present(self, tensors: Iterable[Tensor], kind: Kind, operation: str) -> None:
         """Tensors that are there already: allocations, where they were not recorded when they were made."""
         for tensor in tensors:

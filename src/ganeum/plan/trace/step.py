@@ -131,9 +131,10 @@ def trace(config: Config, device: Device, way: Execution) -> Trace:
         if device.kind == "cuda":
             stack.enter_context(strict())
         recorder = scene.recorder
-        model = _built(config, device)
-        recorder.present(_in_order(model), "weights", "aten::_to_copy")
         stack.enter_context(recorder)
+        model = _built(config, device)
+        recorder.forget()
+        recorder.present(_in_order(model), "weights", "aten::_to_copy")
         step = assemble(model, config)
         stack.enter_context(recorder.modules_of(model))
         whole, starts = _whole(config, model, way), []
