@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from ganeum.plan.trace.roofline import Operation
+from ganeum.plan.trace.roofline import VIEW, Operation
 
 aten = torch.ops.aten
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
@@ -23,16 +23,18 @@ NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", t
 EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided}
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations that run within it.
 
-    Args:
-        phase: the part of a step that is running now, ``forward``, ``backward``, ``update``.
+    Attributes:
+        phase: the part of a step that is running now, ``forward``, ``backward``, ``update``; whoever takes the step
+            says so.
+        counts: how often each ran.
     """
 
-    def __init__(self, phase: Callable[[], str]) -> None:
-        super().__init__()
-        self.phase = phase
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.phase: Callable[[], str] = lambda: "forward"
         self.counts: Counter[Operation] = Counter()
 
     @classmethod
@@ -55,7 +57,7 @@ def operation(func: Any, args: Any, kwargs: dict[str, Any], out: Any, phase: str
     if widest is None:
         return Operation(name, phase)
     if _is_view(func) or packet in EMPTY:
-        return Operation("view", phase)
+        return Operation(VIEW, phase)
     count = flop_registry.get(packet)
     if count is None:
         flops, name = 0.0, name + _strided((*read, *written))
