@@ -1,7 +1,13 @@
-"""What fake tensors answer when their numbers are asked for: there are none, so what a good run would say."""
+"""What fake tensors answer when their numbers are asked for.
+
+Code asks little: is this mask full, was there an overflow, which update is this. A tensor that was made of one number
+(ones, zeros) is followed through comparisons and sums; of the others, what a run that goes well would say.
+"""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,41 +15,79 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
-# A run that goes well: every number is finite, nothing is wrong, and what is asked of all of a mask holds.
-TRUE = frozenset((aten.all, aten.isfinite, aten.equal))
-FALSE = frozenset((aten.any, aten.isnan, aten.isinf))
-NEGATIONS = frozenset((aten.bitwise_not, aten.logical_not))
-KEPT = frozenset((aten.all, aten.any, aten._to_copy, aten.view, aten.detach, aten.clone, aten.select, aten.reshape))
+
+Number = bool | int | float
+MADE: Mapping[Any, Number] = {
+    aten.ones: 1,
+    aten.ones_like: 1,
+    aten.new_ones: 1,
+    aten.zeros: 0,
+    aten.zeros_like: 0,
+    aten.new_zeros: 0,
+}
+FILLED: Mapping[Any, int] = {aten.full: 1, aten.full_like: 1, aten.new_full: 2, aten.fill_: 1}  # which argument by what
+KEPT = frozenset((aten._to_copy, aten.clone, aten.repeat, aten.index_select, aten.all, aten.any, aten.amin, aten.amax))
+COMPARED: Mapping[Any, Callable[[Any, Any], bool]] = {
+    aten.eq: operator.eq,
+    aten.ne: operator.ne,
+    aten.gt: operator.gt,
+    aten.ge: operator.ge,
+    aten.lt: operator.lt,
+    aten.le: operator.le,
+}
+NEGATED = frozenset((aten.bitwise_not, aten.logical_not))
+WELL: Mapping[Any, bool] = {aten.isfinite: True, aten.isnan: False, aten.isinf: False, aten.all: True, aten.any: False}
+WATCHED = frozenset((*MADE, *FILLED, *KEPT, *COMPARED, *NEGATED, *WELL, aten.sum))
 
 
-class Truths:
-    """What is true of boolean tensors, as far as the operations say that made them."""
+class Answers:
+    """The number that all elements of a storage are, where that is known."""
 
     def __init__(self) -> None:
-        self.known: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Any, Number] = WeakKeyDictionary()
 
-    def learn(self, packet: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Looks at an operation's result."""
-        if not isinstance(out, Tensor) or out.dtype != torch.bool:
-            return
-        before = self.known.get(args[0].untyped_storage()) if args and isinstance(args[0], Tensor) else None
-        if packet in NEGATIONS and before is not None:
-            self.known[out.untyped_storage()] = not before
-        elif packet in KEPT and before is not None:
-            self.known[out.untyped_storage()] = before
-        elif packet in TRUE or packet in FALSE:
-            self.known[out.untyped_storage()] = packet in TRUE
+    def learn(self, func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> None:
+        """Looks at an operation and its result."""
+        if func._schema.is_mutable:
+            for changed in (*args[:1], out):
+                if isinstance(changed, Tensor):
+                    self._known.pop(changed.untyped_storage(), None)
+        if packet in WATCHED and isinstance(out, Tensor):
+            found = self._found(packet, args, out)
+            if found is not None:
+                self._known[out.untyped_storage()] = found
 
-    def number(self, tensor: Tensor) -> tuple[bool | int | float, bool]:
+    def number(self, tensor: Tensor) -> tuple[Number, bool]:
         """What stands for the one number of ``tensor``, and whether it is known rather than assumed.
 
-        Of a GPU 0 (a gradient scaler asks whether infinities were found), of a CPU 1 (an optimizer asks which update
-        this is).
+        Assumed is 0 on a GPU (a gradient scaler asks whether infinities were found) and 1 on a CPU (an optimizer asks
+        which update this is).
         """
+        found = self._known.get(tensor.untyped_storage())
+        value = found if found is not None else int(tensor.device.type == "cpu" and tensor.dtype != torch.bool)
         if tensor.dtype == torch.bool:
-            found = self.known.get(tensor.untyped_storage())
-            return bool(found), found is not None
-        value = 0 if tensor.device.type != "cpu" else 1
-        if tensor.dtype.is_floating_point:
-            return float(value), False
-        return value, False
+            return bool(value), found is not None
+        return (float if tensor.dtype.is_floating_point else int)(value), found is not None
+
+    def _found(self, packet: Any, args: tuple[Any, ...], out: Tensor) -> Number | None:
+        if packet in MADE:
+            return MADE[packet]
+        if packet in FILLED:
+            given = args[FILLED[packet]] if len(args) > FILLED[packet] else None
+            return self._of(given)
+        known = self._of(args[0]) if args else None
+        if known is None:
+            return WELL.get(packet)
+        if packet is aten.sum:
+            return known * (args[0].numel() // max(1, out.numel()))
+        if packet in COMPARED:
+            other = self._of(args[1])
+            return None if other is None else COMPARED[packet](known, other)
+        if packet in NEGATED:
+            return not known if out.dtype == torch.bool else None
+        return known if packet in KEPT else WELL.get(packet)
+
+    def _of(self, given: Any) -> Number | None:
+        if isinstance(given, Tensor):
+            return self._known.get(given.untyped_storage())
+        return given if isinstance(given, Number) else None

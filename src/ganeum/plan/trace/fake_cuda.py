@@ -191,10 +191,26 @@ def _answers(card: Card) -> Iterator[None]:
     ]
     # Module.to swaps fake weights, and refuses where anything holds a weak reference, as fake tensors' own memory does
     answers.append((torch.utils, "weakref", types.SimpleNamespace(getweakrefs=_giving([]))))
-    if "transformers" in sys.modules:  # it would make masks for fake tensors that it spares real ones
+    with _replaced(answers):
+        yield
+
+
+@contextmanager
+def unnoticed() -> Iterator[None]:
+    """Inside, transformers, where it is loaded, takes fake tensors for real ones: it makes masks for them otherwise that
+    it spares a run."""
+    answers: list[tuple[Any, str, Any]] = []
+    if "transformers" in sys.modules:
         import transformers.utils.import_utils as theirs
 
         answers.append((theirs, "is_fake_tensor", _giving(False)))
+    with _replaced(answers):
+        yield
+
+
+@contextmanager
+def _replaced(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """(where, name, value): each is that inside, and afterwards what it was."""
     before = [(where, name, vars(where)[name]) for where, name, _ in answers if name in vars(where)]
     inherited = [(where, name) for where, name, _ in answers if name not in vars(where)]
     for where, name, value in answers:

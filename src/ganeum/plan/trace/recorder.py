@@ -24,7 +24,8 @@ from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganeum.plan.trace import answers, kernels
+from ganeum.plan.trace import kernels
+from ganeum.plan.trace.answers import Answers
 from ganeum.plan.trace.attention import Attention
 from ganeum.plan.trace.events import Allocation, Event, Kind, Release
 from ganeum.plan.trace.workspaces import MATRIX_PRODUCTS, Workspaces
@@ -58,7 +59,7 @@ class Recorder(TorchDispatchMode):
         self.kind: Kind = "other"
         self.vocabularies: set[int] = set()
         self.uncertain: dict[str, None] = {}
-        self.truths = answers.Truths()
+        self.answers = Answers()
         self._keys: dict[int, tuple[int, weakref.ref[Any]]] = {}
         self._count = 0
         self._layers: list[str] = []
@@ -151,7 +152,7 @@ class Recorder(TorchDispatchMode):
             sizes = self.workspaces.inside(packet, args, kwargs)
             keys = [self._allocate(size, f"{name}, inside", "workspace", layer, source) for size in sizes]
             self.events += [Release(key) for key in keys]
-        self.truths.learn(packet, args, out)
+        self.answers.learn(func, packet, args, out)
         return out
 
     def _number(self, func: Any, args: tuple[Any, ...]) -> Any:
@@ -159,8 +160,8 @@ class Recorder(TorchDispatchMode):
         tensor = args[0]
         if getattr(tensor, "constant", None) is not None or not _is_fake(tensor):
             return func(*args)
-        value, known = self.truths.number(tensor)
-        if not known:
+        value, known = self.answers.number(tensor)
+        if not known and tensor.device.type != "cpu":
             _, source = self._place(False)
             self.uncertain[f"a number is read from the device ({source}) and was taken as {value}"] = None
         return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,8 +28,9 @@ from ganeum.models.network import Network
 from ganeum.plan.execution import Execution
 from ganeum.plan.trace.attention import Attention, attention_of
 from ganeum.plan.trace.events import Trace
-from ganeum.plan.trace.fake_cuda import Card, fake_cuda
+from ganeum.plan.trace.fake_cuda import Card, fake_cuda, unnoticed
 from ganeum.plan.trace.kernels import cuda_kernels
+from ganeum.plan.trace.operations import Operations
 from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.workspaces import Workspaces
 from ganeum.step.assemble import assemble
@@ -53,9 +54,7 @@ class Stage:
         found = {"torch": torch.__version__, **settings}
         if self.attention is not None:
             found["attention"] = dict(self.attention.used)
-        return Trace(
-            self.recorder.finished(), tuple(steps), self.device, found, tuple(self.recorder.uncertain)
-        )
+        return Trace(self.recorder.finished(), tuple(steps), self.device, found, tuple(self.recorder.uncertain))
 
 
 @contextmanager
@@ -109,13 +108,14 @@ class Phases(Timings):
         yield
 
 
-def trace(config: Config, device: Device, way: Execution) -> Trace:
+def trace(config: Config, device: Device, way: Execution, operations: Operations | None = None) -> Trace:
     """The memory of a run.
 
     Args:
         config: model, optimizer, adapters; its vocabulary is known.
         device: a GPU, which need not be here, or a CPU.
-        way: for what, how much at once, in what precision (``execution.of``); ``compiled`` is not heeded.
+        way: for what, how much at once, in what precision (``execution.of``).
+        operations: gets those of the last step, or of the forward pass.
 
     Returns:
         Training: two steps, each of at most two micro-batches, as many as fill memory as much as all of them.
@@ -130,20 +130,34 @@ def trace(config: Config, device: Device, way: Execution) -> Trace:
         scene = stack.enter_context(stage(device))
         if device.kind == "cuda":
             stack.enter_context(strict())
+            if way.compiled:
+                from ganeum.plan.trace.inductor import ASSUMED, compiling_for
+
+                launched = [operations.kernel] if operations is not None else []
+                stack.enter_context(compiling_for(device, *launched))
+                scene.recorder.uncertain[ASSUMED] = None
         recorder = scene.recorder
         stack.enter_context(recorder)
         model = _built(config, device)
         recorder.forget()
+        stack.enter_context(unnoticed())
         recorder.present(_in_order(model), "weights", "aten::_to_copy")
+        if operations is not None:
+            operations.phase = lambda: recorder.phase
+            stack.enter_context(operations)
         step = assemble(model, config)
         stack.enter_context(recorder.modules_of(model))
         whole, starts = _whole(config, model, way), []
         if way.purpose in ("training", "evaluation"):
             for number in range(2):
                 starts.append(len(recorder.events))
+                if operations is not None:
+                    operations.counts.clear()
                 _train(step, recorder, whole, way.micro_batch_size, number)
         if way.purpose != "training":
             starts.append(len(recorder.events))
+            if operations is not None:
+                operations.counts.clear()
             _evaluate(step, recorder, whole, way.micro_batch_size)
         recorder.phase = "build"
         recorder.label((p.detach() for p in model.parameters()), "weights")
@@ -155,7 +169,7 @@ def _settled(config: Config, device: Device, way: Execution) -> Config:
     values: dict[str, Any] = {
         "device": device.kind,
         "train.precision": way.precision,
-        "train.compile": False,
+        "train.compile": way.compiled and device.kind == "cuda",
         "train.loss_chunk": way.loss_chunk or 2**31,
         "train.activation_checkpointing": way.checkpointing,
         "train.micro_batch_size": way.micro_batch_size,
