@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -54,8 +54,11 @@ def properties(card: Device) -> types.SimpleNamespace:
 
 
 @contextlib.contextmanager
-def compiling_for(card: Device) -> Iterator[None]:
+def compiling_for(card: Device, launched: Callable[..., None] = lambda *arguments: None) -> Iterator[None]:
     """Within, ``torch.compile`` compiles for ``card``, under fake tensors on ``cuda``; afterwards torch is as it was.
+
+    Args:
+        launched: is called for each kernel of Inductor's with what it would read and write.
 
     Raises:
         DeviceError: the card is older than Triton's kernels, as training on it would say.
@@ -96,7 +99,7 @@ def compiling_for(card: Device) -> Iterator[None]:
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         replace = _Replace(replaced)
         _card(replace, properties(card))
-        _kernels(replace)
+        _kernels(replace, launched)
         yield
     torch._dynamo.reset()
 
@@ -178,13 +181,19 @@ def _card(replace: _Replace, found: types.SimpleNamespace) -> None:
 
 
 class _Silent:
-    """Stands where a compiled kernel would: whatever is called of it does nothing."""
+    """Stands where a compiled kernel would: it only says that it was to run."""
+
+    def __init__(self, launched: Callable[..., None]) -> None:
+        self.launched = launched
+
+    def run(self, *arguments: Any, **_: Any) -> None:
+        self.launched(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: None
 
 
-def _kernels(replace: _Replace) -> None:
+def _kernels(replace: _Replace, launched: Callable[..., None]) -> None:
     """Triton is there, as far as Inductor asks; kernels are silent, and allocations of generated code are seen."""
     from torch._C._dynamo import guards
     from torch._inductor import async_compile, scheduler, utils
@@ -197,7 +206,7 @@ def _kernels(replace: _Replace) -> None:
     replace(pad_mm, has_triton=lambda: True, _should_pad=_pays)
     replace(
         async_compile.AsyncCompile,
-        triton=lambda self, *args, **kwargs: _Silent(),
+        triton=lambda self, *args, **kwargs: _Silent(launched),
         wait=lambda self, scope: None,
     )
     # The generated code's first lines import triton, which a machine without a GPU may lack.

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from ganeum.plan.trace.roofline import VIEW, Operation
+from ganeum.plan.trace.roofline import FUSED, VIEW, Operation
 
 aten = torch.ops.aten
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
@@ -43,8 +43,16 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.counts[operation(func, args, kwargs or {}, out, self.phase())] += 1
+        if func.namespace != "prim":  # fake tensors ask for their device so
+            self.counts[operation(func, args, kwargs or {}, out, self.phase())] += 1
         return out
+
+    def kernel(self, *arguments: Any) -> None:
+        """One of compiled code's own kernels, with what it reads and writes."""
+        tensors = list(_tensors(arguments))
+        widest = max(tensors, key=lambda t: t.numel())
+        moved = float(sum(map(_bytes, tensors)))
+        self.counts[Operation(FUSED, self.phase(), NAMES.get(widest.dtype, "other"), 0.0, moved, "cuda")] += 1
 
 
 def operation(func: Any, args: Any, kwargs: dict[str, Any], out: Any, phase: str) -> Operation:

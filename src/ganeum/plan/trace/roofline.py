@@ -8,8 +8,10 @@ operations, Python and autograd, is a cost of each call. On a card of the catalo
 
 from __future__ import annotations
 
+import json
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ganeum.hardware.device import Device
 from ganeum.hardware.rates import Rates
@@ -26,8 +28,9 @@ from ganeum.plan.time.roofline import (
 )
 
 NEAR = 2**20  # bytes: about what a core's own cache holds
-VIEW = "view"
+VIEW, FUSED = "view", "compiled kernel"
 PRODUCT, PASS, BETWEEN = "any product", "any pass", "between operations"
+PHASES = ("forward", "backward", "update")
 ATTENTION = "scaled_dot_product"
 
 
@@ -69,6 +72,25 @@ class Operation:
         return {"calls": 1.0, "flops": self.flops, "bytes": self.bytes, "far bytes": far}
 
 
+def to_json(operations: Mapping[Operation, float]) -> str:
+    """One line; :func:`from_json` makes the same of it."""
+    return json.dumps([[*astuple(one), count] for one, count in operations.items()], separators=(",", ":"))
+
+
+def from_json(text: str) -> dict[Operation, float]:
+    """Raises: ValueError where it is something else."""
+    try:
+        return {Operation(*row[:-1]): row[-1] for row in json.loads(text)}
+    except (TypeError, IndexError) as error:
+        raise ValueError(f"these are no operations: {error!r}") from error
+
+
+def of_all(operations: Mapping[Operation, float], accumulation: int) -> dict[Operation, float]:
+    """Those of a whole step, from those of one that was traced with at most two of its micro-batches."""
+    more = accumulation / min(accumulation, 2)
+    return {one: count * (1 if one.phase == "update" else more) for one, count in operations.items()}
+
+
 def between(phase: str) -> str:
     """The group of what lies between operations of a phase."""
     return f"{BETWEEN}, {phase}"
@@ -84,7 +106,7 @@ def measured(operations: Mapping[Operation, float], rates: Rates) -> dict[str, f
     found: dict[str, float] = {}
     for operation, count in operations.items():
         one = seconds_of(operation, rates.seconds)
-        gap = rates.seconds.get(between(operation.phase))
+        gap = rates.seconds.get(between(operation.phase if operation.phase in PHASES else "forward"))
         if one is None or gap is None:
             return None
         found[operation.phase] = found.get(operation.phase, 0.0) + count * (one + gap["calls"])
@@ -110,7 +132,7 @@ def listed(operations: Mapping[Operation, float], precision: str, device: Device
         return None
     reachable, capability = bandwidth * 1e9 * BANDWIDTH, device.capability or (8, 0)
     found: dict[str, float] = {}
-    kernels = 0.0
+    queued = 0.0
     for operation, count in operations.items():
         if operation.name == VIEW or operation.device != device.kind:
             continue
@@ -127,5 +149,5 @@ def listed(operations: Mapping[Operation, float], precision: str, device: Device
                 reached = REACHED.get(capability, USUAL_REACH)
                 taken = operation.flops / (peak * reached) + OPERANDS * taken + TILE_S
         found[operation.phase] = found.get(operation.phase, 0.0) + count * taken
-        kernels += count
-    return found | {"launches": max(0.0, kernels * DISPATCH_S[False] - sum(found.values()))}
+        queued += count * DISPATCH_S[operation.name == FUSED]
+    return found | {"launches": max(0.0, queued - sum(found.values()))}
