@@ -9,7 +9,6 @@ operations, Python and autograd, is a cost of each call. On a card of the catalo
 from __future__ import annotations
 
 import json
-
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
