@@ -82,9 +82,7 @@ def self_test() -> None:
         RuntimeError: this build of torch does not do what is expected of it. It may also end the process: whoever
             does not know the build asks in a child process.
     """
-    from torch._subclasses import FakeTensorMode
-
-    with fake_cuda(Card("self-test", (8, 0), MULTIPROCESSORS, 2**30)), FakeTensorMode(), torch.device("cuda"):
+    with fake_cuda(Card("self-test", (8, 0), MULTIPROCESSORS, 2**30)), fakes(), torch.device("cuda"):
         model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Dropout(0.1))
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         with torch.autocast("cuda", dtype=torch.bfloat16):
@@ -189,9 +187,18 @@ def _answers(card: Card) -> Iterator[None]:
         (torch.Tensor, "pin_memory", lambda tensor, *_: tensor),
         (torch.Tensor, "is_pinned", lambda tensor, *_: False),
     ]
-    # Module.to swaps fake weights, and refuses where anything holds a weak reference, as fake tensors' own memory does
-    answers.append((torch.utils, "weakref", types.SimpleNamespace(getweakrefs=_giving([]))))
     with _replaced(answers):
+        yield
+
+
+@contextmanager
+def fakes() -> Iterator[None]:
+    """Inside, tensors are fake, whatever device they are on; real ones that come in become so."""
+    from torch._subclasses import FakeTensorMode
+
+    # Module.to exchanges fake weights, and refuses where anything has a weak reference to them, as fake tensors do.
+    unseen = types.SimpleNamespace(getweakrefs=_giving([]))
+    with _replaced([(torch.utils, "weakref", unseen)]), FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
 

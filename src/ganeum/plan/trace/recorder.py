@@ -138,7 +138,7 @@ class Recorder(TorchDispatchMode):
             aten.add_.Tensor(args[0], args[1])
             return args[0]
         layer, source = self._place(backward)
-        if self.workspaces is not None and packet in MATRIX_PRODUCTS and backward not in self._warm:
+        if packet in MATRIX_PRODUCTS and self.workspaces and backward not in self._warm and args[0].is_cuda:
             self._warm.add(backward)
             self._allocate(self.workspaces.matrix_products(), "workspace of matrix products", "workspace", "", "")
         out = kernels.results(packet, args)

@@ -28,7 +28,7 @@ from ganeum.models.network import Network
 from ganeum.plan.execution import Execution
 from ganeum.plan.trace.attention import Attention, attention_of
 from ganeum.plan.trace.events import Trace
-from ganeum.plan.trace.fake_cuda import Card, fake_cuda, unnoticed
+from ganeum.plan.trace.fake_cuda import Card, fake_cuda, fakes, unnoticed
 from ganeum.plan.trace.kernels import cuda_kernels
 from ganeum.plan.trace.operations import Operations
 from ganeum.plan.trace.recorder import Recorder
@@ -63,19 +63,17 @@ def stage(device: Device) -> Iterator[Stage]:
 
     On a GPU the strict mode of a run holds (``train/start.py``): kernels that add in a fixed order.
     """
-    from torch._subclasses import FakeTensorMode
-
     with ExitStack() as stack:
         if device.kind != "cuda":
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
-            stack.enter_context(FakeTensorMode())
+            stack.enter_context(fakes())
             yield Stage(device.kind, Recorder(device.kind), None)
             return
         card = Card.of(device)
         stack.enter_context(fake_cuda(card))
         attention = stack.enter_context(attention_of(card))
         stack.enter_context(cuda_kernels())
-        stack.enter_context(FakeTensorMode())
+        stack.enter_context(fakes())
         yield Stage("cuda", Recorder("cuda", workspaces=Workspaces(card), attention=attention), attention)
 
 
