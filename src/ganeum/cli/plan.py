@@ -73,6 +73,13 @@ def command(
         Literal["ganeum", "hf", "deepspeed"] | None,
         typer.Option(help="write it as a config for ganeum train, TrainingArguments in YAML, or DeepSpeed's JSON"),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="trace the run's own step for its memory: seconds, and no GPU; with --explain, its levers too",
+        ),
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="derive every figure, with the numbers put in")] = False,
     form: Annotated[
         Literal["text", "markdown", "json", "csv"], typer.Option("--format", help="how it is printed")
@@ -108,6 +115,7 @@ def command(
         may_shorten=may_shorten,
         prices=Prices(price_per_hour, price_per_kwh),
         explain=explain,
+        exact=exact,
     )
     if emit is not None:
         _alone(

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ganeum import units
+from ganeum.plan.page import memory_picture
 
 SEVERITY = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow"), "note": ("·", "cyan")}
 SECTIONS = {"choices": "Chosen", "warnings": "To mind"}
@@ -242,7 +243,7 @@ def _memory(plan: dict[str, Any]) -> Rows:
     for key, what in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
         if memory.get(key, 0.0) >= 0.005:
             rows.append((_gib(memory[key]), Text(what)))
-    return rows
+    return rows + memory_picture.rows(memory)
 
 
 def _gib(value: float) -> str:

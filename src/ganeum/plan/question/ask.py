@@ -71,6 +71,7 @@ class Question:
         models: those of a table, on the cards of ``gpus``.
         settings: ``key=value``.
         tokens, tokens_available, parameters: counts as people type them, ``1.5B``.
+        exact: memory is traced (:mod:`ganeum.plan.trace.exact`).
     """
 
     words: Sequence[str] = ()
@@ -87,6 +88,7 @@ class Question:
     may_shorten: bool = False
     prices: Prices = field(default_factory=Prices)
     explain: bool = False
+    exact: bool = False
 
     @property
     def searches(self) -> bool:
@@ -119,6 +121,8 @@ def answer(asked: Question) -> Answer:
         found = subject.plan(device)
         if isinstance(subject, Model) and asked.prices != Prices() and "steps" not in found["data"]:
             raise _no_length(asked)
+        if asked.exact:
+            found = subject.exact(found, device, explain=asked.explain)
         return _priced(found, asked.prices)
 
     if asked.which_gpu:
@@ -347,6 +351,17 @@ def _check(asked: Question) -> None:
     for one, other, why in (
         (asked.which_gpu and "--which-gpu", asked.gpus and "--gpu", "the one asks for the cards, the other names them"),
         (asked.which_gpu and "--which-gpu", asked.explain and "--explain", "one plan is derived at a time"),
+        (
+            asked.which_gpu and "--which-gpu",
+            asked.exact and "--exact",
+            "a trace takes seconds, and they are many cards",
+        ),
+        (
+            asked.searches and "no config",
+            asked.exact and "--exact",
+            "there is no step to trace before a model is found",
+        ),
+        (asked.models and "--models", asked.exact and "--exact", "a table is of many models: plan one on those cards"),
         (asked.which_gpu and "--which-gpu", asked.searches and "no config", "a model is searched for one card"),
         (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
         (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),

@@ -34,6 +34,10 @@ class Subject(Protocol):
         """The plan on ``device``, a dict as in plan.json."""
         ...
 
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False) -> Plan:
+        """The plan with the memory of its step as traced; ``explain``: with what each lever would save."""
+        ...
+
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """The plan as another program's file: ``ganeum``, ``hf`` or ``deepspeed``."""
         ...
@@ -88,6 +92,12 @@ class Run:
             may_shorten=self.may_shorten,
         )
 
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False) -> Plan:
+        """:func:`ganeum.plan.trace.exact.refined`."""
+        from ganeum.plan.trace import exact
+
+        return exact.refined(plan, self.config, device, explain=explain)
+
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """As :data:`ganeum.plan.emit.FORMS` has them; of a source with what can be written at once, for the Trainer."""
         if form == "hf" and self.config.model.source is not None:
@@ -125,6 +135,11 @@ class Model:
     def plan(self, device: Device) -> Plan:
         """The plan of what it is to be used for."""
         return named.plan(self.architecture, self.use, device, may_shorten=self.may_shorten)
+
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False) -> Plan:
+        """As it is: what is traced is the step of a run of ours, and this is another trainer's."""
+        why = f"a run of {self.architecture.name} is traced by its config: model.source in a YAML file"
+        return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": why}}
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """TrainingArguments or a DeepSpeed JSON of its training.

@@ -1,0 +1,276 @@
+"""The exact memory of a run: its own step traced, replayed, and put into its plan beside the closed form's.
+
+Loads no torch: traces are made in a child process (:mod:`ganeum.plan.trace.child`). Where there is none, the plan stays
+as the closed form has it and says why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ganeum import units
+from ganeum.config import Config
+from ganeum.config.batch import divisors
+from ganeum.config.change import change
+from ganeum.hardware.device import Device
+from ganeum.plan import execution, levers
+from ganeum.plan.execution import Execution
+from ganeum.plan.trace import affine
+from ganeum.plan.trace.allocator import CachingAllocator
+from ganeum.plan.trace.allocator_settings import Settings, of_environment
+from ganeum.plan.trace.child import Answer, Child, NotTraced
+from ganeum.plan.trace.events import Trace
+from ganeum.plan.trace.replay import Replayed, peaks, replay, sizes
+
+Plan = dict[str, Any]
+LISTED = 24  # parts of the peak in a plan
+
+# Of what is free on a GPU this much is left to what no trace sees: kernels' own buffers, and the driver's rounding.
+SPARE = 0.02
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a device has for tensors: bytes free, bytes in all, and how its allocator works."""
+
+    free: int
+    memory: int
+    settings: Settings
+
+    @classmethod
+    def of(cls, device: Device, answer: Answer) -> Room:
+        """The environment's settings hold where there are any, as for a run."""
+        return cls(
+            round(device.usable_gib * units.GIB * (1 - SPARE)),
+            round(device.memory_gib * units.GIB),
+            of_environment() or Settings(expandable_segments=answer.expandable),
+        )
+
+    def holds(self, events: list[tuple[int, int]]) -> bool:
+        """Whether these requests go through, the allocator's own retries included."""
+        return peaks(events, CachingAllocator(self.settings, capacity=self.free, memory=self.memory))
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What was found of one way to run.
+
+    Attributes:
+        replayed: its memory, on a device without end.
+        room: what the device has.
+        fits: whether it goes through there.
+        seconds: what the tracing took.
+        trace: the trace itself.
+    """
+
+    replayed: Replayed
+    room: Room
+    fits: bool
+    seconds: float
+    trace: Trace
+
+
+def of(child: Child, config: Config, device: Device, way: Execution) -> Exact:
+    """One way to run, traced.
+
+    Raises:
+        NotTraced: with the reason.
+    """
+    begun = time.perf_counter()
+    answer = child.run(config, device, way)
+    return found(answer, device, time.perf_counter() - begun)
+
+
+def found(answer: Answer, device: Device, seconds: float) -> Exact:
+    """What a trace comes to on ``device``."""
+    room = Room.of(device, answer)
+    replayed = replay(answer.trace, room.settings, memory=room.memory)
+    if device.kind == "cuda":
+        fits = replayed.peak_reserved <= room.free or room.holds(sizes(answer.trace))
+    else:
+        fits = replayed.peak_allocated <= room.free
+    return Exact(replayed, room, fits, seconds, answer.trace)
+
+
+def largest(child: Child, config: Config, device: Device, way: Execution, guess: int) -> int:
+    """The most sequences at once that fit: from traces at two sizes, proved by one at the size itself.
+
+    Args:
+        guess: about how many, as the closed form has it.
+
+    Raises:
+        NotTraced: with the reason.
+    """
+
+    def traced(size: int) -> Answer:
+        return child.run(config, device, replace(way, micro_batch_size=size))
+
+    low, high = _apart(way, max(guess, 2))
+    one, other = traced(low), traced(high)
+    room = Room.of(device, one)
+    try:
+        family = affine.fit({low: one.trace, high: other.trace})
+    except affine.Unalike:
+        return affine.largest(lambda size: _holds(room, traced(size).trace))
+    size = affine.largest(lambda size: room.holds(family.events(size)))
+    while size and not _holds(room, traced(size).trace):
+        size -= 1
+    return size
+
+
+def _holds(room: Room, trace: Trace) -> bool:
+    return room.holds(sizes(trace))
+
+
+def _apart(way: Execution, guess: int) -> tuple[int, int]:
+    """Two sizes to trace: both of whole chunks of the loss, where those are no more than about the guess."""
+    rows, step = way.loss_chunk, 1
+    if rows is not None and rows % way.length == 0:
+        step = rows // way.length
+    low = max(2, 2 * step if 2 * step <= guess else 2)
+    return low, max(2 * low, (guess // low) * low)
+
+
+def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False) -> Plan:
+    """The plan with the traced memory of its step in ``memory_gib``, and ``method: traced``.
+
+    The closed form's stays in ``memory_gib.closed_form``. ``largest_micro_batch`` becomes exact on a GPU, and where
+    ``train.micro_batch_size`` was ``auto`` it follows. A run that sets ``train.compile`` is traced compiled; that of
+    ``auto`` is not, which takes a little more memory, and much less time to trace.
+
+    Args:
+        plan: of ``config`` on ``device``; its choices are what is traced.
+        explain: also ``memory_gib.levers``: what each lever would save, traced as well.
+    """
+    settled = change(config, _chosen(plan, config))
+    size = plan["batch"]["micro_batch_size"]
+    way = execution.of(settled, device, size)
+    batch, choices = dict(plan["batch"]), list(plan["choices"])
+    with Child() as child:
+        try:
+            exact = of(child, settled, device, way)
+            if device.kind == "cuda":
+                guess = plan["batch"].get("largest_micro_batch", 2)
+                batch["largest_micro_batch"] = most = largest(
+                    child, settled, device, replace(way, accumulation=1, compiled=False), guess
+                )
+                if config.train.micro_batch_size == "auto" and (better := _better(settled, size, most)) != size:
+                    way = replace(way, micro_batch_size=better, accumulation=max(1, batch["batch_size"] // better))
+                    exact = of(child, settled, device, way)
+                    batch |= {"micro_batch_size": better, "gradient_accumulation_steps": way.accumulation}
+                    choices = [_resized(one, better, exact, device) for one in choices]
+        except NotTraced as reason:
+            return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
+        memory = section(exact, device, plan["memory_gib"])
+        if explain:
+            memory["levers"] = _levers(child, settled, device, way, exact)
+    return plan | {"method": "traced", "batch": batch, "memory_gib": memory, "choices": choices}
+
+
+def _chosen(plan: Plan, config: Config) -> dict[str, Any]:
+    """What the plan decided of what the config leaves open, as far as memory depends on it."""
+    keys = ("model.vocab_size", "model.block_size", "data.max_length")
+    return {
+        one["key"]: one["value"]
+        for one in plan["choices"]
+        if one["key"] in keys or one["key"] in ("train.precision", "train.activation_checkpointing")
+    } | {"train.micro_batch_size": plan["batch"]["micro_batch_size"]}
+
+
+def _better(config: Config, size: int, most: int) -> int:
+    """The largest share of the batch that fits."""
+    if config.train.batch_tokens is not None:
+        return size
+    return max((one for one in divisors(config.train.batch_size) if one <= most), default=size)
+
+
+def _resized(choice: Mapping[str, Any], size: int, exact: Exact, device: Device) -> dict[str, Any]:
+    if choice["key"] != "train.micro_batch_size":
+        return dict(choice)
+    needs = exact.replayed.peak_reserved / units.GIB
+    reason = f"the largest that fits, traced: {needs:.2f} GiB of {device.usable_gib:.2f} GiB usable"
+    return {**choice, "value": size, "reason": reason}
+
+
+def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str, Any]:
+    """``memory_gib`` of a plan, from a trace; ``closed``: the same from the closed form."""
+    replayed, gib = exact.replayed, 1 / units.GIB
+    told = {key: closed[key] for key in ("framework", "context", "before_the_model") if key in closed}
+    beside = told.get("framework", 0.0) + told.get("before_the_model", 0.0)
+    high = max(replayed.peak_reserved * (1 + SPARE), replayed.peak_allocated) * gib
+    memory: dict[str, Any] = {
+        "tensors": replayed.peak_allocated * gib,
+        "by_component": {kind: size * gib for kind, size in replayed.by_kind.items()},
+        "at": _at(replayed),
+        "low": replayed.peak_requested * gib + (closed["low"] - closed["tensors"] if device.kind == "cpu" else 0.0),
+        "high": high + (closed["high"] - closed["tensors"] if device.kind == "cpu" else 0.0),
+        **told,
+        "fits": exact.fits,
+        "source": "traced",
+    }
+    if device.kind == "cuda":
+        memory |= {"peak_allocated": memory["tensors"], "peak_reserved": replayed.peak_reserved * gib}
+        memory["fragmentation"] = replayed.fragmentation
+    elif "peak_allocated" in closed:
+        memory["peak_allocated"] = memory["tensors"] + beside
+    return memory | {
+        "operation": replayed.at.operation,
+        "layer": replayed.at.layer,
+        "source_line": replayed.at.source,
+        "phase": replayed.at.phase,
+        "step": replayed.step,
+        "parts": [
+            {"kind": p.kind, "layer": p.layer, "operation": p.operation, "gib": p.bytes * gib, "count": p.count}
+            for p in replayed.parts[:LISTED]
+        ],
+        "curve": {
+            "event": [moment.event for moment in replayed.curve],
+            "phase": [moment.phase for moment in replayed.curve],
+            "allocated_gib": [round(moment.allocated * gib, 4) for moment in replayed.curve],
+            "reserved_gib": [round(moment.reserved * gib, 4) for moment in replayed.curve],
+        },
+        "closed_form": {
+            key: closed[key] for key in ("tensors", "low", "high", "at", "fits", "peak_reserved") if key in closed
+        },
+        "traced_s": round(exact.seconds, 1),
+        "events": len(exact.trace.events),
+        "attention": exact.trace.settings.get("attention", {}),
+        "uncertain": list(exact.trace.uncertain),
+    }
+
+
+def _at(replayed: Replayed) -> str:
+    """The moment of the peak in words: ``forward of blocks.11.mlp``, ``update``."""
+    at = replayed.at
+    return at.phase + (f" of {at.layer}" if at.layer else "")
+
+
+def _levers(child: Child, config: Config, device: Device, way: Execution, exact: Exact) -> list[dict[str, Any]]:
+    """What each lever that keeps model and text would save, the most first; without those that cannot be traced."""
+    found = []
+    size = way.micro_batch_size
+    for key, value, cost in levers.keeping(config, device):
+        try:
+            pulled = change(config, {key: value})
+            other = replace(execution.of(pulled, device, size), accumulation=way.accumulation, compiled=way.compiled)
+            needs = of(child, pulled, device, other).replayed
+        except (NotTraced, ValueError):
+            continue
+        saved = (_needed(exact.replayed) - _needed(needs)) / units.GIB
+        found.append({"key": key, "value": value, "gib": _needed(needs) / units.GIB, "saves": saved, "cost": cost})
+    halves = [half for half in divisors(size) if half < size]
+    if halves:
+        less = of(child, config, device, replace(way, micro_batch_size=halves[-1], accumulation=2)).replayed
+        saved = (_needed(exact.replayed) - _needed(less)) / units.GIB
+        found.append(
+            {"key": "train.micro_batch_size", "value": halves[-1], "gib": _needed(less) / units.GIB, "saves": saved}
+            | {"cost": "the same result; more passes of smaller batches"}
+        )
+    return sorted(found, key=lambda lever: -lever["saves"])
+
+
+def _needed(replayed: Replayed) -> int:
+    return replayed.peak_reserved or replayed.peak_allocated
