@@ -1,7 +1,9 @@
-"""CUDA's own kernels for what a build of torch without CUDA would compute in parts.
+"""Operations that torch takes apart otherwise when somebody looks on, or where a kernel of CUDA's is missing.
 
-RMSNorm is one operation on a GPU that keeps its input and one number a row; without its kernel torch takes it apart
-into five, which keep four tensors of the input's size. Recorded must be what the GPU would do.
+RMSNorm is one operation on a GPU that keeps its input and one number a row; a build of torch without that kernel takes
+it apart into five, which keep four tensors of the input's size. And where a tensor is fake, C++ code that would write
+into its own result makes a new one instead (``isTensorSubclassLike`` in aten/src/ATen/native and
+torch/csrc/autograd/FunctionsManual.cpp). Recorded must be what a run does.
 """
 
 from __future__ import annotations
@@ -16,14 +18,26 @@ from torch import Tensor
 aten = torch.ops.aten
 
 
+# Sums into a tensor of zeros that a backward pass has just made for itself.
+INTO_ZEROS = {
+    aten.index_add.default: aten.index_add_.default,
+    aten.index_put.default: aten.index_put_.default,
+    aten._unsafe_index_put.default: aten.index_put_.default,
+    aten.scatter_add.default: aten.scatter_add_.default,
+    aten.scatter.src: aten.scatter_.src,
+    aten.scatter.value: aten.scatter_.value,
+    aten.masked_scatter.default: aten.masked_scatter_.default,
+}
+ZEROS = frozenset(("aten::zeros", "aten::zeros_like", "aten::new_zeros"))
+
+
 @contextmanager
-def cuda_kernels() -> Iterator[None]:
-    """Inside, fake CUDA tensors are normed as on a GPU; nothing changes on a build with CUDA."""
-    if torch.version.cuda is not None:
-        yield
-        return
+def as_in_a_run(device: str) -> Iterator[None]:
+    """Inside, fake tensors on ``device`` are computed with as real ones would be."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl("_fused_rms_norm", _rms_norm, "AutogradCUDA")
+    library.impl("linear", _linear, f"Autograd{device.upper()}")
+    if device == "cuda" and torch.version.cuda is None:
+        library.impl("_fused_rms_norm", _rms_norm, "AutogradCUDA")
     try:
         yield
     finally:
@@ -40,6 +54,16 @@ def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
         x, weight, wanted = args[1], args[4], args[5]
         return tuple(torch.empty_like(t) for t, want in zip((x, weight), wanted, strict=True) if want)
     return None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As aten/src/ATen/native/Linear.cpp: what is not one product with its bias is a product, and the bias is added in
+    place."""
+    out: Tensor
+    if bias is None or x.dim() < 3 or (x.dim() == 3 and x.is_contiguous()):
+        out = aten.linear.default.decompose(x, weight, bias)
+        return out
+    return torch.matmul(x, weight.t()).add_(bias)
 
 
 def _sums(x: Tensor) -> torch.dtype:

@@ -137,6 +137,9 @@ class Recorder(TorchDispatchMode):
         if func is aten.add.Tensor and backward and _summed_in_place(args, kwargs):
             aten.add_.Tensor(args[0], args[1])
             return args[0]
+        if func in kernels.INTO_ZEROS and backward and self._just_zeroed(args[0]):
+            kernels.INTO_ZEROS[func](*args, **kwargs)
+            return args[0]
         layer, source = self._place(backward)
         if packet in MATRIX_PRODUCTS and self.workspaces and backward not in self._warm and args[0].is_cuda:
             self._warm.add(backward)
@@ -192,6 +195,13 @@ class Recorder(TorchDispatchMode):
         if self._keys.get(place, (None,))[0] == key:
             del self._keys[place]
             self.events.append(Release(key))
+
+    def _just_zeroed(self, tensor: Tensor) -> bool:
+        """Whether it is the last thing that was allocated, and filled with zeros."""
+        if not self.events or not isinstance(last := self.events[-1], Allocation):
+            return False
+        found = self._keys.get(id(tensor.untyped_storage()))
+        return found is not None and found[0] == last.key and last.operation.partition(".")[0] in kernels.ZEROS
 
     def _kind_of(self, tensor: Tensor) -> Kind:
         if self.phase in ("build", "batch"):

@@ -29,7 +29,7 @@ from ganeum.plan.execution import Execution
 from ganeum.plan.trace.attention import Attention, attention_of
 from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.fake_cuda import Card, fake_cuda, fakes, unnoticed
-from ganeum.plan.trace.kernels import cuda_kernels
+from ganeum.plan.trace.kernels import as_in_a_run
 from ganeum.plan.trace.operations import Operations
 from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.workspaces import Workspaces
@@ -66,13 +66,14 @@ def stage(device: Device) -> Iterator[Stage]:
     with ExitStack() as stack:
         if device.kind != "cuda":
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+            stack.enter_context(as_in_a_run(device.kind))
             stack.enter_context(fakes())
             yield Stage(device.kind, Recorder(device.kind), None)
             return
         card = Card.of(device)
         stack.enter_context(fake_cuda(card))
         attention = stack.enter_context(attention_of(card))
-        stack.enter_context(cuda_kernels())
+        stack.enter_context(as_in_a_run("cuda"))
         stack.enter_context(fakes())
         yield Stage("cuda", Recorder("cuda", workspaces=Workspaces(card), attention=attention), attention)
 
