@@ -184,6 +184,9 @@ class Train(Section):
     expandable_segments: bool | Auto = Field(
         "auto", description="CUDA's allocator grows its blocks, so that fewer holes are left; auto: on Linux"
     )
+    trace_memory: bool = Field(
+        True, description="on a GPU the step is traced before the start, and plan.json has its exact memory"
+    )
     eval_interval: PositiveInt | Between | Auto = Field(
         "auto", description="steps between evaluations, or below 1 a share of all; auto: a tenth of all"
     )

@@ -17,6 +17,7 @@ from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import fastest, micro_batch
 from ganeum.plan.critique import fit
+from ganeum.plan.trace import exact
 from ganeum.step import eight_bit, schedule
 from ganeum.step.allocator import choose_expandable_segments
 from ganeum.step.compile import choose as choose_compile
@@ -147,6 +148,9 @@ def _step(choices: Choices, device: Device) -> None:
         choices.too_many[MICRO] = []
     for choice in fastest.choose(choices.config, device)[1]:
         choices.set(choice["key"], choice["value"], choice["reason"])
+    traces = device.kind == "cuda" and train.trace_memory and MICRO in choices.too_many
+    if traces and (traced := exact.micro_batch(choices.config, device)) is not None:
+        choices.set(MICRO, *traced)
     if train.eval_batch_size == "auto":
         choices.too_many[EVALUATION] = []
         choices.set(EVALUATION, *micro_batch.choose_for_evaluation(choices.config, device))

@@ -26,6 +26,7 @@ from ganeum.models.theirs import SHAPE
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
 from ganeum.plan.closed_form import plan
 from ganeum.plan.page.render import show
+from ganeum.plan.trace import exact
 from ganeum.record import MetricsLog, RunDirectory, Status, deaths
 from ganeum.record.directory import free_name
 from ganeum.record.status import State
@@ -295,6 +296,10 @@ def _train(
         ended = summary.of(run, config, progress, predicted, ended_by)
         told.end(ended)
         record.write_json(run.summary_path, ended)
+        measured = ended["planned_and_measured"]
+        exact.ended(
+            predicted, *(measured[name].get("measured") for name in ("peak_allocated_gib", "peak_reserved_gib"))
+        )
         Status.of_this_process("finished", progress.step).write(run.status_path)
         console.say(summary.closing(run, ended))
         return ended
@@ -354,6 +359,8 @@ def _predict(
     if pace is not None:
         predicted["time"] |= {"low": pace.low, "high": pace.high}
     predicted["data"]["identity"] = material.identity
+    if device.kind == "cuda" and config.train.trace_memory:
+        predicted = exact.started(predicted, config, device)
     return predicted
 
 

@@ -18,7 +18,7 @@ from ganeum.config.change import change
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, levers
 from ganeum.plan.execution import Execution
-from ganeum.plan.trace import affine
+from ganeum.plan.trace import affine, learnt
 from ganeum.plan.trace.allocator import CachingAllocator
 from ganeum.plan.trace.allocator_settings import Settings, of_environment
 from ganeum.plan.trace.child import Answer, Child, NotTraced
@@ -27,6 +27,7 @@ from ganeum.plan.trace.replay import Replayed, peaks, replay, sizes
 
 Plan = dict[str, Any]
 LISTED = 24  # parts of the peak in a plan
+START_LIMIT_S = 90.0  # what a run waits for its own trace
 
 # Of what is free on a GPU this much is left to what no trace sees: kernels' own buffers, and the driver's rounding.
 SPARE = 0.02
@@ -170,6 +171,50 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
     return plan | {"method": "traced", "batch": batch, "memory_gib": memory, "choices": choices}
 
 
+def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
+    """The value of ``train.micro_batch_size: auto`` on a GPU by traces, and the reason; None where the closed form's
+    stays: the whole batch goes through at once by it, or nothing could be traced.
+
+    Args:
+        config: the closed form's choices made.
+    """
+    size, tokens = config.train.micro_batch_size, config.train.batch_tokens
+    assert size != "auto", "chosen before"
+    if tokens is not None or size == config.train.batch_size:
+        return None
+    way = replace(execution.of(config, device, size), accumulation=2, compiled=False)
+    with Child(limit_s=START_LIMIT_S) as child:
+        try:
+            most = largest(child, config, device, way, size)
+        except NotTraced:
+            return None
+    better = _better(config, size, most)
+    return (better, f"the largest that fits: {most:,} would, traced for this GPU") if most else None
+
+
+def started(plan: Plan, config: Config, device: Device) -> Plan:
+    """The plan of a run that is about to start, every key of its config settled: its step is traced as it is, once."""
+    size = config.train.micro_batch_size
+    assert size != "auto", "settled before"
+    with Child(limit_s=START_LIMIT_S) as child:
+        try:
+            exact = of(child, config, device, execution.of(config, device, size))
+        except NotTraced as reason:
+            return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
+    return plan | {"method": "traced", "memory_gib": section(exact, device, plan["memory_gib"])}
+
+
+def ended(plan: Plan, measured_allocated_gib: float | None, measured_reserved_gib: float | None) -> None:
+    """Keeps what a run measured beside what was traced for it, for the plans after it."""
+    memory = plan.get("memory_gib") or {}
+    if memory.get("source") != "traced" or measured_allocated_gib is None or measured_reserved_gib is None:
+        return
+    factor = memory.get("correction", {}).get("factor", 1.0)
+    traced = [round(memory[name] * units.GIB / factor) for name in ("peak_allocated", "peak_reserved")]
+    measured = [round(value * units.GIB) for value in (measured_allocated_gib, measured_reserved_gib)]
+    learnt.remember(plan["device"]["name"], "run", plan["config_sha256"], traced, measured)
+
+
 def _chosen(plan: Plan, config: Config) -> dict[str, Any]:
     """What the plan decided of what the config leaves open, as far as memory depends on it."""
     keys = ("model.vocab_size", "model.block_size", "data.max_length")
@@ -197,7 +242,9 @@ def _resized(choice: Mapping[str, Any], size: int, exact: Exact, device: Device)
 
 def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str, Any]:
     """``memory_gib`` of a plan, from a trace; ``closed``: the same from the closed form."""
-    replayed, gib = exact.replayed, 1 / units.GIB
+    replayed = exact.replayed
+    learned = learnt.correction(device.name) if device.kind == "cuda" else learnt.Correction()
+    gib = learned.factor / units.GIB
     told = {key: closed[key] for key in ("framework", "context", "before_the_model") if key in closed}
     beside = told.get("framework", 0.0) + told.get("before_the_model", 0.0)
     high = max(replayed.peak_reserved * (1 + SPARE), replayed.peak_allocated) * gib
@@ -214,6 +261,8 @@ def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str
     if device.kind == "cuda":
         memory |= {"peak_allocated": memory["tensors"], "peak_reserved": replayed.peak_reserved * gib}
         memory["fragmentation"] = replayed.fragmentation
+        if learned.factor != 1:
+            memory["correction"] = {"factor": learned.factor, "configs": learned.configs, "spread": learned.spread}
     elif "peak_allocated" in closed:
         memory["peak_allocated"] = memory["tensors"] + beside
     return memory | {
