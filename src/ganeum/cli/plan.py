@@ -80,6 +80,13 @@ def command(
             help="trace the run's own step for its memory: seconds, and no GPU; with --explain, its levers too",
         ),
     ] = False,
+    script: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:FUNCTION",
+            help="instead of CONFIG: the traced memory of your own step, FUNCTION() of FILE gives build and step",
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="derive every figure, with the numbers put in")] = False,
     form: Annotated[
         Literal["text", "markdown", "json", "csv"], typer.Option("--format", help="how it is printed")
@@ -116,12 +123,15 @@ def command(
         prices=Prices(price_per_hour, price_per_kwh),
         explain=explain,
         exact=exact,
+        script=script,
     )
     if emit is not None:
         _alone(
             "--emit",
             {
                 "--models": bool(models),
+                "--exact": exact,
+                "--script": script is not None,
                 "--which-gpu": which_gpu,
                 "--explain": explain,
                 "--format": form != "text" or as_json,

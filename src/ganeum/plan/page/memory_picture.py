@@ -30,14 +30,16 @@ def rows(memory: Mapping[str, Any]) -> Rows:
 
 
 def _peak(memory: Mapping[str, Any]) -> Rows:
-    at, closed = memory["source_line"], memory["closed_form"]
+    at, closed = memory["source_line"], memory.get("closed_form")
     where = f" ({at})" if at else ""
     found: Rows = []
     if "peak_reserved" in memory:
-        said = f"reserved at most: {memory['fragmentation']:.1%} of it in pieces that nothing fits"
+        said = f"reserved at most: {memory['fragmentation']:.1%} of it is free at the fullest moment"
         found.append((_gib(memory["peak_reserved"]), Text(said)))
     found.append(("", Text(f"fullest in {memory['operation']}{where}, traced in {memory['traced_s']:.1f} s")))
-    found.append((_gib(closed["tensors"]), Text(f"by the closed form: {closed['low']:.2f} to {closed['high']:.2f}")))
+    if closed is not None:
+        between = f"{closed['low']:.2f} to {closed['high']:.2f}"
+        found.append((_gib(closed["tensors"]), Text(f"by the closed form: {between}")))
     for doubt in memory["uncertain"]:
         found.append(("", Text(f"uncertain: {doubt}", style="yellow")))
     return found

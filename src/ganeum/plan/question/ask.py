@@ -72,6 +72,7 @@ class Question:
         settings: ``key=value``.
         tokens, tokens_available, parameters: counts as people type them, ``1.5B``.
         exact: memory is traced (:mod:`ganeum.plan.trace.exact`).
+        script: ``FILE:FUNCTION`` of a step that is nobody's but the user's, instead of ``words``.
     """
 
     words: Sequence[str] = ()
@@ -89,6 +90,7 @@ class Question:
     prices: Prices = field(default_factory=Prices)
     explain: bool = False
     exact: bool = False
+    script: str | None = None
 
     @property
     def searches(self) -> bool:
@@ -111,6 +113,11 @@ def answer(asked: Question) -> Answer:
         GaneumError: there is no such config, model or card; or what is asked cannot be asked together.
     """
     _check(asked)
+    if asked.script is not None:
+        from ganeum.plan.question.script import script
+
+        (device,) = asked.devices()
+        return script(asked.script, device)
     if asked.models:
         return _table(asked)
     if asked.searches:
@@ -327,7 +334,7 @@ def _check(asked: Question) -> None:
             where=where,
             suggestion=f"ganeum plan {asked.words[0]}, or a table of models: --models {','.join(asked.words)}",
         )
-    if not asked.words and not asked.models and not asked.searches:
+    if not asked.words and not asked.models and not asked.searches and asked.script is None:
         raise ConfigError(
             "no config is named",
             where=where,
@@ -365,6 +372,14 @@ def _check(asked: Question) -> None:
         (asked.which_gpu and "--which-gpu", asked.searches and "no config", "a model is searched for one card"),
         (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
         (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),
+        (asked.script and "--script", asked.words and asked.words[0], "the step is the script's own"),
+        (asked.script and "--script", asked.settings and asked.settings[0], "its settings stand in the script"),
+        (asked.script and "--script", asked.models and "--models", "the step is the script's own"),
+        (asked.script and "--script", asked.searches and "a search", "the step is the script's own"),
+        (asked.script and "--script", asked.which_gpu and "--which-gpu", "a step is traced for one card"),
+        (asked.script and "--script", len(asked.gpus) > 1 and "several --gpu", "a step is traced for one card"),
+        (asked.script and "--script", asked.explain and "--explain", "what its figures come from is its trace"),
+        (asked.script and "--script", asked.purpose and "--purpose", "the script says what for"),
         (asked.searches and "no config", asked.purpose and "--purpose", "a model is searched for its training"),
         (asked.searches and "no config", asked.explain and "--explain", "the search tells its own reasons"),
         (asked.searches and "no config", section, "there is no file to take it of"),

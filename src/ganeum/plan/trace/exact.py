@@ -240,8 +240,9 @@ def _resized(choice: Mapping[str, Any], size: int, exact: Exact, device: Device)
     return {**choice, "value": size, "reason": reason}
 
 
-def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str, Any]:
-    """``memory_gib`` of a plan, from a trace; ``closed``: the same from the closed form."""
+def section(exact: Exact, device: Device, closed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """``memory_gib`` of a plan, from a trace; ``closed``: the same from the closed form, where there is one."""
+    closed = closed or {}
     replayed = exact.replayed
     learned = learnt.correction(device.name) if device.kind == "cuda" else learnt.Correction()
     gib = learned.factor / units.GIB
@@ -252,8 +253,8 @@ def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str
         "tensors": replayed.peak_allocated * gib,
         "by_component": {kind: size * gib for kind, size in replayed.by_kind.items()},
         "at": _at(replayed),
-        "low": replayed.peak_requested * gib + (closed["low"] - closed["tensors"] if device.kind == "cpu" else 0.0),
-        "high": high + (closed["high"] - closed["tensors"] if device.kind == "cpu" else 0.0),
+        "low": replayed.peak_requested * gib + (closed["low"] - closed["tensors"] if beside else 0.0),
+        "high": high + (closed["high"] - closed["tensors"] if beside else 0.0),
         **told,
         "fits": exact.fits,
         "source": "traced",
@@ -265,6 +266,9 @@ def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str
             memory["correction"] = {"factor": learned.factor, "configs": learned.configs, "spread": learned.spread}
     elif "peak_allocated" in closed:
         memory["peak_allocated"] = memory["tensors"] + beside
+    if closed:
+        kept = ("tensors", "low", "high", "at", "fits", "peak_reserved")
+        memory["closed_form"] = {key: closed[key] for key in kept if key in closed}
     return memory | {
         "operation": replayed.at.operation,
         "layer": replayed.at.layer,
@@ -280,9 +284,6 @@ def section(exact: Exact, device: Device, closed: Mapping[str, Any]) -> dict[str
             "phase": [moment.phase for moment in replayed.curve],
             "allocated_gib": [round(moment.allocated * gib, 4) for moment in replayed.curve],
             "reserved_gib": [round(moment.reserved * gib, 4) for moment in replayed.curve],
-        },
-        "closed_form": {
-            key: closed[key] for key in ("tensors", "low", "high", "at", "fits", "peak_reserved") if key in closed
         },
         "traced_s": round(exact.seconds, 1),
         "events": len(exact.trace.events),
