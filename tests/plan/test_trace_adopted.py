@@ -112,7 +112,7 @@ def measured(config: Config, way: Execution) -> int:
     assert seen.profiler is not None
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     ordered = sorted(events, key=lambda event: event.start_ns())
-    return before + max(itertools.accumulate(event.nbytes() for event in ordered))
+    return before + max(itertools.accumulate(int(event.nbytes()) for event in ordered))
 
 
 @pytest.mark.parametrize("name", CASES)

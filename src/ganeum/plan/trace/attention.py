@@ -141,9 +141,7 @@ class Attention:
         enable_gqa: bool = False,
     ) -> Tensor:
         """(B, H, T, D), as torch's."""
-        kernel = choose(
-            self.card, q, k, v, mask=attn_mask, dropout=dropout_p, causal=is_causal, grouped=enable_gqa
-        )
+        kernel = choose(self.card, q, k, v, mask=attn_mask, dropout=dropout_p, causal=is_causal, grouped=enable_gqa)
         self.used[kernel] += 1
         root = scale if scale is not None else 1 / math.sqrt(q.size(-1))
         out: Tensor
@@ -157,7 +155,9 @@ class Attention:
             if enable_gqa:
                 share = q.size(1) // k.size(1)
                 k, v = k.repeat_interleave(share, 1), v.repeat_interleave(share, 1)
-            out = aten._scaled_dot_product_attention_math(q, k, v, attn_mask, dropout_p, is_causal, None, scale=scale)[0]
+            out = aten._scaled_dot_product_attention_math(q, k, v, attn_mask, dropout_p, is_causal, None, scale=scale)[
+                0
+            ]
             return out
         bias = _bias(attn_mask, q, k)
         learns = _learns(q, k, v) or (bias is not None and bias.requires_grad)
@@ -187,7 +187,7 @@ def _bias(mask: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:
 def attention_of(card: Card) -> Iterator[Attention]:
     """Inside, fake CUDA tensors attend as they would on ``card``, in forward passes and in what is recomputed."""
     attention = Attention(card)
-    library = torch.library.Library("aten", "IMPL")
+    library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     library.impl("scaled_dot_product_attention", _plainly(attention), "AutogradCUDA")
     try:
         yield attention

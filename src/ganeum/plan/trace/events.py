@@ -104,9 +104,7 @@ class Trace:
                 Release(row[0]) if len(row) == 1 else Allocation(row[0], row[1], *(words[i] for i in row[2:]))
                 for row in whole["events"]
             )
-            return cls(
-                events, tuple(whole["steps"]), whole["device"], whole["settings"], tuple(whole["uncertain"])
-            )
+            return cls(events, tuple(whole["steps"]), whole["device"], whole["settings"], tuple(whole["uncertain"]))
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"this is no trace: {error!r}") from error
 

@@ -204,8 +204,8 @@ def fakes() -> Iterator[None]:
 
 @contextmanager
 def unnoticed() -> Iterator[None]:
-    """Inside, transformers, where it is loaded, takes fake tensors for real ones: it makes masks for them otherwise that
-    it spares a run."""
+    """Inside, transformers, where it is loaded, takes fake tensors for real ones: else it makes masks for them that it
+    spares a run."""
     answers: list[tuple[Any, str, Any]] = []
     if "transformers" in sys.modules:
         import transformers.utils.import_utils as theirs

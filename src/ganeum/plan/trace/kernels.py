@@ -34,7 +34,7 @@ ZEROS = frozenset(("aten::zeros", "aten::zeros_like", "aten::new_zeros"))
 @contextmanager
 def as_in_a_run(device: str) -> Iterator[None]:
     """Inside, fake tensors on ``device`` are computed with as real ones would be."""
-    library = torch.library.Library("aten", "IMPL")
+    library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     library.impl("linear", _linear, f"Autograd{device.upper()}")
     if device == "cuda" and torch.version.cuda is None:
         library.impl("_fused_rms_norm", _rms_norm, "AutogradCUDA")
@@ -71,7 +71,7 @@ def _sums(x: Tensor) -> torch.dtype:
 
 
 def _rms_norm(x: Tensor, shape: list[int], weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
-    out: tuple[Tensor, Tensor] = _RMSNorm.apply(x, shape, weight, eps)
+    out: tuple[Tensor, Tensor] = _RMSNorm.apply(x, shape, weight, eps)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -38,7 +38,7 @@ RESIZING = frozenset((aten.resize_, aten.set_, aten.resize_as_, torch.ops.induct
 IN_PLACE_USES = 2  # of a storage that only the engine and this mode hold
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, operations on ``device`` are recorded.
 
     Attributes:
@@ -51,7 +51,7 @@ class Recorder(TorchDispatchMode):
     def __init__(
         self, device: str, *, workspaces: Workspaces | None = None, attention: Attention | None = None
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.workspaces, self.attention = device, workspaces, attention
         self.events: list[Event] = []
         self.kinds: dict[int, Kind] = {}

@@ -208,8 +208,7 @@ def _whole(config: Config, model: Network, way: Execution) -> Whole:
 
 def _train(step: OptimizerStep, recorder: Recorder, whole: Whole, at_once: int, number: int) -> None:
     step.model.train()
-    gradients = [p for p in step.parameters]
-    phases = Phases(recorder, lambda: recorder.label((p.grad for p in gradients), "gradients"))
+    phases = Phases(recorder, lambda: recorder.label((p.grad for p in step.parameters), "gradients"))
     step.on(whole, at_once=at_once, step=number, learning_rate=1e-3, timings=phases)
     recorder.phase = "build"
     if number == 0:
