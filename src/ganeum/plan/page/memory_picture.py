@@ -38,11 +38,24 @@ def _peak(memory: Mapping[str, Any]) -> Rows:
         found.append((_gib(memory["peak_reserved"]), Text(said)))
     found.append(("", Text(f"fullest in {memory['operation']}{where}, traced in {memory['traced_s']:.1f} s")))
     if closed is not None:
-        between = f"{closed['low']:.2f} to {closed['high']:.2f}"
-        found.append((_gib(closed["tensors"]), Text(f"by the closed form: {between}")))
+        bounds = f": {closed['low']:.2f} to {closed['high']:.2f}" if "peak_reserved" in memory else ", tensors alone"
+        found.append((_gib(closed["tensors"]), Text(f"by the closed form{bounds}")))
+    if probe := memory.get("probe"):
+        found.append(_probe(probe))
+    if learned := memory.get("correction"):
+        said = f"× {learned['factor']:.4f}: as {learned['configs']} configs came to on this machine"
+        found.append(("", Text(said, style="dim")))
     for doubt in memory["uncertain"]:
         found.append(("", Text(f"uncertain: {doubt}", style="yellow")))
     return found
+
+
+def _probe(probe: Mapping[str, Any]) -> tuple[str, RenderableType]:
+    if "out_of_memory" in probe:
+        return "", Text(f"two real steps ran out of memory: {probe['out_of_memory']}", style="yellow")
+    what = "reserved" if "reserved" in probe else "allocated"
+    off = probe["traced_by_measured"]
+    return _gib(probe[what]), Text(f"{what} in two real steps here: the trace is off by {off:+.2%}")
 
 
 def _layers(memory: Mapping[str, Any]) -> Rows:

@@ -28,6 +28,7 @@ from ganeum.plan.question.subject import Model, Run, Subject, config_file
 
 if TYPE_CHECKING:
     from ganeum.plan import backwards
+    from ganeum.plan.trace.exact import Prober
 
 MOST = 10**18  # tokens and parameters: beyond all text
 MOST_HOURS = 10**6  # a century
@@ -72,6 +73,7 @@ class Question:
         settings: ``key=value``.
         tokens, tokens_available, parameters: counts as people type them, ``1.5B``.
         exact: memory is traced (:mod:`ganeum.plan.trace.exact`).
+        probe: takes two real steps beside the trace; the room above has it.
         script: ``FILE:FUNCTION`` of a step that is nobody's but the user's, instead of ``words``.
     """
 
@@ -91,6 +93,7 @@ class Question:
     explain: bool = False
     exact: bool = False
     script: str | None = None
+    probe: Prober | None = None
 
     @property
     def searches(self) -> bool:
@@ -129,7 +132,7 @@ def answer(asked: Question) -> Answer:
         if isinstance(subject, Model) and asked.prices != Prices() and "steps" not in found["data"]:
             raise _no_length(asked)
         if asked.exact:
-            found = subject.exact(found, device, explain=asked.explain)
+            found = subject.exact(found, device, explain=asked.explain, probe=asked.probe)
         return _priced(found, asked.prices)
 
     if asked.which_gpu:
@@ -372,6 +375,12 @@ def _check(asked: Question) -> None:
         (asked.which_gpu and "--which-gpu", asked.searches and "no config", "a model is searched for one card"),
         (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
         (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),
+        (
+            asked.probe and "--probe",
+            [name for name in asked.gpus if name != HERE] and "--gpu",
+            "only what is here can be probed",
+        ),
+        (asked.probe and "--probe", asked.script and "--script", "what is probed is a run of ours"),
         (asked.script and "--script", asked.words and asked.words[0], "the step is the script's own"),
         (asked.script and "--script", asked.settings and asked.settings[0], "its settings stand in the script"),
         (asked.script and "--script", asked.models and "--models", "the step is the script's own"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ganeum.config import Config
 from ganeum.config.schema import Train
@@ -21,6 +21,9 @@ from ganeum.plan.question import named
 from ganeum.plan.question.use import Use
 from ganeum.record.directory import results_dir
 
+if TYPE_CHECKING:
+    from ganeum.plan.trace.exact import Prober
+
 LEARNING_RATES = {"adafactor": 1e-3}  # T5's (Raffel et al. 2020, arXiv 1910.10683, section 3.1.2)
 LEARNING_RATE = 5e-5  # what TrainingArguments has unless told otherwise
 
@@ -34,8 +37,9 @@ class Subject(Protocol):
         """The plan on ``device``, a dict as in plan.json."""
         ...
 
-    def exact(self, plan: Plan, device: Device, *, explain: bool = False) -> Plan:
-        """The plan with the memory of its step as traced; ``explain``: with what each lever would save."""
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
+        """The plan with the memory of its step as traced; ``explain``: with what each lever would save; ``probe``:
+        beside what two real steps took."""
         ...
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
@@ -92,11 +96,11 @@ class Run:
             may_shorten=self.may_shorten,
         )
 
-    def exact(self, plan: Plan, device: Device, *, explain: bool = False) -> Plan:
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
         """:func:`ganeum.plan.trace.exact.refined`."""
         from ganeum.plan.trace import exact
 
-        return exact.refined(plan, self.config, device, explain=explain)
+        return exact.refined(plan, self.config, device, explain=explain, probe=probe)
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """As :data:`ganeum.plan.emit.FORMS` has them; of a source with what can be written at once, for the Trainer."""
@@ -136,7 +140,7 @@ class Model:
         """The plan of what it is to be used for."""
         return named.plan(self.architecture, self.use, device, may_shorten=self.may_shorten)
 
-    def exact(self, plan: Plan, device: Device, *, explain: bool = False) -> Plan:
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
         """As it is: what is traced is the step of a run of ours, and this is another trainer's."""
         why = f"a run of {self.architecture.name} is traced by its config: model.source in a YAML file"
         return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": why}}

@@ -7,7 +7,7 @@ as the closed form has it and says why.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.replay import Replayed, peaks, replay, sizes
 
 Plan = dict[str, Any]
+# Two real steps of a settled config, so much at once → bytes allocated and reserved at most, or why not.
+Prober = Callable[[Config, Device, Execution], "tuple[int, int] | str"]
 LISTED = 24  # parts of the peak in a plan
 START_LIMIT_S = 90.0  # what a run waits for its own trace
 
@@ -135,7 +137,7 @@ def _apart(way: Execution, guess: int) -> tuple[int, int]:
     return low, max(2 * low, (guess // low) * low)
 
 
-def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False) -> Plan:
+def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
     """The plan with the traced memory of its step in ``memory_gib``, and ``method: traced``.
 
     The closed form's stays in ``memory_gib.closed_form``. ``largest_micro_batch`` becomes exact on a GPU, and where
@@ -145,6 +147,7 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
     Args:
         plan: of ``config`` on ``device``; its choices are what is traced.
         explain: also ``memory_gib.levers``: what each lever would save, traced as well.
+        probe: takes two real steps, for ``memory_gib.probe``, and what it measures is kept.
     """
     settled = change(config, _chosen(plan, config))
     size = plan["batch"]["micro_batch_size"]
@@ -168,6 +171,8 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
         memory = section(exact, device, plan["memory_gib"])
         if explain:
             memory["levers"] = _levers(child, settled, device, way, exact)
+    if probe is not None:
+        memory["probe"] = _probed(probe(settled, device, way), plan, device, exact)
     return plan | {"method": "traced", "batch": batch, "memory_gib": memory, "choices": choices}
 
 
@@ -296,6 +301,22 @@ def _at(replayed: Replayed) -> str:
     """The moment of the peak in words: ``forward of blocks.11.mlp``, ``update``."""
     at = replayed.at
     return at.phase + (f" of {at.layer}" if at.layer else "")
+
+
+def _probed(measured: tuple[int, int] | str, plan: Plan, device: Device, exact: Exact) -> dict[str, Any]:
+    """What two real steps took, beside the trace without correction; kept for the plans after this one."""
+    if isinstance(measured, str):
+        return {"out_of_memory": measured}
+    predicted = exact.replayed.peak_allocated, exact.replayed.peak_reserved
+    learnt.remember(device.name, "probe", plan["config_sha256"], predicted, measured)
+    allocated, reserved = measured
+    told: dict[str, Any] = {
+        "allocated": allocated / units.GIB,
+        "traced_by_measured": predicted[0] / allocated - 1 if allocated else None,
+    }
+    if reserved:
+        told |= {"reserved": reserved / units.GIB, "traced_by_measured": predicted[1] / reserved - 1}
+    return told
 
 
 def _levers(child: Child, config: Config, device: Device, way: Execution, exact: Exact) -> list[dict[str, Any]]:
