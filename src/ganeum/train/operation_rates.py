@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from ganeum.train.calibrate import fit
 WHOLE, TIMED = 3, 2  # steps of a case that are timed as a whole, and by operation
 LEAST_SIZES = 3  # of a group that has rates of its own: what is seen at one size says nothing of another
 PHASES = {"data": "forward", "forward": "forward", "backward": "backward", "optimizer": "update"}
+LEAST_S = 1e-7  # of an operation: no clock tells less
 Points = list[tuple[dict[str, float], float]]
 
 # (layers, heads, width, tokens, vocabulary, sequences, what differs from GPT-2's style in fp32 with AdamW)
@@ -196,10 +198,10 @@ def _clock() -> Callable[[], float]:
 
 def fitted(cases: list[Case]) -> Rates:
     """The rates behind what was measured; ``misfit`` is that of the cases' whole steps."""
-    points: dict[str, Points] = {}
+    looking, points = _looking(), dict[str, Points]()
     for case in cases:
         for one, seconds in case.operations().items():
-            point = (one.amounts, max(statistics.median(seconds), 1e-7))
+            point = (one.amounts, max(statistics.median(seconds) - looking, LEAST_S))
             for group in (one.group, one.akin):
                 points.setdefault(group, []).append(point)
     found = {
@@ -212,13 +214,23 @@ def fitted(cases: list[Case]) -> Rates:
         gaps = [_gap(case, phase) for case in cases]
         square = sum((count / whole) ** 2 for count, _, whole in gaps)
         found[roofline.between(phase)] = {"calls": sum(count * gap / whole**2 for count, gap, whole in gaps) / square}
-    rates = Rates(datetime.date.today().isoformat(), found, 0.0)
-    misses = []
+    ratios = []  # of whole steps to what the rates say of them
     for case in cases:
-        parts = roofline.measured({one: len(s) / TIMED for one, s in case.operations().items()}, rates)
+        often = {one: len(seconds) / TIMED for one, seconds in case.operations().items()}
+        parts = roofline.measured(often, Rates("", found, 0.0))
         assert parts is not None, "everything in it was measured"
-        misses.append(sum(parts.values()) / sum(map(case.whole, parts)) - 1)
-    return Rates(rates.date, found, (sum(miss**2 for miss in misses) / len(misses)) ** 0.5)
+        ratios.append(sum(map(case.whole, parts)) / sum(parts.values()))
+    level = statistics.median(ratios)
+    scaled = {group: {kind: level * rate for kind, rate in kinds.items()} for group, kinds in found.items()}
+    misfit = (sum((level / ratio - 1) ** 2 for ratio in ratios) / len(ratios)) ** 0.5
+    return Rates(datetime.date.today().isoformat(), scaled, misfit)
+
+
+def _looking() -> float:
+    """Seconds that reading the clock takes, which are in every time."""
+    clock = _clock()
+    read = [clock() for _ in range(1001)]
+    return statistics.median(after - before for before, after in pairwise(read))
 
 
 def _gap(case: Case, phase: str) -> tuple[float, float, float]:
