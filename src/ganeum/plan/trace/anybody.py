@@ -51,7 +51,7 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
         found = tuple(dict.fromkeys(_modules(built)))
         stack.enter_context(recorder.modules_of(*found))
         for module in found:
-            recorder.label((p.detach() for p in module.parameters()), "weights")
+            recorder.label(module.parameters(), "weights")
         seen = stack.enter_context(_updates(recorder, found))
         starts = []
         for _ in range(steps):
@@ -61,7 +61,7 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
                 step(built)
         recorder.phase = "build"
         for module in found:  # also what has become a weight since
-            recorder.label((p.detach() for p in module.parameters()), "weights")
+            recorder.label(module.parameters(), "weights")
         if device.kind == "cuda" and not any(isinstance(event, Allocation) for event in recorder.events):
             raise TraceError(
                 "nothing of this step is on the GPU",
@@ -83,7 +83,7 @@ def _updates(recorder: Recorder, modules: Iterable[nn.Module]) -> Iterator[list[
             recorder.label((p.grad for p in module.parameters()), "gradients")
         for group in optimizer.param_groups:
             recorder.label((p.grad for p in group["params"]), "gradients")
-            recorder.label((p.detach() for p in group["params"]), "weights")
+            recorder.label(group["params"], "weights")
         recorder.phase = "update"
 
     def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:

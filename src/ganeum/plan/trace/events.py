@@ -24,7 +24,8 @@ class Allocation:
         key: its number; no other allocation of the trace has it.
         bytes: as asked for; what the allocator makes of it is the replay's.
         operation: what asked, in torch's words: ``aten::mm``.
-        phase: ``build``, ``batch``, ``forward``, ``backward``, ``update``, ``evaluation``, ``generation``.
+        phase: ``build``, ``batch``, ``forward``, ``backward``, ``update``, ``evaluation``, ``inference``,
+            ``generation``.
         layer: the path of the module that was at work, ``blocks.3.attention``; empty outside of all of them.
         kind: what it is for.
         source: ``file.py:123``, the line that asked, of the first file outside of torch; empty where there is none.

@@ -79,7 +79,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Inside, what these modules do is recorded under their names."""
         for root in roots:
             self._names |= {id(module): name for name, module in root.named_modules()}
-            self.vocabularies |= {m.num_embeddings for m in root.modules() if isinstance(m, nn.Embedding)}
+            self.vocabularies |= _vocabularies(root)
         with ExitStack() as stack:
             for handle in (
                 modules.register_module_forward_pre_hook(self._enter),
@@ -242,6 +242,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return "", ""
         found = bisect_right(self._numbers, node._sequence_nr()) - 1
         return self._places[found] if found >= 0 else ("", "")
+
+
+def _vocabularies(root: nn.Module) -> set[int]:
+    """Rows that an embedding and an output layer both have."""
+    looked_up = {m.num_embeddings for m in root.modules() if isinstance(m, nn.Embedding)}
+    given = {m.out_features for m in root.modules() if isinstance(m, nn.Linear)}
+    return looked_up & given
 
 
 def _is_fake(tensor: Tensor) -> bool:

@@ -23,9 +23,10 @@ from ganeum.data.examples.collate import Full
 from ganeum.hardware.device import Device
 from ganeum.models.adopted import Adopted
 from ganeum.models.build import build
-from ganeum.models.kernels import mode_kept
+from ganeum.models.kernels import any_kernel, mode_kept
 from ganeum.models.network import Network
 from ganeum.plan.execution import Execution
+from ganeum.plan.trace import generation
 from ganeum.plan.trace.attention import Attention, attention_of
 from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.fake_cuda import Card, fake_cuda, fakes, unnoticed
@@ -119,12 +120,12 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
     Returns:
         Training: two steps, each of at most two micro-batches, as many as fill memory as much as all of them.
         Evaluation: the same and then a forward pass with its loss, in ``steps`` the third.
-        Inference: one forward pass.
+        Inference: a forward pass with the logits of every token. Generation: see ``generation.py``.
 
     Raises:
         RuntimeError: torch cannot do it with fake tensors.
     """
-    config = _settled(config, device, way)
+    config = settled(config, device, way)
     with ExitStack() as stack:
         scene = stack.enter_context(stage(device))
         if device.kind == "cuda":
@@ -138,32 +139,42 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
         recorder = scene.recorder
         stack.enter_context(recorder)
         model = _built(config, device)
+        if way.purpose in ("inference", "generation"):
+            generation.narrow(model, way)
         recorder.forget()
         stack.enter_context(unnoticed())
         recorder.present(_in_order(model), "weights", "aten::_to_copy")
         if operations is not None:
             operations.phase = lambda: recorder.phase
             stack.enter_context(operations)
-        step = assemble(model, config)
         stack.enter_context(recorder.modules_of(model))
-        whole, starts = _whole(config, model, way), []
-        if way.purpose in ("training", "evaluation"):
-            for number in range(2):
-                starts.append(len(recorder.events))
-                if operations is not None:
-                    operations.counts.clear()
-                _train(step, recorder, whole, way.micro_batch_size, number)
-        if way.purpose != "training":
+        starts: list[int] = []
+
+        def begin() -> None:
             starts.append(len(recorder.events))
             if operations is not None:
                 operations.counts.clear()
-            _evaluate(step, recorder, whole, way.micro_batch_size)
+
+        if way.purpose in ("training", "evaluation"):
+            step = assemble(model, config)
+            whole = whole_batch(config, model, way)
+            for number in range(2):
+                begin()
+                _train(step, recorder, whole, way.micro_batch_size, number)
+            if way.purpose == "evaluation":
+                begin()
+                _evaluate(step, recorder, whole, way.micro_batch_size)
+        else:
+            recorder.phase = way.purpose
+            begin()
+            with any_kernel():
+                (generation.read if way.purpose == "inference" else generation.written)(model, way, device.kind)
         recorder.phase = "build"
-        recorder.label((p.detach() for p in model.parameters()), "weights")
+        recorder.label(model.parameters(), "weights")
         return scene.trace(starts, {"purpose": way.purpose, "micro_batch_size": way.micro_batch_size})
 
 
-def _settled(config: Config, device: Device, way: Execution) -> Config:
+def settled(config: Config, device: Device, way: Execution) -> Config:
     """The config with every ``auto`` that a step depends on as ``way`` has it."""
     values: dict[str, Any] = {
         "device": device.kind,
@@ -174,7 +185,7 @@ def _settled(config: Config, device: Device, way: Execution) -> Config:
         "train.micro_batch_size": way.micro_batch_size,
         "train.batch_size": way.micro_batch_size * way.accumulation,
     }
-    if config.model.source is None:
+    if config.model.source is None and way.purpose != "generation":  # there the cache has room for all of it
         values["model.block_size"] = way.length
     return change(config, values)
 
@@ -193,11 +204,11 @@ def _in_order(module: nn.Module) -> Iterator[Tensor]:
     """Weights and buffers in the order in which ``Module.to`` makes them."""
     for child in module.children():
         yield from _in_order(child)
-    yield from (p.detach() for p in module._parameters.values() if p is not None)
+    yield from (p for p in module._parameters.values() if p is not None)
     yield from (b for b in module._buffers.values() if b is not None)
 
 
-def _whole(config: Config, model: Network, way: Execution) -> Whole:
+def whole_batch(config: Config, model: Network, way: Execution) -> Whole:
     """At most two micro-batches, the longest there are, on the CPU: the second finds the first one's gradients."""
     count = way.micro_batch_size * min(way.accumulation, 2)
     if isinstance(model, Adopted):
