@@ -258,6 +258,45 @@ def test_a_loss_scaler_and_autocast_work_as_on_the_gpu() -> None:
     assert {"optimizer"} <= {e.kind for e in found.events if isinstance(e, Allocation)}
 
 
+def test_what_usually_stands_around_a_step_works() -> None:
+    """A loader with workers and pinned memory, streams, events, a check for NaN, clipping, a GRU and a sparse table."""
+    data = torch.utils.data.TensorDataset(torch.randn(16, 8), torch.zeros(16, dtype=torch.int64))
+
+    def build() -> Any:
+        return nn.GRU(8, 8).cuda(), nn.Embedding(50, 8, sparse=True).cuda()
+
+    def step(built: Any) -> None:
+        gru, table = built
+        start, stream = torch.cuda.Event(enable_timing=True), torch.cuda.Stream()
+        start.record()
+        for x, y in torch.utils.data.DataLoader(data, batch_size=8, num_workers=2, pin_memory=True):
+            with torch.cuda.stream(stream):
+                rows = x.cuda(non_blocking=True)[:, None] + table(y.cuda())[:, None]
+                loss = gru(rows)[0].square().mean()
+            if torch.isnan(loss):
+                raise ValueError("the loss is no number")
+            loss.backward()
+            nn.utils.clip_grad_norm_(gru.parameters(), 1.0)
+        torch.cuda.synchronize()
+
+    found = trace(build, step, A100)
+    assert found.uncertain == (
+        "cuDNN's LSTM and GRU keep memory of their own for the backward pass; traced is their plain form",
+    )
+
+
+def test_what_torch_has_no_fake_form_of_is_refused() -> None:
+    """CTC asks cuDNN whether it can do it."""
+    lengths = torch.full((2,), 5)
+
+    def step(model: nn.Module) -> None:
+        scores = model(torch.randn(20, 2, 8, device="cuda")).log_softmax(-1)
+        F.ctc_loss(scores, torch.ones(2, 5, dtype=torch.int64, device="cuda"), 4 * lengths, lengths).backward()
+
+    with pytest.raises(TraceError, match="torch has no fake form of an operation"):
+        trace(lambda: nn.Linear(8, 8).cuda(), step, A100)
+
+
 def test_a_number_that_is_read_is_said() -> None:
     """Logging the loss works; that it was a guess stands beside the trace, with the line."""
 

@@ -50,9 +50,9 @@ class Answers:
         """Looks at an operation and its result."""
         if func._schema.is_mutable:
             for changed in (*args[:1], out):
-                if isinstance(changed, Tensor):
+                if isinstance(changed, Tensor) and changed.layout == torch.strided:
                     self._known.pop(changed.untyped_storage(), None)
-        if packet in WATCHED and isinstance(out, Tensor):
+        if packet in WATCHED and isinstance(out, Tensor) and out.layout == torch.strided:
             found = self._found(packet, args, out)
             if found is not None:
                 self._known[out.untyped_storage()] = found
@@ -89,5 +89,7 @@ class Answers:
 
     def _of(self, given: Any) -> Number | None:
         if isinstance(given, Tensor):
+            if given.layout != torch.strided:
+                return None
             return self._known.get(given.untyped_storage())
         return given if isinstance(given, Number) else None

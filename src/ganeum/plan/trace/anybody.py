@@ -48,6 +48,11 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
         with _explained(build, "build"):
             built = build()
         stack.enter_context(unnoticed())
+        if device.kind == "cuda" and any(_compiled(module) for module in _modules(built)):
+            from ganeum.plan.trace import inductor
+
+            stack.enter_context(inductor.compiling_for(device))
+            recorder.uncertain[inductor.ASSUMED] = None
         found = tuple(dict.fromkeys(_modules(built)))
         stack.enter_context(recorder.modules_of(*found))
         for module in found:
@@ -116,6 +121,12 @@ def _modules(built: Any, depth: int = 3) -> Iterator[nn.Module]:
         yield from _modules(list(built.values()), depth)
     elif depth and hasattr(built, "__dict__") and not isinstance(built, (type, Tensor)):
         yield from _modules(list(vars(built).values()), depth - 1)
+
+
+def _compiled(module: nn.Module) -> bool:
+    """``torch.compile(module)`` or ``module.compile()``."""
+    parts = module.modules()
+    return hasattr(module, "_orig_mod") or any(part._compiled_call_impl is not None for part in parts)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ What Python asks of ``torch.cuda`` (is it there, which card is it) is answered f
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -58,6 +60,26 @@ class Card:
             int(count.value) if count is not None else MULTIPROCESSORS,
             round(device.memory_gib * 2**30),
         )
+
+
+class Waits:
+    """A stream or an event where nothing runs: there is never anything to wait for."""
+
+    cuda_stream = 0
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, _: Any) -> float:
+        return 0.0
+
+    def synchronize(self, *_: Any) -> None:
+        pass
+
+    record = wait = record_event = wait_event = wait_stream = synchronize
 
 
 @contextmanager
@@ -150,9 +172,6 @@ def _answers(card: Card) -> Iterator[None]:
         is_integrated=False,
         gcnArchName="",
     )
-    stream = types.SimpleNamespace(
-        synchronize=_nothing, wait_stream=_nothing, wait_event=_nothing, record_event=_nothing, cuda_stream=0
-    )
     answers: list[tuple[Any, str, Any]] = [
         (torch.cuda, name, _giving(value))
         for name, value in {
@@ -168,7 +187,7 @@ def _answers(card: Card) -> Iterator[None]:
             "empty_cache": None,
             "reset_peak_memory_stats": None,
             "mem_get_info": (card.memory_bytes, card.memory_bytes),
-            "current_stream": stream,
+            "current_stream": Waits(),
             "memory_allocated": 0,
             "max_memory_allocated": 0,
             "memory_reserved": 0,
@@ -176,6 +195,9 @@ def _answers(card: Card) -> Iterator[None]:
         }.items()
     ]
     answers += [
+        (torch.cuda, "Stream", Waits),
+        (torch.cuda, "Event", Waits),
+        (torch.cuda, "stream", lambda stream: contextlib.nullcontext(stream)),
         (torch.cuda.amp.common, "amp_definitely_not_available", _giving(False)),
         # is_available would have these two create a context of CUDA's
         (fake, "init_gpu_context", _nothing),
@@ -198,8 +220,31 @@ def fakes() -> Iterator[None]:
 
     # Module.to exchanges fake weights, and refuses where anything has a weak reference to them, as fake tensors do.
     unseen = types.SimpleNamespace(getweakrefs=_giving([]))
-    with _replaced([(torch.utils, "weakref", unseen)]), FakeTensorMode(allow_non_fake_inputs=True):
+    # What a worker loads would come from another process through shared memory, which fake tensors have none of.
+    answers = [(torch.utils, "weakref", unseen), (torch.utils.data.DataLoader, "__init__", _in_this_process())]
+    with _replaced(answers), FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False):
         yield
+
+
+def _in_this_process() -> Any:
+    """DataLoader's, without workers."""
+    original = torch.utils.data.DataLoader.__init__
+    names = inspect.signature(original)
+
+    def loader(self: Any, *given: Any, **named: Any) -> None:
+        arguments = names.bind(self, *given, **named).arguments
+        for name in (
+            "self",
+            "num_workers",
+            "prefetch_factor",
+            "persistent_workers",
+            "multiprocessing_context",
+            "timeout",
+        ):
+            arguments.pop(name, None)
+        original(self, **arguments)
+
+    return loader
 
 
 @contextmanager

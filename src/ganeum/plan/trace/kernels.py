@@ -44,7 +44,7 @@ def as_in_a_run(device: str) -> Iterator[None]:
         library._destroy()
 
 
-def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor | None, ...] | None:
     """What these kernels give, with their shapes and types; None for any other operation."""
     if packet is aten._fused_rms_norm:
         x, shape = args[0], args[1]
@@ -53,6 +53,14 @@ def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
     if packet is aten._fused_rms_norm_backward:
         x, weight, wanted = args[1], args[4], args[5]
         return tuple(torch.empty_like(t) for t, want in zip((x, weight), wanted, strict=True) if want)
+    if packet is aten._thnn_fused_gru_cell:  # of a GRU, which has no fake form; native/cuda/RNN.cu
+        state = args[2]
+        return torch.empty_like(state), state.new_empty(len(state), 5 * state.size(1))
+    if packet is aten._thnn_fused_gru_cell_backward:
+        rows, width = args[0].shape
+        gates = [args[1].new_empty(rows, 3 * width) for _ in range(2)]
+        biases = [gate.new_empty(3 * width) for gate in gates] if args[2] else [None, None]
+        return (*gates, torch.empty_like(args[0]), *biases)
     return None
 
 

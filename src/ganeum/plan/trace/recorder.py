@@ -35,6 +35,13 @@ TORCH, HERE = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 ENGINE = graph.__file__  # what is called from there runs in the backward pass
 DEVICE = torch.ops.prim.device  # a question, which fake tensors answer as an operation
 RESIZING = frozenset((aten.resize_, aten.set_, aten.resize_as_, torch.ops.inductor.resize_storage_bytes_))
+RECURRENT = "cuDNN's LSTM and GRU keep memory of their own for the backward pass; traced is their plain form"
+UNKNOWN = {
+    aten.convolution: "cuDNN's convolutions take a workspace while they run, of a size that only cuDNN knows",
+    aten._thnn_fused_lstm_cell: RECURRENT,
+    aten._thnn_fused_gru_cell: RECURRENT,
+    aten._scaled_dot_product_cudnn_attention_backward: "cuDNN's attention takes a workspace in the backward pass",
+}
 IN_PLACE_USES = 2  # of a storage that only the engine and this mode hold
 
 
@@ -102,7 +109,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def label(self, tensors: Iterable[Tensor | None], kind: Kind) -> None:
         """Says what recorded tensors are for."""
         for tensor in tensors:
-            if isinstance(tensor, Tensor) and tensor.device.type == self.device:
+            if isinstance(tensor, Tensor) and tensor.device.type == self.device and tensor.layout == torch.strided:
                 found = self._keys.get(id(tensor.untyped_storage()))
                 if found is not None:
                     self.kinds[found[0]] = kind
@@ -148,6 +155,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if out is None:
             out = func(*args, **kwargs)
         name = func.name()
+        if packet in UNKNOWN and self.device == "cuda":
+            self.uncertain[UNKNOWN[packet]] = None
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._track(tensor, name, None, layer, source, resized=packet in RESIZING)
