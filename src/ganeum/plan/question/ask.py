@@ -263,7 +263,7 @@ def _subject(asked: Question) -> tuple[Subject, str]:
         from ganeum.plan.architecture import find
 
         wanted = use.read([*asked.settings, *_of_a_model(asked)])
-        return Model(find(word), wanted, asked.may_shorten), "auto"
+        return Model(find(word), wanted, asked.may_shorten, word), "auto"
     hours = [f"train.hours={asked.hours:g}"] if asked.hours else []
     settings = [*asked.settings, *hours]
     config = load(path, settings, section=asked.section, say=lambda text: print(text + "\n", file=sys.stderr))

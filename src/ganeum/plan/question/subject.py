@@ -135,15 +135,17 @@ class Model:
     architecture: Architecture
     use: Use
     may_shorten: bool = False
+    asked: str = ""  # the name, directory or file that it was asked by
 
     def plan(self, device: Device) -> Plan:
         """The plan of what it is to be used for."""
         return named.plan(self.architecture, self.use, device, may_shorten=self.may_shorten)
 
     def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
-        """As it is: what is traced is the step of a run of ours, and this is another trainer's."""
-        why = f"a run of {self.architecture.name} is traced by its config: model.source in a YAML file"
-        return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": why}}
+        """:func:`ganeum.plan.trace.named.refined`; it has no levers, and is not probed."""
+        from ganeum.plan.trace import named as traced
+
+        return traced.refined(plan, self.asked, named.settled(self.architecture, self.use, device), device)
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """TrainingArguments or a DeepSpeed JSON of its training.
