@@ -100,6 +100,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.events, self.kinds, self._keys = [], {}, {}
         self._numbers, self._places, self._warm = [], [], set()
 
+    def warm(self, backward: bool) -> None:
+        """Matrix products run in the thread of the forward or of the backward pass, whose handle then has a
+        workspace."""
+        if self.workspaces is not None and backward not in self._warm:
+            self._warm.add(backward)
+            self._allocate(self.workspaces.matrix_products(), "workspace of matrix products", "workspace", "", "")
+
     def present(self, tensors: Iterable[Tensor], kind: Kind, operation: str) -> None:
         """Tensors that are there already: allocations, where they were not recorded when they were made."""
         for tensor in tensors:
@@ -148,9 +155,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kernels.INTO_ZEROS[func](*args, **kwargs)
             return args[0]
         layer, source = self._place(backward)
-        if packet in MATRIX_PRODUCTS and self.workspaces and backward not in self._warm and args[0].is_cuda:
-            self._warm.add(backward)
-            self._allocate(self.workspaces.matrix_products(), "workspace of matrix products", "workspace", "", "")
+        if packet in MATRIX_PRODUCTS and args[0].is_cuda:
+            self.warm(backward)
         out = kernels.results(packet, args)
         if out is None:
             out = func(*args, **kwargs)

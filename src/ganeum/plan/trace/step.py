@@ -157,6 +157,8 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
 
         if way.purpose in ("training", "evaluation"):
             step = assemble(model, config)
+            for backward in (False, True):  # a run on a GPU tries one sequence first (train/start.py)
+                recorder.warm(backward)
             whole = whole_batch(config, model, way)
             for number in range(2):
                 begin()
