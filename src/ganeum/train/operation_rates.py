@@ -35,6 +35,7 @@ from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.step.timings import Timings
 from ganeum.train.calibrate import fit
 
+SECONDS = 20.0  # about what it takes on two cores of an AMD EPYC
 WHOLE, TIMED = 3, 2  # steps of a case that are timed as a whole, and by operation
 LEAST_SIZES = 3  # of a group that has rates of its own: what is seen at one size says nothing of another
 PHASES = {"data": "forward", "forward": "forward", "backward": "backward", "optimizer": "update"}

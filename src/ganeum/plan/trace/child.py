@@ -29,7 +29,9 @@ from ganeum.errors import GaneumError
 from ganeum.hardware import peaks
 from ganeum.hardware.device import Device
 from ganeum.plan.execution import Execution
+from ganeum.plan.trace import roofline
 from ganeum.plan.trace.events import Trace
+from ganeum.plan.trace.roofline import Operation
 
 KNOWN = ("2.13",)  # versions of torch that the tests of traces pass with
 LIMIT_S = 180.0  # for one trace: mT5-large takes 20 s on one slow core, a compiled model 40
@@ -42,11 +44,13 @@ class NotTraced(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A trace, and what the child knows beside it: ``expandable``: whether a run has expandable segments, ``why``."""
+    """A trace, and what the child knows beside it: ``expandable``: whether a run has expandable segments, ``why``;
+    ``operations`` of the step, where they were asked for."""
 
     trace: Trace
     expandable: bool = False
     why: str = ""
+    operations: dict[Operation, float] | None = None
 
 
 class Child:
@@ -65,8 +69,8 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, config: Config, device: Device, way: Execution) -> Answer:
-        """The step of a run of ours.
+    def run(self, config: Config, device: Device, way: Execution, *, operations: bool = False) -> Answer:
+        """The step of a run of ours; ``operations``: with what it computes.
 
         Raises:
             NotTraced: with the reason.
@@ -77,6 +81,7 @@ class Child:
                 "config": config.model_dump_json(),
                 "device": asdict(device),
                 "way": {**vars(way), "lora": way.lora.model_dump()},
+                "operations": operations,
             }
         )
 
@@ -123,7 +128,9 @@ class Child:
         told = json.loads(line)
         if "reason" in told:
             raise NotTraced(told["reason"])
-        answer = self._answers[asked] = Answer(Trace.from_json(told["trace"]), told["expandable"], told["why"])
+        done = roofline.from_json(told["operations"]) if told.get("operations") else None
+        answer = Answer(Trace.from_json(told["trace"]), told["expandable"], told["why"], done)
+        self._answers[asked] = answer
         return answer
 
     def _started(self) -> subprocess.Popen[str]:
@@ -206,13 +213,16 @@ def _device(told: Mapping[str, Any]) -> Device:
 
 
 def _run(request: Mapping[str, Any]) -> dict[str, Any]:
+    from ganeum.plan.trace.operations import Operations
     from ganeum.plan.trace.step import trace
     from ganeum.step.allocator import choose_expandable_segments
 
     config, way = Config.model_validate_json(request["config"]), request["way"]
-    found = trace(config, _device(request["device"]), Execution(**{**way, "lora": Lora(**way["lora"])}))
+    execution, seen = Execution(**{**way, "lora": Lora(**way["lora"])}), Operations() if request["operations"] else None
+    found = trace(config, _device(request["device"]), execution, seen)
+    done = None if seen is None else roofline.to_json(roofline.of_all(seen.counts, execution.accumulation))
     expandable, why = choose_expandable_segments(config.train.expandable_segments, request["device"]["kind"])
-    return {"trace": found.to_json(), "expandable": expandable, "why": why}
+    return {"trace": found.to_json(), "expandable": expandable, "why": why, "operations": done}
 
 
 def _script(request: Mapping[str, Any]) -> dict[str, Any]:

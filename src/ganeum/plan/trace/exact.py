@@ -18,12 +18,13 @@ from ganeum.config.change import change
 from ganeum.hardware.device import Device
 from ganeum.plan import execution, levers
 from ganeum.plan.execution import Execution
-from ganeum.plan.trace import affine, learnt
+from ganeum.plan.trace import affine, learnt, timed
 from ganeum.plan.trace.allocator import CachingAllocator
 from ganeum.plan.trace.allocator_settings import Settings, of_environment
 from ganeum.plan.trace.child import Answer, Child, NotTraced
 from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.replay import Replayed, peaks, replay, sizes
+from ganeum.plan.trace.roofline import Operation
 
 Plan = dict[str, Any]
 # Two real steps of a settled config, so much at once → bytes allocated and reserved at most, or why not.
@@ -67,6 +68,7 @@ class Exact:
         fits: whether it goes through there.
         seconds: what the tracing took.
         trace: the trace itself.
+        operations: of a step, where they were asked for.
     """
 
     replayed: Replayed
@@ -74,16 +76,17 @@ class Exact:
     fits: bool
     seconds: float
     trace: Trace
+    operations: dict[Operation, float] | None = None
 
 
-def of(child: Child, config: Config, device: Device, way: Execution) -> Exact:
-    """One way to run, traced.
+def of(child: Child, config: Config, device: Device, way: Execution, *, operations: bool = False) -> Exact:
+    """One way to run, traced; ``operations``: with what it computes.
 
     Raises:
         NotTraced: with the reason.
     """
     begun = time.perf_counter()
-    answer = child.run(config, device, way)
+    answer = child.run(config, device, way, operations=operations)
     return found(answer, device, time.perf_counter() - begun)
 
 
@@ -95,7 +98,7 @@ def found(answer: Answer, device: Device, seconds: float) -> Exact:
         fits = replayed.peak_reserved <= room.free or room.holds(sizes(answer.trace))
     else:
         fits = replayed.peak_allocated <= room.free
-    return Exact(replayed, room, fits, seconds, answer.trace)
+    return Exact(replayed, room, fits, seconds, answer.trace, answer.operations)
 
 
 def largest(child: Child, config: Config, device: Device, way: Execution, guess: int) -> int:
@@ -155,7 +158,7 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
     batch, choices = dict(plan["batch"]), list(plan["choices"])
     with Child() as child:
         try:
-            exact = of(child, settled, device, way)
+            exact = of(child, settled, device, way, operations=True)
             if device.kind == "cuda":
                 guess = plan["batch"].get("largest_micro_batch", 2)
                 batch["largest_micro_batch"] = most = largest(
@@ -163,7 +166,7 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
                 )
                 if config.train.micro_batch_size == "auto" and (better := _better(settled, size, most)) != size:
                     way = replace(way, micro_batch_size=better, accumulation=max(1, batch["batch_size"] // better))
-                    exact = of(child, settled, device, way)
+                    exact = of(child, settled, device, way, operations=True)
                     batch |= {"micro_batch_size": better, "gradient_accumulation_steps": way.accumulation}
                     choices = [_resized(one, better, exact, device) for one in choices]
         except NotTraced as reason:
@@ -173,6 +176,7 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
             memory["levers"] = _levers(child, settled, device, way, exact)
     if probe is not None:
         memory["probe"] = _probed(probe(settled, device, way), plan, device, exact)
+    plan = timed.retimed(plan, device, way, exact.operations or {})
     return plan | {"method": "traced", "batch": batch, "memory_gib": memory, "choices": choices}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from ganeum.hardware.device import Device
 from ganeum.hardware.rates import Rates
@@ -85,9 +85,13 @@ def from_json(text: str) -> dict[Operation, float]:
 
 
 def of_all(operations: Mapping[Operation, float], accumulation: int) -> dict[Operation, float]:
-    """Those of a whole step, from those of one that was traced with at most two of its micro-batches."""
-    more = accumulation / min(accumulation, 2)
-    return {one: count * (1 if one.phase == "update" else more) for one, count in operations.items()}
+    """Those of a whole step, from those of one that was traced with at most two of its micro-batches. What belongs to
+    no phase (a batch's way to the device) counts with the forward pass."""
+    more, found = accumulation / min(accumulation, 2), dict[Operation, float]()
+    for one, count in operations.items():
+        placed = one if one.phase in PHASES else replace(one, phase="forward")
+        found[placed] = found.get(placed, 0.0) + count * (1.0 if one.phase == "update" else more)
+    return found
 
 
 def between(phase: str) -> str:
@@ -105,7 +109,7 @@ def measured(operations: Mapping[Operation, float], rates: Rates) -> dict[str, f
     found: dict[str, float] = {}
     for operation, count in operations.items():
         one = seconds_of(operation, rates.seconds)
-        gap = rates.seconds.get(between(operation.phase if operation.phase in PHASES else "forward"))
+        gap = rates.seconds.get(between(operation.phase))
         if one is None or gap is None:
             return None
         found[operation.phase] = found.get(operation.phase, 0.0) + count * (one + gap["calls"])
