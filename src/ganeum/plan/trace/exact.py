@@ -132,12 +132,14 @@ def _holds(room: Room, trace: Trace) -> bool:
 
 
 def _apart(way: Execution, guess: int) -> tuple[int, int]:
-    """Two sizes to trace: both of whole chunks of the loss, where those are no more than about the guess."""
+    """Two sizes to trace, whose losses go around alike: of several whole chunks each, or both within the first."""
     rows, step = way.loss_chunk, 1
     if rows is not None and rows % way.length == 0:
         step = rows // way.length
-    low = max(2, 2 * step if 2 * step <= guess else 2)
-    return low, max(2 * low, (guess // low) * low)
+    if 2 * step <= guess:
+        low = max(2, 2 * step)
+        return low, max(2 * low, guess // low * low)
+    return (2, max(4, min(guess, step))) if step >= 4 else (1, 2)
 
 
 def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
