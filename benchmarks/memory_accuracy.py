@@ -1,6 +1,7 @@
 """How close a traced step's memory comes to what torch allocates in the step itself.
 
-    python benchmarks/memory_accuracy.py                    # on this CPU: results/memory-traced-cpu.json
+    python benchmarks/memory_accuracy.py                    # on this CPU; goes on where it was stopped
+    python benchmarks/memory_accuracy.py --again            # anew: results/memory-traced-cpu.json
     python benchmarks/memory_accuracy.py --device cuda      # on this GPU, in less than ten minutes: …-cuda.json
     python benchmarks/memory_accuracy.py --only modern      # rows whose name begins so, printed alone
     python benchmarks/memory_accuracy.py --write            # docs/accuracy.md from the result files there are
@@ -20,6 +21,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "accuracy.md"
 MIB = 2**20
 CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
+ON_CPU = RESULTS / "memory-traced-cpu.json"
 BOUND = 0.001  # the distance that is aimed at on a CPU
 
 
@@ -95,9 +98,11 @@ def _row(name: str, traced: float, closed: float, measured: float) -> dict[str, 
 
 
 def names() -> Iterator[str]:
-    """Of all rows on a CPU."""
-    yield from ours.ROWS
-    yield from (f"adopted {name}" for name in adopted.ROWS)
+    """Of all rows on a CPU: ours and adopted ones by turns, so that a run that is stopped has seen of everything."""
+    theirs = [f"adopted {name}" for name in adopted.ROWS]
+    for first in (0, 1):
+        for pair in zip_longest([*ours.ROWS][first::2], theirs[first::2]):
+            yield from filter(None, pair)
 
 
 def summary(rows: list[dict[str, Any]], bound: float) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def page() -> str:
         "## On a CPU",
         "",
     ]
-    found = json.loads((RESULTS / "memory-traced-cpu.json").read_text(encoding="utf-8"))
+    found = json.loads(ON_CPU.read_text(encoding="utf-8"))
     where, short = found["machine"], found["summary"]
     text += [
         f"The trace for a CPU beside the step itself under torch's profiler: {short['within']} of {short['rows']} "
@@ -156,6 +161,7 @@ def page() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    parser.add_argument("--again", action="store_true", help="on a CPU: what was measured before is measured again")
     parser.add_argument("--only", default="", help="rows whose name begins so; nothing is written then")
     parser.add_argument("--limit", type=float, default=540.0, help="on a GPU: seconds after which no row is begun")
     parser.add_argument("--write", action="store_true", help="only write docs/accuracy.md")
@@ -169,17 +175,24 @@ def main() -> None:
 
         gpu.run(RESULTS / "gpu" / "memory-traced-cuda.json", only=given.only, limit_s=given.limit)
         return
-    rows = []
+    machine = _machine()
+    rows = [] if given.only or given.again else _known(machine)
+    known = {row["row"] for row in rows}
     print(f"{'':54}    traced closed form  measured       off")
     for name in names():
-        if name.startswith(given.only):
+        if name.startswith(given.only) and name not in known:
             rows.append(row := compared(name))
             sizes = " ".join(f"{row[key]:10.2f}" for key in ("traced_mib", "closed_form_mib", "measured_mib"))
             print(f"{name:54}{sizes} {row['off']:+9.3%}", flush=True)
-    print(short := summary(rows, BOUND))
-    if given.only:
-        return
-    machine = {
+            if not given.only:
+                result = {"command": "python benchmarks/memory_accuracy.py", "machine": machine}
+                result |= {"summary": summary(rows, BOUND), "rows": rows}
+                ON_CPU.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(summary(rows, BOUND))
+
+
+def _machine() -> dict[str, Any]:
+    return {
         "device": hardware.detect("cpu").name,
         "cores": psutil.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -188,8 +201,14 @@ def main() -> None:
         "transformers": transformers.__version__,
         "date": date.today().isoformat(),
     }
-    result = {"command": "python benchmarks/memory_accuracy.py", "machine": machine, "summary": short, "rows": rows}
-    (RESULTS / "memory-traced-cpu.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _known(machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that were measured here today, in a run that was stopped."""
+    if not ON_CPU.exists():
+        return []
+    found = json.loads(ON_CPU.read_text(encoding="utf-8"))
+    return list(found["rows"]) if found["machine"] == machine else []
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def command(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="one card, or several: RTX 4090, V100")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="measure how fast this machine computes, about 15 s, and remember it")
+        bool, typer.Option("--measure", help="measure how fast this machine computes, half a minute, and remember it")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the same as JSON, with the source of every number")] = False,
 ) -> None:
