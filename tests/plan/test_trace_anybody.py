@@ -353,3 +353,4 @@ def test_predict_memory_replays_it() -> None:
 
     found = predict_memory(build, step, gpu="A100 PCIe 40GB")
     assert 16 * 2**20 <= found.peak_allocated <= found.peak_reserved
+    assert found.uncertain == ()

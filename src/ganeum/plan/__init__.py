@@ -41,7 +41,7 @@ def predict_memory(build: Callable[[], Any], step: Callable[[Any], Any], gpu: st
     Both functions really run, on tensors that have shapes and no numbers, as long as it takes to start their
     operations; ``cuda`` is the card that is meant, and ``torch.cuda.is_available()`` says yes. Two steps are taken,
     because an optimizer makes its state in the first. A number that is read (``loss.item()``) is a guess, and what
-    was guessed stands in the trace's ``uncertain``; shapes that depend on numbers are refused.
+    was guessed stands in ``uncertain``; shapes that depend on numbers are refused.
 
     Args:
         build: makes the modules and whatever else a step needs.

@@ -67,6 +67,7 @@ class Replayed:
         curve: the step with the peak, event by event, thinned out to its highest points.
         retries: how often the allocator had to give everything free back to go on.
         shortage: where memory ran out; the peaks are those until then.
+        uncertain: what the trace had to assume.
     """
 
     peak_allocated: int
@@ -79,6 +80,7 @@ class Replayed:
     curve: tuple[Moment, ...]
     retries: int = 0
     shortage: Shortage | None = None
+    uncertain: tuple[str, ...] = ()
 
     @property
     def by_kind(self) -> dict[Kind, int]:
@@ -162,6 +164,7 @@ def replay(
         curve=_curve(trace, course, step),
         retries=allocator.retries,
         shortage=shortage,
+        uncertain=trace.uncertain,
     )
 
 
