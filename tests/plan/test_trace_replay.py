@@ -10,7 +10,7 @@ from ganeum.plan.trace.affine import Unalike, fit, largest
 from ganeum.plan.trace.allocator import CachingAllocator
 from ganeum.plan.trace.allocator_settings import MIB, Settings
 from ganeum.plan.trace.events import Allocation, Event, Kind, Release, Trace
-from ganeum.plan.trace.replay import like_layers, peaks, replay, sizes
+from ganeum.plan.trace.replay import last_step, like_layers, peaks, replay, sizes
 
 
 def step(batch: int, *, layers: int = 3, chunks: int = 2, width: int = MIB) -> Trace:
@@ -150,3 +150,12 @@ def test_the_largest_that_fits() -> None:
     assert one_by_one == largest(lambda batch: holds(family.events(batch)))
     assert 12 <= one_by_one <= 14
     assert largest(lambda _: False) == 0
+
+
+def test_the_last_step_alone() -> None:
+    """What is there before it stays, what was given back before it never was."""
+    trace = step(4)
+    alone = last_step(trace)
+    assert (9 + 18) * MIB == sum(e.bytes for e in alone.events[: alone.steps[0]] if isinstance(e, Allocation))
+    assert trace.events[trace.steps[1] :] == alone.events[alone.steps[0] :]
+    assert replay(trace).peak_allocated == replay(alone).peak_allocated

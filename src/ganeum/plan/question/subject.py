@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.config.schema import Train
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
@@ -125,7 +126,7 @@ class Run:
             rows = rows_of(self.config, encoder_decoder=architecture.encoder_decoder)
             lengths = {"length": rows.target} | ({"source_length": rows.source} if rows.source else {})
             use = use.model_copy(update=lengths)
-        return Model(architecture, use, self.may_shorten)
+        return Model(architecture, use, self.may_shorten, change(self.config, {"model.vocab_size": vocab_size}))
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Model:
     architecture: Architecture
     use: Use
     may_shorten: bool = False
-    asked: str = ""  # the name, directory or file that it was asked by
+    asked: str | Config = ""  # by what name, directory or file; or the run of ours that it is the network of
 
     def plan(self, device: Device) -> Plan:
         """The plan of what it is to be used for."""

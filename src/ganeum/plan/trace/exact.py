@@ -23,7 +23,7 @@ from ganeum.plan.trace.allocator import CachingAllocator
 from ganeum.plan.trace.allocator_settings import Settings, of_environment
 from ganeum.plan.trace.child import Answer, Child, NotTraced
 from ganeum.plan.trace.events import Trace
-from ganeum.plan.trace.replay import Replayed, peaks, replay, sizes
+from ganeum.plan.trace.replay import Replayed, last_step, peaks, replay, sizes
 from ganeum.plan.trace.roofline import Operation
 
 Plan = dict[str, Any]
@@ -92,13 +92,15 @@ def of(child: Child, config: Config, device: Device, way: Execution, *, operatio
 
 def found(answer: Answer, device: Device, seconds: float) -> Exact:
     """What a trace comes to on ``device``."""
-    room = Room.of(device, answer)
-    replayed = replay(answer.trace, room.settings, memory=room.memory)
+    room, trace = Room.of(device, answer), answer.trace
+    if trace.settings.get("purpose") == "evaluation":
+        trace = last_step(trace)
+    replayed = replay(trace, room.settings, memory=room.memory)
     if device.kind == "cuda":
-        fits = replayed.peak_reserved <= room.free or room.holds(sizes(answer.trace))
+        fits = replayed.peak_reserved <= room.free or room.holds(sizes(trace))
     else:
         fits = replayed.peak_allocated <= room.free
-    return Exact(replayed, room, fits, seconds, answer.trace, answer.operations)
+    return Exact(replayed, room, fits, seconds, trace, answer.operations)
 
 
 def largest(child: Child, config: Config, device: Device, way: Execution, guess: int) -> int:

@@ -23,21 +23,21 @@ OURS = (
 )
 
 
-def refined(plan: Plan, name: str, way: Execution, device: Device) -> Plan:
+def refined(plan: Plan, asked: str | Config, way: Execution, device: Device) -> Plan:
     """The plan of a model by its name with its traced memory; or as it was, and why.
 
     Args:
-        name: as it was asked for.
+        asked: its name, directory or file; or the run of ours that it is the network of.
         way: how it is to be run, but for what the plan chose.
     """
     try:
         way = _chosen(plan, way)
-        with _source(name) as source, Child() as child:
-            found = exact.of(child, _config(source, way), device, way)
+        with _config(asked, way) as config, Child() as child:
+            found = exact.of(child, config, device, way)
     except NotTraced as reason:
         return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
     memory = exact.section(found, device, plan["memory_gib"])
-    if way.purpose == "training":
+    if way.purpose == "training" and isinstance(asked, str):
         memory["uncertain"].append(OURS)
     return plan | {"method": "traced", "memory_gib": memory}
 
@@ -87,8 +87,17 @@ def _source(name: str) -> Iterator[Path]:
         yield Path(directory)
 
 
-def _config(source: Path, way: Execution) -> Config:
-    """What of a config of ours says the same."""
+@contextmanager
+def _config(asked: str | Config, way: Execution) -> Iterator[Config]:
+    """A config of ours that says the same."""
+    if isinstance(asked, Config):
+        yield asked
+        return
+    with _source(asked) as source:
+        yield _adopting(source, way)
+
+
+def _adopting(source: Path, way: Execution) -> Config:
     weights = way.weights if way.weights in ("fp32", "bf16") and way.purpose == "training" else "fp32"
     return Config.model_validate(
         {

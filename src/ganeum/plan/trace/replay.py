@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganeum.plan.trace.allocator import CachingAllocator, OutOfMemory
 from ganeum.plan.trace.allocator_settings import Settings
@@ -184,6 +184,13 @@ def peaks(events: Sequence[Size], allocator: CachingAllocator) -> bool:
     except OutOfMemory:
         return False
     return True
+
+
+def last_step(trace: Trace) -> Trace:
+    """The last step alone, on what is there before it: an evaluation without the training that made its state."""
+    start = trace.steps[-1]
+    before = tuple(_there(trace, start - 1))
+    return replace(trace, events=(*before, *trace.events[start:]), steps=(len(before),))
 
 
 def like_layers(layer: str) -> str:
