@@ -59,6 +59,17 @@ MODELS: dict[str, Any] = {
         vocab_size=1_000,
         forced_eos_token_id=None,
     ),
+    "opt": lambda: transformers.OPTConfig(
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=384,
+        vocab_size=1_000,
+        word_embed_proj_dim=128,
+    ),
+    "falcon": lambda: transformers.FalconConfig(
+        hidden_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=1_000
+    ),
 }
 WHOLE = {"activation_checkpointing": "whole"}
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -68,6 +79,8 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt2, checkpointing selective": ("gpt2", {"activation_checkpointing": "selective"}, "buckets"),
     "llama": ("llama", {}, "buckets"),
     "bart": ("bart", {}, "buckets"),
+    "opt": ("opt", {}, "buckets"),
+    "falcon": ("falcon", {}, "buckets"),
 }
 
 
