@@ -93,7 +93,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"Made by `python benchmarks/largest_exact.py` on {result['date']} with torch {result['torch']}.",
         "",
-        "| model | GPU | usable GiB | how | at once, closed form | traced | GiB reserved then |",
+        "| model | GPU | usable GiB | how | at once, closed form | traced | GiB that reserves |",
         "| --- | --- | --: | --- | --: | --: | --: |",
     ]
     for one in result["rows"]:
