@@ -47,7 +47,7 @@ def test_sequences_run_out_of_memory() -> None:
 
 
 def test_sizes_and_segments() -> None:
-    """100 B are 512 of a segment of 2 MiB; 3 MiB are cut from 20; 18 MiB and a byte have 20 of their own; 0 take none."""
+    """100 B are 512 of a segment of 2 MiB; 3 MiB are cut from 20; 18 MiB and more have 20 of their own; 0 take none."""
     allocator = CachingAllocator()
     for key, size, allocated, reserved in (
         (1, 100, 512, 2 * MIB),
