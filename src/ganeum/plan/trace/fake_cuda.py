@@ -3,8 +3,8 @@
 Fake tensors have shapes, types and a device, but no numbers (``torch._subclasses.FakeTensorMode``). Under a build of
 torch for CPUs the first of autograd's operations on a fake CUDA tensor would still look for CUDA's device guard and
 for its hooks, and abort the process. Both are tables of C++ functions: here their places are taken by functions that do
-nothing, and torch's own guard for tracing without a GPU (``NoOpDeviceGuardImpl``) does the rest. On a build with CUDA
-none of this is needed, and the tables stay as they are.
+nothing, and torch's own guard for tracing without a GPU (``NoOpDeviceGuardImpl``) does the rest. A build with CUDA has
+that guard, but would look for a context among no GPUs; where there is one, the tables stay as they are.
 
 What Python asks of ``torch.cuda`` (is it there, which card is it) is answered for the card that is meant.
 """
@@ -31,6 +31,8 @@ CUDA = 1  # c10::DeviceType::CUDA, an index into the table of guards
 GUARDS, HOOKS = "_ZN3c104impl26device_guard_impl_registryE", "_ZN2at6detail12getCUDAHooksEv"
 SLOTS = 80  # of a table of virtual functions: more than either class has
 IS_BUILT, HAS_PRIMARY_CONTEXT = 2, 4  # places in CUDAHooksInterface's, behind the two destructors
+NOTHING = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p, ctypes.c_int8)  # bool (this, device)
+BUILT = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)  # bool (this)
 MULTIPROCESSORS = 108  # of a card that the catalogue does not have: an A100's
 
 
@@ -91,7 +93,9 @@ def fake_cuda(card: Card) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if torch.version.cuda is None:
-            stack.enter_context(_tables())
+            stack.enter_context(_guard())
+        if not torch.cuda.is_available():
+            stack.enter_context(_hooks())
         stack.enter_context(_answers(card))
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         yield
@@ -117,32 +121,40 @@ def self_test() -> None:
             raise RuntimeError("a backward pass left no gradients on the fake GPU")
 
 
-@contextmanager
-def _tables() -> Iterator[None]:
-    """The two C++ tables of a build without CUDA, taken over and given back."""
-    libraries = Path(torch.__file__).parent / "lib"
+def _library(name: str) -> ctypes.CDLL:
     ending = ".dylib" if sys.platform == "darwin" else ".so"
-    c10, cpu = (ctypes.CDLL(str(libraries / f"{name}{ending}")) for name in ("libc10", "libtorch_cpu"))
-    nothing = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p, ctypes.c_int8)(lambda this, device: 0)
-    built = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.c_void_p)(lambda this: 1)
+    return ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / f"{name}{ending}"))
 
-    # torch puts its no-op guard where a guard counts no devices, as a build with CUDA and no GPU does: so one is there.
-    guards = (ctypes.c_void_p * (CUDA + 1)).in_dll(c10, GUARDS)
+
+@contextmanager
+def _guard() -> Iterator[None]:
+    """The device guard of a build without CUDA. torch puts its own that does nothing where one counts no devices, as a
+    build with CUDA and no GPU does: so such a one is there for a moment."""
+    guards = (ctypes.c_void_p * (CUDA + 1)).in_dll(_library("libc10"), GUARDS)
     before = guards[CUDA]
+    nothing = NOTHING(lambda this, device: 0)
     table = (ctypes.c_void_p * SLOTS)(*([ctypes.cast(nothing, ctypes.c_void_p).value] * SLOTS))
     guard = ctypes.c_void_p(ctypes.addressof(table))
     guards[CUDA] = ctypes.addressof(guard)
     torch._C._ensureCUDADeviceGuardSet()
-    if guards[CUDA] == ctypes.addressof(guard):
+    try:
+        if guards[CUDA] == ctypes.addressof(guard):
+            raise RuntimeError("torch did not put its no-op guard for CUDA in place")
+        yield
+    finally:
         guards[CUDA] = before
-        raise RuntimeError("torch did not put its no-op guard for CUDA in place")
 
-    # at::getAccelerator() is CUDA where the hooks say that CUDA was built.
-    get_hooks = getattr(cpu, HOOKS)
-    get_hooks.restype, get_hooks.argtypes = ctypes.c_void_p, []
-    hooks = ctypes.c_void_p.from_address(get_hooks())
+
+@contextmanager
+def _hooks() -> Iterator[None]:
+    """CUDA's hooks, where there is no GPU: it is built, which makes it the accelerator (``at::getAccelerator``), and no
+    device has a context, which a build with CUDA would look for among none."""
+    get = getattr(_library("libtorch_cpu"), HOOKS)
+    get.restype, get.argtypes = ctypes.c_void_p, []
+    hooks = ctypes.c_void_p.from_address(get())
     old = hooks.value
     assert old is not None
+    built, nothing = BUILT(lambda this: 1), NOTHING(lambda this, device: 0)
     functions = (ctypes.c_void_p * SLOTS)(*(ctypes.c_void_p * SLOTS).from_address(old))
     functions[IS_BUILT] = ctypes.cast(built, ctypes.c_void_p).value
     functions[HAS_PRIMARY_CONTEXT] = ctypes.cast(nothing, ctypes.c_void_p).value
@@ -151,7 +163,6 @@ def _tables() -> Iterator[None]:
         yield
     finally:
         hooks.value = old
-        guards[CUDA] = before
 
 
 @contextmanager
@@ -183,6 +194,7 @@ def _answers(card: Card) -> Iterator[None]:
             "get_device_capability": card.capability,
             "get_device_name": card.name,
             "is_bf16_supported": True,
+            "is_current_stream_capturing": False,
             "synchronize": None,
             "empty_cache": None,
             "reset_peak_memory_stats": None,
