@@ -95,7 +95,7 @@ def test_the_page_shows_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_trace_the_closed_form_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan stays as it is, and says why."""
 
-    def ends(*_: object) -> None:
+    def ends(*_: object, **__: object) -> None:
         raise NotTraced("the tracing process was ended by SIGABRT")
 
     monkeypatch.setattr(Child, "run", ends)
