@@ -16,11 +16,13 @@ from ganeum.hardware import peaks
 from ganeum.hardware.card import card
 from ganeum.hardware.machine import look
 from ganeum.plan.closed_form import plan
+from ganeum.plan.execution import Execution
 from ganeum.plan.page.render import Page
 from ganeum.plan.trace import exact, learnt
 from ganeum.plan.trace.allocator import CachingAllocator
 from ganeum.plan.trace.allocator_settings import Settings
-from ganeum.plan.trace.child import Child, NotTraced
+from ganeum.plan.trace.child import Answer, Child, NotTraced
+from ganeum.plan.trace.events import Allocation, Trace
 from ganeum.plan.trace.replay import peaks as reach
 from ganeum.plan.trace.replay import sizes
 
@@ -105,6 +107,23 @@ def test_without_a_trace_the_closed_form_answers(monkeypatch: pytest.MonkeyPatch
         assert closed["memory_gib"] | {"not_traced": "the tracing process was ended by SIGABRT"} == found["memory_gib"]
         assert "not traced: the tracing process was ended by SIGABRT; this is the closed form" in Page(found).markdown()
     assert exact.micro_batch(_settled(closed), CARD) is None
+
+
+def test_compiled_code_that_cannot_be_traced_is_traced_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a note; what fails uncompiled fails."""
+    plain = Trace((Allocation(1, 4096, "aten::mm"),))
+
+    def run(_: Child, config: Config, device: object, way: Execution, **__: object) -> Answer:
+        if way.compiled or way.precision == "fp16":
+            raise NotTraced("no driver")
+        return Answer(plain)
+
+    monkeypatch.setattr(Child, "run", run)
+    found = exact.of(Child(), RUN, CARD, Execution(compiled=True))
+    assert ("compiled code could not be traced (no driver): it takes a little less than this",) == found.trace.uncertain
+    assert exact.of(Child(), RUN, CARD, Execution()).trace.uncertain == ()
+    with pytest.raises(NotTraced, match="no driver"):
+        exact.of(Child(), RUN, CARD, Execution(precision="fp16"))
 
 
 def _settled(closed: exact.Plan) -> Config:

@@ -82,11 +82,20 @@ class Exact:
 def of(child: Child, config: Config, device: Device, way: Execution, *, operations: bool = False) -> Exact:
     """One way to run, traced; ``operations``: with what it computes.
 
+    Where compiled code cannot be traced, it is traced uncompiled, and ``uncertain`` says so.
+
     Raises:
         NotTraced: with the reason.
     """
     begun = time.perf_counter()
-    answer = child.run(config, device, way, operations=operations)
+    try:
+        answer = child.run(config, device, way, operations=operations)
+    except NotTraced as reason:
+        if not way.compiled:
+            raise
+        answer = child.run(config, device, replace(way, compiled=False), operations=operations)
+        told = f"compiled code could not be traced ({reason}): it takes a little less than this"
+        answer = replace(answer, trace=replace(answer.trace, uncertain=(*answer.trace.uncertain, told)))
     return found(answer, device, time.perf_counter() - begun)
 
 
