@@ -24,7 +24,7 @@ from torch.nn.modules import module as modules
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ganeum.plan.trace import kernels
+from ganeum.plan.trace import cpu_casts, kernels
 from ganeum.plan.trace.answers import Answers
 from ganeum.plan.trace.attention import Attention
 from ganeum.plan.trace.events import Allocation, Event, Kind, Release
@@ -166,8 +166,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._track(tensor, name, None, layer, source, resized=packet in RESIZING)
-        if self.workspaces is not None:
-            sizes = self.workspaces.inside(packet, args, kwargs)
+        if self.workspaces is not None or self.device == "cpu":
+            takes: Any = self.workspaces or cpu_casts
+            sizes = takes.inside(packet, args, kwargs)
             keys = [self._allocate(size, f"{name}, inside", "workspace", layer, source) for size in sizes]
             self.events += [Release(key) for key in keys]
         self.answers.learn(func, packet, args, out)
@@ -244,9 +245,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         layer = self._layers[-1] if self._layers else ""
         if backward and not layer:
             layer = self._forward_place()[0]
-        if torch.is_grad_enabled() and not backward:
+        if not backward:
             number = torch._C._autograd._get_sequence_nr() - 1
-            if not self._places or self._places[-1] != (layer, source):
+            # A node is numbered before its kernel runs. Of a custom function's lines, which run without gradients, the
+            # first is its place.
+            new = torch.is_grad_enabled() or not self._numbers or number > self._numbers[-1]
+            if new and (not self._places or self._places[-1] != (layer, source)):
                 self._numbers.append(number)
                 self._places.append((layer, source))
         return layer, source
