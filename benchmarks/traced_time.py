@@ -89,7 +89,8 @@ def page(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=1_500.0, help="no round is begun that would end after so many s")
     parser.add_argument("--out", type=Path, help="JSON with every row and every round")
     parser.add_argument("--write", action="store_true", help="only write the table of docs/time.md")
     given = parser.parse_args()
@@ -100,9 +101,11 @@ def main() -> None:
     steps = [traced(case, device) for case in CASES]
     with tempfile.TemporaryDirectory() as cache:
         os.environ["GANEUM_CACHE"] = cache
-        for number in range(given.rounds):
+        began, lasted = time.monotonic(), 0.0
+        while len(rounds) < given.rounds and time.monotonic() - began + lasted < given.limit:
+            start_of_round = time.monotonic()
             rates, rows = measure(device), list[dict[str, float]]()
-            print(f"round {number + 1}: misfit {rates.misfit:.1%}", file=sys.stderr, flush=True)
+            print(f"round {len(rounds) + 1}: misfit {rates.misfit:.1%}", file=sys.stderr, flush=True)
             for case, operations in zip(CASES, steps, strict=True):
                 expected, took = predicted(operations, rates), measured(case, device)
                 rows.append({"predicted_s": expected, "measured_s": took, "ratio": expected / took})
@@ -110,6 +113,7 @@ def main() -> None:
                 gc.collect()
             rounds.append(rows)
             misfits.append(rates.misfit)
+            lasted = time.monotonic() - start_of_round
     found: list[dict[str, Any]] = []
     for case, of_case in zip(CASES, zip(*rounds, strict=True), strict=True):
         middle = sorted(of_case, key=lambda row: row["ratio"])[len(of_case) // 2]
