@@ -98,6 +98,7 @@ def fake_cuda(card: Card) -> Iterator[None]:
             stack.enter_context(_hooks())
         stack.enter_context(_answers(card))
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+        stack.enter_context(_without_cudnn())
         yield
 
 
@@ -163,6 +164,17 @@ def _hooks() -> Iterator[None]:
         yield
     finally:
         hooks.value = old
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """What cuDNN keeps only it knows: recurrent layers are traced in their plain form, as where it is missing."""
+    before = torch._C._get_cudnn_enabled()
+    torch._C._set_cudnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_cudnn_enabled(before)
 
 
 @contextmanager

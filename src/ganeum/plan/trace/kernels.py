@@ -1,8 +1,9 @@
 """Operations that torch takes apart otherwise when somebody looks on, or where a kernel of CUDA's is missing.
 
 RMSNorm is one operation on a GPU that keeps its input and one number a row; a build of torch without that kernel takes
-it apart into five, which keep four tensors of the input's size. And where a tensor is fake, C++ code that would write
-into its own result makes a new one instead (``isTensorSubclassLike`` in aten/src/ATen/native and
+it apart into five, which keep four tensors of the input's size. (Of the operations with a ``CompositeImplicitAutograd``
+kernel three have one of CUDA's besides, in torch 2.11.0+cu130: those that are here.) And where a tensor is fake, C++
+code that would write into its own result makes a new one instead (``isTensorSubclassLike`` in aten/src/ATen/native and
 torch/csrc/autograd/FunctionsManual.cpp). Recorded must be what a run does.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,13 +40,15 @@ def as_in_a_run(device: str) -> Iterator[None]:
     library.impl("linear", _linear, f"Autograd{device.upper()}")
     if device == "cuda" and torch.version.cuda is None:
         library.impl("_fused_rms_norm", _rms_norm, "AutogradCUDA")
+        for name in ("silu_backward", "mish_backward"):
+            library.impl(name, partial(_elementwise, getattr(aten, name).default), "AutogradCUDA")
     try:
         yield
     finally:
         library._destroy()
 
 
-def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor | None, ...] | None:
+def results(packet: Any, args: tuple[Any, ...]) -> Tensor | tuple[Tensor | None, ...] | None:
     """What these kernels give, with their shapes and types; None for any other operation."""
     if packet is aten._fused_rms_norm:
         x, shape = args[0], args[1]
@@ -53,6 +57,8 @@ def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor | None, ...] | N
     if packet is aten._fused_rms_norm_backward:
         x, weight, wanted = args[1], args[4], args[5]
         return tuple(torch.empty_like(t) for t, want in zip((x, weight), wanted, strict=True) if want)
+    if packet in (aten.silu_backward, aten.mish_backward):
+        return torch.empty_like(args[1])
     if packet is aten._thnn_fused_gru_cell:  # of a GRU, which has no fake form; native/cuda/RNN.cu
         state = args[2]
         return torch.empty_like(state), state.new_empty(len(state), 5 * state.size(1))
@@ -62,6 +68,17 @@ def results(packet: Any, args: tuple[Any, ...]) -> tuple[Tensor | None, ...] | N
         biases = [gate.new_empty(3 * width) for gate in gates] if args[2] else [None, None]
         return (*gates, torch.empty_like(args[0]), *biases)
     return None
+
+
+def _elementwise(operation: Any, grad: Tensor, x: Tensor) -> Tensor:
+    """One pass over memory on a GPU."""
+    out: Tensor
+    if torch.is_grad_enabled():  # to be differentiated once more
+        out = operation.decompose(grad, x)
+        return out
+    with torch._C._AutoDispatchBelowAutograd():
+        out = operation(grad, x)
+    return out
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -91,6 +108,7 @@ class _RMSNorm(torch.autograd.Function):
         with torch._C._AutoDispatchBelowAutograd():
             out, root = aten._fused_rms_norm(x, shape, weight, eps)
         ctx.save_for_backward(x, root, weight)
+        ctx.set_materialize_grads(False)
         ctx.shape = shape
         ctx.mark_non_differentiable(root)
         return out, root
