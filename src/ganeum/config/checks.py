@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from ganeum.config import checks_examples
+from ganeum.config import checks_examples, zero
 from ganeum.config.batch import accumulation_steps, divisors
 from ganeum.config.keys import value_of
 from ganeum.config.schema import Config
@@ -82,6 +82,7 @@ def contradictions(
     train = config.train
     yield from _shape(config, at, right)
     yield from checks_examples.check(config, places, at, right)
+    yield from zero.check(config, at, right)
     micro = train.micro_batch_size
     counted = right("train.batch_size", "train.micro_batch_size") and train.batch_tokens is None
     if counted and micro != "auto":

@@ -118,6 +118,22 @@ class Lora(Section):
     )
 
 
+class Zero(Section):
+    """DeepSpeed's ZeRO, by its own engine (extra `deepspeed`)."""
+
+    stage: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="2: DeepSpeed's engine takes the steps; 3: and gathers weights when their layer computes; 0 and 1: "
+        "ganeum's own step, since one device has nothing to share out",
+    )
+    weights_offload: bool = Field(False, description="the weights lie in the CPU's memory between uses (stage 3)")
+    options: str | None = Field(
+        None, description="what else a ds_config.json says below zero_optimization and fp16, as JSON"
+    )
+
+
 class Train(Section):
     """The training."""
 
@@ -203,6 +219,7 @@ class Train(Section):
         None, description="weights to start from: a run, a checkpoint, an exported directory or a nanoGPT ckpt.pt"
     )
     lora: Lora = Field(default_factory=Lora, description="low-rank adapters in place of all weights")
+    zero: Zero = Field(default_factory=Zero, description="DeepSpeed's engine in place of ganeum's own step")
 
 
 class Sample(Section):

@@ -13,6 +13,7 @@ from ganeum.config import Config
 from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.config.keys import value_of
+from ganeum.config.zero import ENGINE
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import fastest, micro_batch
@@ -249,6 +250,9 @@ def _recompute_more(choices: Choices, full: Full) -> None:
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
+    if choices.config.train.zero.stage >= ENGINE:
+        choices.set("train.compile", False, "DeepSpeed's engine takes the steps")
+        return
     if choices.config.model.source is not None:
         if choices.config.train.compile is True:
             raise ConfigError(

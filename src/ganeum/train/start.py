@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
 from ganeum.config import Config
+from ganeum.config.zero import ENGINE
 from ganeum.models import adapters, checkpointing
 from ganeum.models.adopted import Adopted, check_packing
 from ganeum.models.build import build
+from ganeum.models.network import Network
 from ganeum.step import allocator, parametrization, precision, rounding
 from ganeum.step.loss import linear_cross_entropy
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train import randomness
+from ganeum.train import deepspeed, randomness
 
 
-def start(config: Config, *, empty: bool = False) -> OptimizerStep:
+def start(config: Config, *, empty: bool = False, fill: Callable[[Network], None] | None = None) -> OptimizerStep:
     """Freshly initialised weights; every random state is that of the seed, whatever was drawn before.
 
     Args:
         empty: an adopted model's are not drawn: a checkpoint's are to be loaded.
+        fill: loads weights into the model, before anything is made of it.
         config: device, precision, compile and loss_chunk resolved.
     """
     train, device = config.train, torch.device(config.device)
@@ -33,12 +37,17 @@ def start(config: Config, *, empty: bool = False) -> OptimizerStep:
     if device.type == "cuda":
         allocator.expand_segments(train.expandable_segments is True)  # auto: a run older than the key
     randomness.seed_all(config.seed)
-    model = build(config.model, empty=empty).to(device)
+    engine = train.zero.stage >= ENGINE
+    model = build(config.model, empty=empty).to("cpu" if engine else device)
     parametrization.initialise(model, config.model, train)
     if train.weights == "bf16":
         rounding.to_bf16(model)
     adapters.attach(model, train.lora)
     checkpointing.apply(model.blocks, train.activation_checkpointing)
+    if fill is not None:
+        fill(model)
+    if engine:
+        return deepspeed.EngineStep(model, train, device, precision=train.precision, loss_chunk=train.loss_chunk)
     step = OptimizerStep(
         model,
         train,

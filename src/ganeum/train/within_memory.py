@@ -155,7 +155,7 @@ class WithinMemory:
 
     def sample(self, write: Callable[[], T]) -> T | None:
         """What ``write`` returns, or None where there is no memory for it: a text less is no reason to stop."""
-        result = attempt(write, lambda: "sample")
+        result = attempt(lambda: self.step.inside(write), lambda: "sample")
         if isinstance(result, Full):
             self.say(f"No sample at step {self.progress.step:,}: out of memory ({result.said}).")
             return None
