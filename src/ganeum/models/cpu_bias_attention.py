@@ -63,10 +63,7 @@ class _BiasAttention(torch.autograd.Function):
             for some in _parts(B, H * T * S):
                 heads = slice(some.start * H, some.stop * H)
                 shape = (some.stop - some.start, H, T, S)
-                if mask is None:
-                    scores = added.expand(shape).contiguous()
-                else:
-                    scores = torch.where(mask[some], added, never)
+                scores = added.expand(shape).contiguous() if mask is None else torch.where(mask[some], added, never)
                 scores = scores.reshape(-1, T, S)
                 if wide == q.dtype:
                     scores.baddbmm_(q[heads], k[heads].mT)
@@ -93,17 +90,19 @@ class _BiasAttention(torch.autograd.Function):
             for some in _parts(B, H * T * S):
                 heads = slice(some.start * H, some.stop * H)
                 weights = p[heads]
+                dropped = weights if kept is None else (weights * kept[heads]).div_(1.0 - dropout)
+                d_v[some] = _by_head(torch.bmm(dropped.mT, d_y[heads]), H)
+                del dropped
                 d_p = torch.bmm(d_y[heads], v[heads].mT)
-                dropped = weights
                 if kept is not None:
                     d_p = d_p.mul_(kept[heads]).div_(1.0 - dropout)
-                    dropped = (weights * kept[heads]).div_(1.0 - dropout)
                 d_scores = torch._softmax_backward_data(d_p, weights, -1, weights.dtype)  # p · (d_p − Σ p · d_p)
+                del d_p
                 if d_bias is not None:
                     d_bias += d_scores.view(-1, H, T, S).sum(0, dtype=d_bias.dtype)
                 d_q[some] = _by_head(torch.bmm(d_scores, k[heads]), H)
                 d_k[some] = _by_head(torch.bmm(d_scores.mT, q[heads]), H)
-                d_v[some] = _by_head(torch.bmm(dropped.mT, d_y[heads]), H)
+                del d_scores
         if scale != 1.0:
             d_q *= scale
         back = (x.transpose(1, 2) for x in (d_q, d_k, d_v))

@@ -7,6 +7,8 @@ is five.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,6 +43,7 @@ class RMSNorm(nn.Module):
 
 def put_in(model: nn.Module) -> None:
     """Exchanges them in all of a model."""
+    child: Any  # whose attributes nn.Module knows as tensors or modules
     for module in list(model.modules()):
         for name, child in module.named_children():
             kind = type(child).__name__

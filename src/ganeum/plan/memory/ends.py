@@ -32,7 +32,6 @@ class Ends(Operations):
         self.architecture = architecture
         self.B, self.T, self.S = execution.micro_batch_size, execution.length, execution.source_length
         self.generating = execution.purpose == "generation"
-        self.ours = architecture.implementation == "adopted"
         self.half_again = self.ours and execution.checkpointing == "selective" and self.training
         self.again = execution.checkpointing != "none" and self.training and not self.half_again
         self.dropped = architecture.dropout

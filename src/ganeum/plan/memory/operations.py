@@ -16,6 +16,7 @@ from ganeum.plan.execution import Execution
 from ganeum.plan.memory.replay import Gradient, Ledger, Tape, Tensor
 
 QUANTIZED = ("int8", "nf4")
+NORM_IN_CACHE, SCORES_IN_CACHE = 100_000, 1 << 18  # numbers at once: models/cpu_norm.py, models/cpu_bias_attention.py
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,8 @@ class Operations:
     def __init__(self, graph: Graph, architecture: Architecture, execution: Execution) -> None:
         self.graph, self.execution, self.cpu = graph, execution, execution.kind == "cpu"
         self.training = execution.purpose == "training"
+        self.ours = architecture.implementation == "adopted"
+        self.fused = self.ours and execution.purpose in ("training", "evaluation")  # models/kernels_of_theirs.py
         # Of weights that are not quantized; DeepSpeed casts the model, and keeps fp32 in the optimizer.
         self.wide = 2.0 if execution.weights != "fp32" or (execution.zero_stage and execution.half) else 4.0
         self.autocast = execution.half and self.wide == 4.0
@@ -261,7 +264,7 @@ class Operations:
         return self.graph.operation((x,), x.numbers, x.wide, saved=(mask,))
 
     def norm(self, x: Tensor, name: str, norm: Norm) -> Tensor:
-        """LayerNorm is one kernel; RMSNorm is written in the models' Python, in fp32."""
+        """LayerNorm is one kernel, in a step of ours RMSNorm too; it is written in the models' Python, in fp32."""
         rows, graph = x.numbers / norm.width, self.graph
         scale = graph.weight(name, norm.width, self.wide, frozen=self.frozen)
         if norm.mean:
@@ -269,6 +272,10 @@ class Operations:
             moments = graph.tensor(graph.part, 2 * rows, 4.0)
             bias = [graph.weight(f"{name}.bias", norm.width, self.wide, frozen=self.frozen)] if norm.bias else []
             return graph.operation((x, scale, *bias), x.numbers, x.wide, saved=(x, moments))
+        if self.fused:
+            x, roots = self.cast(x, max(x.wide, self.wide)), graph.tensor(graph.part, rows, 4.0)
+            some = 4.0 * min(x.numbers, NORM_IN_CACHE) * self.cpu
+            return graph.operation((x, scale), x.numbers, x.wide, saved=(x, roots), temporary=3 * some, before=some)
         wide = self.cast(x, 4.0)
         root = graph.operation((self._mean_square(wide, rows),), rows, 4.0, keeps_output=True)
         source = x if self.t5 else wide  # T5 multiplies what came in, the others its copy in fp32
@@ -286,8 +293,9 @@ class Operations:
         return self.graph.operation((square,), rows, 4.0)
 
     def activation(self, x: Tensor, function: str) -> Tensor:
-        """One kernel that keeps its input (ReLU: its output), but for gelu_new, which is written out in Python."""
-        if function == "gelu_new":
+        """One kernel that keeps its input (ReLU: its output), but for gelu_new, which is written out in Python, though
+        not in a step of ours."""
+        if function == "gelu_new" and not self.fused:
             return self._gelu_new(x)
         relu = function == "relu"
         return self.graph.operation((x,), x.numbers, x.wide, saved=() if relu else (x,), keeps_output=relu)
@@ -324,7 +332,8 @@ class Operations:
         if not self.training:
             share = 0.0
         if self.cpu and (share or (bias is not None and bias.gradient)):
-            return self._products(q, k, v, shape, bias, share)
+            ours = self.fused and bias is not None
+            return (self._biased if ours else self._products)(q, k, v, shape, bias, share)
         y = self._fused(q, k, v, shape, bias)
         return self.scale(y) if shape.ordered_queries else y  # what comes out lies in memory like the queries
 
@@ -355,6 +364,24 @@ class Operations:
         if out < 4:  # the weights are returned in half precision too, and forgotten
             y = self.graph.operation((y,), y.numbers, out, before=out * shape.scores)
         return self.scale(y)
+
+    def _biased(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None, share: float) -> Tensor:
+        """models/cpu_bias_attention.py: keeps copies of queries, keys and values in order, the weights, and with
+        dropout a byte for each."""
+        assert bias is not None
+        q, k, v = (self.scale(x) for x in (q, k, v))
+        weights = self.graph.tensor(self.graph.part, shape.scores, q.wide)
+        kept = self.graph.tensor(self.graph.part, shape.scores, 1.0) if share else None
+        square = shape.scores / shape.batch
+        some = 4.0 * min(shape.scores, max(square, SCORES_IN_CACHE))
+        return self.graph.operation(
+            (q, k, v, bias),
+            q.numbers,
+            q.wide,
+            saved=(q, k, v, weights, kept),
+            before=2 * some + 4.0 * square,
+            temporary=q.numbers * q.wide + 2 * some,
+        )
 
     def eager(
         self,

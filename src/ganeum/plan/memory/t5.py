@@ -173,6 +173,8 @@ class T5(Ends):
             shape = Shape(self.B, attention.heads, T, S, ordered=cached)
             if self.execution.attention == "eager":
                 y = self.eager(q, k, v, shape, (bias, mask), self.dropped)
+            elif self.fused and self.cpu and (bias.gradient or self.dropped):
+                y = self.attention(q, k, v, shape, bias, self.dropped)
             else:
                 masked = self.graph.operation((bias,), attention.heads * mask.numbers, bias.wide, saved=(mask,))
                 masked = masked if attention.across else self.scale(masked)  # in order, which the zeros are
