@@ -62,18 +62,23 @@ class _BiasAttention(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             for some in _parts(B, H * T * S):
                 heads = slice(some.start * H, some.stop * H)
-                shape = (some.stop - some.start, H, T, S)
-                scores = added.expand(shape).contiguous() if mask is None else torch.where(mask[some], added, never)
+                scores = (
+                    added.repeat(some.stop - some.start, 1, 1, 1)
+                    if mask is None
+                    else torch.where(mask[some], added, never)
+                )
                 scores = scores.reshape(-1, T, S)
                 if wide == q.dtype:
                     scores.baddbmm_(q[heads], k[heads].mT)
                 else:
                     scores += torch.bmm(q[heads], k[heads].mT)
                 weights = torch.softmax(scores, dim=-1).to(q.dtype)
+                del scores  # what is not needed any more is not there in the next turn either
                 p[heads] = weights
                 if kept is not None:
                     weights = weights.mul_(kept[heads]).div_(1.0 - dropout)
                 y[some] = torch.bmm(weights, v[heads]).view(-1, H, T, D).transpose(1, 2)
+                del weights
         ctx.save_for_backward(q, k, v, p, kept)
         ctx.options = (B, H, T, S, D), bias.dtype, scale, dropout
         return y
