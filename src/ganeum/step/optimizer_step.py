@@ -128,12 +128,15 @@ class OptimizerStep:
         """Nats of each target as the training computes them, for evaluation: (B, T), or (N,) of those that count."""
         batch = batch.to(self.device)
         hidden, targets = self._rows(batch)
+        output = self.model.output()
         nats = token_nats(
             hidden,
-            self.model.head.weight,
+            output.weight,
             targets,
             vocab_size=self.model.vocab_size,
             chunk=self.loss_chunk,
+            bias=output.bias,
+            cap=output.cap,
             dtype=self.dtype,
         )
         return nats if batch.rows is not None else nats.view_as(batch.targets)
@@ -169,12 +172,15 @@ class OptimizerStep:
     def _loss(self, batch: Batch, targets: int) -> Tensor:
         """This micro-batch's share of the mean over all ``targets``, times the loss scale."""
         hidden, ids = self._rows(batch)
+        output = self.model.output()
         return linear_cross_entropy(
             hidden,
-            self.model.head.weight,
+            output.weight,
             ids,
             vocab_size=self.model.vocab_size,
             chunk=self.loss_chunk,
+            bias=output.bias,
+            cap=output.cap,
             dtype=self.dtype,
             scale=self.loss_scale / targets,
         )

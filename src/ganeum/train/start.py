@@ -92,12 +92,15 @@ def make_deterministic(step: OptimizerStep) -> bool:
     try:
         with precision.autocast(step.precision, step.device):
             hidden = model.hidden(**inputs).flatten(0, 1)  # (T, C)
+        output = model.output()
         linear_cross_entropy(
             hidden,
-            model.head.weight,
+            output.weight,
             torch.zeros(len(hidden), dtype=torch.int64, device=step.device),
             vocab_size=model.vocab_size,
             chunk=step.loss_chunk,
+            bias=output.bias,
+            cap=output.cap,
             dtype=step.dtype,
         ).backward()
     except RuntimeError as error:
