@@ -2,8 +2,9 @@
 
     python examples/docstrings/prepare.py
 
-writes beside this file ``data/train.jsonl``, ``val.jsonl`` and ``test.jsonl`` (``source``: arguments and the docstring's
-first paragraph; ``target``: the name) and ``data/model/``: a small T5's config.json, and a tokenizer trained on the pairs.
+writes into ``data/`` beside this file ``train.jsonl``, ``val.jsonl`` and ``test.jsonl`` (``source``: arguments and the
+docstring's first paragraph; ``target``: the name) and ``model/``: a small T5's config.json, and a tokenizer trained on
+the pairs to learn from.
 
 ``val`` is to choose by (an optimizer, a learning rate, a checkpoint), ``test`` to look at once, when all is chosen. A
 module is in one of the three with all its functions (its path's hash decides). Out are functions whose docstring spells
@@ -115,12 +116,8 @@ def main() -> None:
     write_model(HERE / "model", [text for pair in train for text in pair])
     (name, count), *_ = Counter(target for _, target in train).most_common()
     right = [sum(target == name for _, target in rows) / len(rows) for rows in (val, test)]
-    print(
-        f"{len(train):,} pairs to learn from, {len(val):,} to choose by, {len(test):,} to look at once: other modules"
-    )
-    print(
-        f"always the most frequent name, {name} ({count:,} times): {right[0]:.1%} and {right[1]:.1%} of the latter two"
-    )
+    print(f"{len(train):,} pairs to learn from, {len(val):,} to choose by, {len(test):,} to look at once")
+    print(f"always the most frequent name, {name} ({count:,} times): {right[0]:.1%} and {right[1]:.1%} of the latter")
 
 
 if __name__ == "__main__":
