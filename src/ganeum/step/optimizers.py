@@ -188,12 +188,15 @@ class Ruled:
         updates = self.updates + 1
         for piece in self.pieces:
             if all(parameter.grad is not None for parameter, _ in piece.parts):  # else nothing depends on it
-                pace = Pace(learning_rate * piece.rate, piece.decay, updates)
-                kept = self.state[piece.name]
-                state = {key: value.to(self.updates.device, non_blocking=True) for key, value in kept.items()}
-                for key, value in self._move(piece, state, pace, divisor, bad).items():
-                    kept[key].copy_(torch.where(bad, state[key], value), non_blocking=True)
+                self._update(piece, Pace(learning_rate * piece.rate, piece.decay, updates), divisor, bad)
         self.updates.copy_(torch.where(bad, self.updates, updates))
+
+    def _update(self, piece: Piece, pace: Pace, divisor: Tensor, bad: Tensor) -> None:
+        """Of one piece; what it takes is given back before the next one's is taken."""
+        kept = self.state[piece.name]
+        state = {key: value.to(self.updates.device, non_blocking=True) for key, value in kept.items()}
+        for key, value in self._move(piece, state, pace, divisor, bad).items():
+            kept[key].copy_(torch.where(bad, state[key], value), non_blocking=True)
 
     def _move(self, piece: Piece, state: State, pace: Pace, divisor: Tensor, bad: Tensor) -> State:
         """Moves the weights → the new state."""
@@ -228,7 +231,7 @@ class ByRows(Ruled):
         weight, gradient = parameter.detach(), parameter.grad
         assert gradient is not None
         rows = max(1, PIECE // weight.size(1))
-        some = list(zip(weight.split(rows), gradient.split(rows), strict=True))
+        some = list(zip(torch.split(weight, rows), torch.split(gradient, rows), strict=True))
         moved, new = self.rule.by_rows(
             [lambda w=w, g=g: (_stack([w]), _stack([g]) / divisor) for w, g in some],  # type: ignore[misc]
             state,
