@@ -129,9 +129,10 @@ def test_out_of_memory_halves_the_micro_batch_and_the_batch_stays(t5: Path, monk
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU")
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    go(t5, "name=plain", "model.dropout=0")
+    same = ("model.dropout=0", "data.batching=padded")
+    go(t5, "name=plain", *same)
     monkeypatch.setattr(OptimizerStep, "_loss", full)
-    _, shown = go(t5, "name=lowered", "model.dropout=0")
+    _, shown = go(t5, "name=lowered", *same)
     assert (
         "Out of memory at step 3 (2.00 MiB more were refused). From here on 2 sequences at once instead of 4, 4 times "
         "a step instead of 2: the batch stays 8, and steps, learning rate and order of the data stay as they were.\n"

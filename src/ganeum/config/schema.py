@@ -99,10 +99,11 @@ class Data(Section):
     prefix: str = Field("", description="in front of every source, as T5's `summarize: `")
     max_length: PositiveInt = Field(512, description="tokens of a source or a text; longer ones are cut, and counted")
     max_target_length: PositiveInt = Field(128, description="tokens of a target; longer ones are cut, and counted")
-    batching: Literal["buckets", "padded", "fixed", "packed"] = Field(
-        "buckets",
-        description="buckets: like lengths together, padded to one of a few; padded: to the longest of those at once; "
-        "fixed: all to max_length; packed: several in one row that do not see each other",
+    batching: Literal["buckets", "padded", "fixed", "packed"] | Auto = Field(
+        "auto",
+        description="packed: several in one row that do not see each other; buckets: those of a step that are alike at "
+        "once, padded to one of a few lengths; padded: to the longest of those at once; fixed: all to max_length; auto: "
+        "packed where the model allows it and rows are not long for its width, else buckets",
     )
     tokenizer: str | None = Field(None, description="a directory or a hub name; null: the one of `model.source`")
 

@@ -31,6 +31,10 @@ T = TypeVar("T")
 SURE = 0.25  # of what is usable: a CPU's estimate was never off by more than a factor of 2 (docs/plan.md)
 LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
+BATCHING = {
+    "packed": "nearly nothing is padding, and the model can be told where each example of a row begins",
+    "buckets": "rows would be long for the model's width, or it cannot be told where each example of one begins",
+}
 MICRO, EVALUATION, CHECKPOINTING = "train.micro_batch_size", "train.eval_batch_size", "train.activation_checkpointing"
 
 
@@ -109,6 +113,9 @@ def _device(choices: Choices, device: Device) -> None:
 def _data(choices: Choices, material: Material) -> None:
     model, data = choices.config.model, choices.config.data
     if model.source is not None:  # the model brings its vocabulary, and the examples were compared with it
+        if data.batching == "auto":
+            value = material.for_plan(choices.config)["data"]["batching"]
+            choices.set("data.batching", value, BATCHING[value])
         return
     if model.vocab_size == "auto":
         choices.set("model.vocab_size", material.vocab_size, f"the vocabulary of {data.directory}")
@@ -283,9 +290,6 @@ def _intervals(choices: Choices, material: Material) -> None:
         choices.set(
             "train.warmup_iters", schedule.warmup_iters(train, steps), f"a share of {share:.3g} of {steps:,} steps"
         )
-    elif train.warmup_iters > steps and not train.eval_only:  # known only now, where the length is not in steps
-        why = f"a tenth of {steps:,} steps: with {train.warmup_iters:,} the learning rate would never reach its peak"
-        choices.set("train.warmup_iters", max(1, steps // 10), why)
     if train.min_learning_rate == "auto":
         choices.set("train.min_learning_rate", schedule.min_learning_rate(train), "a tenth of the learning rate")
     if train.eval_interval == "auto":

@@ -9,6 +9,7 @@ import torch
 
 from ganeum.config import Config
 from ganeum.config.zero import ENGINE
+from ganeum.data.examples.model import PACKED
 from ganeum.models import adapters, checkpointing
 from ganeum.models.adopted import Adopted, check_packing
 from ganeum.models.build import build
@@ -72,7 +73,7 @@ def check_source(config: Config) -> None:
         return
     network = build(config.model)
     assert isinstance(network, Adopted), "it has a source"
-    if config.data.batching == "packed":
+    if config.data.batching == "packed" or (config.data.batching == "auto" and network.config.model_type in PACKED):
         check_packing(network)
 
 
