@@ -12,6 +12,7 @@ import atexit
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -104,6 +105,7 @@ class EngineStep(OptimizerStep):
             deepspeed.zero.Init(module=called, config_dict_or_path=config)
         self.engine, *_ = deepspeed.initialize(model=called, optimizer=adamw.adamw, config=config)
         self.zero = self.engine.optimizer
+        weakref.finalize(self, ended, self.engine).atexit = False
         for parameter, value in exact.items():  # what it has in fp32 it made of rounded ones
             deepspeed.utils.safe_set_full_fp32_param(parameter, value.to(self.device))
         self.loss_scale.fill_(self.zero.loss_scale)
@@ -122,12 +124,13 @@ class EngineStep(OptimizerStep):
 
     @torch.no_grad()
     def inside(self, function: Callable[..., T], *inputs: Any) -> T:
+        found: list[T] = []
         try:
-            result: T = self.engine(function, *inputs)
+            self.engine(lambda: found.append(function(*inputs)))  # it looks for tensors in whatever is returned
         except BaseException:
             self._forget()
             raise
-        return result
+        return found[0]
 
     def weights(self) -> dict[str, Tensor]:
         from deepspeed.utils import safe_get_full_fp32_param as whole
@@ -194,7 +197,24 @@ class EngineStep(OptimizerStep):
             for key in zero.all_grad_tensors:
                 zero.all_grad_tensors[key] = None
         zero.reset_cpu_buffers()
+        self.model.zero_grad(set_to_none=True)  # before the engine's, which in stage 3 knows gradients of GPUs alone
         zero.zero_grad(set_to_none=True)
+
+
+def ended(engine: Any) -> None:
+    """Lets go of its memory: weights and engine hold each other where Python's collector cannot see, and a list and a
+    cache of the library's hold stage 3's network, of which empty weights are left."""
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+    zero, adamw = engine.optimizer, engine.optimizer.optimizer
+    engine.destroy()
+    FWD_MODULE_STACK.clear()
+    for holder in (zero, adamw):
+        vars(holder).clear()
+    for parameter in engine.module.parameters():
+        if hasattr(parameter, "ds_tensor"):
+            parameter.data = torch.empty(0)
+        vars(parameter).clear()
 
 
 def told(train: Train, precision: Precision, largest: int) -> dict[str, Any]:
