@@ -14,6 +14,7 @@ from ganeum.config import load
 from ganeum.config.schema import Train, Zero
 from ganeum.errors import GaneumError, MissingExtra, RunError
 from ganeum.hardware import detect
+from ganeum.hardware.card import card
 from ganeum.plan import execution
 from ganeum.train import deepspeed
 
@@ -114,9 +115,7 @@ def test_our_own_step_needs_no_library(yaml: Path, monkeypatch: pytest.MonkeyPat
 )
 def test_the_plan_counts_stage_and_offload(yaml: Path, overrides: list[str], expected: tuple[int, str]) -> None:
     """On a GPU; in a CPU's one memory nothing is offloaded to it."""
-    from ganeum.hardware.catalogue import find
-
     config = load(yaml, overrides)
-    way = execution.of(config, find("RTX 4090"), 4)
+    way = execution.of(config, card("RTX 4090"), 4)
     assert expected == (way.zero_stage, way.offload)
     assert execution.of(config, detect("cpu"), 4).offload == "none"

@@ -108,15 +108,21 @@ def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpos
         loss_chunk=LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk,
         compiled=train.compile is True,
         lora=train.lora,
-        offload=_offload(train) if device.kind == "cuda" else "none",
-        zero_stage=train.zero.stage if train.zero.stage >= ENGINE else 0,
+        offload=offload(train) if device.kind == "cuda" else "none",
+        zero_stage=zero_stage(train),
     )
 
 
-def _offload(train: Train) -> Offload:
+def offload(train: Train) -> Offload:
+    """What ``train`` wants in the CPU's memory, where that is another than the device's."""
     if train.zero.stage == 3 and train.zero.weights_offload:
         return "optimizer_and_weights"
     return "optimizer" if train.optimizer_offload else "none"
+
+
+def zero_stage(train: Train) -> int:
+    """Of DeepSpeed's engine; 0 where our own step is taken."""
+    return train.zero.stage if train.zero.stage >= ENGINE else 0
 
 
 def usual(config: Config, device: Device, micro_batch_size: int) -> Execution:
