@@ -161,6 +161,7 @@ def test_every_batching_learns_the_same(t5: Path, batching: str) -> None:
     """Without dropout each of the steps has the loss and the gradient that `padded` has, within fp32's rounding: how
     rows are laid out and cut does not show."""
     same = ("model.dropout=0", "train.learning_rate=1e-2", "data.max_length=96", "data.max_target_length=24")
+    same += ("train.batch_size=24", "train.micro_batch_size=12")
     go(t5, *same, f"data.batching={batching}")
     go(t5, *same, "data.batching=padded", "name=padded")
     found, expected = metrics("t5"), metrics("padded")
