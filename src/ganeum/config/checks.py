@@ -92,19 +92,6 @@ def contradictions(
             yield error
     yield from _length(config, places, settled, where)
     yield from _optimizer(config, places, settled, where)
-    warmup = train.warmup_iters
-    if (
-        right("train.warmup_iters", "train.max_iters")
-        and warmup != "auto"
-        and train.max_iters is not None
-        and warmup > train.max_iters
-    ):
-        yield ConfigError(
-            f"train.warmup_iters is {warmup}, but the training has only {train.max_iters} steps",
-            where=at("train.warmup_iters", "train.max_iters"),
-            why="the learning rate would never reach its peak",
-            suggestion="train.warmup_iters: auto",
-        )
     lowest = train.min_learning_rate
     if right("train.min_learning_rate", "train.learning_rate") and lowest != "auto" and lowest > train.learning_rate:
         yield ConfigError(

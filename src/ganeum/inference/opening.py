@@ -12,7 +12,8 @@ from ganeum.config import load_stored
 from ganeum.config.schema import Sample
 from ganeum.config.trust import trusted
 from ganeum.data.examples.tokenizer import open_tokenizer
-from ganeum.errors import CheckpointError, ConfigError, GaneumError
+from ganeum.errors import CheckpointError, ConfigError, GaneumError, RunError
+from ganeum.hardware import hub
 from ganeum.hardware.device import Device
 from ganeum.inference.decoding import Decoding
 from ganeum.inference.ours import Ours
@@ -25,7 +26,7 @@ from ganeum.models.weights import restore
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.architecture.hugging_face import from_config_json
 
-ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+ON_THE_HUB = re.compile(r"([\w.-]+/)?[\w.-]+")  # the oldest have no owner: t5-small
 OUR_TOKENIZER = "ganeum.json"
 END = 2**20  # bytes of a file's beginning and of its end that its digest is made of, beside its size
 
@@ -102,10 +103,17 @@ def _place(name: str, checkpoint: str) -> Place | str:
     """Where it lies here, or its name on the hub."""
     try:
         return locate(name, checkpoint)
-    except GaneumError:
-        if ON_THE_HUB.fullmatch(name) and not Path(name).expanduser().exists():
-            return name
-        raise
+    except RunError as error:
+        if not ON_THE_HUB.fullmatch(name) or Path(name).expanduser().exists():
+            raise
+        if "/" not in name and not hub.has(name):
+            raise RunError(
+                f"there is no run {name}",
+                where=error.where,
+                why="nor is it the name of a model that the hub has, or that was fetched from it before",
+                suggestion="`ganeum runs` lists the runs there are",
+            ) from None
+        return name
 
 
 def _is_theirs(place: Place) -> bool:

@@ -228,7 +228,7 @@ def _refuse_empty(store: Store, names: Files) -> None:
     if not rows:
         raise DataError(
             f"there are no rows in {names if isinstance(names, str) else ', '.join(names)}",
-            why="nothing stands in what is read, or only blank lines",
+            why="nothing stands in what is read, or only blank lines, or a list of nothing: []",
             suggestion='a JSON line for each example, {"text": "…"} or {"source": "…", "target": "…"}, say',
         )
     raise DataError(
