@@ -9,7 +9,7 @@ Shapes: B = rows, S = source tokens in each, T = target tokens (of a causal mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ganeum.models.attention_of_theirs import FUSED, configs, with_bias, without
 from ganeum.models.network import Network, Output
 from ganeum.models.output_of_theirs import OutputOfTheirs
 from ganeum.models.quiet import quiet
+from ganeum.models.regions import Regions
 
 CLOSE = 1e-3  # of the largest logit: how far fp32's rounding may take the two ways apart
 MAKE_THEIR_MASKS = ("doge", "t5gemma", "t5gemma2")  # though they claim to take any attention
@@ -57,6 +58,16 @@ class Adopted(Network):
         """
         with self._output.set_aside(), without_masks(self._unmasked):
             hidden: Tensor = self._run(inputs).logits
+        return hidden
+
+    def compiled(self) -> Callable[..., Tensor]:
+        """``hidden`` with its blocks compiled."""
+        regions = Regions(self.blocks)
+
+        def hidden(**inputs: Tensor) -> Tensor:
+            with regions.in_place():
+                return self.hidden(**inputs)
+
         return hidden
 
     def _run(self, inputs: Mapping[str, Tensor]) -> Any:
@@ -108,10 +119,6 @@ class Adopted(Network):
         """Name → tensor under transformers' names; what is tied is there once, adapters under their layers' names."""
         once = {name for name, _ in (*self.model.named_parameters(), *self.model.named_buffers())}
         return adapters.state({name: t for name, t in self.model.state_dict().items() if name in once})
-
-    def whole_state(self) -> dict[str, Tensor]:
-        """transformers' own state dict, for a model without adapters."""
-        return dict(self.model.state_dict())
 
     def save_shape(self, directory: Path) -> None:
         """config.json and generation_config.json, all that is needed to build it again and load weights."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ganeum.models import cpu_bias_attention
@@ -70,7 +71,8 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """transformers' interface: (B, H, T, D), (B, K, S, D) twice → (B, T, H, D)."""
     plain = dropout > 0.0 or (position_bias is not None and position_bias.requires_grad)
-    if position_bias is not None and plain and query.device.type == "cpu":
+    written_out = query.device.type == "cpu" and not torch.compiler.is_compiling()  # which fuses passes by itself
+    if position_bias is not None and plain and written_out:
         scale = query.size(-1) ** -0.5 if scaling is None else scaling
         causal = attention_mask is None and module.is_causal
         y = cpu_bias_attention.attention(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -44,6 +45,10 @@ class Network(nn.Module):
     def output(self) -> Output:
         """What the loss makes logits with; P ≥ V rows."""
         return Output(self.head.weight)
+
+    def compiled(self) -> Callable[..., Tensor]:
+        """``hidden``, compiled by torch as it is called."""
+        return torch.compile(self.hidden)
 
     def one_sequence(self) -> dict[str, Tensor]:
         """Inputs of ``hidden`` on the CPU, to see which kernels it runs: what they say does not matter."""

@@ -61,7 +61,7 @@ class OptimizerStep:
         precisions.apply(precision)
         self.dtype = precisions.COMPUTE_DTYPE[precision]
         self.loss_chunk = loss_chunk or default_loss_chunk(self.device)
-        self.hidden = torch.compile(model.hidden) if compiled else model.hidden
+        self.hidden = model.compiled() if compiled else model.hidden
         self.optimizer = Optimizer(model, train, self.device, self.dtype)
         self.parameters = self.optimizer.parameters
         self.loss_scale = torch.tensor(FIRST_SCALE if precision == "fp16" else 1.0, device=self.device)
