@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_pairs
 import torch
 from tiny_corpus import go
 
@@ -74,6 +75,15 @@ def test_without_the_library_nothing_is_made(yaml: Path, monkeypatch: pytest.Mon
         "  try    pip install 'ganeum[deepspeed]', or train.zero.stage=0 for ganeum's own step"
     )
     assert not Path("results").exists()
+
+
+def test_without_the_library_no_example_is_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making tokens of them may take minutes."""
+    yaml = tiny_pairs.config(tiny_pairs.write(here / "data"), here / "t5.yaml")
+    monkeypatch.setattr(deepspeed, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra):
+        go(yaml, ENGINE)
+    assert not Path("cache/examples").exists()
 
 
 def refused(yaml: Path, *overrides: str) -> GaneumError:

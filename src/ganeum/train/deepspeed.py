@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from ganeum.config import Config
 from ganeum.config.schema import Train
@@ -296,7 +295,8 @@ def connected(device: torch.device) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # it tells of every update that is skipped
     if not distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        store = distributed.HashStore()  # type: ignore[attr-defined]
+        distributed.init_process_group(backend, store=store, rank=0, world_size=1)
         atexit.register(distributed.destroy_process_group)
     # It shares memory between processes on a CPU; compiling it takes minutes, and here is one process.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

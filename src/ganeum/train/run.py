@@ -77,9 +77,9 @@ def train(
         print(notice, file=stream)
     limits.check_threads(torch.get_num_threads())
     stored = None if overwrite else record.existing(_name(config))
-    material = material_of(config, stored, lambda text: print(text, file=stream))
     device = hardware.detect(config.device)
     deepspeed.check(stored or config, device)
+    material = material_of(config, stored, lambda text: print(text, file=stream))
     held_bytes = psutil.Process().memory_info().rss
     if overwrite and config.train.init_from is not None:
         _not_within(config.train.init_from, _name(config))
