@@ -17,6 +17,7 @@ from transformers import (
     DogeConfig,
     FalconConfig,
     Gemma2Config,
+    GlmConfig,
     GPTJConfig,
     GPTNeoXConfig,
     LEDConfig,
@@ -204,6 +205,9 @@ MORE: dict[str, Any] = {
     ),
     "GPT-NeoX": GPTNeoXConfig(intermediate_size=32, **SMALL),
     "Falcon": FalconConfig(**SMALL),
+    "several ends: GLM": GlmConfig(
+        intermediate_size=32, head_dim=8, num_key_value_heads=2, pad_token_id=0, eos_token_id=[1, 2, 3], **SMALL
+    ),
     "OPT": OPTConfig(ffn_dim=32, word_embed_proj_dim=16, **SMALL),
     "BLOOM": BloomConfig(hidden_size=16, n_layer=2, n_head=4, vocab_size=V),
     "masks of its own: Doge": DogeConfig(intermediate_size=32, num_key_value_heads=2, **SMALL),

@@ -73,6 +73,7 @@ def _huggingface(model: Network, place: Place, target: Path, overwrite: bool) ->
     from functools import partial
     from shutil import copytree
 
+    from ganeum.config import load_stored
     from ganeum.data.for_transformers import save_for_transformers
     from ganeum.data.tokenizer import load_tokenizer
     from ganeum.models import export
@@ -82,7 +83,8 @@ def _huggingface(model: Network, place: Place, target: Path, overwrite: bool) ->
     directory = place.tokenizer_dir
     if isinstance(model, Adopted):
         copied = partial(copytree, directory, dirs_exist_ok=True) if directory else None
-        return export.export_adopted(model, target, write_tokenizer=copied, overwrite=overwrite)
+        trained = load_stored(place.run.config_path) if place.run else None
+        return export.export_adopted(model, target, trained=trained, write_tokenizer=copied, overwrite=overwrite)
     assert isinstance(model, GPT), "there are these two"
     tokenizer = load_tokenizer(directory) if directory else None
     return export.export_huggingface(

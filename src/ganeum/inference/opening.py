@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ganeum.models.theirs import is_theirs
 from ganeum.models.weights import restore
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.architecture.hugging_face import from_config_json
+from ganeum.record import read_json
 
 ON_THE_HUB = re.compile(r"([\w.-]+/)?[\w.-]+")  # the oldest have no owner: t5-small
 OUR_TOKENIZER = "ganeum.json"
@@ -39,9 +41,20 @@ def precision_of(wanted: str, device: Device) -> Precision:
 
 
 def defaults(name: str, checkpoint: str = "best") -> Sample:
-    """What a run's config says of its texts; of anything else the defaults of the keys."""
+    """What a run's config says of its texts, or an exported directory's generation_config.json; of anything else the
+    defaults of the keys."""
     place = _place(name, checkpoint)
-    return load_stored(place.run.config_path).sample if isinstance(place, Place) and place.run else Sample()
+    if not isinstance(place, Place):
+        return Sample()
+    if place.run:
+        return load_stored(place.run.config_path).sample
+    said: Any = None
+    with suppress(OSError, ValueError):
+        said = read_json(place.weights / "generation_config.json")
+    if not isinstance(said, dict):
+        return Sample()
+    lengths = {key: said[key] for key in ("max_new_tokens", "num_beams") if isinstance(said.get(key), int)}
+    return Sample(**lengths)
 
 
 def open_writer(
@@ -84,6 +97,8 @@ def open_writer(
         model = adopted.model
     else:
         model, directory = pretrained(place.weights), str(place.weights)
+        if prefix is None:  # as `ganeum export` leaves it
+            prompts = Prompts(getattr(model.config, "prefix", None) or "", longest)
     from ganeum.inference.theirs import Theirs
 
     return Theirs(

@@ -157,7 +157,8 @@ def check_logits(network: Adopted, where: str) -> None:
         ConfigError: they differ, or the model sees what it is to learn, or reads no rows of tokens in training.
     """
     network.eval()
-    special = {getattr(network.config, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos")}
+    said = [getattr(network.config, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos")]
+    special = {token for some in said for token in (some if isinstance(some, list) else [some])}
     plain = [token for token in range(3, network.vocab_size) if token not in special][:8]
     tokens = torch.tensor([plain], device=network.model.device)
     *other, reads = ("source_tokens", "target_tokens") if network.encoder_decoder else ("tokens",)

@@ -56,7 +56,7 @@ def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None
     """transformers' own model of the same, whatever its logits are; raises as :func:`adopt`."""
     try:
         with quiet():
-            from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+            from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
     except ImportError:
         raise MissingExtra(
             f"model.source={source} needs the package transformers", suggestion="pip install 'ganeum[hf]'"
@@ -67,7 +67,11 @@ def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None
             if hasattr(config, name):
                 setattr(config, name, dropout)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return _built(kind, source, config, fresh or Path(source).is_file(), empty)
+    model = _built(kind, source, config, fresh or Path(source).is_file(), empty)
+    if (Path(source) / "generation_config.json").is_file():  # from_config does not look for it: a run's own would go
+        with quiet():
+            model.generation_config = GenerationConfig.from_pretrained(str(source))
+    return model
 
 
 def read_config(source: str | Path) -> Any:
