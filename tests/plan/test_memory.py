@@ -20,12 +20,12 @@ from torch import nn
 
 from ganeum.config.schema import Lora, Model
 from ganeum.hardware.device import Device
-from ganeum.models import cpu_attention, cpu_norm
+from ganeum.models import cpu_attention, cpu_bias_attention, cpu_norm
 from ganeum.models.gpt import padded_vocab_size
 from ganeum.plan import memory
 from ganeum.plan.architecture import ours
 from ganeum.plan.execution import LOSS_CHUNK, Execution
-from ganeum.plan.memory import Memory, state, total, update
+from ganeum.plan.memory import Memory, operations, state, total, update
 from ganeum.plan.memory import ours as of_ours
 from ganeum.plan.memory.replay import Tape, Tensor
 from ganeum.step import optimizers
@@ -250,5 +250,6 @@ def test_numbers_kept_in_two_places() -> None:
     assert padded_vocab_size(1) == ours.VOCAB_MULTIPLE
     assert (optimizers.PIECE, optimizers.STACK) == (state.PIECE, state.STACK)
     assert (cpu_attention.LONGEST, cpu_attention.BLOCK) == (of_ours.KEEPS_WEIGHTS, of_ours.BLOCK)
-    assert cpu_norm.IN_CACHE == of_ours.IN_CACHE
+    assert cpu_norm.IN_CACHE == of_ours.IN_CACHE == operations.NORM_IN_CACHE
+    assert cpu_bias_attention.IN_CACHE == operations.SCORES_IN_CACHE
     assert {kind: default_loss_chunk(torch.device(kind)) for kind in LOSS_CHUNK} == LOSS_CHUNK
