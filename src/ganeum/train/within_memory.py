@@ -116,6 +116,8 @@ class WithinMemory:
         less = trouble.smaller(batch_size, size)
         self._lower(MICRO, self.progress.step + 1, size, less, full)
         often, stays = f", {batch_size // less} times a step instead of {batch_size // size}", f"stays {batch_size}"
+        if self.config.data.batching in ("packed", "buckets"):  # a step's examples are cut by their lengths
+            often = ""
         if self.config.train.batch_tokens is not None:
             often, stays = "", f"stays {self.config.train.batch_tokens:,} tokens"
         self.say(

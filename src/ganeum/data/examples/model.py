@@ -11,7 +11,7 @@ from ganeum.errors import DataError, MissingExtra
 from ganeum.hardware import hub
 
 # Models that can be told which places of a row belong to one example, and whose layers all see the whole of it
-# (tests/models/test_adopted.py): packing is theirs by default.
+# (tests/data/test_default_batching.py): packing is theirs by default.
 PACKED = frozenset({"t5", "mt5", "gpt2", "gpt_neox", "llama", "qwen2", "qwen3"})
 # In a row of T places each spends T / (6 · width) times as much on attention as on weights, and a packed row is full:
 # in rows longer than so many widths that outweighs the padding that packing saves (docs/log.md).
