@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ganeum.plan.architecture import Architecture, Attention, Block
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory.ends import Ends
-from ganeum.plan.memory.operations import Graph, Shape
+from ganeum.plan.memory.graph import Graph
+from ganeum.plan.memory.operations import Shape
 from ganeum.plan.memory.replay import Gradient, Tensor
 
 
