@@ -38,6 +38,9 @@ def command(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run code that came with the model")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was written as JSON")] = False,
 ) -> None:
     """Write a run's model for other programs: a Hugging Face directory, a .pth, or nanoGPT's ckpt.pt.
@@ -47,12 +50,14 @@ def command(
     """
     import json
 
+    from ganeum.config.trust import trusting
     from ganeum.models import export, weights
     from ganeum.models.place import locate
 
     format = format or (Format.pth if out and out.suffix == ".pth" else Format.hf)
     place = locate(run, checkpoint)
-    model = weights.restore(place.weights)
+    with trusting(trust_remote_code):
+        model = weights.restore(place.weights)
     match format:
         case Format.hf:
             written = _huggingface(model, place, out or Path(f"{place.name}-hf"), overwrite)

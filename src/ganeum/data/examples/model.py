@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ganeum import record
+from ganeum.config.trust import not_run
 from ganeum.errors import DataError, MissingExtra
 from ganeum.hardware import hub
 
@@ -36,6 +37,7 @@ def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
     """What the config of ``model.source`` says.
 
     Raises:
+        CheckpointError: it comes with code of its own.
         DataError: it cannot be had, or a decoder has nothing to begin with.
         MissingExtra: transformers is not installed.
     """
@@ -56,6 +58,8 @@ def learner(source: str, *, trust_remote_code: bool = False) -> Learner:
                 suggestion=f"ganeum export {source} OUT, then model.source=OUT; to go on from its weights alone, "
                 f"train.init_from={source} beside the model.source that it began with",
             ) from None
+        if "trust_remote_code" in str(error):
+            raise not_run(f"the model {source}", f"model.source: {source}") from error
         raise DataError(
             f"the config of the model {source} cannot be had",
             where=f"model.source: {source}",
