@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import BART, PAIRS, T5, TEXTS, V, ids, made, padded, pair_batch, text_batch
+from tiny_models import BART, LLAMA, PAIRS, T5, TEXTS, V, ids, made, padded, pair_batch, text_batch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -17,10 +17,12 @@ from transformers import (
     DogeConfig,
     FalconConfig,
     Gemma2Config,
+    Gemma3Config,
     GlmConfig,
     GPTJConfig,
     GPTNeoXConfig,
     LEDConfig,
+    Llama4TextConfig,
     LongT5Config,
     MambaConfig,
     MarianConfig,
@@ -237,6 +239,43 @@ def test_what_other_models_do_to_their_logits_and_masks_is_done(kind: str) -> No
     assert network._output.whole == ("stays" in kind)
     assert (network.output().bias is not None) == ("bias" in kind or "LED" in kind)
     assert_alike(learnt(model, [given]), theirs(name, model))
+
+
+SEEING_LITTLE: dict[str, Any] = {
+    "in a part's config: Gemma 3 with pictures": Gemma3Config(
+        text_config=LLAMA | {"head_dim": 4, "sliding_window": 3, "layer_types": ["sliding_attention"] * 2},
+        vision_config=SMALL | {"intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    ),
+    "by chunks: Llama 4": Llama4TextConfig(
+        **LLAMA, head_dim=4, intermediate_size_mlp=32, num_local_experts=1, attention_chunk_size=3,
+        layer_types=["chunked_attention"] * 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SEEING_LITTLE)
+def test_layers_that_see_little_see_no_more_here(kind: str) -> None:
+    """Of rows longer than their windows the logits are the model's own; packed, too, or packing is refused."""
+    model = made(copy.deepcopy(SEEING_LITTLE[kind])).eval()
+    tokens = [ids(n, n) for n in (9, 5)]
+    own = [model(input_ids=some[None], use_cache=False).logits[0] for some in tokens]
+    network = Adopted(model).eval()
+
+    def logits(tokens: Tensor, **more: Tensor) -> Tensor:
+        return network.output().logits(network.hidden(tokens=tokens[None], **more))[0]
+
+    for some, expected in zip(tokens, own, strict=True):
+        torch.testing.assert_close(logits(some), expected, rtol=1e-4, atol=1e-4)
+    if "chunks" in kind:  # counted from the row's start, they would lie otherwise in the second example
+        with pytest.raises(ConfigError, match=r"no further than a part of the row, .* \(attention_chunk_size\)"):
+            check_packing(network)
+        return
+    check_packing(network)
+    segments = torch.cat([torch.full_like(some, n) for n, some in enumerate(tokens, start=1)])[None].int()
+    positions = torch.cat([torch.arange(len(some)) for some in tokens])[None]
+    found = logits(torch.cat(tokens), segments=segments, positions=positions)
+    torch.testing.assert_close(found, torch.cat(own), rtol=1e-4, atol=1e-4)
 
 
 def test_a_cap_is_found_however_small_the_logits_are() -> None:

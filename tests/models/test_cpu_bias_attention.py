@@ -23,7 +23,7 @@ def lengths(columns: int) -> Tensor:
     return (torch.arange(columns)[None] < torch.tensor([columns, 1, 3, 4, 2])[:, None])[:, None, None]
 
 
-@pytest.mark.parametrize("masked", ["no", "by length", "by pair", "causal"])
+@pytest.mark.parametrize("masked", ["no", "by length", "by pair", "all alike", "causal"])
 @pytest.mark.parametrize("at_once", [1, 2, 5])
 def test_numbers_and_gradients_are_those_of_torch(masked: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In fp64, with any number of sequences in the cache at once."""
@@ -37,6 +37,7 @@ def test_numbers_and_gradients_are_those_of_torch(masked: str, at_once: int, mon
         "no": None,
         "by length": lengths(columns),
         "by pair": torch.rand(B, 1, T, columns, generator=torch.Generator().manual_seed(3)) < 0.5,
+        "all alike": (torch.arange(columns) % 3 < 2).view(1, 1, 1, columns),
         "causal": torch.ones(T, columns, dtype=torch.bool).tril(),
     }[masked]
     if masked == "by pair":

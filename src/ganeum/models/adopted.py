@@ -28,6 +28,7 @@ CLOSE = 1e-3  # of the largest logit: how far fp32's rounding may take the two w
 MAKE_THEIR_MASKS = ("doge", "t5gemma", "t5gemma2")  # though they claim to take any attention
 NOT_READ = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)  # of whatever a model makes of tokens
 SAME = 1e-4  # of the largest hidden state: the same of a row that is cut otherwise
+WINDOW, CHUNK = "sliding_window", "attention_chunk_size"  # in a config, of layers that see less than all before them
 
 
 class Adopted(Network):
@@ -40,7 +41,8 @@ class Adopted(Network):
         self.model, self.config = model, model.config
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         self._own_masks = self.encoder_decoder and _makes_its_masks(model)
-        self._unmasked = _attends_without_masks(model)
+        self._near_sighted = _has(model, WINDOW, CHUNK)
+        self._unmasked = [] if self._near_sighted else _attends_without_masks(model)
         self._output = OutputOfTheirs(model, self._a_few_logits)
         # Past nn.Module's own bookkeeping: both are parts of `model` already, and have their names there.
         vars(self)["head"], vars(self)["blocks"] = self._output.head, _layers(model)
@@ -104,7 +106,7 @@ class Adopted(Network):
         found: dict[str, Any] = {"input_ids": inputs["tokens"]}
         if (segments := inputs.get("segments")) is not None:
             found["position_ids"] = inputs["positions"]
-            if getattr(self.config, "sliding_window", None) is None:
+            if not self._near_sighted:
                 found["attention_mask"] = self._mask(_causal(segments))
             # else transformers finds the examples by their positions, and lets each layer see as far as it does
         return found
@@ -224,7 +226,10 @@ def check_packing(network: Adopted) -> None:
         together = network.hidden(**dict.fromkeys(names, tokens[None]), **more).flatten(0, 1)
     except NOT_READ as error:
         together, why = torch.full_like(alone, torch.nan), f"it cannot be told where each begins: {error}"
-    if not torch.allclose(alone, together, rtol=0.0, atol=SAME * alone.abs().max().item()):
+    same = torch.allclose(alone, together, rtol=0.0, atol=SAME * alone.abs().max().item())
+    if _has(network.model, CHUNK):  # of thousands of tokens: it would not show here
+        same, why = False, f"its layers see no further than a part of the row, counted from its start ({CHUNK})"
+    if not same:
         raise ConfigError(
             f"a {network.config.model_type} reads several examples in a row otherwise than each alone",
             where="data.batching: packed",
@@ -240,16 +245,17 @@ def _makes_its_masks(model: Any) -> bool:
 
 
 def _attends_without_masks(model: Any) -> list[Any]:
-    """The configs of a causal model whose layers all see all that came before: it needs no masks but those it is given.
-
-    Others have what :mod:`ganeum.models.attention_of_theirs` spares them at the price of a wait on a GPU.
-    """
+    """The configs of a causal model that needs no masks but those it is given, if its layers all see all that came
+    before; others have what :mod:`ganeum.models.attention_of_theirs` spares them at the price of a wait on a GPU."""
     config = model.config
     backed = getattr(model, "_supports_attention_backend", False) and config._attn_implementation == "sdpa"
     backed = backed and not _makes_its_masks(model)
-    if config.is_encoder_decoder or not backed or getattr(config, "sliding_window", None) is not None:
-        return []
-    return configs(model)
+    return [] if config.is_encoder_decoder or not backed else configs(model)
+
+
+def _has(model: Any, *names: str) -> bool:
+    """Whether a config says one of them, the model's or a part's: that of the text where pictures are read, too."""
+    return any(getattr(config, name, None) is not None for config in configs(model) for name in names)
 
 
 def _layers(model: Any) -> list[nn.Module]:

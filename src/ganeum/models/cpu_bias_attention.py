@@ -31,6 +31,8 @@ def attention(
         causal: a query sees its own place and what lies before it; instead of a mask.
         dropout: share of the weights that is dropped, drawn from torch's global random state.
     """
+    if mask is not None:
+        mask = mask.expand(len(q), -1, -1, -1)
     y: Tensor = _BiasAttention.apply(q, k, v, bias, mask, causal, scale, dropout)
     return y
 
