@@ -281,8 +281,8 @@ def test_the_text_s_column_is_the_source_s_beside_a_summary_s() -> None:
         ("max_length", "fixed"),
         ("longest", "padded"),
         ("true", "padded"),
-        ("false", "buckets"),
-        ("do_not_pad", "buckets"),
+        ("false", "auto"),
+        ("do_not_pad", "auto"),
     ],
 )
 def test_padding_of_a_tokenizer_is_a_way_to_batch(said: str, became: str) -> None:

@@ -48,6 +48,10 @@ class Output:
             RunError: it is the source, was written with other settings, or by something else, is being written by
                 another process, or cannot be written; nothing is changed then.
         """
+        if not into.strip():
+            raise RunError(
+                "--into is empty", where="--into", why="the texts need a column", suggestion="--into generated"
+            )
         self.name, self.into, self.kept = path, into, 0
         self._file: BinaryIO = sys.stdout.buffer
         self._old: Iterator[bytes] = iter(())

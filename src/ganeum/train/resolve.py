@@ -13,6 +13,7 @@ from ganeum.config import Config
 from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.config.keys import value_of
+from ganeum.config.zero import ENGINE
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import fastest, micro_batch
@@ -31,6 +32,10 @@ T = TypeVar("T")
 SURE = 0.25  # of what is usable: a CPU's estimate was never off by more than a factor of 2 (docs/plan.md)
 LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
+BATCHING = {
+    "packed": "nearly nothing is padding, and the model can be told where each example of a row begins",
+    "buckets": "rows would be long for the model's width, or it cannot be told where each example of one begins",
+}
 MICRO, EVALUATION, CHECKPOINTING = "train.micro_batch_size", "train.eval_batch_size", "train.activation_checkpointing"
 
 
@@ -109,6 +114,9 @@ def _device(choices: Choices, device: Device) -> None:
 def _data(choices: Choices, material: Material) -> None:
     model, data = choices.config.model, choices.config.data
     if model.source is not None:  # the model brings its vocabulary, and the examples were compared with it
+        if data.batching == "auto":
+            value = material.for_plan(choices.config)["data"]["batching"]
+            choices.set("data.batching", value, BATCHING[value])
         return
     if model.vocab_size == "auto":
         choices.set("model.vocab_size", material.vocab_size, f"the vocabulary of {data.directory}")
@@ -253,16 +261,11 @@ def _recompute_more(choices: Choices, full: Full) -> None:
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
-    if choices.config.model.source is not None:
-        if choices.config.train.compile is True:
-            raise ConfigError(
-                "train.compile is true, and a model of model.source is not compiled",
-                where="train.compile",
-                why="torch.compile cannot follow how its output layer is passed by",
-                suggestion="train.compile: auto",
-            )
-        if choices.config.train.compile == "auto":
-            choices.set("train.compile", False, "a model of model.source is not compiled")
+    if choices.config.train.zero.stage >= ENGINE:
+        choices.set("train.compile", False, "DeepSpeed's engine takes the steps")
+        return
+    if choices.config.model.source is not None and choices.config.train.compile == "auto":
+        choices.set("train.compile", False, "of a model of model.source nobody has measured that it pays")
         return
     value, why = choose_compile(
         choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=choices.device
@@ -283,9 +286,6 @@ def _intervals(choices: Choices, material: Material) -> None:
         choices.set(
             "train.warmup_iters", schedule.warmup_iters(train, steps), f"a share of {share:.3g} of {steps:,} steps"
         )
-    elif train.warmup_iters > steps and not train.eval_only:  # known only now, where the length is not in steps
-        why = f"a tenth of {steps:,} steps: with {train.warmup_iters:,} the learning rate would never reach its peak"
-        choices.set("train.warmup_iters", max(1, steps // 10), why)
     if train.min_learning_rate == "auto":
         choices.set("train.min_learning_rate", schedule.min_learning_rate(train), "a tenth of the learning rate")
     if train.eval_interval == "auto":

@@ -34,7 +34,7 @@ from ganeum.plan.trace.kernels import as_in_a_run
 from ganeum.plan.trace.operations import Operations
 from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.workspaces import Workspaces
-from ganeum.step.assemble import assemble
+from ganeum.step.assemble import assemble, prepare
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.step.timings import Timings
 
@@ -156,7 +156,7 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
                 operations.counts.clear()
 
         if way.purpose in ("training", "evaluation"):
-            step = assemble(model, config)
+            step = assemble(prepare(model, config), config)
             for backward in (False, True):  # a run on a GPU tries one sequence first (train/start.py)
                 recorder.warm(backward)
             whole = whole_batch(config, model, way)
