@@ -93,7 +93,7 @@ def step(compiled: bool, operations: Operations | None = None) -> Trace:
         {
             "name": "compiled",
             "device": "cpu",
-            "model": {"n_layer": 1, "n_head": 2, "n_embd": 128, "block_size": 256, "vocab_size": 512},
+            "model": {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 256, "vocab_size": 512},
             "train": {
                 "batch_size": 64,
                 "micro_batch_size": 64,
