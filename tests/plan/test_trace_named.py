@@ -47,8 +47,13 @@ def planned(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("purpose", ["training", "generation"])
-def test_a_model_is_traced_from_its_config(small: Path, capsys: pytest.CaptureFixture[str], purpose: str) -> None:
-    """Its weights are there in full, a training's gradients and state too, and the closed form stands beside it."""
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_is_traced_from_its_config(
+    small: Path, capsys: pytest.CaptureFixture[str], purpose: str, tied: bool
+) -> None:
+    """Its weights are there in full, those of an output layer of its own too (mT5's, which transformers ties where it
+    draws it), a training's gradients and state, and the closed form stands beside it."""
+    (small / "config.json").write_text(json.dumps(T5 | {"tie_word_embeddings": tied}))
     found = planned(capsys, str(small), f"purpose={purpose}", "batch_size=8", "length=64", "source_length=128")
     memory = found["memory_gib"]
     assert found["method"] == "traced", memory.get("not_traced")

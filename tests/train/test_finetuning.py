@@ -45,6 +45,18 @@ def weights(name: str, step: int = STEPS) -> dict[str, torch.Tensor]:
     return load_file(f"results/{name}/checkpoints/step-{step:08}/model.safetensors")
 
 
+def with_a_head_of_its_own(directory: Path, to: Path) -> Path:
+    """The same T5 as mT5 is: its output layer is not its embedding, and config.json says so."""
+    shutil.copytree(directory, to)
+    model = AutoModelForSeq2SeqLM.from_pretrained(to)
+    model.lm_head.weight = torch.nn.Parameter(model.shared.weight.detach().clone().neg())
+    model.all_tied_weights_keys.pop("lm_head.weight")
+    model.save_pretrained(to)
+    told = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(told | {"tie_word_embeddings": False}))
+    return to
+
+
 def export(*words: str) -> None:
     with pytest.raises(SystemExit) as end:
         main(["export", *words])
@@ -77,6 +89,21 @@ def test_losses_are_those_of_a_plain_loop_with_transformers(t5: Path, pairs: Pat
         expected.append(loss.item())
     assert [line["loss"] for line in metrics("t5")] == pytest.approx(expected, abs=1e-5)
     assert expected[-1] < expected[0]
+
+
+def test_an_output_layer_of_its_own_stays_one(t5: Path, pairs: Path) -> None:
+    """mT5's, where transformers writes that it is tied: gone on with bit for bit, and exported as it was trained."""
+    source = with_a_head_of_its_own(pairs / "t5", Path("apart").resolve())
+    same = ("train.schedule=constant", "train.warmup_iters=1", f"model.source={source}")
+    go(t5, "name=straight", *same)
+    go(t5, "name=resumed", "train.max_iters=4", *same)
+    go(t5, "name=resumed", *same)
+    assert "lm_head.weight" in weights("resumed")
+    torch.testing.assert_close(weights("resumed"), weights("straight"), rtol=0, atol=0)
+    export("resumed", "out", "--checkpoint", "latest")
+    theirs = AutoModelForSeq2SeqLM.from_pretrained("out")
+    torch.testing.assert_close(theirs.lm_head.weight.detach(), weights("resumed")["lm_head.weight"], rtol=0, atol=0)
+    assert json.loads(Path("out/config.json").read_text())["tie_word_embeddings"] is False
 
 
 @pytest.mark.parametrize("batching", ["auto", "buckets"])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ganeum.errors import ConfigError
-from ganeum.models import adapters, kernels_of_theirs
+from ganeum.models import adapters, kernels_of_theirs, tying
 from ganeum.models.attention_of_theirs import FUSED, configs, with_bias, without_masks
 from ganeum.models.network import Network, Output
 from ganeum.models.output_of_theirs import OutputOfTheirs
@@ -126,6 +126,7 @@ class Adopted(Network):
         """config.json and generation_config.json, all that is needed to build it again and load weights."""
         with quiet():
             self.config.save_pretrained(directory)
+            tying.note(self.model, directory)
             if self.model.can_generate():
                 self.model.generation_config.save_pretrained(directory)
 

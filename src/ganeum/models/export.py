@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ganeum.config import Config, load_stored
 from ganeum.errors import CheckpointError, RunError
-from ganeum.models import adapters, formats, qwen3, theirs
+from ganeum.models import adapters, formats, qwen3, theirs, tying
 from ganeum.models.adopted import Adopted
 from ganeum.models.gpt import GPT
 from ganeum.models.network import Network
@@ -93,6 +93,7 @@ def export_adopted(
             _say_how_texts_are_asked_for(model.model, growing / "tokenizer_config.json", trained)
         with quiet():
             model.model.save_pretrained(growing)
+            tying.note(model.model, growing)
     return out
 
 

@@ -11,6 +11,7 @@ import torch
 from ganeum.config.trust import not_run, trusted
 from ganeum.errors import CheckpointError, MissingExtra
 from ganeum.hardware import hub
+from ganeum.models import tying
 from ganeum.models.adopted import Adopted, check_logits
 from ganeum.models.quiet import quiet
 from ganeum.units import things
@@ -32,13 +33,16 @@ DROPOUTS = (
 )
 
 
-def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False) -> Adopted:
+def adopt(
+    source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False, drawn: bool = False
+) -> Adopted:
     """The model in fp32 on the CPU as a :class:`Network`; fresh weights are drawn from torch's global random state.
 
     Args:
         source: a directory, a config.json (then ``fresh`` is what there is), or a name on the hub.
         fresh: only the config is read.
         empty: of a fresh one nothing is drawn: its weights are whatever lies in memory, until others are loaded.
+        drawn: of an empty one: it has the weights that a fresh one has, not those that a file has (``tying.py``).
         dropout: in place of every such share in the config; None: as it says.
 
     Raises:
@@ -46,13 +50,15 @@ def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = No
         CheckpointError: it cannot be read or reached, or wants code of its own to be run.
         ConfigError: its logits are more than its head makes of hidden states.
     """
-    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout, empty=empty))
+    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout, empty=empty, drawn=drawn))
     if not empty and network.head.weight.device.type != "meta":
         check_logits(network, str(source))
     return network
 
 
-def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False) -> Any:
+def pretrained(
+    source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False, drawn: bool = False
+) -> Any:
     """transformers' own model of the same, whatever its logits are; raises as :func:`adopt`."""
     try:
         with quiet():
@@ -67,7 +73,7 @@ def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None
             if hasattr(config, name):
                 setattr(config, name, dropout)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = _built(kind, source, config, fresh or Path(source).is_file(), empty)
+    model = _built(kind, source, config, fresh or Path(source).is_file(), empty, drawn)
     if (Path(source) / "generation_config.json").is_file():  # from_config does not look for it: a run's own would go
         with quiet():
             model.generation_config = GenerationConfig.from_pretrained(str(source))
@@ -85,7 +91,7 @@ def read_config(source: str | Path) -> Any:
         raise _unread(source, error) from error
 
 
-def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool) -> Any:
+def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool, drawn: bool) -> Any:
     """With torch's fused attention where the model knows it."""
     from transformers.initialization import no_init_weights
 
@@ -97,6 +103,8 @@ def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool)
                     with no_init_weights():
                         model = kind.from_config(config, attn_implementation=attention, **options)
                     model.tie_weights()  # which goes with drawing
+                    if not drawn and tying.is_tied(model) and tying.told_apart(source):
+                        tying.untie(model)
                     return model
                 if fresh:
                     return kind.from_config(config, attn_implementation=attention, **options)

@@ -39,6 +39,8 @@ def start(config: Config, *, empty: bool = False, fill: Callable[[Network], None
     if fill is not None:
         fill(model)
     if engine:
+        assert train.precision != "auto", "resolved before"
+        assert train.loss_chunk != "auto", "resolved before"
         return deepspeed.EngineStep(model, train, device, precision=train.precision, loss_chunk=train.loss_chunk)
     step = assemble(model, config)
     if device.type == "cuda" or train.compile:

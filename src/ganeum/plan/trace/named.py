@@ -102,7 +102,7 @@ def _adopting(source: Path, way: Execution) -> Config:
     return Config.model_validate(
         {
             "name": "named",
-            "model": {"source": str(source), "fresh": True},
+            "model": {"source": str(source)},
             "data": {
                 "train": "examples.jsonl",
                 "max_length": way.source_length or way.length,

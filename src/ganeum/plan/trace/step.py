@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -199,7 +200,8 @@ def _built(config: Config, device: Device) -> Network:
             return build(config.model)
         from ganeum.models.pretrained import adopt
 
-        return adopt(config.model.source, fresh=True, empty=True, dropout=config.model.dropout)
+        drawn = config.model.fresh or Path(config.model.source).is_file()
+        return adopt(config.model.source, fresh=True, empty=True, drawn=drawn, dropout=config.model.dropout)
 
 
 def _in_order(module: nn.Module) -> Iterator[Tensor]:
