@@ -139,6 +139,23 @@ def test_a_script_is_found(tmp_path: Path) -> None:
         script.load(file, "other")
 
 
+def test_a_script_that_reads_and_prints_is_no_other_request(tmp_path: Path) -> None:
+    """It finds the end of its input, and the next one is answered; what to try is told with the reason."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import sys, torch\nprint('{}')\ndef asks():\n    return (lambda: None), (lambda built: input())\n"
+        "def takes():\n    assert sys.stdin.read() == ''\n"
+        "    return (lambda: None), (lambda built: torch.ones(512, device='cuda') + 1)\n"
+    )
+    with Child(limit_s=100.0) as process:
+        with pytest.raises(NotTraced, match="EOFError"):
+            process.script(file, "asks", A100)
+        assert replay(process.script(file, "takes", A100).trace).peak_allocated == 4_096
+        with pytest.raises(NotTraced, match="there is no function train in it") as error:
+            process.script(file, "train", A100)
+    assert error.value.suggestion == f"{file}:asks or {file}:takes"
+
+
 def test_the_asking_side_loads_no_torch() -> None:
     """A plan with a trace is made by a process that never imports torch."""
     import subprocess

@@ -75,6 +75,7 @@ def script(text: str, device: Device) -> Script:
                 f"the step of {text} cannot be traced: {reason}",
                 where=f"the command line: --script {text}",
                 why="there is no closed form of a step that only its own code knows",
+                suggestion=reason.suggestion,
             ) from None
     taken = exact.found(answer, device, time.perf_counter() - begun)
     return Script(

@@ -39,7 +39,11 @@ REMEMBERED = "tracing.json"  # in the cache directory: version of torch → what
 
 
 class NotTraced(Exception):
-    """No trace, and the reason in words, fit to stand behind a colon."""
+    """No trace, and the reason in words, fit to stand behind a colon; ``suggestion``: what to try, if that is known."""
+
+    def __init__(self, reason: str, suggestion: str | None = None) -> None:
+        super().__init__(reason)
+        self.suggestion = suggestion
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Child:
             raise NotTraced(self._ended())
         told = json.loads(line)
         if "reason" in told:
-            raise NotTraced(told["reason"])
+            raise NotTraced(told["reason"], told.get("try"))
         done = roofline.from_json(told["operations"]) if told.get("operations") else None
         answer = Answer(Trace.from_json(told["trace"]), told["expandable"], told["why"], done)
         self._answers[asked] = answer
@@ -182,11 +186,13 @@ def _signal(number: int) -> str:
 
 def main() -> None:
     """Answers requests, a line each, until there are no more."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers, requests = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)  # whatever is printed meanwhile is no answer
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)  # and whatever is read meanwhile is no request
     refused: str | None = None
     tested = False
-    for line in sys.stdin:
+    for line in requests:
         try:
             if not tested:
                 refused, tested = _tested(), True
@@ -196,7 +202,7 @@ def main() -> None:
         except NotTraced as reason:
             told = {"reason": str(reason)}
         except GaneumError as error:
-            told = {"reason": f"{error.what}" + (f" ({error.where})" if error.where else "")}
+            told = {"reason": f"{error.what}" + (f" ({error.where})" if error.where else ""), "try": error.suggestion}
         except Exception as error:
             told = {"reason": f"{type(error).__name__}: {_first_line(error)}"}
         answers.write(json.dumps(told) + "\n")

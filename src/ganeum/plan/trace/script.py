@@ -11,10 +11,10 @@ from typing import Any
 from ganeum.errors import ConfigError
 
 FORM = """\
-    def training():
-        def build(): return model, optimizer
-        def step(built): …
-        return build, step"""
+def training():
+    def build(): return model, optimizer
+    def step(built): …
+    return build, step"""
 
 
 def split(text: str) -> tuple[Path, str]:
@@ -28,7 +28,7 @@ def split(text: str) -> tuple[Path, str]:
         raise ConfigError(
             f"--script names no function: {text}",
             where="the command line",
-            suggestion=f"--script {text or 'FILE.py'}:FUNCTION",
+            suggestion=f"--script {file or text.strip(':') or 'FILE.py'}:FUNCTION",
         )
     if not Path(file).is_file():
         raise ConfigError(f"there is no file {file}", where=f"the command line: --script {text}")
@@ -60,7 +60,7 @@ def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], 
         raise ConfigError(
             f"{function}() gives {type(given).__name__}, where a pair of functions is expected, build and step",
             where=str(file),
-            suggestion="\n" + FORM,
+            suggestion=FORM,
         )
     build, step = given
     return build, step
