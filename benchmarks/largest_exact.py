@@ -3,7 +3,7 @@
     python benchmarks/largest_exact.py             # results/largest-exact.json; without a GPU, 5 min
     python benchmarks/largest_exact.py --write     # the table of docs/exact.md from the result file
 
-A row is a run of `ganeum train` with `model.source` and fresh weights, 512 tokens in and 128 out, autocast to fp16 on a
+A row is a run of `ganeum train` with `model.source` and its weights, 512 tokens in and 128 out, autocast to fp16 on a
 V100 and to bf16 on the others. From Ampere on all cards take the same operations for these models, so two traces at two
 sizes serve them all; each has its own end of memory.
 """
@@ -47,14 +47,14 @@ SIZES = {"t5-base": (32, 64), "mt5-large": (2, 4)}  # traced; of whole chunks of
 
 
 def config_of(model: str, settings: dict[str, Any], directory: Path) -> Config:
-    """A run that adopts a well-known model with fresh weights."""
+    """A run that adopts a well-known model, whose weights need not be here."""
     source = directory / model
     source.mkdir(exist_ok=True)
     shape = next(one.config for one in known() if one.name == model)
     (source / "config.json").write_text(json.dumps(shape))
     base: dict[str, Any] = {
         "name": model,
-        "model": {"source": str(source), "fresh": True},
+        "model": {"source": str(source)},
         "data": {"train": "train.jsonl", "max_length": 512, "max_target_length": 128, "batching": "padded"},
         "train": {"batch_size": 64, "max_iters": 100, "compile": False, "activation_checkpointing": "none"},
     }
