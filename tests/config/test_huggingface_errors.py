@@ -113,7 +113,8 @@ ConfigError: lr_scheduler_kwargs: power has no meaning here with linear
     "max_steps: 3\ndeepspeed: ds_config.json\n": """\
 ConfigError: the DeepSpeed config ds_config.json cannot be read
   where  a.yaml, line 2
-  try    train.optimizer_offload: true, which such a file is for on one device""",
+  why    there is no such file, neither beside the config nor here
+  try    the file's own path; or without one train.optimizer_offload: true, which such a file is for on one device""",
     "max_steps: 3\ndeepspeed: {aio: {}, zero_optimization: {stage: 2}}\n": """\
 ConfigError: deepspeed: aio has no meaning here
   where  a.yaml, line 2

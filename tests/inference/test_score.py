@@ -110,6 +110,17 @@ rougeLsum          75.00   75.00  75.00 [50.00 – 100.00]
     )
 
 
+def test_words_of_english_asked_of_korean_are_warned_of(tmp_path, capsys):
+    """A score of 0 for a text against itself is not left to be wondered at; what is ASCII says nothing."""
+    (tmp_path / "out.jsonl").write_text('{"target": "학교에 갔다", "generated": "학교에 갔다"}', encoding="utf-8")
+    for words, told in (("english", "! of 1 reference only a-z and 0-9 count"), ("words", "")):
+        with pytest.raises(SystemExit):
+            main(["score", str(tmp_path / "out.jsonl"), "--words", words])
+        err = capsys.readouterr().err
+        assert err.startswith(told)
+        assert bool(err) == bool(told)
+
+
 def test_of_one_row_only_the_share_says_how_far_it_may_be_off(tmp_path, capsys):
     """A single pair's ROUGE has nothing beside it, also as JSON; that one of one is right may be luck."""
     (tmp_path / "out.jsonl").write_text('{"target": "a cat", "generated": "a cat"}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,12 @@ def command(
             for number, row in enumerate(rows)
         ]
     found = score(pairs, words.value)
+    if found.words == "english" and (foreign := sum(not reference.isascii() for _, reference in pairs)):
+        print(
+            f"! of {things(foreign, 'reference')} only a-z and 0-9 count, and the rest is left out: --words words "
+            "(or syllables) counts words of every script",
+            file=sys.stderr,
+        )
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return

@@ -135,11 +135,14 @@ def _read(value: Value) -> Mapping[str, Any]:
         path = beside if beside.is_file() else Path(text)
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError) as error:
+            missing = isinstance(error, FileNotFoundError)
             raise ConfigError(
                 f"the DeepSpeed config {shown(path)} cannot be read",
                 where=str(value.place),
-                suggestion="train.optimizer_offload: true, which such a file is for on one device",
+                why="there is no such file, neither beside the config nor here" if missing else str(error),
+                suggestion="the file's own path; or without one train.optimizer_offload: true, which such a file is "
+                "for on one device",
             ) from None
     try:
         config = json.loads(text)

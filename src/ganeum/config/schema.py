@@ -102,8 +102,8 @@ class Data(Section):
     batching: Literal["buckets", "padded", "fixed", "packed"] | Auto = Field(
         "auto",
         description="packed: several in one row that do not see each other; buckets: those of a step that are alike at "
-        "once, padded to one of a few lengths; padded: to the longest of those at once; fixed: all to max_length; auto: "
-        "packed where the model allows it and rows are not long for its width, else buckets",
+        "once, padded to one of a few lengths; padded: to the longest of those at once; fixed: all to max_length; "
+        "auto: packed where the model allows it and rows are not long for its width, else buckets",
     )
     tokenizer: str | None = Field(None, description="a directory or a hub name; null: the one of `model.source`")
 

@@ -281,7 +281,8 @@ def _intervals(choices: Choices, material: Material) -> None:
             choices.set(key, max(1, round(share * steps)), f"a share of {share:.3g} of {steps:,} steps")
     train = choices.config.train
     if train.warmup_iters == "auto":
-        choices.set("train.warmup_iters", schedule.warmup_iters(train, steps), f"2 % of {steps:,} steps, 10 to 2,000")
+        why = f"2 % of {steps:,} steps, 10 to 2,000" + (", though half of the run at most" if steps < 20 else "")
+        choices.set("train.warmup_iters", schedule.warmup_iters(train, steps), why)
     elif isinstance(share := train.warmup_iters, float):
         choices.set(
             "train.warmup_iters", schedule.warmup_iters(train, steps), f"a share of {share:.3g} of {steps:,} steps"
