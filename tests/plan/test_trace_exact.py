@@ -59,8 +59,14 @@ def test_a_plan_becomes_exact() -> None:
     assert 960 == batch["micro_batch_size"] * batch["gradient_accumulation_steps"]
     assert batch["micro_batch_size"] <= batch["largest_micro_batch"]
     assert json.loads(json.dumps(found)) == found
-    most = batch["largest_micro_batch"]
+    most, length = batch["largest_micro_batch"], batch["largest_length"]
+    assert length >= RUN.model.block_size
     with Child() as child:
+        way = exact.execution.of(exact.change(RUN, {"train.activation_checkpointing": "none"}), CARD, 1)
+        way = replace(way, micro_batch_size=batch["micro_batch_size"], accumulation=2)
+        room = exact.Room.of(CARD, child.run(RUN, CARD, way))
+        for tokens, fits in ((length, True), (length + 64, False)):
+            assert fits == room.holds(sizes(child.run(RUN, CARD, replace(way, length=tokens)).trace))
         for size, fits in ((most, True), (round(most * 1.05) + 1, False)):
             settled = exact.change(RUN, {"train.activation_checkpointing": "none", "train.micro_batch_size": size})
             way = replace(exact.execution.of(settled, CARD, size), accumulation=1)
@@ -205,3 +211,26 @@ def test_anybodys_step_on_the_command_line(tmp_path: Path, capsys: pytest.Captur
     least = (2 * 4 * 1024**2 + 2 * 4 * 4096 * 1024) / units.GIB
     assert least <= memory["peak_allocated"] <= least + 0.06
     assert memory["source_line"].startswith("mine.py:")
+
+
+def test_the_fastest_that_fits_is_chosen_by_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one level of checkpointing lets the whole batch go through at once and the plain way's many parts are slow,
+    it is taken, with its reason; where the whole batch fits plainly, no other is traced."""
+    closed = plan(RUN, device=CARD)
+    monkeypatch.setattr(
+        exact.timed, "step_s", lambda plan, device, way, operations: 1.0 if way.checkpointing == "whole" else 2.0
+    )
+    found = exact.refined(closed, RUN, CARD)
+    (level,) = [one for one in found["choices"] if one["key"] == "train.activation_checkpointing"]
+    assert "whole" == level["value"]
+    assert level["reason"].startswith("100% faster than none with ")
+    batch = found["batch"]
+    assert batch["micro_batch_size"] > closed["batch"]["micro_batch_size"]
+    assert 960 == batch["micro_batch_size"] * batch["gradient_accumulation_steps"]
+    small = exact.change(RUN, {"train.batch_size": 8})
+    (level,) = [
+        one
+        for one in exact.refined(plan(small, device=CARD), small, CARD)["choices"]
+        if one["key"] == "train.activation_checkpointing"
+    ]
+    assert "none" == level["value"]

@@ -208,6 +208,8 @@ def _batch(plan: dict[str, Any]) -> Rows:
     rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
     if (most := batch.get("largest_micro_batch")) and most != batch["micro_batch_size"]:
         rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
+    if length := batch.get("largest_length"):
+        rows.append((f"{length:,}", Text("tokens could each of them have, so many at once: traced")))
     return rows
 
 

@@ -16,46 +16,22 @@ from ganeum.config import Config
 from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.hardware.device import Device
-from ganeum.plan import execution, levers
+from ganeum.plan import execution, fastest, levers
+from ganeum.plan.architecture import configured
 from ganeum.plan.execution import Execution
-from ganeum.plan.trace import affine, learnt, timed
-from ganeum.plan.trace.allocator import CachingAllocator
-from ganeum.plan.trace.allocator_settings import Settings, of_environment
+from ganeum.plan.fastest import LEVELS
+from ganeum.plan.trace import learnt, timed
 from ganeum.plan.trace.child import Answer, Child, NotTraced
 from ganeum.plan.trace.events import Trace
-from ganeum.plan.trace.replay import Replayed, last_step, peaks, replay, sizes
+from ganeum.plan.trace.replay import Replayed, last_step, replay, sizes
 from ganeum.plan.trace.roofline import Operation
+from ganeum.plan.trace.room import SPARE, Room, largest, longest
 
 Plan = dict[str, Any]
 # Two real steps of a settled config, so much at once → bytes allocated and reserved at most, or why not.
 Prober = Callable[[Config, Device, Execution], "tuple[int, int] | str"]
 LISTED = 24  # parts of the peak in a plan
 START_LIMIT_S = 90.0  # what a run waits for its own trace
-
-# Of what is free on a GPU this much is left to what no trace sees: kernels' own buffers, and the driver's rounding.
-SPARE = 0.02
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a device has for tensors: bytes free, bytes in all, and how its allocator works."""
-
-    free: int
-    memory: int
-    settings: Settings
-
-    @classmethod
-    def of(cls, device: Device, answer: Answer) -> Room:
-        """The environment's settings hold where there are any, as for a run."""
-        return cls(
-            round(device.usable_gib * units.GIB * (1 - SPARE)),
-            round(device.memory_gib * units.GIB),
-            of_environment() or Settings(expandable_segments=answer.expandable),
-        )
-
-    def holds(self, events: list[tuple[int, int]]) -> bool:
-        """Whether these requests go through, the allocator's own retries included."""
-        return peaks(events, CachingAllocator(self.settings, capacity=self.free, memory=self.memory))
 
 
 @dataclass(frozen=True)
@@ -112,53 +88,13 @@ def found(answer: Answer, device: Device, seconds: float) -> Exact:
     return Exact(replayed, room, fits, seconds, trace, answer.operations)
 
 
-def largest(child: Child, config: Config, device: Device, way: Execution, guess: int) -> int:
-    """The most sequences at once that fit: from traces at two sizes, proved by one at the size itself.
-
-    Args:
-        guess: about how many, as the closed form has it.
-
-    Raises:
-        NotTraced: with the reason.
-    """
-
-    def traced(size: int) -> Answer:
-        return child.run(config, device, replace(way, micro_batch_size=size))
-
-    low, high = _apart(way, max(guess, 2))
-    one, other = traced(low), traced(high)
-    room = Room.of(device, one)
-    try:
-        family = affine.fit({low: one.trace, high: other.trace})
-    except affine.Unalike:
-        return affine.largest(lambda size: _holds(room, traced(size).trace))
-    size = affine.largest(lambda size: room.holds(family.events(size)))
-    while size and not _holds(room, traced(size).trace):
-        size -= 1
-    return size
-
-
-def _holds(room: Room, trace: Trace) -> bool:
-    return room.holds(sizes(trace))
-
-
-def _apart(way: Execution, guess: int) -> tuple[int, int]:
-    """Two sizes to trace, whose losses go around alike: of several whole chunks each, or both within the first."""
-    rows, step = way.loss_chunk, 1
-    if rows is not None and rows % way.length == 0:
-        step = rows // way.length
-    if 2 * step <= guess:
-        low = max(2, 2 * step)
-        return low, max(2 * low, guess // low * low)
-    return (2, max(4, min(guess, step))) if step >= 4 else (1, 2)
-
-
 def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
     """The plan with the traced memory of its step in ``memory_gib``, and ``method: traced``.
 
-    The closed form's stays in ``memory_gib.closed_form``. ``largest_micro_batch`` becomes exact on a GPU, and where
-    ``train.micro_batch_size`` was ``auto`` it follows. A run that sets ``train.compile`` is traced compiled; that of
-    ``auto`` is not, which takes a little more memory, and much less time to trace.
+    The closed form's stays in ``memory_gib.closed_form``. On a GPU ``largest_micro_batch`` and ``largest_length`` are
+    exact, and where micro-batch and checkpointing were ``auto`` they become the fastest that fits by traces. A run that
+    sets ``train.compile`` is traced compiled; that of ``auto`` is not, which takes a little more memory, and much less
+    time to trace.
 
     Args:
         plan: of ``config`` on ``device``; its choices are what is traced.
@@ -173,15 +109,14 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
         try:
             exact = of(child, settled, device, way, operations=True)
             if device.kind == "cuda":
-                guess = plan["batch"].get("largest_micro_batch", 2)
-                batch["largest_micro_batch"] = most = largest(
-                    child, settled, device, replace(way, accumulation=1, compiled=False), guess
-                )
-                if config.train.micro_batch_size == "auto" and (better := _better(settled, size, most)) != size:
-                    way = replace(way, micro_batch_size=better, accumulation=max(1, batch["batch_size"] // better))
-                    exact = of(child, settled, device, way, operations=True)
-                    batch |= {"micro_batch_size": better, "gradient_accumulation_steps": way.accumulation}
-                    choices = [_resized(one, better, exact, device) for one in choices]
+                best = _fastest(child, plan, config, settled, device, way, exact)
+                batch["largest_micro_batch"] = best.most
+                if best.way != way:
+                    choices = [_rechosen(one, best, device) for one in choices]
+                    way, exact = best.way, best.exact
+                    settled = change(settled, {"train.activation_checkpointing": way.checkpointing})
+                    batch |= {"micro_batch_size": way.micro_batch_size, "gradient_accumulation_steps": way.accumulation}
+                batch["largest_length"] = longest(child, settled, device, replace(way, compiled=False))
         except NotTraced as reason:
             return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
         memory = section(exact, device, plan["memory_gib"])
@@ -191,6 +126,53 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
         memory["probe"] = _probed(probe(settled, device, way), plan, device, exact)
     plan = timed.retimed(plan, device, way, exact.operations or {})
     return plan | {"method": "traced", "batch": batch, "memory_gib": memory, "choices": choices}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The way to take: ``most`` sequences would fit at once; ``step_s``: seconds, where the device's rates are known;
+    ``instead``: the way without recomputation, where that fits too and is slower."""
+
+    way: Execution
+    exact: Exact
+    most: int
+    step_s: float | None
+    instead: Best | None = None
+
+
+def _fastest(
+    child: Child, plan: Plan, config: Config, settled: Config, device: Device, way: Execution, exact: Exact
+) -> Best:
+    """Of the levels of checkpointing that may be chosen the fastest, each at the largest share of the batch that fits;
+    of those about as fast the one that computes least twice. What is set stays; ``way`` where nothing fits.
+
+    Args:
+        config: as the user has it, ``auto`` where something may be chosen; ``settled``: with the closed form's choices.
+        way: the closed form's, traced as ``exact``.
+    """
+    free = config.train.activation_checkpointing == "auto"
+    sequences = way.micro_batch_size * way.accumulation
+    found: list[Best] = []
+    for level in LEVELS if free else (way.checkpointing,):
+        this = replace(way, checkpointing=level)
+        guess = fastest.largest(configured.of(settled), replace(this, accumulation=1), device)
+        most = largest(child, settled, device, replace(this, accumulation=1, compiled=False), guess)
+        size = way.micro_batch_size
+        if config.train.micro_batch_size == "auto":
+            size = _better(config, size, most)
+        if not most and free:
+            continue
+        this = replace(this, micro_batch_size=size, accumulation=max(1, sequences // size))
+        traced = exact if this == way else of(child, settled, device, this, operations=True)
+        found.append(Best(this, traced, most, timed.step_s(plan, device, this, traced.operations or {})))
+        if size == sequences and traced.fits:  # nothing is gained by computing anything twice
+            break
+    fitting = [one for one in found if one.exact.fits]
+    if not fitting:
+        return Best(way, exact, max((one.most for one in found), default=0), None)
+    paces = [1 / one.step_s if one.step_s else 0.0 for one in fitting]
+    best = next(one for one, pace in zip(fitting, paces, strict=True) if pace * (1 + fastest.EQUAL) >= max(paces))
+    return best if best is fitting[0] else replace(best, instead=fitting[0])
 
 
 def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
@@ -254,12 +236,20 @@ def _better(config: Config, size: int, most: int) -> int:
     return max((one for one in divisors(config.train.batch_size) if one <= most), default=size)
 
 
-def _resized(choice: Mapping[str, Any], size: int, exact: Exact, device: Device) -> dict[str, Any]:
-    if choice["key"] != "train.micro_batch_size":
+def _rechosen(choice: Mapping[str, Any], best: Best, device: Device) -> dict[str, Any]:
+    """A choice of the closed form, as the traces have it."""
+    needs = f"{best.exact.replayed.peak_reserved / units.GIB:.2f} GiB of {device.usable_gib:.2f} GiB usable"
+    if choice["key"] == "train.micro_batch_size":
+        return {**choice, "value": best.way.micro_batch_size, "reason": f"the largest that fits, traced: {needs}"}
+    if choice["key"] != "train.activation_checkpointing" or choice["value"] == best.way.checkpointing:
         return dict(choice)
-    needs = exact.replayed.peak_reserved / units.GIB
-    reason = f"the largest that fits, traced: {needs:.2f} GiB of {device.usable_gib:.2f} GiB usable"
-    return {**choice, "value": size, "reason": reason}
+    reason = f"the fastest that fits, traced: {needs}"
+    if (other := best.instead) is not None and other.step_s and best.step_s:
+        size = units.things(other.way.micro_batch_size, "sequence")
+        reason = (
+            f"{other.step_s / best.step_s - 1:.0%} faster than {other.way.checkpointing} with {size} at once, traced"
+        )
+    return {**choice, "value": best.way.checkpointing, "reason": reason}
 
 
 def section(exact: Exact, device: Device, closed: Mapping[str, Any] | None = None) -> dict[str, Any]:

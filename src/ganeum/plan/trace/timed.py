@@ -25,25 +25,11 @@ def retimed(plan: Plan, device: Device, way: Execution, operations: Mapping[Oper
     Args:
         way: how the step was traced; ``operations`` are those of the whole of it.
     """
-    before = plan.get("time")
-    if not operations or not before or "step_s" not in before:
+    known = _parts(plan, device, way, operations)
+    if known is None:
         return plan
-    margin, source = MARGIN["catalogue"], f"{before['source']}; operations traced"
-    if device.kind == "cpu":
-        known = rates.remembered(device.name, device.kind, of=rates.OPERATIONS)
-        if known is None:
-            return plan
-        parts = roofline.measured(operations, known)
-        margin = MARGIN["akin" if known.misfit > BUSY else "calibrated"]
-        source = f"operations traced, and measured on this machine {known.date}"
-    elif before["source"] in (CATALOGUE, OWN):
-        parts = roofline.listed(operations, way.precision, device)
-        unsure = max(device.peak_uncertainty, device.bandwidth_uncertainty)
-        margin = margin[0] / (1 + unsure), margin[1] * (1 + unsure)
-    else:
-        return plan
-    if parts is None:
-        return plan
+    before = plan["time"]
+    parts, margin, source = known
     step_s = sum(parts.values())
     ratio = step_s / before["step_s"]
     time = before | {"step_s": step_s, "low": margin[0] * step_s, "high": margin[1] * step_s}
@@ -57,3 +43,33 @@ def retimed(plan: Plan, device: Device, way: Execution, operations: Mapping[Oper
         cost = {key: value if key == "power_w" else value * ratio for key, value in plan["cost"].items()}
         found["cost"] = cost
     return found
+
+
+def step_s(plan: Plan, device: Device, way: Execution, operations: Mapping[Operation, float]) -> float | None:
+    """Seconds of a step that was traced so, to compare ways by; None where the rates are not known."""
+    known = _parts(plan, device, way, operations)
+    return None if known is None else sum(known[0].values())
+
+
+def _parts(
+    plan: Plan, device: Device, way: Execution, operations: Mapping[Operation, float]
+) -> tuple[dict[str, float], tuple[float, float], str] | None:
+    """Seconds by phase, the lowest and the highest as shares of them, and where the rates are from."""
+    before = plan.get("time")
+    if not operations or not before or "step_s" not in before:
+        return None
+    margin, source = MARGIN["catalogue"], f"{before['source']}; operations traced"
+    if device.kind == "cpu":
+        known = rates.remembered(device.name, device.kind, of=rates.OPERATIONS)
+        if known is None:
+            return None
+        parts = roofline.measured(operations, known)
+        margin = MARGIN["akin" if known.misfit > BUSY else "calibrated"]
+        source = f"operations traced, and measured on this machine {known.date}"
+    elif before["source"] in (CATALOGUE, OWN):
+        parts = roofline.listed(operations, way.precision, device)
+        unsure = max(device.peak_uncertainty, device.bandwidth_uncertainty)
+        margin = margin[0] / (1 + unsure), margin[1] * (1 + unsure)
+    else:
+        return None
+    return None if parts is None else (parts, margin, source)
