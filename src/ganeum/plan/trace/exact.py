@@ -91,14 +91,14 @@ def found(answer: Answer, device: Device, seconds: float) -> Exact:
 def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
     """The plan with the traced memory of its step in ``memory_gib``, and ``method: traced``.
 
-    The closed form's stays in ``memory_gib.closed_form``. On a GPU ``largest_micro_batch`` and ``largest_length`` are
-    exact, and where micro-batch and checkpointing were ``auto`` they become the fastest that fits by traces. A run that
-    sets ``train.compile`` is traced compiled; that of ``auto`` is not, which takes a little more memory, and much less
-    time to trace.
+    The closed form's stays in ``memory_gib.closed_form``. On a GPU ``largest_micro_batch`` is exact, and where
+    micro-batch and checkpointing were ``auto`` they become the fastest that fits by traces. A run that sets
+    ``train.compile`` is traced compiled; that of ``auto`` is not, which takes a little more memory, and much less time
+    to trace.
 
     Args:
         plan: of ``config`` on ``device``; its choices are what is traced.
-        explain: also ``memory_gib.levers``: what each lever would save, traced as well.
+        explain: also ``memory_gib.levers``, what each lever would save, and on a GPU ``batch.largest_length``.
         probe: takes two real steps, for ``memory_gib.probe``, and what it measures is kept.
     """
     settled = change(config, _chosen(plan, config))
@@ -116,7 +116,8 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
                     way, exact = best.way, best.exact
                     settled = change(settled, {"train.activation_checkpointing": way.checkpointing})
                     batch |= {"micro_batch_size": way.micro_batch_size, "gradient_accumulation_steps": way.accumulation}
-                batch["largest_length"] = longest(child, settled, device, replace(way, compiled=False))
+                if explain:
+                    batch["largest_length"] = longest(child, settled, device, replace(way, compiled=False))
         except NotTraced as reason:
             return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
         memory = section(exact, device, plan["memory_gib"])
