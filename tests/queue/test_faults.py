@@ -60,15 +60,14 @@ FORBIDDEN = (
 
 
 def test_what_must_never_be_is_seen(tmp_path: Path) -> None:
-    """Seven things are planted that a queue must never do; the campaign names each of them. A run takes two seconds, and
-    on a busy machine may end before what is planted reaches it: then all are planted once more."""
+    """Seven things are planted that a queue must never do; the campaign names each of them. A run takes two seconds,
+    and on a busy machine may end before what is planted reaches it: then all are planted once more."""
     for attempt in range(3):
         (directory := tmp_path / str(attempt)).mkdir()
         try:
             broken = told_by(Path(__file__).with_name("planted.py"), directory)["broken"]
             unseen = [sentence for sentence in FORBIDDEN if not any(re.search(sentence, one) for one in broken)]
-        except AssertionError as error:
-            assert "it took too long" in str(error)
+        except AssertionError as error:  # the campaign ended without a summary
             unseen = [str(error)]
         if not unseen:
             return
