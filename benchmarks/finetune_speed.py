@@ -3,8 +3,10 @@
     python examples/docstrings/prepare.py
     python benchmarks/finetune_speed.py
 
-Two comparisons. `equal`: fp32, padded to the longest of a batch, the same AdamW, schedule and clipping. `default`: each
-as it comes (the Trainer: fp32, padded; ganeum: `auto` precision, buckets), but for batch, length and learning rate.
+Both learn from the same examples in the same order, without dropout. Two comparisons. `equal`: fp32, padded to the
+longest of a batch, the same AdamW, learning rate of every step, weight decay of every weight, and clipping, so that the
+losses agree. `default`: each as it comes (the Trainer: fp32, padded, a line to zero, beta2 0.999; ganeum: `auto`
+precision and batching, a cosine to a tenth, beta2 0.95), but for batch, length and peak learning rate.
 
 Speed is tokens that are no padding, sources and targets, over the time of the steps after the warm-up, and over the
 CPU's time for them, which other programs on the machine change less. Memory is the most that the process ever held. The
@@ -15,6 +17,7 @@ runs each once; ratios are taken within a round, and their median counts.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -29,13 +32,17 @@ from typing import Any
 import torch
 import yaml
 
+from ganeum.config import Config
+from ganeum.data.examples.epochs import shuffled
 from ganeum.hardware.machine import cpu_name
+from ganeum.step.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = ROOT / "examples" / "docstrings" / "data"
 RESULT = Path(__file__).resolve().parent / "results" / "finetune-cpu.json"
 LENGTHS = (96, 16)  # tokens of a source and of a target at most
 SPEEDS = ("tokens_per_second", "tokens_per_cpu_second")
+SEED = 1
 SAID = {"learning_rate": 1e-3, "warmup_steps": 10, "weight_decay": 0.1, "max_grad_norm": 1.0}
 
 
@@ -87,23 +94,42 @@ def trainer(model: str, out: Path, steps: int, warm: int, batch: int, mode: str)
         def on_step_end(self, *_: Any, **__: Any) -> None:
             clock.tick()
 
+    class AsGaneum(Seq2SeqTrainer):
+        """With ganeum's learning rates (the Trainer's first is 0, its warm-up a step behind), and weight decay on all
+        matrices, T5's table of relative positions among them."""
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            share = functools.partial(learning_rate, train=train, total=num_training_steps)
+            schedule = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: share(step) / train.learning_rate
+            )
+            self.lr_scheduler = schedule
+            return schedule
+
+        def get_decay_parameter_names(self, model: Any) -> list[str]:
+            return [name for name, parameter in model.named_parameters() if parameter.dim() >= 2]
+
+    train = Config.model_validate(ganeum_config(model, steps, batch, "equal")).train
+    order = shuffled(len(rows), SEED, 0)[: steps * batch]
+    if steps > len(rows) // batch:
+        raise SystemExit(f"--steps {len(rows) // batch} at most: both sides learn from one epoch in one order")
     # Seq2SeqTrainer's own AdamW, beta 0.9 and 0.999; ganeum's are set to the same where settings are equal.
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(out / "trainer"),
         max_steps=steps,
         per_device_train_batch_size=batch,
-        lr_scheduler_type="cosine" if mode == "equal" else "linear",
+        train_sampling_strategy="sequential",
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
-        seed=1,
+        seed=SEED,
         **SAID,
     )
-    Seq2SeqTrainer(
+    (AsGaneum if mode == "equal" else Seq2SeqTrainer)(
         model=network,
         args=arguments,
-        train_dataset=rows.map(tokens, remove_columns=rows.column_names),
+        train_dataset=rows.map(tokens, remove_columns=rows.column_names).select(order),
         data_collator=collate,
         callbacks=[Ticking()],
     ).train()
@@ -130,7 +156,7 @@ def ganeum_config(model: str, steps: int, batch: int, mode: str) -> dict[str, An
     equal = {"precision": "fp32", "compile": False, "beta2": 0.999, "min_learning_rate": 0.0}
     return {
         "name": "speed",
-        "seed": 1,
+        "seed": SEED,
         "device": "cpu",
         "model": {"source": model},
         "data": {

@@ -67,6 +67,7 @@ else
 fi
 if [ "$device" = cuda ]; then
     check plan_time 120 "$python" benchmarks/plan_time.py --device cuda --rounds 1 --out "$out/plan_time.json"
+    check accuracy 240 "$python" benchmarks/memory_accuracy.py --device cuda --limit 225
     # last, because it takes what time is left
     check memory 300 "$python" benchmarks/memory.py --rounds 1 --steps 10 --warmup 3 --out "$out/memory.json"
 fi

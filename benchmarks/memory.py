@@ -28,6 +28,7 @@ import torch
 
 from ganeum import hardware
 from ganeum.config import Config
+from ganeum.data.batch import WindowBatch
 from ganeum.plan import execution, memory
 from ganeum.plan.architecture import ours
 from ganeum.plan.execution import LOSS_CHUNK
@@ -119,9 +120,9 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         # Small ids come far more often than large ones, so that there is something to learn.
         drawn = torch.rand(train.batch_size, model.block_size + 1, generator=generator).pow(8)
         tokens = drawn.mul(model.vocab_size).long().to(device)
-        x, y = (t.split(train.micro_batch_size) for t in (tokens[:, :-1], tokens[:, 1:]))
+        batch = WindowBatch(tokens[:, :-1], tokens[:, 1:])
         began = time.perf_counter()
-        loss = step(zip(x, y, strict=True), step=n, learning_rate=1e-3).loss.item()
+        loss = step.on(batch, at_once=train.micro_batch_size, step=n, learning_rate=1e-3).loss.item()
         seconds.append(time.perf_counter() - began)
     way = execution.of(config, hardware.detect(given.device), train.micro_batch_size)
     planned = memory.of(ours.architecture(model), way)

@@ -5,7 +5,7 @@
     python benchmarks/memory_accuracy_adopted.py --write    # the table of docs/memory_plan.md from the results
 
 Every row takes a step as `ganeum train` does of a model of `model.source` (models/adopted.py, step/optimizer_step.py)
-on rows without a free place, and then a second one under torch's profiler, as memory_accuracy.py measures them.
+on rows without a free place, and then a second one under torch's profiler, as memory_accuracy_ours.py measures them.
 """
 
 from __future__ import annotations

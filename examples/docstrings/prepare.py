@@ -2,11 +2,13 @@
 
     python examples/docstrings/prepare.py
 
-writes beside this file ``data/train.jsonl`` and ``data/val.jsonl`` (``source``: arguments and the docstring's first
-paragraph; ``target``: the name) and ``data/model/``: a small T5's config.json, and a tokenizer trained on the pairs.
+writes into ``data/`` beside this file ``train.jsonl``, ``val.jsonl`` and ``test.jsonl`` (``source``: arguments and the
+docstring's first paragraph; ``target``: the name) and ``model/``: a small T5's config.json, and a tokenizer trained on
+the pairs to learn from.
 
-A module is in one of the two files with all its functions (its path's hash decides). Out are functions whose docstring
-spells out the name, test modules, and of those held out every one whose source is also among those to learn from.
+``val`` is to choose by (an optimizer, a learning rate, a checkpoint), ``test`` to look at once, when all is chosen. A
+module is in one of the three with all its functions (its path's hash decides). Out are functions whose docstring spells
+out the name, test modules, and of those held out every one whose source is also in a file before.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent / "data"
-HELD_OUT = 0.08  # of the modules
+HELD_OUT = 0.08  # of the modules, in each of val and test
 LONGEST = 300  # characters of a docstring's first paragraph
 VOCABULARY = 4096
 WITHOUT = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "turtledemo"}
@@ -44,18 +46,22 @@ def functions(file: Path) -> Iterator[tuple[str, str]]:
         yield f"({', '.join(argument.arg for argument in arguments)}) {said}", node.name
 
 
-def pairs() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Those to learn from, and those held out."""
+def pairs() -> dict[str, list[tuple[str, str]]]:
+    """Those to learn from (``train``), to choose by (``val``), and to look at once (``test``)."""
     root = Path(sysconfig.get_path("stdlib"))
-    train: dict[tuple[str, str], None] = {}
-    val: dict[tuple[str, str], None] = {}
+    found: dict[str, dict[tuple[str, str], None]] = {"train": {}, "val": {}, "test": {}}
     for file in sorted(root.rglob("*.py")):
         name = file.relative_to(root).as_posix()
         if WITHOUT.isdisjoint(name.split("/")):
             share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
-            (val if share < HELD_OUT else train).update(dict.fromkeys(functions(file)))
-    learnt = {source for source, _ in train}
-    return list(train), [pair for pair in val if pair[0] not in learnt]
+            part = "val" if share < HELD_OUT else "test" if share < 2 * HELD_OUT else "train"
+            found[part].update(dict.fromkeys(functions(file)))
+    seen: set[str] = set()
+    kept = {}
+    for part, those in found.items():
+        kept[part] = [pair for pair in those if pair[0] not in seen]
+        seen.update(source for source, _ in those)
+    return kept
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> None:
@@ -102,15 +108,16 @@ def write_model(directory: Path, texts: list[str]) -> None:
 
 def main() -> None:
     """Writes all of it and says what there is."""
-    train, val = pairs()
+    found = pairs()
     HERE.mkdir(exist_ok=True)
-    write_rows(HERE / "train.jsonl", train)
-    write_rows(HERE / "val.jsonl", val)
+    for part, rows in found.items():
+        write_rows(HERE / f"{part}.jsonl", rows)
+    train, val, test = found.values()
     write_model(HERE / "model", [text for pair in train for text in pair])
     (name, count), *_ = Counter(target for _, target in train).most_common()
-    right = sum(target == name for _, target in val)
-    print(f"{len(train):,} pairs to learn from, {len(val):,} held out, of other modules")
-    print(f"always the most frequent name, {name} ({count:,} times): {right / len(val):.1%} of those held out")
+    right = [sum(target == name for _, target in rows) / len(rows) for rows in (val, test)]
+    print(f"{len(train):,} pairs to learn from, {len(val):,} to choose by, {len(test):,} to look at once")
+    print(f"always the most frequent name, {name} ({count:,} times): {right[0]:.1%} and {right[1]:.1%} of the latter")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,10 @@ class DeviceError(GaneumError):
     """A device that is absent, or that this build of torch cannot use."""
 
 
+class TraceError(GaneumError):
+    """A step that cannot be traced: it needs numbers where there are only shapes, or fails by itself."""
+
+
 class MissingExtra(GaneumError):
     """An optional package that a chosen feature needs; the suggestion is the pip line."""
 

@@ -131,11 +131,6 @@ ConfigError: nothing says how long to train
   where  a.yaml
   why    one of train.max_iters, train.epochs, train.tokens, train.hours must be set
   try    train.max_iters: 5000""",
-    "train:\n  max_iters: 3\n  warmup_iters: 5\n": """\
-ConfigError: train.warmup_iters is 5, but the training has only 3 steps
-  where  a.yaml, lines 2 and 3
-  why    the learning rate would never reach its peak
-  try    train.warmup_iters: auto""",
     "train:\n  max_iters: 3\n  learning_rate: 1e-4\n  min_learning_rate: 1e-3\n": """\
 ConfigError: train.min_learning_rate is 0.001, above train.learning_rate, 0.0001
   where  a.yaml, lines 3 and 4

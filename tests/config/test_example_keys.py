@@ -190,6 +190,19 @@ def test_a_guide_s_sections_load_as_they_stand(
     assert (section == "eenzeenee") == config.train.optimizer_offload
 
 
+def test_a_section_without_a_model_says_what_is_taken() -> None:
+    """A guide leaves the model to its script; nobody plans a GPT of ours in its place without being told."""
+    said: list[str] = []
+    Path("a.yaml").write_text(GUIDE, encoding="utf-8")
+    load("a.yaml", ["max_steps=10"], section="xlsum_mt5", say=said.append)
+    assert said[0].splitlines()[-1] == (
+        "xlsum_mt5 names no model and no data: this is a GPT on data/tinystories, the default; "
+        "model_name_or_path and train_file name others"
+    )
+    load("a.yaml", ["max_steps=10", "model_name_or_path=x", "train_file=y"], section="xlsum_mt5", say=said.append)
+    assert "names no model" not in said[1]
+
+
 def test_the_batch_that_fits_is_found_on_demand() -> None:
     """auto_find_batch_size leaves what is learnt with, and frees what is computed at once."""
     config = loaded(GUIDE, "auto_find_batch_size=true", "max_steps=1", "model.source=x", section="xlsum_mt5")
@@ -281,8 +294,8 @@ def test_the_text_s_column_is_the_source_s_beside_a_summary_s() -> None:
         ("max_length", "fixed"),
         ("longest", "padded"),
         ("true", "padded"),
-        ("false", "buckets"),
-        ("do_not_pad", "buckets"),
+        ("false", "auto"),
+        ("do_not_pad", "auto"),
     ],
 )
 def test_padding_of_a_tokenizer_is_a_way_to_batch(said: str, became: str) -> None:

@@ -113,11 +113,12 @@ ConfigError: lr_scheduler_kwargs: power has no meaning here with linear
     "max_steps: 3\ndeepspeed: ds_config.json\n": """\
 ConfigError: the DeepSpeed config ds_config.json cannot be read
   where  a.yaml, line 2
-  try    train.optimizer_offload: true, which such a file is for on one device""",
+  why    there is no such file, neither beside the config nor here
+  try    the file's own path; or without one train.optimizer_offload: true, which such a file is for on one device""",
     "max_steps: 3\ndeepspeed: {aio: {}, zero_optimization: {stage: 2}}\n": """\
 ConfigError: deepspeed: aio has no meaning here
   where  a.yaml, line 2
-  why    of its parts the optimizer, its offload, scheduler, bf16, fp16 and gradient_clipping are understood
+  why    of its parts zero_optimization, optimizer, scheduler, bf16, fp16 and gradient_clipping are understood
   try    the file without it""",
     "max_steps: 3\nlearning_rate: 1e-4\ndeepspeed: {optimizer: {type: AdamW, params: {lr: 5e-5}}}\n": """\
 ConfigError: deepspeed comes to train.learning_rate: 5e-05, but learning_rate: 1e-4 to 1e-4
@@ -154,10 +155,10 @@ ConfigError: deepspeed: train_batch_size is 32, but per_device_train_batch_size 
   where  a.yaml, line 3
   try    "train_batch_size": "auto", and per_device_train_batch_size × gradient_accumulation_steps in the config""",
     "max_steps: 3\ndeepspeed: {zero_optimization: {offload_param: {device: cpu}}}\n": """\
-ConfigError: deepspeed: zero_optimization.offload_param has no meaning here
+ConfigError: deepspeed: zero_optimization.offload_param has no meaning in stage 0
   where  a.yaml, line 2
-  why    weights stay on the device that computes with them
-  try    offload_optimizer, and train.weights: bf16""",
+  why    only stage 3 takes a weight to the device when its layer computes
+  try    "stage": 3, or offload_optimizer alone""",
     "max_steps: 3\nper_device_train_batch_size: 8\ndeepspeed: {train_micro_batch_size_per_gpu: 4}\n": """\
 ConfigError: deepspeed: train_micro_batch_size_per_gpu is 4, but per_device_train_batch_size is 8
   where  a.yaml, line 3

@@ -97,6 +97,7 @@ def test_a_data_set_by_its_name_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         return datasets.Dataset.from_list(ROWS)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("ganeum.hardware.hub.silent", lambda: False)
     examples = opened(gpt2(tmp_path / "m"), "owner/name:korean[train[:10%]]", val="owner/name:korean")
     assert [("owner/name", "korean", "train[:10%]"), ("owner/name", "korean", "validation")] == asked
     assert [row["target"] for row in ROWS] == [target for _, target in told(examples)]
@@ -386,12 +387,28 @@ def test_texts_within_a_column_are_read(tmp_path: Path, form: str) -> None:
     )
 
 
-@pytest.mark.parametrize("content", ["", "\n \n"])
-def test_a_file_without_rows(tmp_path: Path, content: str) -> None:
+def test_held_out_examples_that_are_learnt_from_are_told(tmp_path: Path) -> None:
+    """data.val that is data.train's own file, or shares some sources with it, says nothing of new ones."""
+    model, rows = t5(tmp_path / "m"), pairs(8)
+    train, some = lines(tmp_path / "train.jsonl", rows), lines(tmp_path / "some.jsonl", rows[6:] + pairs(30)[28:])
+    said: dict[str, list[str]] = {train: [], some: []}
+    for val, told in said.items():
+        open_examples(config(model, train, val=val), told.append)
+    warnings = [line for told in said.values() for line in told if line.startswith("!")]
+    assert warnings == [
+        "! held out: 8 of 8 examples (100%) have a source that is learnt from, too: of these the held-out loss says "
+        "nothing of new ones",
+        "! held out: 2 of 4 examples (50%) have a source that is learnt from, too: of these the held-out loss says "
+        "nothing of new ones",
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", ""), ("a.jsonl", "\n \n"), ("a.json", "[]\n")])
+def test_a_file_without_rows(tmp_path: Path, name: str, content: str) -> None:
     """The error speaks of rows that are not there, not of columns."""
-    (file := tmp_path / "a.jsonl").write_text(content)
+    (file := tmp_path / name).write_text(content)
     assert error(t5(tmp_path / "m"), str(file)) == (
         f"DataError: there are no rows in {file}\n"
-        "  why    nothing stands in what is read, or only blank lines\n"
+        "  why    nothing stands in what is read, or only blank lines, or a list of nothing: []\n"
         '  try    a JSON line for each example, {"text": "…"} or {"source": "…", "target": "…"}, say'
     )

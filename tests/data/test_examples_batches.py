@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from made_pairs import config, gpt2, lines, opened, t5, texts
 from ganeum.config.schema import Config
 from ganeum.data.batch import IGNORED, Batch, Whole
 from ganeum.data.examples.batching import ExampleBatches
-from ganeum.data.examples.buckets import edges
+from ganeum.data.examples.buckets import edges, pieces
 from ganeum.data.examples.epochs import Epochs
 from ganeum.data.examples.examples import Examples
 from ganeum.data.examples.packing import pack
@@ -115,9 +115,9 @@ def test_an_epoch_is_every_example_once_and_whole(made: Made, batching: str) -> 
     assert second != [learnt(batches.whole(step)) for step in range(2)]
 
 
-@pytest.mark.parametrize("batching", ["fixed", "packed"])
+@pytest.mark.parametrize("batching", ["buckets", "fixed", "packed"])
 def test_a_step_learns_the_same_in_every_layout(made: Made, batching: str) -> None:
-    """Padded, fixed and packed differ in where tokens lie, not in which examples a step learns from."""
+    """Layouts differ in where tokens lie, not in which examples a step learns from."""
     padded, other = made.batches("padded"), made.batches(batching)
     for step in (0, 3, padded.steps_per_epoch - 1):
         assert learnt(padded.whole(step)) == learnt(other.whole(step))
@@ -193,17 +193,41 @@ def test_fixed_is_as_long_as_a_config_says(made: Made) -> None:
 
 
 def test_buckets_are_few_shapes_with_less_padding(made: Made) -> None:
-    """Lengths are multiples of 8 of which there are few, and much less of them is padding than at random."""
-    shapes = set()
-    batches = made.batches("buckets")
-    for step in range(batches.steps_per_epoch):
-        shapes |= {
-            tuple(t.shape[1] for name, t in batch.inputs.items() if name.endswith("tokens"))
-            for batch in batches.whole(step).micro_batches(16)
-        }
-    assert all(length % 8 == 0 for shape in shapes for length in shape)
-    assert len({shape[0] for shape in shapes}) <= 8
-    assert batches.padding(16) < 0.55 * made.batches("padded").padding(16)
+    """Lengths are multiples of 8 and rows powers of two, of which there are few; and less is padding."""
+    batches, padded = (made.batches(batching, batch_size=64) for batching in ("buckets", "padded"))
+    found = set()
+    for step in range(2 * batches.steps_per_epoch):
+        whole = batches.whole(step)
+        shapes = [
+            (len(batch), *(t.shape[1] for name, t in batch.inputs.items() if name.endswith("tokens")))
+            for batch in whole.micro_batches(16)
+        ]
+        assert [tuple(n for n in shape if n) for shape in whole.shapes(16)] == shapes
+        found.update(shapes)
+    assert all(rows.bit_count() == 1 and not any(n % 8 for n in lengths) for rows, *lengths in found)
+    assert len({tuple(lengths) for _, *lengths in found}) <= 8
+    assert batches.padding(64) < 0.85 * padded.padding(64)
+
+
+def test_buckets_take_no_more_places_than_so_many_of_the_longest(made: Made) -> None:
+    """Short examples go at once in larger numbers, and take no more memory than so many of the longest."""
+    batches = made.batches("buckets", batch_size=64)
+    source, target = batches.layout.largest
+    for size in (1, 3, 16):
+        shapes = batches.whole(0).shapes(size)
+        assert 64 == sum(rows for rows, _, _ in shapes)
+        assert all(rows * s <= size * source and rows * t <= size * target for rows, s, t in shapes)
+    assert max(rows for rows, _, _ in batches.whole(0).shapes(1)) > 1
+
+
+def test_a_gpu_gets_larger_pieces(made: Made) -> None:
+    """What starting a micro-batch takes is as much as computing more places there: fewer pieces, more padding."""
+    cpu = made.batches("buckets", batch_size=64)
+    run = made.run("buckets", {"batch_size": 64}).model_copy(update={"device": "cuda:0"})
+    gpu = made.examples("buckets").batches(run)
+    assert learnt(cpu.whole(0)) == learnt(gpu.whole(0))
+    assert len(gpu.whole(0).shapes(64)) < len(cpu.whole(0).shapes(64))
+    assert gpu.padding(64) > cpu.padding(64)
 
 
 def test_packed_rows_keep_examples_apart(made: Made) -> None:
@@ -238,8 +262,7 @@ def test_the_longest_come_first_and_no_batch_is_larger_than_told(made: Made) -> 
         for step in range(batches.steps_per_epoch):
             each = [*batches.whole(step).micro_batches(4)]
             sizes = [sum(t.numel() for n, t in batch.inputs.items() if n.endswith("tokens")) for batch in each]
-            if batching != "buckets":
-                assert sizes[0] == max(sizes)
+            assert sizes[0] == max(sizes)
             for batch in each:
                 for name in [name for name in batch.inputs if name != "source_mask"]:
                     assert batch.inputs[name].shape[1] <= largest.inputs[name].shape[1]
@@ -264,16 +287,6 @@ def test_the_last_step_of_an_epoch_is_what_is_left(seq2seq: Made) -> None:
     everything = seq2seq.batches("packed", batch_size=4096)
     assert 1 == everything.steps_per_epoch
     assert stored(everything, start=0) == learnt(everything.whole(0)) == learnt(everything.whole(1))
-
-
-def test_the_order_of_buckets_is_shuffled(seq2seq: Made) -> None:
-    """Steps do not come from short to long, and an epoch's steps are made of other examples than the last one's."""
-    batches = seq2seq.batches("buckets", batch_size=8)
-    steps = batches.steps_per_epoch
-    first, second = ([frozenset(batches._places(e * steps + s).tolist()) for s in range(steps)] for e in (0, 1))
-    lengths = [max(int(batches.part.sources[place]) for place in step) for step in first]
-    assert lengths != sorted(lengths)
-    assert set(first) != set(second)
 
 
 def test_held_out_examples_are_always_the_same(made: Made) -> None:
@@ -302,7 +315,6 @@ def test_a_trace_names_the_examples_of_a_step(seq2seq: Made) -> None:
 @settings(max_examples=60)
 def test_edges_are_the_best_there_are(lengths: list[int], most: int) -> None:
     """No choice of as many multiples of 8 has fewer places: every choice is tried."""
-    from itertools import combinations
 
     def places(chosen: tuple[int, ...]) -> int:
         return sum(min(edge for edge in chosen if edge >= length) for length in lengths)
@@ -316,6 +328,31 @@ def test_edges_are_the_best_there_are(lengths: list[int], most: int) -> None:
     assert min(map(places, choices)) == places(found)
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3)), min_size=1, max_size=9),
+    st.tuples(st.integers(1, 40), st.integers(1, 20)),
+    st.integers(0, 30),
+)
+def test_pieces_are_the_cheapest_there_are(shapes: list[tuple[int, int]], most: tuple[int, int], overhead: int) -> None:
+    """Every way to cut the rows into 1, 2, 4 or 8 of them that fit is tried: none costs less."""
+
+    def shape(begin: int, end: int) -> tuple[int, int]:
+        return max(s for s, _ in shapes[begin:end]), max(t for _, t in shapes[begin:end])
+
+    def fits(begin: int, end: int) -> bool:
+        rows, (s, t) = end - begin, shape(begin, end)
+        return rows == 1 or (rows in (2, 4, 8) and rows * s <= most[0] and rows * t <= most[1])
+
+    def cost(cuts: tuple[int, ...]) -> float:
+        if not all(fits(*ends) for ends in pairwise(cuts)):
+            return math.inf
+        return sum(overhead + (end - begin) * sum(shape(begin, end)) for begin, end in pairwise(cuts))
+
+    count = len(shapes)
+    ways = [(0, *some, count) for n in range(count) for some in combinations(range(1, count), n)]
+    assert min(map(cost, ways)) == cost(tuple(pieces(shapes, most, overhead)))
+
+
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 20)), min_size=1, max_size=60))
 def test_packing_fits_and_wastes_no_row(lengths: list[tuple[int, int]]) -> None:
     """Every example once, no row over its room, and no two rows that would fit into one."""
@@ -327,13 +364,13 @@ def test_packing_fits_and_wastes_no_row(lengths: list[tuple[int, int]]) -> None:
     assert not any(a[0] + b[0] <= 50 and a[1] + b[1] <= 20 for i, a in enumerate(used) for b in used[i + 1 :])
 
 
-@given(st.lists(st.integers(1, 90), min_size=1, max_size=80), st.integers(1, 300), st.booleans(), st.integers(0, 5))
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=80), st.integers(1, 300), st.integers(0, 5))
 def test_every_epoch_is_cut_into_the_same_number_of_full_steps(
-    lengths: list[int], batch_tokens: int, alike: bool, epoch: int
+    lengths: list[int], batch_tokens: int, epoch: int
 ) -> None:
     """By tokens too: no step is empty, even where one example is longer than a step, and every example comes once."""
     tokens = np.array(lengths, np.int32)
-    epochs = Epochs(tokens, tokens.astype(np.int64) if alike else None, 1, batch_tokens, seed=3)
+    epochs = Epochs(tokens, 1, batch_tokens, seed=3)
     made = epochs.epoch(epoch)
     steps = [made.at(step).tolist() for step in range(epochs.steps)]
     assert all(steps)

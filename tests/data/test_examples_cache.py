@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -115,6 +116,20 @@ def test_whatever_shapes_the_tokens_is_in_the_key(tmp_path: Path, cache: Path) -
     lines(tmp_path / "a.jsonl", rows[::-1])
     opened(model, file, max_length=256)
     assert len(ways) + 1 == len(kept(cache))
+
+
+def test_another_tokenizer_of_the_same_shape_is_another_key(tmp_path: Path, cache: Path) -> None:
+    """Two of its tokens have changed places, nothing else: the old tokens would read as other words."""
+    model, file = gpt2(tmp_path / "m"), lines(tmp_path / "a.jsonl", [{"text": "abba"}] * 2 + [{"text": "baab"}] * 2)
+    before = opened(model, file).train.store
+    description = tmp_path / "m" / "tokenizer.json"
+    tokenizer = json.loads(description.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    description.write_text(json.dumps(tokenizer), encoding="utf-8")
+    after = opened(model, file).train.store
+    assert len(kept(cache)) == 2
+    assert before.ids("target", 0).tolist() == after.ids("target", 2).tolist() != after.ids("target", 0).tolist()
 
 
 def test_what_does_not_shape_the_tokens_is_not(tmp_path: Path, cache: Path) -> None:

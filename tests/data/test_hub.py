@@ -110,3 +110,21 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         "MissingExtra: --dataset needs the package datasets, which is not installed\n"
         '  try    pip install "ganeum[datasets]"'
     )
+
+
+def test_a_silent_hub_is_waited_for_in_words_and_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is asked for, and where, is said at once; nothing is tried again, and the library's settings are back."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: pytest.fail("it was tried again"))
+    with pytest.raises(DataError) as error:
+        dataset("nobody/nothing", "train", "train")
+    assert capsys.readouterr().err == (
+        "nobody/nothing: no such file, so a data set of that name is asked for at http://127.0.0.1:9\n"
+    )
+    assert error.value.why == "http://127.0.0.1:9 does not answer, and nothing of that name was fetched before"
+    assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)

@@ -41,10 +41,9 @@ def test_another_torch_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> No
     assert rates.remembered("EPYC", "cpu") is None
 
 
-def test_other_amounts_need_other_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_amounts_need_other_rates() -> None:
     """What an older ganeum measured is not multiplied with amounts that a newer one counts otherwise."""
-    rates.remember("EPYC", 4, MEASURED)
-    monkeypatch.setattr(rates, "AMOUNTS", rates.AMOUNTS + 1)
+    rates.remember("EPYC", 4, MEASURED, of="amounts 0")
     assert rates.remembered("EPYC", "cpu") is None
 
 

@@ -28,6 +28,17 @@ ConfigError: 4 beams and a temperature of 0.7 are two ways to write
   try    --num-beams 1, or --temperature 0""" == str(error.value)
 
 
+def test_beams_have_an_end():
+    """So many that a single row would take all memory are refused before the system kills the process."""
+    Decoding(num_beams=256).check()
+    with pytest.raises(ConfigError) as error:
+        Decoding(num_beams=100_000).check()
+    assert """\
+ConfigError: 100,000 beams are more than 256
+  why    each is a text that is kept and written on, of every row
+  try    --num-beams 4""" == str(error.value)
+
+
 def test_an_endless_temperature_is_refused():
     """Infinity, which the command line takes for a number, is none to divide by."""
     with pytest.raises(ConfigError) as error:

@@ -158,6 +158,19 @@ def test_a_file_of_somebody_else_is_not_touched(directories, tmp_path, capsys):
     assert out.read_text() == "mine"
 
 
+def test_an_output_that_promises_another_form_is_refused(directories, tmp_path, capsys):
+    """JSON lines in a file called .csv would be read as a table, by ganeum score as well."""
+    out = tmp_path / "texts.csv"
+    told = refused(capsys, directories["t5"], "--input", rows_file(tmp_path), "--output", out)
+    assert told == (
+        f"RunError: the output is JSON lines, and {out} would be taken for something else\n"
+        "  where  --output\n"
+        "  why    a file that ends in .csv is read otherwise, by ganeum, too\n"
+        f"  try    --output {tmp_path / 'texts.jsonl'}\n"
+    )
+    assert not out.exists()
+
+
 def test_rows_are_not_written_over_themselves(directories, tmp_path, capsys):
     """The input as output is refused, with --overwrite too, and stays as it is."""
     source = rows_file(tmp_path)

@@ -184,6 +184,14 @@ def test_a_broken_row_is_named_by_its_line(tmp_path, monkeypatch, name, content,
     assert (where, why) == (error.value.where, error.value.why)
 
 
+def test_a_row_of_brackets_alone(tmp_path, monkeypatch):
+    """What is nested too deep for Python to follow is a broken row, no traceback."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(DataError, match="a line cannot be read as a row"):
+        read("a.jsonl")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     """The path and what may stand there."""
     with pytest.raises(DataError) as error:

@@ -7,7 +7,7 @@ from rouge_score import rouge_scorer
 
 from ganeum.cli import main
 from ganeum.errors import DataError
-from ganeum.inference.score import Splitter, score
+from ganeum.inference.score import Score, Splitter, score
 
 ENGLISH = [
     ("the quick brown fox jumped", "The quick brown dogs jump over the log."),
@@ -68,7 +68,24 @@ def test_how_many_are_right():
     """Two of four are right but for white space; the most frequent reference alone would be right in three."""
     found = score([("a", "a "), ("b", "a"), ("c", "c"), ("d", "a")])
     assert (0.5, 0.75) == (found.exact.mean, found.one_for_all)
-    assert found.exact.off == pytest.approx(1.96 * ((4 * 0.25 / 3) / 4) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (1, 10, 0.0179, 0.4042), (81, 263, 0.2553, 0.3662), (10, 10, 0.7225, 1.0)],
+)
+def test_shares_have_wilsons_interval(right, of, low, high):
+    """As statsmodels' proportion_confint(method="wilson") has it; 81 of 263 are Newcombe's example (1998)."""
+    found = Score.share(right, of)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_means_have_the_bootstraps():
+    """Of 400 pairs, half of them right, it is that of the normal distribution: 0.5 ± 1.96 · 0.5 / 20, every time."""
+    given = [("a b", "a b")] * 200 + [("c d", "a b")] * 200
+    one, again = score(given).rouge["rouge1"]["f"], score(given).rouge["rouge1"]["f"]
+    assert one == again
+    assert (one.low, one.mean, one.high) == pytest.approx((0.451, 0.5, 0.549), abs=0.005)
 
 
 def test_the_command(tmp_path, capsys):
@@ -81,26 +98,39 @@ def test_the_command(tmp_path, capsys):
     assert (
         """\
 2 rows, words: english
-exactly right  50.0 ± 98.0 %  (one answer for all: 50.0 %)
+exactly right  50.0 % [9.5 – 90.5]  (one answer for all: 50.0 %)
                precision  recall     F1
-rouge1             75.00   75.00  75.00 ± 49.00
-rouge2             50.00   50.00  50.00 ± 98.00
-rougeL             75.00   75.00  75.00 ± 49.00
-rougeLsum          75.00   75.00  75.00 ± 49.00
+rouge1             75.00   75.00  75.00 [50.00 – 100.00]
+rouge2             50.00   50.00  50.00 [0.00 – 100.00]
+rougeL             75.00   75.00  75.00 [50.00 – 100.00]
+rougeLsum          75.00   75.00  75.00 [50.00 – 100.00]
+[95 in 100: of the share Wilson's interval, of ROUGE the bootstrap's with 1,000 draws]
 """
         == capsys.readouterr().out
     )
 
 
-def test_one_row_says_nothing_of_how_far_it_may_be_off(tmp_path, capsys):
-    """A single pair has a score without a deviation, also as JSON."""
+def test_words_of_english_asked_of_korean_are_warned_of(tmp_path, capsys):
+    """A score of 0 for a text against itself is not left to be wondered at; what is ASCII says nothing."""
+    (tmp_path / "out.jsonl").write_text('{"target": "학교에 갔다", "generated": "학교에 갔다"}', encoding="utf-8")
+    for words, told in (("english", "! of 1 reference only a-z and 0-9 count"), ("words", "")):
+        with pytest.raises(SystemExit):
+            main(["score", str(tmp_path / "out.jsonl"), "--words", words])
+        err = capsys.readouterr().err
+        assert err.startswith(told)
+        assert bool(err) == bool(told)
+
+
+def test_of_one_row_only_the_share_says_how_far_it_may_be_off(tmp_path, capsys):
+    """A single pair's ROUGE has nothing beside it, also as JSON; that one of one is right may be luck."""
     (tmp_path / "out.jsonl").write_text('{"target": "a cat", "generated": "a cat"}')
     for more in ([], ["--json"]):
         with pytest.raises(SystemExit):
             main(["score", str(tmp_path / "out.jsonl"), *more])
     told = capsys.readouterr().out
-    assert told.startswith("1 row, words: english\nexactly right  100.0 %  (one answer for all: 100.0 %)\n")
-    assert {"mean": 1.0, "off": None} == json.loads(told[told.index("{") :])["exact"]
+    assert told.startswith("1 row, words: english\nexactly right  100.0 % [20.7 – 100.0]  (one")
+    assert "rouge1            100.00  100.00 100.00\n" in told
+    assert {"mean": 1.0, "low": None, "high": None} == json.loads(told[told.index("{") :])["rouge"]["rouge1"]["f"]
 
 
 def test_a_missing_column_names_the_option(tmp_path, capsys):

@@ -7,16 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import PAIRS, TEXTS, V, ids, made, padded, pair_batch, text_batch
+from tiny_models import BART, LLAMA, PAIRS, T5, TEXTS, V, ids, made, padded, pair_batch, text_batch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BloomConfig,
+    DogeConfig,
+    FalconConfig,
     Gemma2Config,
+    Gemma3Config,
+    GlmConfig,
+    GPTJConfig,
+    GPTNeoXConfig,
+    LEDConfig,
+    Llama4TextConfig,
+    LongT5Config,
     MambaConfig,
+    MarianConfig,
+    OPTConfig,
+    PegasusConfig,
     PhiConfig,
+    RecurrentGemmaConfig,
+    ReformerConfig,
 )
 
 from ganeum.config.schema import Train
@@ -24,6 +38,7 @@ from ganeum.data.batch import IGNORED, Batch
 from ganeum.errors import ConfigError
 from ganeum.models import checkpointing
 from ganeum.models.adopted import Adopted, check_logits, check_packing
+from ganeum.models.pretrained import DROPOUTS
 from ganeum.step.optimizer_step import OptimizerStep
 
 EVERY = [*PAIRS, *TEXTS]
@@ -69,7 +84,7 @@ def theirs(name: str, model: Any) -> tuple[Tensor, dict[str, Tensor]]:
         loss = model(input_ids=padded(targets, 0), attention_mask=mask, labels=padded(targets, -100)).loss
     model.zero_grad()
     loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+    return loss.detach(), {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
 
 
 def assert_alike(ours: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
@@ -178,30 +193,110 @@ def adopted_fresh(shape: Any) -> Adopted:
     return Adopted(kind.from_config(shape))
 
 
-def test_a_model_that_caps_its_logits_is_refused() -> None:
-    """Gemma 2's softcap lies behind its head: the loss in chunks would not know of it."""
-    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50}
-    capped = Gemma2Config(hidden_size=16, intermediate_size=16, head_dim=8, pad_token_id=0, **small)
-    network = Adopted(AutoModelForCausalLM.from_config(capped, attn_implementation="eager"))
-    with pytest.raises(ConfigError) as error:
-        check_logits(network, "here")
-    assert str(error.value) == (
-        "ConfigError: the logits of a gemma2 are not its hidden states times its output layer\n"
-        "  where  here\n"
-        "  why    something is applied to the logits (a cap or a bias), and the loss in chunks would not know of it"
-    )
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": V}
+SIDES = {f"{side}_attention_heads": 4 for side in ("encoder", "decoder")} | BART
+MORE: dict[str, Any] = {
+    "bias: Phi": PhiConfig(intermediate_size=32, **SMALL),
+    "bias: GPT-J": GPTJConfig(n_embd=16, n_layer=2, n_head=4, rotary_dim=4, vocab_size=V),
+    "cap: Gemma 2": Gemma2Config(
+        intermediate_size=32, head_dim=8, num_key_value_heads=2, final_logit_softcapping=2.0, **SMALL
+    ),
+    "cap that stays: RecurrentGemma": RecurrentGemmaConfig(
+        intermediate_size=32, lru_width=16, logits_soft_cap=2.0, attention_window_size=8,
+        block_types=["recurrent", "attention"], **SMALL,
+    ),
+    "GPT-NeoX": GPTNeoXConfig(intermediate_size=32, **SMALL),
+    "Falcon": FalconConfig(**SMALL),
+    "several ends: GLM": GlmConfig(
+        intermediate_size=32, head_dim=8, num_key_value_heads=2, pad_token_id=0, eos_token_id=[1, 2, 3], **SMALL
+    ),
+    "OPT": OPTConfig(ffn_dim=32, word_embed_proj_dim=16, **SMALL),
+    "BLOOM": BloomConfig(hidden_size=16, n_layer=2, n_head=4, vocab_size=V),
+    "masks of its own: Doge": DogeConfig(intermediate_size=32, num_key_value_heads=2, **SMALL),
+    "bias behind the head: Marian": MarianConfig(d_model=16, vocab_size=V, pad_token_id=0, **SIDES),
+    "bias behind the head: Pegasus": PegasusConfig(d_model=16, vocab_size=V, **SIDES),
+    "masks of rows: LED": LEDConfig(d_model=16, vocab_size=V, attention_window=4, **SIDES),
+    "masks of rows: LongT5": LongT5Config(**T5),
+}  # fmt: skip
 
 
-def test_a_model_whose_head_has_a_bias_is_refused() -> None:
-    """Phi's: it is zero in fresh weights, and nothing but its presence would tell."""
-    shape = PhiConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=50)
+@pytest.mark.parametrize("kind", MORE)
+def test_what_other_models_do_to_their_logits_and_masks_is_done(kind: str) -> None:
+    """A bias, a cap, a bias behind it all: loss and gradients are those of transformers, of padded rows."""
+    shape = copy.deepcopy(MORE[kind])
+    for name in DROPOUTS:
+        if hasattr(shape, name):
+            setattr(shape, name, 0.0)
+    shape.decoder_start_token_id = 2
+    model = made(shape)
+    if hasattr(model, "final_logits_bias"):
+        model.final_logits_bias.copy_(torch.randn(1, V))
+    name = "bart" if shape.is_encoder_decoder else "gpt2"
+    sources, targets = examples(name)
+    given = pair_batch(sources, targets, 2) if name == "bart" else text_batch(targets)
+    network = Adopted(copy.deepcopy(model))
+    check_logits(network, "here")
+    assert network._output.whole == ("stays" in kind)
+    assert (network.output().bias is not None) == ("bias" in kind or "LED" in kind)
+    assert_alike(learnt(model, [given]), theirs(name, model))
+
+
+SEEING_LITTLE: dict[str, Any] = {
+    "in a part's config: Gemma 3 with pictures": Gemma3Config(
+        text_config=LLAMA | {"head_dim": 4, "sliding_window": 3, "layer_types": ["sliding_attention"] * 2},
+        vision_config=SMALL | {"intermediate_size": 16, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    ),
+    "by chunks: Llama 4": Llama4TextConfig(
+        **LLAMA, head_dim=4, intermediate_size_mlp=32, num_local_experts=1, attention_chunk_size=3,
+        layer_types=["chunked_attention"] * 2,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SEEING_LITTLE)
+def test_layers_that_see_little_see_no_more_here(kind: str) -> None:
+    """Of rows longer than their windows the logits are the model's own; packed, too, or packing is refused."""
+    model = made(copy.deepcopy(SEEING_LITTLE[kind])).eval()
+    tokens = [ids(n, n) for n in (9, 5)]
+    own = [model(input_ids=some[None], use_cache=False).logits[0] for some in tokens]
+    network = Adopted(model).eval()
+
+    def logits(tokens: Tensor, **more: Tensor) -> Tensor:
+        return network.output().logits(network.hidden(tokens=tokens[None], **more))[0]
+
+    for some, expected in zip(tokens, own, strict=True):
+        torch.testing.assert_close(logits(some), expected, rtol=1e-4, atol=1e-4)
+    if "chunks" in kind:  # counted from the row's start, they would lie otherwise in the second example
+        with pytest.raises(ConfigError, match=r"no further than a part of the row, .* \(attention_chunk_size\)"):
+            check_packing(network)
+        return
+    check_packing(network)
+    segments = torch.cat([torch.full_like(some, n) for n, some in enumerate(tokens, start=1)])[None].int()
+    positions = torch.cat([torch.arange(len(some)) for some in tokens])[None]
+    found = logits(torch.cat(tokens), segments=segments, positions=positions)
+    torch.testing.assert_close(found, torch.cat(own), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cap_is_found_however_small_the_logits_are() -> None:
+    """Fresh weights' logits would pass through any cap as they are: the head is given large ones."""
+    shape = copy.deepcopy(MORE["cap that stays: RecurrentGemma"])
+    shape.logits_soft_cap = 30.0
+    assert adopted_fresh(shape)._output.whole
+
+
+def test_what_a_model_needs_besides_tokens_is_said() -> None:
+    """Reformer's positions want rows of one length in training."""
+    shape = ReformerConfig(
+        axial_pos_embds_dim=[8, 8], axial_pos_shape=[4, 8], attention_head_size=4, attn_layers=["local"],
+        is_decoder=True, hidden_size=16, feed_forward_size=32, num_attention_heads=4, vocab_size=V,
+    )  # fmt: skip
     with pytest.raises(ConfigError) as error:
-        Adopted(AutoModelForCausalLM.from_config(shape))
-    assert str(error.value) == (
-        "ConfigError: the output layer of a phi has a bias\n"
-        "  where  model.source\n"
-        "  why    the loss in chunks takes an output layer without one"
-    )
+        check_logits(adopted_fresh(shape), "here")
+    what, where, why = str(error.value).splitlines()
+    assert what == "ConfigError: a reformer does not read rows of tokens alone"
+    assert where == "  where  model.source"
+    assert why.startswith("  why    If training, make sure that config.axial_pos_shape factors: (4, 8) multiply to")
 
 
 class NoReading(TorchDispatchMode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tiny_models import PAIRS, TEXTS
 from transformers import AutoModelForSeq2SeqLM, BertConfig
 
 from ganeum.config.trust import trusting
+from ganeum.data.examples.model import learner
 from ganeum.errors import CheckpointError, ConfigError
 from ganeum.models.pretrained import adopt
 from ganeum.models.weights import load_file_state
@@ -100,9 +102,45 @@ def test_half_a_file_of_weights(tmp_path: Path) -> None:
     AutoModelForSeq2SeqLM.from_config(copy.deepcopy(PAIRS["t5"])).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    what, where, why = refusal(tmp_path).splitlines()
+    what, where, why, suggestion = refusal(tmp_path).splitlines()
     assert (what, where) == ("CheckpointError: the model cannot be read", f"  where  model.source: {tmp_path}")
     assert "incomplete metadata" in why
+    assert suggestion == "  try    its files again, from where they came: one may be cut off, or not here at all"
+
+
+def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
+    """One NaN is enough for a loss that is none: the tensor it lies in is named before anything is trained."""
+    model = AutoModelForSeq2SeqLM.from_config(copy.deepcopy(PAIRS["t5"]))
+    with torch.no_grad():
+        model.encoder.final_layer_norm.weight[3] = torch.nan
+    model.save_pretrained(tmp_path)
+    assert refusal(tmp_path) == (
+        "CheckpointError: the weights hold numbers that are none: NaN or infinite in 1 tensor\n"
+        f"  where  model.source: {tmp_path}\n"
+        "  why    encoder.final_layer_norm.weight\n"
+        "  try    an earlier checkpoint of that training, or the model's files again from where they came"
+    )
+
+
+def test_weights_that_are_a_program(tmp_path: Path) -> None:
+    """A pickle that calls something is refused, it is not run, and nobody is told how to run it."""
+    written(tmp_path, TEXTS["gpt2"])
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": _Touch(str(tmp_path / "ran"))}))
+    assert refusal(tmp_path) == (
+        "CheckpointError: the weights are refused: they are damaged, or hold more than tensors and plain values\n"
+        f"  where  model.source: {tmp_path}\n"
+        "  why    to read such a file is to run whatever code its writer put into it; it was not run\n"
+        "  try    a .safetensors file of the same weights"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+class _Touch:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
 
 
 def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +167,8 @@ def test_code_that_came_with_a_model_is_not_run(tmp_path: Path) -> None:
         "  why    whoever wrote it could do on this machine what you can\n"
         "  try    read it, then --trust-remote-code"
     )
+    with pytest.raises(CheckpointError, match="comes with code of its own, which is not run"):
+        learner(str(tmp_path))  # a run looks at its config first
     assert not (tmp_path / "ran").exists()
     with trusting():
         assert "it ran" in refusal(tmp_path)
@@ -139,12 +179,9 @@ def test_a_model_that_sees_what_it_is_to_predict_is_refused(tmp_path: Path) -> N
     """A BERT has an output layer and would learn to copy: its loss would fall to nothing and mean nothing."""
     bert = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     shown = refusal(written(tmp_path, bert), ConfigError, fresh=True)
-    assert shown in (
-        "ConfigError: the output layer of a bert has a bias\n"
-        "  where  model.source\n"
-        "  why    the loss in chunks takes an output layer without one",
+    assert shown == (
         "ConfigError: a bert as it is configured sees the tokens that it is to predict\n"
         f"  where  {tmp_path}\n"
-        "  why    its attention is not causal\n"
-        "  try    a model that writes text",
+        "  why    its attention is not causal, or hangs on how long a row is\n"
+        "  try    a model that writes text; of BERT's kin one whose config.json says is_decoder: true"
     )

@@ -61,7 +61,7 @@ def made(config: Any, seed: int = 0) -> Any:
     """transformers' model of a config, in training mode."""
     torch.manual_seed(seed)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_config(config, attn_implementation="sdpa").train()
+    model = kind.from_config(config).train()  # with the attention that it has by default
     with torch.no_grad():  # fresh weights are so alike that many a mistake would not show
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

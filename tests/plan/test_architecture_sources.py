@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -86,9 +87,9 @@ def test_a_name_that_is_nearly_known() -> None:
 def test_a_name_nobody_heard_of() -> None:
     """Without a near name, what can be given instead."""
     with pytest.raises(ConfigError) as error:
-        find("zzzz")
+        find("zzzz.yaml")
     assert said(error) == (
-        "ConfigError: no model called zzzz is known\n"
+        "ConfigError: no model called zzzz.yaml is known\n"
         "  where  the name of a model\n"
         "  why    it is neither a directory with a config.json nor one of the models that are known by name\n"
         "  try    owner/name, as on the Hugging Face hub, or a directory with a config.json"
@@ -287,7 +288,8 @@ class Hub:
 
     def ask(self, url: str, *, timeout: float) -> None:
         assert timeout <= 5, "one who waits must not wait long"
-        assert url == "https://huggingface.co/someone/mine/resolve/main/config.json" or "gpt2-larg" in url
+        names = "(someone/mine|someone/gpt2-larg|distilgpt2|bert-base)"
+        assert re.fullmatch(rf"https://huggingface.co/{names}/resolve/main/config.json", url)
         if isinstance(self.answer, Exception):
             raise self.answer
 
@@ -306,6 +308,14 @@ def test_the_hub_is_asked_for_config_json_alone(monkeypatch: pytest.MonkeyPatch,
     hub = Hub(monkeypatch, tmp_path / "config.json")
     assert "someone/mine" == find("someone/mine").name
     assert [("someone/mine", "config.json")] == hub.fetched
+
+
+def test_a_name_without_an_owner_may_be_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As the hub's oldest models have it; bert-base, which only sounds like t5-base, is asked for."""
+    (tmp_path / "config.json").write_text(json.dumps(GPT2))
+    hub = Hub(monkeypatch, tmp_path / "config.json")
+    assert ("distilgpt2", "bert-base") == tuple(find(name).name for name in ("distilgpt2", "bert-base"))
+    assert [("distilgpt2", "config.json"), ("bert-base", "config.json")] == hub.fetched
 
 
 def refusal(kind: str) -> Exception:

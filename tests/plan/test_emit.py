@@ -420,15 +420,18 @@ def test_both_files_agree_in_the_trainers_eyes(case: str) -> None:
     assert both.mismatches == []
 
 
-@pytest.mark.parametrize("case", ["plain", "offload", "another optimizer"])
-def test_our_own_reading_of_the_deepspeed_json(case: str, tmp_path: Path) -> None:
-    """Beside the TrainingArguments, as the Trainer wants it, the JSON loads here: the offload and the precision."""
-    overrides, _ = DEEPSPEED[case]
+ZERO_3 = ["train.zero.stage=3", "train.zero.weights_offload=true", "train.optimizer_offload=true"]
+
+
+@pytest.mark.parametrize(("overrides", "stage"), [([], 0), (["train.optimizer_offload=true"], 2), (ZERO_3, 3)])
+def test_our_own_reading_of_the_deepspeed_json(overrides: list[str], stage: int, tmp_path: Path) -> None:
+    """Beside the TrainingArguments, as the Trainer wants it, the JSON loads here: stage, offloads and precision."""
     config, plan = planned(overrides)
     (tmp_path / "ds.json").write_text(emit.deepspeed(config, plan), encoding="utf-8")
     file = tmp_path / "config.yaml"
     file.write_text(emit.hugging_face(config, plan), encoding="utf-8")
     again = load(file, ["deepspeed=" + str(tmp_path / "ds.json")], section="test_run").train
     assert again.optimizer_offload == config.train.optimizer_offload
+    assert (again.zero.stage, again.zero.weights_offload) == (stage, config.train.zero.weights_offload)
     assert again.precision == plan["device"]["precision"]
     assert again.batch_size == config.train.batch_size

@@ -182,7 +182,7 @@ def test_no_logits_are_planned_beyond_a_chunk() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_what_would_help() -> None:
-    """mT5-large with AdamW in 16 GB: offload, adapters; nothing of blocks or a context that such a model has not."""
+    """mT5-large with AdamW in 16 GB: offload, Adafactor, adapters; nothing of blocks or a context: it has none."""
     here = config(**{"model.source": "google/mt5-large", "data.max_length": 512, "data.max_target_length": 128})
     device = card("Tesla V100 SXM2 16GB")
     assert fit.impossible(here, device) is not None
@@ -190,6 +190,7 @@ def test_what_cannot_fit_is_refused_with_what_would_help() -> None:
     assert ("error", "it does not fit into the memory of Tesla V100 SXM2 16GB") == (found["severity"], found["what"])
     assert [line.split()[0] for line in found["try"].splitlines()] == [
         "train.optimizer_offload=true",
+        "train.optimizer=adafactor",
         "train.lora.rank=16",
     ]
 

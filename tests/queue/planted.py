@@ -90,9 +90,9 @@ def lost(world: World) -> None:
 def dead(world: World) -> None:
     """The list says that something runs, and nothing does."""
     with Store(world.list) as store:
-        waiting = next(entry for entry in store.all() if entry.state == "queued")
+        still = next(entry for entry in store.all() if entry.state not in GOING)
         me = asdict(Identity.of_this_process())
-        store.update(waiting.id, ("queued",), state="running", token="planted", **me)
+        store.update(still.id, (still.state,), state="running", token="planted", **me)
 
 
 def gone(world: World) -> None:
@@ -101,7 +101,7 @@ def gone(world: World) -> None:
         store.remove([next(entry.id for entry in store.all() if entry.state == "queued")])
 
 
-PLANTS = (twice, again, lost, a_stray, gone, dead, twice_without_a_lock)
+PLANTS = (twice, again, lost, a_stray, dead, gone, twice_without_a_lock)
 left = iter(PLANTS)
 queue_faults.ACCIDENTS = {"planted": (lambda world, draw: next(left)(world), 1)}
 queue_faults.MOST_BROKEN = len(PLANTS)

@@ -48,19 +48,30 @@ def test_a_few_accidents_lose_nothing(tmp_path: Path) -> None:
     assert 6 == campaign(tmp_path, "--rounds", "6", "--seed", "7")["rounds"]
 
 
+FORBIDDEN = (
+    r"run\d+x?: trained by two processes at once \(run\d+x?\.\d+\)",
+    r"run\d+x?: started after it had finished",
+    r"run\d+x?: a checkpoint was lost",
+    r"process \d+ belongs to no entry that runs",
+    r"run\d+x? is gone",
+    r"run\d+x? is running, and nothing of it lives",
+    r"run\d+x?: trained by two processes at once \(processes \d+, \d+\)",
+)
+
+
 def test_what_must_never_be_is_seen(tmp_path: Path) -> None:
-    """Seven things are planted that a queue must never do; the campaign names each of them."""
-    broken = told_by(Path(__file__).with_name("planted.py"), tmp_path)["broken"]
-    for sentence in (
-        r"run\d+x?: trained by two processes at once \(run\d+x?\.\d+\)",
-        r"run\d+x?: started after it had finished",
-        r"run\d+x?: a checkpoint was lost",
-        r"process \d+ belongs to no entry that runs",
-        r"run\d+x? is gone",
-        r"run\d+x? is running, and nothing of it lives",
-        r"run\d+x?: trained by two processes at once \(processes \d+, \d+\)",
-    ):
-        assert any(re.search(sentence, one) for one in broken), (sentence, broken)
+    """Seven things are planted that a queue must never do; the campaign names each of them. A run takes two seconds,
+    and on a busy machine may end before what is planted reaches it: then all are planted once more."""
+    for attempt in range(3):
+        (directory := tmp_path / str(attempt)).mkdir()
+        try:
+            broken = told_by(Path(__file__).with_name("planted.py"), directory)["broken"]
+            unseen = [sentence for sentence in FORBIDDEN if not any(re.search(sentence, one) for one in broken)]
+        except AssertionError as error:  # the campaign ended without a summary
+            unseen = [str(error)]
+        if not unseen:
+            return
+    assert [] == unseen
 
 
 def test_the_moments_are_those_of_functions_that_exist() -> None:

@@ -58,6 +58,36 @@ def test_its_gradient_is_that_of_finite_differences() -> None:
     )
 
 
+@pytest.mark.parametrize("cap", [None, 2.0])
+@pytest.mark.parametrize("chunk", [3, 20])
+def test_a_bias_and_a_cap_are_those_of_the_full_logits(cap: float | None, chunk: int) -> None:
+    """Value, and gradients of hidden states, weight and bias, through cap · tanh(logits / cap)."""
+    hidden, weight, targets = problem(11, 5, 17, 3, dtype=torch.float64)
+    weight = (weight / 10).detach().requires_grad_()
+    bias = torch.randn(20, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    targets[4] = -1
+    inputs = (hidden, weight, bias)
+    settings = {"vocab_size": 17, "chunk": chunk, "bias": bias, "cap": cap}
+    loss = linear_cross_entropy(hidden, weight, targets, scale=0.5, **settings)
+    logits = F.linear(hidden, weight[:17], bias[:17])
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    expected = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+    torch.testing.assert_close(loss, 0.5 * expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, inputs), torch.autograd.grad(0.5 * expected, inputs))
+    torch.testing.assert_close(token_nats(hidden, weight, targets, **settings).sum(), expected.detach())
+
+
+def test_logits_need_no_weight() -> None:
+    """What is given whole is only softmaxed, and is not written into."""
+    logits = torch.randn(9, 7, dtype=torch.float64, requires_grad=True)
+    before, targets = logits.detach().clone(), torch.arange(9) % 7
+    loss = linear_cross_entropy(logits, None, targets, vocab_size=7, chunk=4)
+    expected = F.cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, logits), torch.autograd.grad(expected, logits))
+    assert torch.equal(logits, before)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
 def test_in_half_precision_it_is_as_near_as_the_dtype_allows(dtype: torch.dtype, tolerance: float) -> None:
     """Against fp32: the loss within a thousandth, the gradients within a few units of the dtype's rounding."""

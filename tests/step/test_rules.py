@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,6 +56,22 @@ def theirs(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], shape: t
 def test_five_updates_are_torchs(rule: Rule, reference: Any, shape: tuple[int, ...]) -> None:
     """Matrix and vector end where torch's own optimizer takes them, within fp32's rounding."""
     torch.testing.assert_close(ours(rule, shape), theirs(reference, shape), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (7, 40)])
+@pytest.mark.parametrize("rows", [1, 3, 5, 24])
+def test_adafactor_by_rows_is_adafactor(shape: tuple[int, int], rows: int) -> None:
+    """Five updates of a matrix, some of its rows at a time, end where those of the whole do, its state too."""
+    rule = Adafactor()
+    whole, cut = start(shape)[None], start(shape)[None]
+    states = [rule.start(whole), rule.start(cut)]
+    for n in range(UPDATES):
+        pace = Pace(RATE, DECAY, torch.tensor(n + 1.0))
+        whole, states[0] = rule(whole, gradient(shape, n)[None], states[0], pace)
+        pairs = list(zip(cut.split(rows, dim=1), gradient(shape, n)[None].split(rows, dim=1), strict=True))
+        moved, states[1] = rule.by_rows([partial(tuple, pair) for pair in pairs], states[1], pace)
+        cut = torch.cat(list(moved), dim=1)
+    torch.testing.assert_close((cut, states[1]), (whole, states[0]), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])

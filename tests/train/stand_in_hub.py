@@ -16,7 +16,7 @@ COMMIT = "a" * 40
 
 @contextmanager
 def serving(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """``root/NAME`` as the model ``tiny/NAME`` → the hub's address, and what was fetched from it, as it is."""
+    """``root/NAME`` as the model ``tiny/NAME``, and as ``NAME`` → the hub's address, and what was fetched from it."""
     fetched: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -30,14 +30,14 @@ def serving(root: Path) -> Iterator[tuple[str, list[str]]]:
 
         def answer(self, *, send: bool) -> None:
             path = self.path.partition("?")[0]
-            if file := re.fullmatch(r"/tiny/([^/]+)/resolve/[^/]+/(.+)", path):
+            if file := re.fullmatch(r"(?:/tiny)?/([^/]+)/resolve/[^/]+/(.+)", path):
                 place, headers = root / file[1] / file[2], {"X-Repo-Commit": COMMIT}
                 content = place.read_bytes() if place.is_file() else None
                 if content is not None and send:
                     fetched.append(file[2])
             else:
                 content, headers = self.about(path), {"Content-Type": "application/json"}
-            known = path == "/" or any(f"/tiny/{name.name}" in path for name in root.iterdir())
+            known = path == "/" or any(f"/{name.name}/" in f"{path}/" for name in root.iterdir() if name.is_dir())
             self.send_response(404 if content is None else 200)
             if content is None:
                 headers["X-Error-Code"] = "EntryNotFound" if known else "RepoNotFound"
@@ -50,7 +50,7 @@ def serving(root: Path) -> Iterator[tuple[str, list[str]]]:
                 self.wfile.write(content)
 
         def about(self, path: str) -> bytes | None:
-            asked = re.fullmatch(r"/api/models/tiny/([^/]+)(/tree/[^/]+)?", path)
+            asked = re.fullmatch(r"/api/models(?:/tiny)?/([^/]+)(/tree/[^/]+)?", path)
             if asked is None or not (root / asked[1]).is_dir():
                 return b"{}" if path == "/" else None
             names = sorted(file.name for file in (root / asked[1]).iterdir())

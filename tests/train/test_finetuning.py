@@ -12,12 +12,12 @@ import tiny_pairs
 import torch
 from safetensors.torch import load_file
 from tiny_corpus import go, metrics
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from ganeum.cli import main
 from ganeum.config import load
 from ganeum.data.batch import IGNORED
-from ganeum.errors import CheckpointError, ConfigError, DataError, RunError
+from ganeum.errors import CheckpointError, DataError, RunError
 from ganeum.models.weights import restore
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.train.material import open_material
@@ -43,6 +43,18 @@ def gpt2(here: Path, pairs: Path) -> Path:
 
 def weights(name: str, step: int = STEPS) -> dict[str, torch.Tensor]:
     return load_file(f"results/{name}/checkpoints/step-{step:08}/model.safetensors")
+
+
+def with_a_head_of_its_own(directory: Path, to: Path) -> Path:
+    """The same T5 as mT5 is: its output layer is not its embedding, and config.json says so."""
+    shutil.copytree(directory, to)
+    model = AutoModelForSeq2SeqLM.from_pretrained(to)
+    model.lm_head.weight = torch.nn.Parameter(model.shared.weight.detach().clone().neg())
+    model.all_tied_weights_keys.pop("lm_head.weight")
+    model.save_pretrained(to)
+    told = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(told | {"tie_word_embeddings": False}))
+    return to
 
 
 def export(*words: str) -> None:
@@ -79,9 +91,25 @@ def test_losses_are_those_of_a_plain_loop_with_transformers(t5: Path, pairs: Pat
     assert expected[-1] < expected[0]
 
 
-def test_it_goes_on_bit_for_bit(t5: Path) -> None:
+def test_an_output_layer_of_its_own_stays_one(t5: Path, pairs: Path) -> None:
+    """mT5's, where transformers writes that it is tied: gone on with bit for bit, and exported as it was trained."""
+    source = with_a_head_of_its_own(pairs / "t5", Path("apart").resolve())
+    same = ("train.schedule=constant", "train.warmup_iters=1", f"model.source={source}")
+    go(t5, "name=straight", *same)
+    go(t5, "name=resumed", "train.max_iters=4", *same)
+    go(t5, "name=resumed", *same)
+    assert "lm_head.weight" in weights("resumed")
+    torch.testing.assert_close(weights("resumed"), weights("straight"), rtol=0, atol=0)
+    export("resumed", "out", "--checkpoint", "latest")
+    theirs = AutoModelForSeq2SeqLM.from_pretrained("out")
+    torch.testing.assert_close(theirs.lm_head.weight.detach(), weights("resumed")["lm_head.weight"], rtol=0, atol=0)
+    assert json.loads(Path("out/config.json").read_text())["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("batching", ["auto", "buckets"])
+def test_it_goes_on_bit_for_bit(t5: Path, batching: str) -> None:
     """4 steps, and 4 more in another process's stead, are 8: weights, losses and validation, with T5's own dropout."""
-    same = ("train.schedule=constant", "train.warmup_iters=1")
+    same = ("train.schedule=constant", "train.warmup_iters=1", f"data.batching={batching}")
     go(t5, "name=straight", *same)
     go(t5, "name=resumed", "train.max_iters=4", *same)
     go(t5, "name=resumed", *same)
@@ -129,9 +157,10 @@ def test_out_of_memory_halves_the_micro_batch_and_the_batch_stays(t5: Path, monk
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU")
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    go(t5, "name=plain", "model.dropout=0")
+    same = ("model.dropout=0", "data.batching=padded")
+    go(t5, "name=plain", *same)
     monkeypatch.setattr(OptimizerStep, "_loss", full)
-    _, shown = go(t5, "name=lowered", "model.dropout=0")
+    _, shown = go(t5, "name=lowered", *same)
     assert (
         "Out of memory at step 3 (2.00 MiB more were refused). From here on 2 sequences at once instead of 4, 4 times "
         "a step instead of 2: the batch stays 8, and steps, learning rate and order of the data stay as they were.\n"
@@ -155,13 +184,20 @@ def test_samples_show_what_was_held_out_beside_what_is_generated(t5: Path, pairs
     assert Path("results/t5/samples/step-00000008.txt").read_text() == "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("batching", ["buckets", "padded", "fixed", "packed"])
-def test_every_batching_learns_the_same_first_step(t5: Path, batching: str) -> None:
-    """The mean over the validation targets, and the epoch's number of targets, do not depend on the layout."""
-    go(t5, "train.max_iters=1", "model.dropout=0", f"data.batching={batching}", "train.learning_rate=1e-30")
-    shown = metrics("t5")[-1]["val_loss"]
-    go(t5, "name=padded", "train.max_iters=1", "model.dropout=0", "data.batching=padded", "train.learning_rate=1e-30")
-    assert shown == pytest.approx(metrics("padded")[-1]["val_loss"], abs=1e-5)
+@pytest.mark.parametrize("batching", ["buckets", "fixed", "packed"])
+def test_every_batching_learns_the_same(t5: Path, batching: str) -> None:
+    """Without dropout each of the steps has the loss and the gradient that `padded` has, within fp32's rounding: how
+    rows are laid out and cut does not show."""
+    same = ("model.dropout=0", "train.learning_rate=1e-2", "data.max_length=96", "data.max_target_length=24")
+    same += ("train.batch_size=24", "train.micro_batch_size=12")
+    go(t5, *same, f"data.batching={batching}")
+    go(t5, *same, "data.batching=padded", "name=padded")
+    found, expected = metrics("t5"), metrics("padded")
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in found] == pytest.approx([line[name] for line in expected], rel=1e-4)
+    assert found[-1]["val_loss"] == pytest.approx(expected[-1]["val_loss"], rel=1e-4)
+    assert [line["padding"] for line in found] != [line["padding"] for line in expected]
+    assert expected[-1]["loss"] < expected[0]["loss"] - 0.5
 
 
 def test_an_export_is_what_transformers_loads(t5: Path, here: Path) -> None:
@@ -172,9 +208,48 @@ def test_an_export_is_what_transformers_loads(t5: Path, here: Path) -> None:
     theirs = AutoModelForSeq2SeqLM.from_pretrained("out").eval()
     tokens = AutoTokenizer.from_pretrained("out")("cat sees dog", return_tensors="pt").input_ids
     own = restore("t5").model(input_ids=tokens, labels=tokens).logits  # type: ignore[union-attr]
-    torch.testing.assert_close(theirs(input_ids=tokens, labels=tokens).logits, own, rtol=0, atol=0)
+    torch.testing.assert_close(theirs(input_ids=tokens, labels=tokens).logits, own)  # ours are other kernels
     assert theirs.generation_config.decoder_start_token_id == 0
     torch.testing.assert_close(dict(theirs.state_dict())["shared.weight"], weights("t5")["shared.weight"])
+
+
+def test_an_export_is_asked_as_the_run_is(t5: Path, pairs: Path, here: Path) -> None:
+    """Prefix, length, new tokens and beams lie where transformers looks: told nothing, its tokenizer and generate write
+    what `ganeum generate` writes with the run, and with the export; here with sources that are cut."""
+    loud = AutoModelForSeq2SeqLM.from_pretrained(pairs / "t5")
+    with torch.no_grad():
+        for weight in loud.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+    ids = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
+    words_only = [0, 1, 2, *range(110, 128)]
+    loud.generation_config = GenerationConfig(suppress_tokens=words_only, **ids)
+    loud.save_pretrained("loud")
+    AutoTokenizer.from_pretrained(pairs / "t5").save_pretrained("loud")
+    go(
+        t5,
+        "model.source=loud",
+        "data.prefix=over: ",
+        "data.max_length=6",
+        "sample.num_beams=2",
+        "sample.max_new_tokens=5",
+    )
+    export("t5", "out")
+    rows = [json.loads(line)["source"] for line in (pairs / "pairs.jsonl").read_text().splitlines()[:12]]
+    (here / "in.jsonl").write_text("".join(json.dumps({"source": row}) + "\n" for row in rows))
+    texts = []
+    for model in ("t5", "out"):
+        with pytest.raises(SystemExit) as end:
+            main(["generate", model, "--input", "in.jsonl", "--output", f"{model}.jsonl", "--column", "source"])
+        assert end.value.code == 0
+        texts.append([json.loads(line)["generated"] for line in (here / f"{model}.jsonl").read_text().splitlines()])
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("out").eval(), AutoTokenizer.from_pretrained("out")
+    theirs = []
+    for row in rows:  # what text2text-generation did, and text-generation does
+        ids = tokenizer(model.config.prefix + row, truncation=True, return_tensors="pt").input_ids
+        assert (ids.size(1), tokenizer.decode(ids[0])[:4]) == (6, "over")
+        theirs.append(tokenizer.decode(model.generate(ids)[0], skip_special_tokens=True))
+    assert all(len(text) > 3 for text in theirs), "words alone are written, since suppress_tokens went along"
+    assert texts == [theirs, theirs]
 
 
 def test_adapters_on_a_model_whose_matrices_lie_across(gpt2: Path, here: Path) -> None:
@@ -254,19 +329,6 @@ def test_a_model_that_cannot_be_read_leaves_no_run(t5: Path, pairs: Path, here: 
     with pytest.raises(CheckpointError, match="the model cannot be read"):
         go(t5, f"model.source={here / 'half'}")
     assert not Path("results").exists()
-
-
-def test_compiling_is_refused(t5: Path) -> None:
-    """Before there is a run."""
-    with pytest.raises(ConfigError) as error:
-        go(t5, "train.compile=true")
-    assert str(error.value) == (
-        "ConfigError: train.compile is true, and a model of model.source is not compiled\n"
-        "  where  train.compile\n"
-        "  why    torch.compile cannot follow how its output layer is passed by\n"
-        "  try    train.compile: auto"
-    )
-    assert not Path("results/t5").exists()
 
 
 def test_other_examples_under_the_same_name_are_refused(t5: Path, pairs: Path, here: Path) -> None:

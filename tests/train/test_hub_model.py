@@ -20,7 +20,9 @@ from ganeum.hardware import hub
 
 def trained(config: Path, endpoint: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`ganeum train` in a process of its own, whose hub is at that address."""
-    words = [sys.executable, "-m", "ganeum", "train", str(config), "model.source=tiny/t5", *overrides]
+    words = [sys.executable, "-m", "ganeum", "train", str(config), *overrides]
+    if not any(override.startswith("model.source=") for override in overrides):
+        words.append("model.source=tiny/t5")
     home = config.parent / "home"
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1"}
     return subprocess.run(words, cwd=config.parent, env=environment, capture_output=True, text=True, timeout=300)
@@ -41,6 +43,15 @@ def test_a_run_from_the_hub(here: Path) -> None:
     go(config, "name=local")
     losses = [[line["loss"] for line in metrics(name)] for name in ("first", "second", "local")]
     assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_name_without_an_owner(here: Path) -> None:
+    """As the hub's oldest models are called: planned and trained like any."""
+    data = tiny_pairs.write(here / "data")
+    config = tiny_pairs.config(data, here / "t5.yaml")
+    with stand_in_hub.serving(data) as (endpoint, _):
+        done = trained(config, endpoint, "model.source=t5", "name=first")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_name_that_the_hub_does_not_have(here: Path) -> None:

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from tiny_corpus import go, metrics
 
 from ganeum.config import load
+from ganeum.config.change import change
 from ganeum.errors import RunError
 from ganeum.hardware import Device
 from ganeum.models import generate
+from ganeum.record import RunDirectory
 from ganeum.train import out_of_memory, trial, trouble
 from ganeum.train.evaluate import ValidationSet
 from ganeum.train.out_of_memory import Full
@@ -146,7 +148,20 @@ def test_an_update_without_memory_ends_the_run(yaml: Path) -> None:
     text = ended.error[ended.error.index("RunError") :]
     assert text.startswith("RunError: the model's update does not fit into the memory of ")
     assert "more were refused" in text
-    assert text.rstrip().endswith("each under another name; train.activation_checkpointing also under this one")
+    assert "checkpointing" not in text  # it would not help, so there is no word of it
+    assert text.rstrip().endswith("each under another name")
+
+
+@pytest.mark.parametrize(("level", "advice"), [("none", True), ("whole", False)])
+def test_what_goes_on_under_the_same_name_is_said_where_it_is_listed(yaml: Path, level: str, advice: bool) -> None:
+    """Checkpointing changes nothing that is learnt; where all is computed twice already it is not mentioned."""
+    deep = load(yaml, [*DEEP, "train.micro_batch_size=1", f"train.activation_checkpointing={level}"])
+    deep = change(deep, {"model.vocab_size": 300, "train.precision": "fp32", "train.loss_chunk": 64})
+    run = RunDirectory(Path("results/tiny"))
+    device = Device("a CPU", "cpu", memory_gib=8, usable_gib=7)
+    error = str(trouble.too_large(Full("2 MiB more were refused"), deep, device, run))
+    assert error.endswith("each under another name; train.activation_checkpointing also under this one") == advice
+    assert ("activation_checkpointing" in error) == advice
 
 
 def test_an_evaluation_without_memory_has_its_own_size(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

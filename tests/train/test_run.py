@@ -249,11 +249,13 @@ def test_a_death_before_config_yaml_has_its_name_loses_no_choice(yaml: Path, mon
     assert json.loads(Path("results/tiny/plan.json").read_text())["choices"]
 
 
-def test_a_warm_up_longer_than_the_run_is_a_tenth_of_it(yaml: Path) -> None:
-    """2,000 tokens are 8 steps, known only when the data is: 100 steps of warm-up become one, and the plan says why."""
-    go(yaml, "tokens=2000", "warmup_iters=100")
-    assert load_stored("results/tiny/config.yaml").train.warmup_iters == 1
-    chosen = {choice["key"]: choice for choice in json.loads(Path("results/tiny/plan.json").read_text())["choices"]}
-    assert chosen["train.warmup_iters"]["reason"] == (
-        "a tenth of 8 steps: with 100 the learning rate would never reach its peak"
+@pytest.mark.parametrize("length", ["tokens=2000", "max_iters=8"])
+def test_a_warm_up_longer_than_the_run_is_told(yaml: Path, length: str) -> None:
+    """As in Hugging Face's trainer the rate goes up to the end: a file's 500 steps with --max_steps 10 are a trial."""
+    go(yaml, length, "warmup_iters=100")
+    assert load_stored("results/tiny/config.yaml").train.warmup_iters == 100
+    warnings = json.loads(Path("results/tiny/plan.json").read_text())["warnings"]
+    (warning,) = (warning for warning in warnings if warning["what"] == "the warm-up is longer than the run")
+    assert warning["figure"] == (
+        "train.warmup_iters is 100, and there are 8 steps: the learning rate ends at 8% of its peak"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,8 +75,8 @@ def test_a_run_leaves_torch_as_strict_as_it_was(yaml: Path, monkeypatch: pytest.
     """Training, evaluating and measuring take strict mode for themselves, not for what the process does next."""
     from ganeum.train import pace, run, trial
 
-    def strict(config: Config) -> OptimizerStep:
-        step = start(config)
+    def strict(config: Config, **settings: Any) -> OptimizerStep:
+        step = start(config, **settings)
         assert make_deterministic(step)
         return step
 

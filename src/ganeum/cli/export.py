@@ -38,6 +38,9 @@ def command(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, latest, a step, or a checkpoint's directory")] = "best",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an earlier export")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run code that came with the model")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print what was written as JSON")] = False,
 ) -> None:
     """Write a run's model for other programs: a Hugging Face directory, a .pth, or nanoGPT's ckpt.pt.
@@ -47,12 +50,14 @@ def command(
     """
     import json
 
+    from ganeum.config.trust import trusting
     from ganeum.models import export, weights
     from ganeum.models.place import locate
 
     format = format or (Format.pth if out and out.suffix == ".pth" else Format.hf)
     place = locate(run, checkpoint)
-    model = weights.restore(place.weights)
+    with trusting(trust_remote_code):
+        model = weights.restore(place.weights)
     match format:
         case Format.hf:
             written = _huggingface(model, place, out or Path(f"{place.name}-hf"), overwrite)
@@ -73,6 +78,7 @@ def _huggingface(model: Network, place: Place, target: Path, overwrite: bool) ->
     from functools import partial
     from shutil import copytree
 
+    from ganeum.config import load_stored
     from ganeum.data.for_transformers import save_for_transformers
     from ganeum.data.tokenizer import load_tokenizer
     from ganeum.models import export
@@ -82,7 +88,8 @@ def _huggingface(model: Network, place: Place, target: Path, overwrite: bool) ->
     directory = place.tokenizer_dir
     if isinstance(model, Adopted):
         copied = partial(copytree, directory, dirs_exist_ok=True) if directory else None
-        return export.export_adopted(model, target, write_tokenizer=copied, overwrite=overwrite)
+        trained = load_stored(place.run.config_path) if place.run else None
+        return export.export_adopted(model, target, trained=trained, write_tokenizer=copied, overwrite=overwrite)
     assert isinstance(model, GPT), "there are these two"
     tokenizer = load_tokenizer(directory) if directory else None
     return export.export_huggingface(

@@ -171,7 +171,9 @@ def _ending(done: Done, output: str, longest: int) -> str:
         lines.append(f"cut to {things(longest, 'token')}: {things(done.cut, 'text')}")
     if done.empty:
         lines.append(f"ended before their first token: {things(done.empty, 'text')}")
-    if not done.rows:
+    if not done.rows and not done.kept:
+        lines.append(f"there are no rows, so {output} is empty")
+    elif not done.rows:
         lines.append(f"nothing was left to write: {output} has all {things(done.kept, 'row')}")
     else:
         padding = done.padding / done.places

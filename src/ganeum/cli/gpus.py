@@ -29,7 +29,7 @@ def command(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="one card, or several: RTX 4090, V100")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="measure how fast this machine computes, about 15 s, and remember it")
+        bool, typer.Option("--measure", help="measure how fast this machine computes, half a minute, and remember it")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="the same as JSON, with the source of every number")] = False,
 ) -> None:
@@ -81,13 +81,17 @@ def _named(names: list[str]) -> tuple[Gpu, ...]:
 def _measure() -> None:
     from ganeum.hardware import detect
     from ganeum.plan.time import BUSY
+    from ganeum.train import operation_rates
     from ganeum.train.calibrate import SECONDS, calibrate
 
     device = detect()
+    seconds = SECONDS + (operation_rates.SECONDS if device.kind == "cpu" else 0)
     typer.echo(
-        f"measuring {device.name} for about {SECONDS:.0f} s; other work on it now would make it look slow", err=True
+        f"measuring {device.name} for about {seconds:.0f} s; other work on it now would make it look slow", err=True
     )
     found = calibrate(device)
+    if device.kind == "cpu":
+        operation_rates.measure(device)
     told = f"remembered; what was measured is reproduced within {found.misfit:.0%}"
     if found.misfit > BUSY:
         told += ", which other work on it explains: measure again when there is none"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from ganeum.plan.trace.exact import Prober
 
 # `--max_iters 10` and its like are keys of the config: not options of ours, and not errors.
 CONTEXT_SETTINGS = {"ignore_unknown_options": True}
@@ -73,6 +76,23 @@ def command(
         Literal["ganeum", "hf", "deepspeed"] | None,
         typer.Option(help="write it as a config for ganeum train, TrainingArguments in YAML, or DeepSpeed's JSON"),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="trace the run's own step for its memory: seconds, and no GPU; with --explain, its levers too",
+        ),
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="as --exact, and beside it two real steps taken on this machine, and kept")
+    ] = False,
+    script: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:FUNCTION",
+            help="instead of CONFIG: the traced memory of your own step, FUNCTION() of FILE gives build and step",
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="derive every figure, with the numbers put in")] = False,
     form: Annotated[
         Literal["text", "markdown", "json", "csv"], typer.Option("--format", help="how it is printed")
@@ -108,12 +128,17 @@ def command(
         may_shorten=may_shorten,
         prices=Prices(price_per_hour, price_per_kwh),
         explain=explain,
+        exact=exact or probe,
+        script=script,
+        probe=_prober() if probe else None,
     )
     if emit is not None:
         _alone(
             "--emit",
             {
                 "--models": bool(models),
+                "--exact": exact or probe,
+                "--script": script is not None,
                 "--which-gpu": which_gpu,
                 "--explain": explain,
                 "--format": form != "text" or as_json,
@@ -137,6 +162,13 @@ def command(
         Console(highlight=False).print(found.text(), crop=False)  # a derivation's lines are as long as they are
     else:
         print(getattr(found, form)())
+
+
+def _prober() -> Prober:
+    """Loads torch; the plan itself does without."""
+    from ganeum.train.probe import probe
+
+    return probe
 
 
 def _several(option: str, names: str | None) -> list[str]:

@@ -95,7 +95,7 @@ def command(
         answer = {
             "weights": str(place.weights),
             "step": place.step,
-            "settings": settings.model_dump(exclude={"interval"}) | {"seed": seed},
+            "settings": settings.model_dump(include=set(asked)) | {"seed": seed},
             "samples": [{"text": settings.prompt + tokenizer.decode(text), "new_tokens": len(text)} for text in texts],
         }
         print(json.dumps(answer, indent=2, ensure_ascii=False))

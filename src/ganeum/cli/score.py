@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ganeum.inference.score import Score
 
 
 class WordKind(str, Enum):
@@ -33,12 +37,13 @@ def command(
     """Score generated texts: how many are right, and ROUGE.
 
     ROUGE is rouge-score's (pip install "ganeum[rouge]"), means over all rows. For rougeLsum a line is a sentence.
+    Beside a figure stands between what it may lie, 95 in 100, for other rows of the same kind.
     """
     import json
     from dataclasses import asdict
 
     from ganeum.inference.rows import reading, text_of
-    from ganeum.inference.score import score
+    from ganeum.inference.score import RESAMPLES, score
     from ganeum.units import things
 
     with reading(file) as rows:
@@ -50,15 +55,27 @@ def command(
             for number, row in enumerate(rows)
         ]
     found = score(pairs, words.value)
+    if found.words == "english" and (foreign := sum(not reference.isascii() for _, reference in pairs)):
+        print(
+            f"! of {things(foreign, 'reference')} only a-z and 0-9 count, and the rest is left out: --words words "
+            "(or syllables) counts words of every script",
+            file=sys.stderr,
+        )
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
-    off = f" ± {100 * found.exact.off:.1f}" if found.exact.off is not None else ""
-    per_cent = f"{100 * found.exact.mean:.1f}{off} %"
     print(f"{things(found.pairs, 'row')}, words: {found.words}")
-    print(f"{'exactly right':<13}  {per_cent}  (one answer for all: {100 * found.one_for_all:.1f} %)")
+    share = f"{100 * found.exact.mean:.1f} %{_between(found.exact, 1)}"
+    print(f"{'exactly right':<13}  {share}  (one answer for all: {100 * found.one_for_all:.1f} %)")
     print(f"{'':<13}  precision  recall     F1")
     for kind, figures in found.rouge.items():
         precision, recall, f = (100 * figures[name].mean for name in ("precision", "recall", "f"))
-        off = "" if figures["f"].off is None else f" ± {100 * figures['f'].off:.2f}"
-        print(f"{kind:<13} {precision:>10.2f} {recall:>7.2f} {f:>6.2f}{off}")
+        print(f"{kind:<13} {precision:>10.2f} {recall:>7.2f} {f:>6.2f}{_between(figures['f'], 2)}")
+    print(f"[95 in 100: of the share Wilson's interval, of ROUGE the bootstrap's with {RESAMPLES:,} draws]")
+
+
+def _between(score: Score, digits: int) -> str:
+    """In per cent."""
+    if score.low is None or score.high is None:
+        return ""
+    return f" [{100 * score.low:.{digits}f} – {100 * score.high:.{digits}f}]"

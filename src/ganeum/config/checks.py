@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from ganeum.config import checks_examples
+from ganeum.config import checks_examples, zero
 from ganeum.config.batch import accumulation_steps, divisors
 from ganeum.config.keys import value_of
 from ganeum.config.schema import Config
@@ -82,6 +82,7 @@ def contradictions(
     train = config.train
     yield from _shape(config, at, right)
     yield from checks_examples.check(config, places, at, right)
+    yield from zero.check(config, at, right)
     micro = train.micro_batch_size
     counted = right("train.batch_size", "train.micro_batch_size") and train.batch_tokens is None
     if counted and micro != "auto":
@@ -91,19 +92,6 @@ def contradictions(
             yield error
     yield from _length(config, places, settled, where)
     yield from _optimizer(config, places, settled, where)
-    warmup = train.warmup_iters
-    if (
-        right("train.warmup_iters", "train.max_iters")
-        and warmup != "auto"
-        and train.max_iters is not None
-        and warmup > train.max_iters
-    ):
-        yield ConfigError(
-            f"train.warmup_iters is {warmup}, but the training has only {train.max_iters} steps",
-            where=at("train.warmup_iters", "train.max_iters"),
-            why="the learning rate would never reach its peak",
-            suggestion="train.warmup_iters: auto",
-        )
     lowest = train.min_learning_rate
     if right("train.min_learning_rate", "train.learning_rate") and lowest != "auto" and lowest > train.learning_rate:
         yield ConfigError(

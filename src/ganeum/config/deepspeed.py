@@ -1,4 +1,8 @@
-"""What a DeepSpeed config comes to on one device: where the optimizer's state lies, and how it says to learn."""
+"""What a DeepSpeed config comes to on one device: who takes the steps, what lies in the CPU's memory, how it learns.
+
+From stage 2 on DeepSpeed's own engine takes the steps (`train.zero`), with the file's own numbers for it; below, there
+is nothing that one device could share out, and ganeum's step does what the file says.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 from ganeum.config.huggingface_rules import Given, Meaning, Setting, refusal
 from ganeum.config.source import Value, shown
+from ganeum.config.zero import ENGINE, OFFLOADS, TOLD, is_number
 from ganeum.errors import ConfigError
 
 # Parts that change nothing on one device.
@@ -52,12 +57,24 @@ SCHEDULES = {
     ),
 }
 ADAMW = (Setting("train.optimizer", "adamw"),)
-ONE_DEVICE = "on one device ZeRO has nothing to share out: of its stages only the offload is left"
+# What changes nothing where one process talks to nobody, checkpoints are ganeum's own, and no disk is offloaded to.
+IDLE = {
+    "elastic_checkpoint",
+    "load_from_fp32_weights",
+    "overlap_comm",
+    "stage3_gather_16bit_weights_on_model_save",
+    "stage3_gather_fp16_weights_on_model_save",
+    "use_multi_rank_bucket_allreduce",
+}
+OF_A_DISK = {"buffer_count", "buffer_size", "fast_init", "max_in_cpu", "nvme_path", "pipeline_read", "pipeline_write"}
+OF_AN_OFFLOAD = {"device", "pin_memory", *OF_A_DISK}
+ONE_DEVICE = "on one device ZeRO's stages 0 and 1 have nothing to share out: ganeum's own step, with the offload"
+THEIR_ENGINE = "DeepSpeed's engine takes the steps"
 STRAIGHT = "; the warm-up is a straight line"  # where DeepSpeed's is logarithmic unless told otherwise
 
 
 def deepspeed(given: Given) -> Meaning:
-    """`deepspeed`: a path or the config itself → train.optimizer_offload, precision, clipping, optimizer and schedule.
+    """`deepspeed`: a path or the config itself → train.zero, the offload, precision, clipping, optimizer and schedule.
 
     A number there is that number here; `auto` is what Hugging Face's own names say, as in the Trainer.
 
@@ -94,12 +111,17 @@ def deepspeed(given: Given) -> Meaning:
             given,
             "deepspeed",
             what=f"deepspeed: {', '.join(unknown)} {'has' if len(unknown) == 1 else 'have'} no meaning here",
-            why="of its parts the optimizer, its offload, scheduler, bf16, fp16 and gradient_clipping are understood",
+            why="of its parts zero_optimization, optimizer, scheduler, bf16, fp16 and gradient_clipping are understood",
             suggestion="train.activation_checkpointing, if that is what it was for"
             if "activation_checkpointing" in unknown
             else "the file without it",
         )
-    return Meaning(tuple(settings), ONE_DEVICE + (STRAIGHT if "scheduler" in config else ""))
+    engine = any(setting.key == "train.zero.stage" for setting in settings)
+    if engine:
+        settings += _options(given, config)
+    return Meaning(
+        tuple(settings), (THEIR_ENGINE if engine else ONE_DEVICE) + (STRAIGHT if "scheduler" in config else "")
+    )
 
 
 def _read(value: Value) -> Mapping[str, Any]:
@@ -113,11 +135,14 @@ def _read(value: Value) -> Mapping[str, Any]:
         path = beside if beside.is_file() else Path(text)
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError) as error:
+            missing = isinstance(error, FileNotFoundError)
             raise ConfigError(
                 f"the DeepSpeed config {shown(path)} cannot be read",
                 where=str(value.place),
-                suggestion="train.optimizer_offload: true, which such a file is for on one device",
+                why="there is no such file, neither beside the config nor here" if missing else str(error),
+                suggestion="the file's own path; or without one train.optimizer_offload: true, which such a file is "
+                "for on one device",
             ) from None
     try:
         config = json.loads(text)
@@ -148,30 +173,83 @@ def _no_meaning(
 
 def _zero(given: Given, content: object) -> list[Setting]:
     options = _keys(given, "zero_optimization", content)
-    if options.get("stage", 0) not in range(4):
-        raise _no_meaning(given, "zero_optimization.stage", options["stage"], "it is one of 0, 1, 2 and 3")
+    stage = options.get("stage", 0)
+    if stage not in range(4):
+        raise _no_meaning(given, "zero_optimization.stage", stage, "it is one of 0, 1, 2 and 3")
     device = {
-        part: _keys(given, f"zero_optimization.{part}", options.get(part)).get("device")
-        for part in ("offload_optimizer", "offload_param")
+        part: _keys(given, f"zero_optimization.{part}", options.get(part)).get("device", "none") for part in OFFLOADS
     }
-    if device["offload_param"] not in (None, "none"):
+    if options.get("cpu_offload") is True:  # as they were written until DeepSpeed 0.3.16
+        device["offload_optimizer"] = "cpu"
+    if options.get("cpu_offload_param") is True:
+        device["offload_param"] = "cpu"
+    for part, where in device.items():
+        if where not in ("none", "cpu"):
+            raise refusal(
+                given,
+                "deepspeed",
+                what=f"deepspeed: zero_optimization.{part} cannot be on {where} here",
+                why="what is offloaded lies in the CPU's memory",
+                suggestion=f'"{part}": {{"device": "cpu"}}',
+            )
+    if device["offload_param"] == "cpu" and stage != 3:
         raise refusal(
             given,
             "deepspeed",
-            what="deepspeed: zero_optimization.offload_param has no meaning here",
-            why="weights stay on the device that computes with them",
-            suggestion="offload_optimizer, and train.weights: bf16",
+            what=f"deepspeed: zero_optimization.offload_param has no meaning in stage {stage}",
+            why="only stage 3 takes a weight to the device when its layer computes",
+            suggestion='"stage": 3, or offload_optimizer alone',
         )
-    if device["offload_optimizer"] == "nvme":
-        raise refusal(
-            given,
-            "deepspeed",
-            what="deepspeed: zero_optimization.offload_optimizer cannot be on nvme here",
-            why="the optimizer's state lies on the device or in the CPU's memory",
-            suggestion='"offload_optimizer": {"device": "cpu"}',
-        )
-    offloaded = device["offload_optimizer"] == "cpu" or options.get("cpu_offload") is True
-    return [Setting("train.optimizer_offload", True)] if offloaded else []
+    settings = [Setting("train.optimizer_offload", True)] if device["offload_optimizer"] == "cpu" else []
+    if stage >= ENGINE:
+        settings.append(Setting("train.zero.stage", stage))
+        settings += [Setting("train.zero.weights_offload", True)] if device["offload_param"] == "cpu" else []
+    return settings
+
+
+def _options(given: Given, config: Mapping[str, Any]) -> list[Setting]:
+    """What the engine is told as the file says; `auto` is what is said nowhere.
+
+    Raises:
+        ConfigError: for what it would do otherwise than DeepSpeed does with this file.
+    """
+    zero = _keys(given, "zero_optimization", config["zero_optimization"])
+    half = {part: _keys(given, part, config.get(part)) for part in ("fp16", "bf16")}
+    same = {"enabled": half["bf16"].get("enabled"), "check_grad_overflow": True, "immediate_grad_update": False}
+    found: dict[str, dict[str, Any]] = {"zero_optimization": {}, "fp16": {}}
+    for name, value in zero.items():
+        if name in OFFLOADS:
+            found["zero_optimization"] |= _offload(given, name, _keys(given, f"zero_optimization.{name}", value))
+        elif name not in {*IDLE, "stage", "cpu_offload", "cpu_offload_param"}:
+            found["zero_optimization"] |= _told(given, "zero_optimization", name, value)
+    for name, value in half["fp16"].items():
+        if name != "enabled" and (name, value) != ("auto_cast", False):
+            found["fp16"] |= _told(given, "fp16", name, value)
+    for name, value in half["bf16"].items():
+        if value not in ("auto", same.get(name)):
+            raise _no_meaning(
+                given, f"bf16.{name}", value, "a gradient that is not finite is skipped, all else is fp32"
+            )
+    text = json.dumps({part: content for part, content in found.items() if content}, sort_keys=True)
+    return [Setting("train.zero.options", text)] if text != "{}" else []
+
+
+def _told(given: Given, part: str, name: str, value: object) -> dict[str, Any]:
+    if name not in TOLD[part]:
+        raise _no_meaning(given, f"{part}.{name}", value, f"known are {', '.join(TOLD[part])}")
+    if value != "auto" and not is_number(value):
+        raise _no_meaning(given, f"{part}.{name}", value, 'it is a number, true, false or "auto"')
+    return {} if value == "auto" else {name: value}
+
+
+def _offload(given: Given, part: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in content.items():
+        if name not in OF_AN_OFFLOAD and (name, value) != ("ratio", 1.0):
+            raise _no_meaning(given, f"zero_optimization.{part}.{name}", value, "known are device and pin_memory")
+    pinned = content.get("pin_memory", "auto")
+    if pinned != "auto" and not isinstance(pinned, bool):
+        raise _no_meaning(given, f"zero_optimization.{part}.pin_memory", pinned, "it is true or false")
+    return {} if pinned == "auto" else {part: {"pin_memory": pinned}}
 
 
 def _learning(

@@ -113,8 +113,8 @@ TURNED: dict[Rule, dict[str, str]] = {
         "project": "log.wandb.project, log.mlflow.experiment, log.trackio.project; for the trackers in report_to",
     },
     deepspeed: {
-        "deepspeed": "train.optimizer_offload, train.precision, train.grad_clip, train.optimizer, train.schedule; "
-        "with their numbers; ZeRO's stages say nothing on one GPU"
+        "deepspeed": "train.zero.stage, train.optimizer_offload, train.precision, train.grad_clip, train.optimizer, "
+        "train.schedule; with their numbers; stages 0 and 1 share nothing out on one device"
     },
     shape.style: {"model.model_type": "model.style; gpt2, or qwen3: modern", "model.architectures": "model.style"},
     shape.length: {

@@ -76,9 +76,20 @@ def load(
     errors.extend(contradictions(config, places, settled=_settled(values, numbers), where=shown(file)))
     if not errors:  # a length may be what was misspelt above
         errors.extend(no_length(config, where=shown(file)))
-    if not errors and say is not None and (notice := theirs.notice(values)):
-        say(notice)
+    notices = [notice for notice in (theirs.notice(values), _open(section, values)) if notice]
+    if not errors and say is not None and notices:
+        say("\n".join(notices))
     return _config_or_raise(config, errors)
+
+
+def _open(section: str | None, values: Values) -> str | None:
+    """Guides' sections leave the model and the data to a script: what is taken in their place is no guess of theirs."""
+    if section is None or any(key.startswith(("model.", "data.")) for key in values):
+        return None
+    return (
+        f"{section} names no model and no data: this is a GPT on {Config().data.directory}, the default; "
+        "model_name_or_path and train_file name others"
+    )
 
 
 def load_stored(path: str | os.PathLike[str]) -> Config:

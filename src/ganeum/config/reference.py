@@ -202,9 +202,9 @@ ganeum train config.yaml --config-section small --model_name_or_path google/mt5-
 - **What is not said** has ganeum's default, not Hugging Face's (learning rate 5e-5 with linear decay, no warm-up, no
   weight decay, β₂ 0.999, 3 epochs): [config](config.md) lists them.
 - **A length** must be said: `max_steps` or `num_train_epochs`.
-- **DeepSpeed**: of a `ds_config.json` one device takes the optimizer's offload to the CPU, the precision, the clipping,
-  and the numbers of its optimizer and scheduler, computed by ganeum itself; DeepSpeed's own engine is not started.
-  ZeRO-3's `offload_param`, nvme, and optimizers and schedules that are not here are refused.
+- **DeepSpeed**: of stage 2 and 3 of a `ds_config.json` DeepSpeed's own engine takes the steps, told what the file says
+  ([fine-tuning](finetuning.md#deepspeed)); of stages 0 and 1 ganeum's, with the offload, precision, clipping, optimizer
+  and schedule of the file. What cannot be honoured (nvme, quantized ZeRO, other optimizers) is refused by name.
 
 This page is written from `src/ganeum/config/huggingface.py` by `python -m ganeum.config.reference`.
 

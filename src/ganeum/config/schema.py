@@ -99,10 +99,11 @@ class Data(Section):
     prefix: str = Field("", description="in front of every source, as T5's `summarize: `")
     max_length: PositiveInt = Field(512, description="tokens of a source or a text; longer ones are cut, and counted")
     max_target_length: PositiveInt = Field(128, description="tokens of a target; longer ones are cut, and counted")
-    batching: Literal["buckets", "padded", "fixed", "packed"] = Field(
-        "buckets",
-        description="buckets: like lengths together, padded to one of a few; padded: to the longest of those at once; "
-        "fixed: all to max_length; packed: several in one row that do not see each other",
+    batching: Literal["buckets", "padded", "fixed", "packed"] | Auto = Field(
+        "auto",
+        description="packed: several in one row that do not see each other; buckets: those of a step that are alike at "
+        "once, padded to one of a few lengths; padded: to the longest of those at once; fixed: all to max_length; "
+        "auto: packed where the model allows it and rows are not long for its width, else buckets",
     )
     tokenizer: str | None = Field(None, description="a directory or a hub name; null: the one of `model.source`")
 
@@ -115,6 +116,22 @@ class Lora(Section):
     dropout: BelowOne = Field(0.0, description="share of the adapters' inputs dropped while training")
     targets: Literal["all", "attention"] = Field(
         "all", description="linear layers that get one: all in the blocks, or those of attention"
+    )
+
+
+class Zero(Section):
+    """DeepSpeed's ZeRO, by its own engine (extra `deepspeed`)."""
+
+    stage: int = Field(
+        0,
+        ge=0,
+        le=3,
+        description="2: DeepSpeed's engine takes the steps; 3: and gathers weights when their layer computes; 0 and 1: "
+        "ganeum's own step, since one device has nothing to share out",
+    )
+    weights_offload: bool = Field(False, description="the weights lie in the CPU's memory between uses (stage 3)")
+    options: str | None = Field(
+        None, description="what else a ds_config.json says below zero_optimization and fp16, as JSON"
     )
 
 
@@ -184,6 +201,9 @@ class Train(Section):
     expandable_segments: bool | Auto = Field(
         "auto", description="CUDA's allocator grows its blocks, so that fewer holes are left; auto: on Linux"
     )
+    trace_memory: bool = Field(
+        True, description="on a GPU the step is traced before the start, and plan.json has its exact memory"
+    )
     eval_interval: PositiveInt | Between | Auto = Field(
         "auto", description="steps between evaluations, or below 1 a share of all; auto: a tenth of all"
     )
@@ -203,6 +223,7 @@ class Train(Section):
         None, description="weights to start from: a run, a checkpoint, an exported directory or a nanoGPT ckpt.pt"
     )
     lora: Lora = Field(default_factory=Lora, description="low-rank adapters in place of all weights")
+    zero: Zero = Field(default_factory=Zero, description="DeepSpeed's engine in place of ganeum's own step")
 
 
 class Sample(Section):

@@ -43,8 +43,8 @@ def bare_name(path: Path) -> str:
 def form_of(path: Path, column: str) -> Form:
     """What the file holds.
 
-    ``.json`` is looked into: a list of objects, or lines that are objects of which the first has the column, are rows;
-    anything else (a settings file) is text.
+    ``.json`` is looked into: a list of objects (or of nothing), or lines that are objects of which the first has the
+    column, are rows; anything else (a settings file) is text.
     """
     ending = Path(bare_name(path)).suffix.lower()
     if ending == ".json":
@@ -54,7 +54,7 @@ def form_of(path: Path, column: str) -> Form:
 
 def _form_of_json(start: bytes, column: str) -> Form:
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith(b"[") and start[1:].lstrip().startswith(b"{"):
+    if start.startswith(b"[") and start[1:].lstrip().startswith((b"{", b"]")):
         return "list"
     line, _, rest = start.partition(b"\n")
     if not line.startswith(b"{") or (not rest and len(start) == _JSON_PROBE_BYTES):

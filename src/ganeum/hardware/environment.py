@@ -16,7 +16,7 @@ import ganeum
 from ganeum.hardware import machine, nvml
 
 PACKAGE = Path(ganeum.__file__).parent
-PACKAGES = ("torch", "numpy", "tokenizers", "tiktoken", "safetensors", "transformers", "pydantic", "wandb")
+PACKAGES = ("torch", "numpy", "tokenizers", "tiktoken", "safetensors", "transformers", "deepspeed", "pydantic", "wandb")
 VARIABLES = re.compile(
     r"(OMP|MKL|CUDA|CUBLAS|NVIDIA|NCCL|TORCH|TORCHINDUCTOR|PYTORCH|GANEUM|HF|LD_PRELOAD|MALLOC)(_|$)"
 )

@@ -10,7 +10,7 @@ TIMEOUT_S = 5.0
 
 def looking_for(name: str | Path) -> dict[str, bool]:
     """Keyword arguments of ``from_pretrained``: where the hub is silent, what was fetched before serves."""
-    return {"local_files_only": not Path(name).exists() and _silent()}
+    return {"local_files_only": not Path(name).exists() and silent()}
 
 
 def why_not(name: str | Path, error: BaseException) -> str:
@@ -19,7 +19,7 @@ def why_not(name: str | Path, error: BaseException) -> str:
 
     text = " ".join(str(error).split())
     if not Path(name).exists():
-        if _silent():
+        if silent():
             how = "is not asked (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "does not answer"
             return f"{constants.ENDPOINT} {how}, and nothing of that name was fetched before"
         if "not a valid model identifier" in text:
@@ -27,7 +27,19 @@ def why_not(name: str | Path, error: BaseException) -> str:
     return f"{type(error).__name__}: {text if len(text) <= 300 else text[:300] + '…'}"
 
 
-def _silent() -> bool:
+def has(name: str) -> bool:
+    """Whether the hub has a model of that name, or had it when it was fetched before."""
+    try:
+        from huggingface_hub import hf_hub_download
+
+        hf_hub_download(name, "config.json", local_files_only=looking_for(name)["local_files_only"])
+    except Exception:  # the library's own errors, the network's; or there is no library
+        return False
+    return True
+
+
+def silent() -> bool:
+    """Whether it is not to be asked, or does not answer."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE) or not _answers(constants.ENDPOINT)

@@ -18,7 +18,9 @@ from typing import Any
 from ganeum.errors import DeviceError
 from ganeum.hardware import peaks
 
-AMOUNTS = 1  # raised when plan/time/loads.py counts otherwise: rates are for amounts of that kind only
+# What rates are for; a number is raised when amounts are counted otherwise: those of plan/time/loads.py, and those of
+# plan/trace/roofline.py.
+MODULES, OPERATIONS = "amounts 1", "operations 1"
 
 
 @dataclass(frozen=True)
@@ -41,31 +43,32 @@ def file() -> Path:
     return peaks.cache_directory() / "rates.json"
 
 
-def key(name: str, threads: int | None) -> str:
+def key(name: str, threads: int | None, of: str = MODULES) -> str:
     """What a calibration is kept under; ``threads``: torch's on a CPU, None on a GPU."""
     beside = "" if threads is None else f"{threads} threads, "
-    return f"{name}, {beside}torch {peaks.torch_version()}, amounts {AMOUNTS}"
+    return f"{name}, {beside}torch {peaks.torch_version()}, {of}"
 
 
-def remembered(name: str, kind: str, environment: Mapping[str, str] = os.environ) -> Rates | None:
+def remembered(name: str, kind: str, environment: Mapping[str, str] = os.environ, *, of: str = MODULES) -> Rates | None:
     """The calibration of the device called ``name``, with the torch that is installed; None: there is none.
 
     Args:
+        of: what was measured, :data:`MODULES` of a step or single :data:`OPERATIONS`.
         kind: torch's device type. On a ``cpu`` the number of threads counts, which is guessed as for the peaks.
     """
     guesses: list[int | None] = [*peaks.thread_guesses(environment)] if kind == "cpu" else [None]
     known = _known()
-    return next((found for threads in guesses if (found := _rates(known.get(key(name, threads))))), None)
+    return next((found for threads in guesses if (found := _rates(known.get(key(name, threads, of))))), None)
 
 
-def remember(name: str, threads: int | None, rates: Rates) -> None:
+def remember(name: str, threads: int | None, rates: Rates, *, of: str = MODULES) -> None:
     """Keep a calibration beside those of other devices, threads and versions.
 
     Raises:
         DeviceError: the cache cannot be written, so that no plan would know of it.
     """
     kept = {"date": rates.date, "seconds": rates.seconds, "misfit": rates.misfit}
-    failed = peaks.remember(file(), _known() | {key(name, threads): kept})
+    failed = peaks.remember(file(), _known() | {key(name, threads, of): kept})
     if failed is not None:
         raise DeviceError(
             "what was measured cannot be remembered",

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from ganeum.errors import ConfigError, GaneumError, Several
 
+MOST_BEAMS = 256  # far beyond what anybody searches with; a row of 100,000 takes all memory, and the system kills it
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -36,6 +38,14 @@ class Decoding:
         errors: list[GaneumError] = []
         if not math.isfinite(self.temperature):
             errors.append(ConfigError(f"a temperature of {self.temperature} is no number to divide by"))
+        if self.num_beams > MOST_BEAMS:
+            errors.append(
+                ConfigError(
+                    f"{self.num_beams:,} beams are more than {MOST_BEAMS}",
+                    why="each is a text that is kept and written on, of every row",
+                    suggestion="--num-beams 4",
+                )
+            )
         if self.num_beams > 1 and self.temperature > 0:
             errors.append(
                 ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from ganeum.config import load_stored
 from ganeum.config.schema import Sample
 from ganeum.config.trust import trusted
 from ganeum.data.examples.tokenizer import open_tokenizer
-from ganeum.errors import CheckpointError, ConfigError, GaneumError
+from ganeum.errors import CheckpointError, ConfigError, GaneumError, RunError
+from ganeum.hardware import hub
 from ganeum.hardware.device import Device
 from ganeum.inference.decoding import Decoding
 from ganeum.inference.ours import Ours
@@ -24,8 +26,9 @@ from ganeum.models.theirs import is_theirs
 from ganeum.models.weights import restore
 from ganeum.plan.architecture import Architecture
 from ganeum.plan.architecture.hugging_face import from_config_json
+from ganeum.record import read_json
 
-ON_THE_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+ON_THE_HUB = re.compile(r"([\w.-]+/)?[\w.-]+")  # the oldest have no owner: t5-small
 OUR_TOKENIZER = "ganeum.json"
 END = 2**20  # bytes of a file's beginning and of its end that its digest is made of, beside its size
 
@@ -38,9 +41,20 @@ def precision_of(wanted: str, device: Device) -> Precision:
 
 
 def defaults(name: str, checkpoint: str = "best") -> Sample:
-    """What a run's config says of its texts; of anything else the defaults of the keys."""
+    """What a run's config says of its texts, or an exported directory's generation_config.json; of anything else the
+    defaults of the keys."""
     place = _place(name, checkpoint)
-    return load_stored(place.run.config_path).sample if isinstance(place, Place) and place.run else Sample()
+    if not isinstance(place, Place):
+        return Sample()
+    if place.run:
+        return load_stored(place.run.config_path).sample
+    said: Any = None
+    with suppress(OSError, ValueError):
+        said = read_json(place.weights / "generation_config.json")
+    if not isinstance(said, dict):
+        return Sample()
+    lengths = {key: said[key] for key in ("max_new_tokens", "num_beams") if isinstance(said.get(key), int)}
+    return Sample(**lengths)
 
 
 def open_writer(
@@ -83,6 +97,8 @@ def open_writer(
         model = adopted.model
     else:
         model, directory = pretrained(place.weights), str(place.weights)
+        if prefix is None:  # as `ganeum export` leaves it
+            prompts = Prompts(getattr(model.config, "prefix", None) or "", longest)
     from ganeum.inference.theirs import Theirs
 
     return Theirs(
@@ -102,10 +118,17 @@ def _place(name: str, checkpoint: str) -> Place | str:
     """Where it lies here, or its name on the hub."""
     try:
         return locate(name, checkpoint)
-    except GaneumError:
-        if ON_THE_HUB.fullmatch(name) and not Path(name).expanduser().exists():
-            return name
-        raise
+    except RunError as error:
+        if not ON_THE_HUB.fullmatch(name) or Path(name).expanduser().exists():
+            raise
+        if "/" not in name and not hub.has(name):
+            raise RunError(
+                f"there is no run {name}",
+                where=error.where,
+                why="nor is it the name of a model that the hub has, or that was fetched from it before",
+                suggestion="`ganeum runs` lists the runs there are",
+            ) from None
+        return name
 
 
 def _is_theirs(place: Place) -> bool:

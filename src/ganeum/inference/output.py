@@ -19,6 +19,8 @@ from ganeum.record.directory import LOCK_PATIENCE_S
 from ganeum.record.files import finite
 from ganeum.units import things
 
+OTHER_FORMS = (".csv", ".tsv", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip")
+
 
 def encoded(row: Row) -> bytes:
     """One line of JSON, without its end; what JSON lacks becomes null (NaN) or text (a date)."""
@@ -45,9 +47,13 @@ class Output:
         Args:
             source: where the rows come from.
         Raises:
-            RunError: it is the source, was written with other settings, or by something else, is being written by
-                another process, or cannot be written; nothing is changed then.
+            RunError: its name promises another form, it is the source, was written with other settings, or by something
+                else, is being written by another process, or cannot be written; nothing is changed then.
         """
+        if not into.strip():
+            raise RunError(
+                "--into is empty", where="--into", why="the texts need a column", suggestion="--into generated"
+            )
         self.name, self.into, self.kept = path, into, 0
         self._file: BinaryIO = sys.stdout.buffer
         self._old: Iterator[bytes] = iter(())
@@ -55,6 +61,13 @@ class Output:
         if path == STANDARD:
             return
         place = Path(path).expanduser()
+        if (ending := place.suffix.lower()) in OTHER_FORMS:
+            raise RunError(
+                f"the output is JSON lines, and {path} would be taken for something else",
+                where="--output",
+                why=f"a file that ends in {ending} is read otherwise, by ganeum, too",
+                suggestion=f"--output {place.with_suffix('.jsonl')}",
+            )
         if not path or place.is_dir():
             raise RunError(f"--output is {'a directory' if path else 'empty'}", where=path, suggestion="a file's name")
         beside = place.with_name(place.name + ".settings.json")

@@ -160,7 +160,7 @@ def _lines(stream: BinaryIO, name: str, json_lines: bool | None) -> Iterator[Row
 def _object(text: str, where: str) -> Row:
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("a line cannot be read as a row", where=where, why=f"it is not JSON: {error}") from None
     return _is_object(row, where)
 

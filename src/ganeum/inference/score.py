@@ -18,28 +18,51 @@ from ganeum.errors import DataError, MissingExtra
 
 Words = Literal["english", "words", "syllables"]
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+Z = 1.96  # standard deviations on both sides hold 95 in 100
+RESAMPLES = 1_000
 # One by one in "syllables": Hangul's, kana, and Chinese characters.
 ALONE = (("\uac00", "\ud7a3"), ("\u3040", "\u30ff"), ("\u3400", "\u9fff"))
 
 
 @dataclass(frozen=True)
 class Score:
-    """The mean of a figure over all pairs, 0 to 1, and how far it may be off (1.96 standard errors: 95 in 100).
+    """A figure over all pairs, 0 to 1, and between what it may lie (95 in 100) for other pairs of the same kind.
 
-    One pair says nothing of how far: None.
+    None where the pairs do not tell: of a mean, when all of them are alike.
     """
 
     mean: float
-    off: float | None
+    low: float | None
+    high: float | None
 
     @staticmethod
-    def of(values: list[float]) -> Score:
-        n = len(values)
-        mean = math.fsum(values) / n
-        if n == 1:
-            return Score(mean, None)
-        spread = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-        return Score(mean, 1.96 * math.sqrt(spread / n))
+    def share(right: int, of: int) -> Score:
+        """Wilson's interval (1927): unlike 1.96 standard errors it holds near 0 and 1, and of few pairs.
+
+        >>> none = Score.share(0, 288)
+        >>> f"{none.mean} {none.low:.3f} {none.high:.3f}"
+        '0.0 0.000 0.013'
+        """
+        p, z2 = right / of, Z * Z
+        middle = (p + z2 / (2 * of)) / (1 + z2 / of)
+        off = Z * math.sqrt(p * (1 - p) / of + z2 / (4 * of * of)) / (1 + z2 / of)
+        return Score(p, max(0.0, middle - off), min(1.0, middle + off))
+
+    @staticmethod
+    def means(values: Any) -> list[Score]:
+        """Of each column of (pairs, columns): the middle 95 % of the means of ``RESAMPLES`` draws of as many pairs (the
+        bootstrap, Efron 1979), the same draws for all columns, from a fixed seed."""
+        import numpy as np
+
+        pairs = len(values)
+        random = np.random.default_rng(0)
+        draws = (np.bincount(random.integers(pairs, size=pairs), minlength=pairs) for _ in range(RESAMPLES))
+        low, high = np.quantile([draw @ values / pairs for draw in draws], (0.025, 0.975), axis=0)
+        alike = (values == values[0]).all(axis=0)
+        return [
+            Score(float(mean), *((None, None) if same else (float(least), float(most))))
+            for mean, least, most, same in zip(values.mean(axis=0), low, high, alike, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -78,6 +101,7 @@ def score(pairs: Iterable[tuple[str, str]], words: Words | Literal["auto"] = "au
         raise MissingExtra(
             "ROUGE needs the package rouge-score, which is not installed", suggestion='pip install "ganeum[rouge]"'
         )
+    import numpy as np
     from rouge_score.rouge_scorer import RougeScorer
 
     given = list(pairs)
@@ -85,17 +109,18 @@ def score(pairs: Iterable[tuple[str, str]], words: Words | Literal["auto"] = "au
         raise DataError("there are no texts to score")
     if words == "auto":
         words = "english" if all(reference.isascii() for _, reference in given) else "words"
+    right = sum(text.strip() == reference.strip() for text, reference in given)
     scorer = RougeScorer(KINDS, use_stemmer=True, tokenizer=None if words == "english" else Splitter(words))
     found: list[dict[str, Any]] = [scorer.score(reference, text) for text, reference in given]
-    names = {"precision": "precision", "recall": "recall", "f": "fmeasure"}
+    rouge = Score.means(np.array([[figure for kind in KINDS for figure in one[kind]] for one in found]))
     return Scores(
         pairs=len(given),
         words=words,
-        exact=Score.of([float(text.strip() == reference.strip()) for text, reference in given]),
+        exact=Score.share(right, len(given)),
         one_for_all=Counter(reference.strip() for _, reference in given).most_common(1)[0][1] / len(given),
         rouge={
-            kind: {name: Score.of([getattr(one[kind], theirs) for one in found]) for name, theirs in names.items()}
-            for kind in KINDS
+            kind: dict(zip(("precision", "recall", "f"), rouge[3 * n : 3 * n + 3], strict=True))
+            for n, kind in enumerate(KINDS)
         },
     )
 

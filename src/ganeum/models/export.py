@@ -15,15 +15,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ganeum.config import load_stored
+from ganeum.config import Config, load_stored
 from ganeum.errors import CheckpointError, RunError
-from ganeum.models import adapters, formats, qwen3, theirs
+from ganeum.models import adapters, formats, qwen3, theirs, tying
 from ganeum.models.adopted import Adopted
 from ganeum.models.gpt import GPT
 from ganeum.models.network import Network
 from ganeum.models.quiet import quiet
 from ganeum.models.weights import to_file_state
-from ganeum.record import flush_directory
+from ganeum.record import flush_directory, read_json, write_json
 
 # A directory is replaced only if one of these says that an export made it.
 MARKS = ("config.json", "ckpt.pt", "adapter_config.json")
@@ -72,15 +72,39 @@ def export_huggingface(
 
 
 def export_adopted(
-    model: Adopted, out: Path, *, write_tokenizer: Callable[[Path], None] | None = None, overwrite: bool = False
+    model: Adopted,
+    out: Path,
+    *,
+    trained: Config | None = None,
+    write_tokenizer: Callable[[Path], None] | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """An adopted model as transformers writes it, for its `from_pretrained`; raises RunError as above."""
+    """An adopted model as transformers writes it, for its `from_pretrained`; raises RunError as above.
+
+    Args:
+        trained: the run's config. How its texts are asked for goes where transformers' own generate and pipelines look:
+            ``data.prefix`` to ``prefix`` in config.json, ``data.max_length`` to ``model_max_length`` in
+            tokenizer_config.json, ``sample``'s lengths and beams to generation_config.json.
+    """
     with _growing(out, overwrite, directory=True) as growing:
         if write_tokenizer:
             write_tokenizer(growing)
+        if trained:
+            _say_how_texts_are_asked_for(model.model, growing / "tokenizer_config.json", trained)
         with quiet():
-            model.model.save_pretrained(growing, state_dict=model.whole_state())
+            model.model.save_pretrained(growing)
+            tying.note(model.model, growing)
     return out
+
+
+def _say_how_texts_are_asked_for(model: Any, of_tokenizer: Path, trained: Config) -> None:
+    if trained.data.prefix:
+        model.config.prefix = trained.data.prefix
+    sample, said = trained.sample, model.generation_config
+    said.update(max_new_tokens=sample.max_new_tokens, max_length=None, num_beams=sample.num_beams, do_sample=False)
+    said.update(temperature=None, top_k=None, top_p=None)  # of draws
+    if of_tokenizer.is_file():
+        write_json(of_tokenizer, read_json(of_tokenizer) | {"model_max_length": trained.data.max_length})
 
 
 def export_pth(model: Network, out: Path, *, overwrite: bool = False) -> Path:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from ganeum.config.trust import trusted
+from ganeum.config.trust import not_run, trusted
 from ganeum.errors import CheckpointError, MissingExtra
 from ganeum.hardware import hub
+from ganeum.models import tying
 from ganeum.models.adopted import Adopted, check_logits
 from ganeum.models.quiet import quiet
 from ganeum.units import things
@@ -32,13 +33,16 @@ DROPOUTS = (
 )
 
 
-def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False) -> Adopted:
+def adopt(
+    source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False, drawn: bool = False
+) -> Adopted:
     """The model in fp32 on the CPU as a :class:`Network`; fresh weights are drawn from torch's global random state.
 
     Args:
         source: a directory, a config.json (then ``fresh`` is what there is), or a name on the hub.
         fresh: only the config is read.
         empty: of a fresh one nothing is drawn: its weights are whatever lies in memory, until others are loaded.
+        drawn: of an empty one: it has the weights that a fresh one has, not those that a file has (``tying.py``).
         dropout: in place of every such share in the config; None: as it says.
 
     Raises:
@@ -46,17 +50,19 @@ def adopt(source: str | Path, *, fresh: bool = False, dropout: float | None = No
         CheckpointError: it cannot be read or reached, or wants code of its own to be run.
         ConfigError: its logits are more than its head makes of hidden states.
     """
-    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout, empty=empty))
+    network = Adopted(pretrained(source, fresh=fresh, dropout=dropout, empty=empty, drawn=drawn))
     if not empty and network.head.weight.device.type != "meta":
         check_logits(network, str(source))
     return network
 
 
-def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False) -> Any:
+def pretrained(
+    source: str | Path, *, fresh: bool = False, dropout: float | None = None, empty: bool = False, drawn: bool = False
+) -> Any:
     """transformers' own model of the same, whatever its logits are; raises as :func:`adopt`."""
     try:
         with quiet():
-            from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+            from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
     except ImportError:
         raise MissingExtra(
             f"model.source={source} needs the package transformers", suggestion="pip install 'ganeum[hf]'"
@@ -67,7 +73,11 @@ def pretrained(source: str | Path, *, fresh: bool = False, dropout: float | None
             if hasattr(config, name):
                 setattr(config, name, dropout)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return _built(kind, source, config, fresh or Path(source).is_file(), empty)
+    model = _built(kind, source, config, fresh or Path(source).is_file(), empty, drawn)
+    if (Path(source) / "generation_config.json").is_file():  # from_config does not look for it: a run's own would go
+        with quiet():
+            model.generation_config = GenerationConfig.from_pretrained(str(source))
+    return model
 
 
 def read_config(source: str | Path) -> Any:
@@ -81,7 +91,7 @@ def read_config(source: str | Path) -> Any:
         raise _unread(source, error) from error
 
 
-def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool) -> Any:
+def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool, drawn: bool) -> Any:
     """With torch's fused attention where the model knows it."""
     from transformers.initialization import no_init_weights
 
@@ -93,6 +103,8 @@ def _built(kind: Any, source: str | Path, config: Any, fresh: bool, empty: bool)
                     with no_init_weights():
                         model = kind.from_config(config, attn_implementation=attention, **options)
                     model.tie_weights()  # which goes with drawing
+                    if not drawn and tying.is_tied(model) and tying.told_apart(source):
+                        tying.untie(model)
                     return model
                 if fresh:
                     return kind.from_config(config, attn_implementation=attention, **options)
@@ -115,6 +127,7 @@ def _whole(kind: Any, source: str | Path, **options: Any) -> Any:
         for name, there, here in sorted(told["mismatched_keys"])
     ]
     if not wrong:
+        _refuse_no_numbers(model, source)
         return model
     more = [f"… and {len(wrong) - 8} more"] if len(wrong) > 8 else []
     raise CheckpointError(
@@ -125,16 +138,23 @@ def _whole(kind: Any, source: str | Path, **options: Any) -> Any:
     )
 
 
+def _refuse_no_numbers(model: Any, source: str | Path) -> None:
+    """Training would go on with a loss that is none from its first step."""
+    names = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if names:
+        raise CheckpointError(
+            f"the weights hold numbers that are none: NaN or infinite in {things(len(names), 'tensor')}",
+            where=f"model.source: {source}",
+            why=", ".join(names[:8]) + (", …" if len(names) > 8 else ""),
+            suggestion="an earlier checkpoint of that training, or the model's files again from where they came",
+        )
+
+
 def _unread(source: str | Path, error: BaseException) -> CheckpointError:
     """transformers' advice names its own functions and options; the first line says what is wrong."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "trust_remote_code" in str(error):
-        return CheckpointError(
-            f"the model {source} comes with code of its own, which is not run",
-            where=f"model.source: {source}",
-            why="whoever wrote it could do on this machine what you can",
-            suggestion="read it, then --trust-remote-code",
-        )
+        return not_run(f"the model {source}", f"model.source: {source}")
     if "no file named" in first:
         return CheckpointError(
             "there are no weights beside config.json",
@@ -142,8 +162,20 @@ def _unread(source: str | Path, error: BaseException) -> CheckpointError:
             why="neither model.safetensors, its shards, nor pytorch_model.bin is there",
             suggestion="model.fresh=true draws them from the seed",
         )
+    if "weights_only" in first:  # of torch.load, which goes on to advise what would run that code
+        return CheckpointError(
+            "the weights are refused: they are damaged, or hold more than tensors and plain values",
+            where=f"model.source: {source}",
+            why="to read such a file is to run whatever code its writer put into it; it was not run",
+            suggestion="a .safetensors file of the same weights",
+        )
     if Path(source).exists():
-        return CheckpointError("the model cannot be read", where=f"model.source: {source}", why=first)
+        return CheckpointError(
+            "the model cannot be read",
+            where=f"model.source: {source}",
+            why=first,
+            suggestion="its files again, from where they came: one may be cut off, or not here at all",
+        )
     return CheckpointError(
         f"the model {source} is neither here nor to be had from the hub",
         where=f"model.source: {source}",

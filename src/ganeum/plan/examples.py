@@ -83,8 +83,8 @@ def rows_of(config: Config, *, encoder_decoder: bool, told: Mapping[str, Any] | 
 
 
 def _usual(told: Mapping[str, Any], source: int, target: int) -> tuple[float, float]:
-    """A row's share of all tokens and of the padding, of which packed rows and those of one length have their own."""
-    if told["batching"] in ("packed", "fixed"):
+    """An example's share of all tokens and of the padding, however many share a row; of fixed rows all of one."""
+    if told["batching"] == "fixed":
         return source, target
     each = told["tokens"] / told["examples"] / (1 - told.get("padding", {}).get("share", 0.0))
     if not source:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ganeum.config.schema import Config, Lora
+from ganeum.config.schema import Config, Lora, Train
+from ganeum.config.zero import ENGINE
 from ganeum.hardware.device import Device, Kind
 from ganeum.plan.architecture import Architecture, configured
 from ganeum.plan.examples import Rows, rows_of
@@ -107,8 +108,21 @@ def of(config: Config, device: Device, micro_batch_size: int, *, purpose: Purpos
         loss_chunk=LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk,
         compiled=train.compile is True,
         lora=train.lora,
-        offload="optimizer" if train.optimizer_offload and device.kind == "cuda" else "none",
+        offload=offload(train) if device.kind == "cuda" else "none",
+        zero_stage=zero_stage(train),
     )
+
+
+def offload(train: Train) -> Offload:
+    """What ``train`` wants in the CPU's memory, where that is another than the device's."""
+    if train.zero.stage == 3 and train.zero.weights_offload:
+        return "optimizer_and_weights"
+    return "optimizer" if train.optimizer_offload else "none"
+
+
+def zero_stage(train: Train) -> int:
+    """Of DeepSpeed's engine; 0 where our own step is taken."""
+    return train.zero.stage if train.zero.stage >= ENGINE else 0
 
 
 def usual(config: Config, device: Device, micro_batch_size: int) -> Execution:

@@ -52,10 +52,10 @@ def that_fit(config: Config, device: Device, fits: Callable[[Lever], bool]) -> l
     def weighed(settings: Mapping[str, Any], cost: str) -> Lever:
         return Lever(settings, cost, *_bytes(config, device, settings))
 
-    keeping = [weighed({key: value}, cost) for key, value, cost in _keeping(config, device)]
-    keeping = [lever for lever in keeping if lever.bytes < now]
-    fitting = list(islice(filter(fits, keeping), 3))
-    if not fitting and (together := _together(keeping, weighed, fits)):
+    kept = [weighed({key: value}, cost) for key, value, cost in keeping(config, device)]
+    kept = [lever for lever in kept if lever.bytes < now]
+    fitting = list(islice(filter(fits, kept), 3))
+    if not fitting and (together := _together(kept, weighed, fits)):
         fitting = [together]
     for kind in (_shorter, _lora, _smaller):
         fitting += islice((lever for way in kind(config) if fits(lever := weighed(*way))), 1)
@@ -79,7 +79,7 @@ def needs(memory: Memory) -> str:
     return ", ".join(f"{name} {size / units.GIB:.2f}" for name, size in parts.items() if size / units.GIB >= 0.005)
 
 
-def _keeping(config: Config, device: Device) -> Iterator[tuple[str, Any, str]]:
+def keeping(config: Config, device: Device) -> Iterator[tuple[str, Any, str]]:
     """Key, value and cost of each lever that leaves model and text as they are, as far as it is not pulled yet."""
     train = config.train
     if (LOSS_CHUNK[device.kind] if train.loss_chunk == "auto" else train.loss_chunk) > SMALL_CHUNK:

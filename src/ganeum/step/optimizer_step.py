@@ -6,9 +6,9 @@ tensors until the loop looks at them on a logged step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from ganeum.config.schema import Train
 from ganeum.data.batch import Batch, Whole
 from ganeum.models.network import Network
+from ganeum.models.weights import to_file_state
 from ganeum.step import precision as precisions
 from ganeum.step.loss import linear_cross_entropy, token_nats
 from ganeum.step.optimizers import Optimizer
 from ganeum.step.timings import Timings
 
+T = TypeVar("T")
 FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2_000  # torch.amp.GradScaler's own
 
 
@@ -59,7 +61,7 @@ class OptimizerStep:
         precisions.apply(precision)
         self.dtype = precisions.COMPUTE_DTYPE[precision]
         self.loss_chunk = loss_chunk or default_loss_chunk(self.device)
-        self.hidden = torch.compile(model.hidden) if compiled else model.hidden
+        self.hidden = model.compiled() if compiled else model.hidden
         self.optimizer = Optimizer(model, train, self.device, self.dtype)
         self.parameters = self.optimizer.parameters
         self.loss_scale = torch.tensor(FIRST_SCALE if precision == "fp16" else 1.0, device=self.device)
@@ -99,7 +101,7 @@ class OptimizerStep:
             with timings.part("forward"):
                 loss = self._loss(batch, targets)
             with timings.part("backward"):
-                loss.backward()  # type: ignore[no-untyped-call]
+                self._backward(loss)
             total += loss.detach()
             counted, tokens, padding = counted + batch.counted, tokens + batch.tokens, padding + batch.padding
         assert counted == targets, f"{counted} targets in a batch of {targets}"
@@ -126,15 +128,26 @@ class OptimizerStep:
         """Nats of each target as the training computes them, for evaluation: (B, T), or (N,) of those that count."""
         batch = batch.to(self.device)
         hidden, targets = self._rows(batch)
+        output = self.model.output()
         nats = token_nats(
             hidden,
-            self.model.head.weight,
+            output.weight,
             targets,
             vocab_size=self.model.vocab_size,
             chunk=self.loss_chunk,
+            bias=output.bias,
+            cap=output.cap,
             dtype=self.dtype,
         )
         return nats if batch.rows is not None else nats.view_as(batch.targets)
+
+    def inside(self, function: Callable[..., T], *inputs: Any) -> T:
+        """``function(*inputs)``, where the network's weights can be read: text is generated so."""
+        return function(*inputs)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the network (:func:`to_file_state`): views of its memory, until the next step."""
+        return to_file_state(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on beside the weights; tensors, numbers and text only."""
@@ -159,15 +172,22 @@ class OptimizerStep:
     def _loss(self, batch: Batch, targets: int) -> Tensor:
         """This micro-batch's share of the mean over all ``targets``, times the loss scale."""
         hidden, ids = self._rows(batch)
+        output = self.model.output()
         return linear_cross_entropy(
             hidden,
-            self.model.head.weight,
+            output.weight,
             ids,
             vocab_size=self.model.vocab_size,
             chunk=self.loss_chunk,
+            bias=output.bias,
+            cap=output.cap,
             dtype=self.dtype,
             scale=self.loss_scale / targets,
         )
+
+    def _backward(self, loss: Tensor) -> None:
+        """Adds its gradients to those of the micro-batches before."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def _update(self, step: int, learning_rate: float, loss: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Optimizer:
             self.parts["sgd"] = Ruled(SGD(train.momentum), pieces(weights), offload)
         elif train.optimizer == "adafactor":
             whole = [Piece(w.name, ((w.parameter, None),), w.rate, w.decay) for w in weights]
-            self.parts["adafactor"] = Ruled(Adafactor(), whole, offload)
+            self.parts["adafactor"] = ByRows(Adafactor(), whole, offload)
 
     @torch.no_grad()
     def step(self, learning_rate: float, divisor: Tensor, bad: Tensor) -> None:
@@ -158,12 +158,11 @@ class Piece:
         """The k parts, views into their parameters."""
         return [self.of(parameter.detach(), where) for parameter, where in self.parts]
 
-    def gradient(self) -> Tensor | None:
-        """(k, …) in fp32; None where there is none, because nothing depends on the weight."""
+    def gradient(self) -> Tensor:
+        """(k, …) in fp32."""
         found = []
         for parameter, where in self.parts:
-            if parameter.grad is None:
-                return None
+            assert parameter.grad is not None
             found.append(self.of(parameter.grad.contiguous(), where))
         return _stack(found)
 
@@ -188,22 +187,24 @@ class Ruled:
     def step(self, learning_rate: float, divisor: Tensor, bad: Tensor) -> None:
         updates = self.updates + 1
         for piece in self.pieces:
-            gradient = piece.gradient()
-            if gradient is None:
-                continue
-            gradient = gradient / divisor  # under its name, so that what was there before is forgotten
-            weights, kept = piece.weights(), self.state[piece.name]
-            state = {key: value.to(gradient.device, non_blocking=True) for key, value in kept.items()}
-            moved, new = self.rule(
-                _stack(weights), gradient, state, Pace(learning_rate * piece.rate, piece.decay, updates)
-            )
-            del gradient
-            for weight, value in zip(weights, moved, strict=True):
-                rounded = rounding.stochastic(value) if weight.dtype == torch.bfloat16 else value
-                weight.copy_(torch.where(bad, weight, rounded))
-            for key, value in new.items():
-                kept[key].copy_(torch.where(bad, state[key], value), non_blocking=True)
+            if all(parameter.grad is not None for parameter, _ in piece.parts):  # else nothing depends on it
+                self._update(piece, Pace(learning_rate * piece.rate, piece.decay, updates), divisor, bad)
         self.updates.copy_(torch.where(bad, self.updates, updates))
+
+    def _update(self, piece: Piece, pace: Pace, divisor: Tensor, bad: Tensor) -> None:
+        """Of one piece; what it takes is given back before the next one's is taken."""
+        kept = self.state[piece.name]
+        state = {key: value.to(self.updates.device, non_blocking=True) for key, value in kept.items()}
+        for key, value in self._move(piece, state, pace, divisor, bad).items():
+            kept[key].copy_(torch.where(bad, state[key], value), non_blocking=True)
+
+    def _move(self, piece: Piece, state: State, pace: Pace, divisor: Tensor, bad: Tensor) -> State:
+        """Moves the weights → the new state."""
+        weights = piece.weights()
+        moved, new = self.rule(_stack(weights), piece.gradient() / divisor, state, pace)
+        for weight, value in zip(weights, moved, strict=True):
+            _put(weight, value, bad)
+        return new
 
     def state_dict(self) -> dict[str, Any]:
         if self.offload:
@@ -215,6 +216,36 @@ class Ruled:
         for piece, kept in self.state.items():
             for key, value in kept.items():
                 value.copy_(state["state"][piece][key])
+
+
+class ByRows(Ruled):
+    """Adafactor's, which looks at a matrix as a whole: one of more than ``PIECE`` numbers is gone through three times,
+    so many of its rows at once."""
+
+    rule: Adafactor
+
+    def _move(self, piece: Piece, state: State, pace: Pace, divisor: Tensor, bad: Tensor) -> State:
+        ((parameter, _),) = piece.parts
+        if parameter.dim() != 2 or parameter.numel() <= PIECE:
+            return super()._move(piece, state, pace, divisor, bad)
+        weight, gradient = parameter.detach(), parameter.grad
+        assert gradient is not None
+        rows = max(1, PIECE // weight.size(1))
+        some = list(zip(torch.split(weight, rows), torch.split(gradient, rows), strict=True))
+        moved, new = self.rule.by_rows(
+            [lambda w=w, g=g: (_stack([w]), _stack([g]) / divisor) for w, g in some],  # type: ignore[misc]
+            state,
+            pace,
+        )
+        for (part, _), value in zip(some, moved, strict=True):
+            _put(part, value[0], bad)
+        return new
+
+
+def _put(weight: Tensor, value: Tensor, bad: Tensor) -> None:
+    """The new value in fp32, unless the update is bad."""
+    rounded = rounding.stochastic(value) if weight.dtype == torch.bfloat16 else value
+    weight.copy_(torch.where(bad, weight, rounded))
 
 
 def pieces(weights: list[Weight]) -> list[Piece]:
@@ -267,7 +298,8 @@ def _weights(model: Network, train: Train) -> Iterator[Weight]:
 def _embeddings(model: Network) -> set[Tensor]:
     """What is looked up or compared row by row, where a row is one token: Muon's directions mean nothing there."""
     looked_up: set[Tensor] = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
-    return looked_up | {model.head.weight}
+    head = getattr(model.head, "weight", None)
+    return looked_up if head is None else looked_up | {head}
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ rounded to bf16, and how state that lies elsewhere is fetched and put back (see 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,17 +96,65 @@ class Adafactor:
         share, square = pace.updates**self.decay_power, gradient.square()
         if "square" in state:
             new = {"square": torch.lerp(state["square"], square, share)}
-            estimate = new["square"].clone()
+            step = gradient * self._inverse_root(new["square"].clone())
         else:
-            rows = torch.lerp(state["rows"], square.mean(-1, keepdim=True), share)  # (k, A, 1)
-            columns = torch.lerp(state["columns"], square.mean(-2, keepdim=True), share)  # (k, 1, B)
-            new = {"rows": rows, "columns": columns}
-            estimate = rows @ columns / rows.mean(-2, keepdim=True).clamp_min(self.least)
-        step = gradient * estimate.clamp_min_(self.least**2).rsqrt_()
-        size = _root_mean_square(weight).clamp_min(self.least_size)
-        longest = (_root_mean_square(step) / self.clip).clamp_min(1.0)
+            new = {
+                "rows": torch.lerp(state["rows"], square.mean(-1, keepdim=True), share),  # (k, A, 1)
+                "columns": torch.lerp(state["columns"], square.mean(-2, keepdim=True), share),  # (k, 1, B)
+            }
+            step = gradient * self._inverse_root(self._estimate(new["rows"], new))
+        rate = self._rate(_root_mean_square(weight), _root_mean_square(step), pace)
+        return weight * (1 - pace.rate * pace.decay) - step * rate, new
+
+    def by_rows(
+        self, parts: Sequence[Callable[[], tuple[Tensor, Tensor]]], state: State, pace: Pace
+    ) -> tuple[Iterator[Tensor], State]:
+        """The same of one matrix, some of its rows at a time, in three passes: the means of the squares first, from
+        them the sizes of weight and step, then the new weight. Sums over all rows are added up in another order.
+
+        Args:
+            parts: each gives weight and gradient (1, n, B) of the next rows when it is called.
+
+        Returns:
+            The new weight's rows, computed as they are asked for, part by part; and the new state.
+        """
+        share, rows, columns = pace.updates**self.decay_power, [], torch.zeros_like(state["columns"])
+        for part in parts:
+            square = part()[1].square()
+            rows.append(square.mean(-1, keepdim=True))
+            columns += square.sum(-2, keepdim=True)
+        lengths = [len(means[0]) for means in rows]
+        new = {
+            "rows": torch.lerp(state["rows"], torch.cat(rows, dim=1), share),
+            "columns": torch.lerp(state["columns"], columns / sum(lengths), share),
+        }
+        sums, numbers = columns.new_zeros(2), sum(lengths) * columns.size(-1)
+        for part, means in zip(parts, torch.split(new["rows"], lengths, dim=1), strict=True):
+            weight, gradient = part()
+            step = gradient * self._inverse_root(self._estimate(means, new))
+            sums += torch.stack((weight.square().sum(), step.square().sum()))
+        size, longest = (sums / numbers).sqrt()
+        rate = self._rate(size, longest, pace)
+
+        def moved() -> Iterator[Tensor]:
+            for part, means in zip(parts, torch.split(new["rows"], lengths, dim=1), strict=True):
+                weight, gradient = part()
+                step = gradient * self._inverse_root(self._estimate(means, new))
+                yield weight * (1 - pace.rate * pace.decay) - step * rate
+
+        return moved(), new
+
+    def _estimate(self, rows: Tensor, state: State) -> Tensor:
+        """The squares of some rows, from the means of all."""
+        return rows @ state["columns"] / state["rows"].mean(-2, keepdim=True).clamp_min(self.least)
+
+    def _inverse_root(self, square: Tensor) -> Tensor:
+        return square.clamp_min_(self.least**2).rsqrt_()
+
+    def _rate(self, size: Tensor, longest: Tensor, pace: Pace) -> Tensor:
+        """What a step is multiplied by: root mean squares of the weight and of the step."""
         rate = pace.updates.rsqrt().clamp_max(pace.rate)
-        return weight * (1 - pace.rate * pace.decay) - step * (size * rate / longest), new
+        return size.clamp_min(self.least_size) * rate / (longest / self.clip).clamp_min(1.0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from ganeum.config import Config
 from ganeum.config.schema import Train
 from ganeum.errors import RunError
 from ganeum.models.network import Network
-from ganeum.models.weights import to_file_state
 from ganeum.record import MetricsLog, RunDirectory, Status
 from ganeum.step.optimizer_step import OptimizerStep
 from ganeum.step.schedule import learning_rate
@@ -232,7 +231,7 @@ class Loop:
             path = checkpoint.save(
                 self.directory,
                 progress.step,
-                to_file_state(self.model),
+                self.step.weights(),
                 {"progress": progress.state(), "step": self.step.state_dict(), "random": randomness.state()},
                 keep_last=self.config.train.keep_last,
                 best_step=progress.best_step,

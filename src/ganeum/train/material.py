@@ -106,7 +106,8 @@ def material_of(config: Config, stored: Config | None, say: Callable[[str], None
     record.check(config)
     run = RunDirectory(record.results_dir() / str(config.name))
     kept = {"model.source": run.path / SHAPE, "data.tokenizer": run.tokenizer_dir}
-    return open_material(change(config, {key: str(path) for key, path in kept.items() if path.is_dir()}), say)
+    there = {key: str(path) for key, path in kept.items() if path.is_dir()}
+    return open_material(change(config, {**there, "data.batching": stored.data.batching}), say)
 
 
 class Exampled:

@@ -13,10 +13,12 @@ from ganeum.config import Config
 from ganeum.config.batch import divisors
 from ganeum.config.change import change
 from ganeum.config.keys import value_of
+from ganeum.config.zero import ENGINE
 from ganeum.errors import ConfigError
 from ganeum.hardware import Device
 from ganeum.plan import fastest, micro_batch
 from ganeum.plan.critique import fit
+from ganeum.plan.trace import exact
 from ganeum.step import eight_bit, schedule
 from ganeum.step.allocator import choose_expandable_segments
 from ganeum.step.compile import choose as choose_compile
@@ -30,6 +32,10 @@ T = TypeVar("T")
 SURE = 0.25  # of what is usable: a CPU's estimate was never off by more than a factor of 2 (docs/plan.md)
 LENGTHS = ("max_iters", "epochs", "tokens", "hours")
 AS_CONFIGURED = "as configured"
+BATCHING = {
+    "packed": "nearly nothing is padding, and the model can be told where each example of a row begins",
+    "buckets": "rows would be long for the model's width, or it cannot be told where each example of one begins",
+}
 MICRO, EVALUATION, CHECKPOINTING = "train.micro_batch_size", "train.eval_batch_size", "train.activation_checkpointing"
 
 
@@ -108,6 +114,9 @@ def _device(choices: Choices, device: Device) -> None:
 def _data(choices: Choices, material: Material) -> None:
     model, data = choices.config.model, choices.config.data
     if model.source is not None:  # the model brings its vocabulary, and the examples were compared with it
+        if data.batching == "auto":
+            value = material.for_plan(choices.config)["data"]["batching"]
+            choices.set("data.batching", value, BATCHING[value])
         return
     if model.vocab_size == "auto":
         choices.set("model.vocab_size", material.vocab_size, f"the vocabulary of {data.directory}")
@@ -147,6 +156,9 @@ def _step(choices: Choices, device: Device) -> None:
         choices.too_many[MICRO] = []
     for choice in fastest.choose(choices.config, device)[1]:
         choices.set(choice["key"], choice["value"], choice["reason"])
+    traces = device.kind == "cuda" and train.trace_memory and MICRO in choices.too_many
+    if traces and (traced := exact.micro_batch(choices.config, device)) is not None:
+        choices.set(MICRO, *traced)
     if train.eval_batch_size == "auto":
         choices.too_many[EVALUATION] = []
         choices.set(EVALUATION, *micro_batch.choose_for_evaluation(choices.config, device))
@@ -249,16 +261,11 @@ def _recompute_more(choices: Choices, full: Full) -> None:
 
 
 def _compile(choices: Choices, steps: int, step_s: float | None) -> None:
-    if choices.config.model.source is not None:
-        if choices.config.train.compile is True:
-            raise ConfigError(
-                "train.compile is true, and a model of model.source is not compiled",
-                where="train.compile",
-                why="torch.compile cannot follow how its output layer is passed by",
-                suggestion="train.compile: auto",
-            )
-        if choices.config.train.compile == "auto":
-            choices.set("train.compile", False, "a model of model.source is not compiled")
+    if choices.config.train.zero.stage >= ENGINE:
+        choices.set("train.compile", False, "DeepSpeed's engine takes the steps")
+        return
+    if choices.config.model.source is not None and choices.config.train.compile == "auto":
+        choices.set("train.compile", False, "of a model of model.source nobody has measured that it pays")
         return
     value, why = choose_compile(
         choices.config.train.compile, steps=steps, step_s_estimate=step_s, device=choices.device
@@ -274,14 +281,12 @@ def _intervals(choices: Choices, material: Material) -> None:
             choices.set(key, max(1, round(share * steps)), f"a share of {share:.3g} of {steps:,} steps")
     train = choices.config.train
     if train.warmup_iters == "auto":
-        choices.set("train.warmup_iters", schedule.warmup_iters(train, steps), f"2 % of {steps:,} steps, 10 to 2,000")
+        why = f"2 % of {steps:,} steps, 10 to 2,000" + (", though half of the run at most" if steps < 20 else "")
+        choices.set("train.warmup_iters", schedule.warmup_iters(train, steps), why)
     elif isinstance(share := train.warmup_iters, float):
         choices.set(
             "train.warmup_iters", schedule.warmup_iters(train, steps), f"a share of {share:.3g} of {steps:,} steps"
         )
-    elif train.warmup_iters > steps and not train.eval_only:  # known only now, where the length is not in steps
-        why = f"a tenth of {steps:,} steps: with {train.warmup_iters:,} the learning rate would never reach its peak"
-        choices.set("train.warmup_iters", max(1, steps // 10), why)
     if train.min_learning_rate == "auto":
         choices.set("train.min_learning_rate", schedule.min_learning_rate(train), "a tenth of the learning rate")
     if train.eval_interval == "auto":

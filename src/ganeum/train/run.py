@@ -22,15 +22,17 @@ from ganeum.hardware import limits
 from ganeum.models import adapters
 from ganeum.models.adopted import Adopted
 from ganeum.models.kernels import mode_kept
+from ganeum.models.network import Network
 from ganeum.models.theirs import SHAPE
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
 from ganeum.plan.closed_form import plan
 from ganeum.plan.page.render import show
+from ganeum.plan.trace import exact
 from ganeum.record import MetricsLog, RunDirectory, Status, deaths
 from ganeum.record.directory import free_name
 from ganeum.record.status import State
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train import checkpoint, summary, trouble
+from ganeum.train import checkpoint, deepspeed, summary, trouble
 from ganeum.train.callbacks import Callback, Callbacks
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
@@ -76,8 +78,9 @@ def train(
         print(notice, file=stream)
     limits.check_threads(torch.get_num_threads())
     stored = None if overwrite else record.existing(_name(config))
-    material = material_of(config, stored, lambda text: print(text, file=stream))
     device = hardware.detect(config.device)
+    deepspeed.check(stored or config, device)
+    material = material_of(config, stored, lambda text: print(text, file=stream))
     held_bytes = psutil.Process().memory_info().rss
     if overwrite and config.train.init_from is not None:
         _not_within(config.train.init_from, _name(config))
@@ -295,6 +298,10 @@ def _train(
         ended = summary.of(run, config, progress, predicted, ended_by)
         told.end(ended)
         record.write_json(run.summary_path, ended)
+        measured = ended["planned_and_measured"]
+        exact.ended(
+            predicted, *(measured[name].get("measured") for name in ("peak_allocated_gib", "peak_reserved_gib"))
+        )
         Status.of_this_process("finished", progress.step).write(run.status_path)
         console.say(summary.closing(run, ended))
         return ended
@@ -354,6 +361,8 @@ def _predict(
     if pace is not None:
         predicted["time"] |= {"low": pace.low, "high": pace.high}
     predicted["data"]["identity"] = material.identity
+    if device.kind == "cuda" and config.train.trace_memory:
+        predicted = exact.started(predicted, config, device)
     return predicted
 
 
@@ -362,17 +371,17 @@ def _start(run: RunDirectory, config: Config, saved: Checkpoint | None) -> Optim
 
     What a run has adopted it keeps the config of: from its first checkpoint on it needs its source no more.
     """
-    kept, init_from = run.path / SHAPE, config.train.init_from
-    if saved is not None and kept.is_dir():
-        step = start(change(config, {"model.source": str(kept), "model.fresh": True}), empty=True)
-    else:
-        step = start(config)
-    if saved is not None:
-        load_file_state(step.model, saved.weights, where=str(saved.path))
-    elif init_from is not None:
-        fresh = adapters.of(to_file_state(step.model))
-        load_file_state(step.model, load_initial(init_from, config.model) | fresh, where=init_from)
-    return step
+
+    def fill(network: Network) -> None:
+        if saved is not None:
+            load_file_state(network, saved.weights, where=str(saved.path))
+        elif (init_from := config.train.init_from) is not None:
+            fresh = adapters.of(to_file_state(network))
+            load_file_state(network, load_initial(init_from, config.model) | fresh, where=init_from)
+
+    if saved is None or not (kept := run.path / SHAPE).is_dir():
+        return start(config, fill=fill)
+    return start(change(config, {"model.source": str(kept), "model.fresh": True}), empty=True, fill=fill)
 
 
 @mode_kept()

@@ -95,7 +95,7 @@ def _likeliest(model: Adopted, source: Sequence[int], most: int, beams: int) -> 
     """The ids that transformers' own search finds behind a source."""
     training = model.training
     model.eval()
-    tokens = torch.tensor([source], device=model.head.weight.device)
+    tokens = torch.tensor([source], device=next(model.parameters()).device)
     try:
         with quiet(), any_kernel():
             (found,) = model.model.generate(

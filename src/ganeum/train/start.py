@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
 from ganeum.config import Config
-from ganeum.models import adapters, checkpointing
+from ganeum.config.zero import ENGINE
+from ganeum.data.examples.model import PACKED
 from ganeum.models.adopted import Adopted, check_packing
 from ganeum.models.build import build
-from ganeum.step import allocator, parametrization, precision, rounding
+from ganeum.models.network import Network
+from ganeum.step import allocator, precision
+from ganeum.step.assemble import assemble, prepare
 from ganeum.step.loss import linear_cross_entropy
 from ganeum.step.optimizer_step import OptimizerStep
-from ganeum.train import randomness
+from ganeum.train import deepspeed, randomness
 
 
-def start(config: Config, *, empty: bool = False) -> OptimizerStep:
+def start(config: Config, *, empty: bool = False, fill: Callable[[Network], None] | None = None) -> OptimizerStep:
     """Freshly initialised weights; every random state is that of the seed, whatever was drawn before.
 
     Args:
         empty: an adopted model's are not drawn: a checkpoint's are to be loaded.
+        fill: loads weights into the model, before anything is made of it.
         config: device, precision, compile and loss_chunk resolved.
     """
     train, device = config.train, torch.device(config.device)
-    assert train.precision != "auto", "resolved before"
-    assert train.compile != "auto", "resolved before"
-    assert train.loss_chunk != "auto", "resolved before"
-    assert train.activation_checkpointing != "auto", "resolved before"
     if device.type == "cpu":
         allocator.keep_freed_memory()
     if device.type == "cuda":
         allocator.expand_segments(train.expandable_segments is True)  # auto: a run older than the key
     randomness.seed_all(config.seed)
-    model = build(config.model, empty=empty).to(device)
-    parametrization.initialise(model, config.model, train)
-    if train.weights == "bf16":
-        rounding.to_bf16(model)
-    adapters.attach(model, train.lora)
-    checkpointing.apply(model.blocks, train.activation_checkpointing)
-    step = OptimizerStep(
-        model,
-        train,
-        device,
-        precision=train.precision,
-        compiled=train.compile,
-        loss_chunk=train.loss_chunk,
-    )
+    engine = train.zero.stage >= ENGINE
+    model = prepare(build(config.model, empty=empty).to("cpu" if engine else device), config)
+    if fill is not None:
+        fill(model)
+    if engine:
+        assert train.precision != "auto", "resolved before"
+        assert train.loss_chunk != "auto", "resolved before"
+        return deepspeed.EngineStep(model, train, device, precision=train.precision, loss_chunk=train.loss_chunk)
+    step = assemble(model, config)
     if device.type == "cuda" or train.compile:
         make_deterministic(step)
     return step
@@ -63,7 +59,7 @@ def check_source(config: Config) -> None:
         return
     network = build(config.model)
     assert isinstance(network, Adopted), "it has a source"
-    if config.data.batching == "packed":
+    if config.data.batching == "packed" or (config.data.batching == "auto" and network.config.model_type in PACKED):
         check_packing(network)
 
 
@@ -83,12 +79,15 @@ def make_deterministic(step: OptimizerStep) -> bool:
     try:
         with precision.autocast(step.precision, step.device):
             hidden = model.hidden(**inputs).flatten(0, 1)  # (T, C)
+        output = model.output()
         linear_cross_entropy(
             hidden,
-            model.head.weight,
+            output.weight,
             torch.zeros(len(hidden), dtype=torch.int64, device=step.device),
             vocab_size=model.vocab_size,
             chunk=step.loss_chunk,
+            bias=output.bias,
+            cap=output.cap,
             dtype=step.dtype,
         ).backward()
     except RuntimeError as error:

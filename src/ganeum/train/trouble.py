@@ -53,7 +53,6 @@ def too_large(
         proven: tries a config; it then decides about the levers, and not the estimate.
     """
     how = " under another name" if run else ""
-    each = "\neach under another name; train.activation_checkpointing also under this one" if run else ""
     size, length = config.train.micro_batch_size, _length(config)
     if full.part == "step" and isinstance(size, int) and size > 1:
         return RunError(
@@ -75,6 +74,9 @@ def too_large(
     most = min(device.usable_gib * units.GIB, LESS * needed.total)
     fits = by_estimate(most) if proven is None else lambda lever: proven(change(config, lever.settings))
     levers = that_fit(config, device, fits)
+    each = "\neach under another name" if run else ""
+    if run and any("train.activation_checkpointing" in lever.settings for lever in levers):
+        each += "; train.activation_checkpointing also under this one"
     if full.part in ("start", "update"):
         what = {"start": "the model does not fit", "update": "the model's update does not fit"}[full.part]
     else:

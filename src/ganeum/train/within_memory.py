@@ -116,6 +116,8 @@ class WithinMemory:
         less = trouble.smaller(batch_size, size)
         self._lower(MICRO, self.progress.step + 1, size, less, full)
         often, stays = f", {batch_size // less} times a step instead of {batch_size // size}", f"stays {batch_size}"
+        if self.config.data.batching in ("packed", "buckets"):  # a step's examples are cut by their lengths
+            often = ""
         if self.config.train.batch_tokens is not None:
             often, stays = "", f"stays {self.config.train.batch_tokens:,} tokens"
         self.say(
@@ -155,7 +157,7 @@ class WithinMemory:
 
     def sample(self, write: Callable[[], T]) -> T | None:
         """What ``write`` returns, or None where there is no memory for it: a text less is no reason to stop."""
-        result = attempt(write, lambda: "sample")
+        result = attempt(lambda: self.step.inside(write), lambda: "sample")
         if isinstance(result, Full):
             self.say(f"No sample at step {self.progress.step:,}: out of memory ({result.said}).")
             return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ganeum.data.batch import Batch
-from ganeum.data.examples.buckets import edges, padded
+from ganeum.data.examples.buckets import Shape, edges, padded, pieces
 from ganeum.data.examples.collate import Collate, Full, Row
 from ganeum.data.examples.epochs import Epochs, Places, Remembered
 from ganeum.data.examples.packing import pack, quarters, target_room
@@ -22,6 +23,9 @@ from ganeum.data.examples.store import Lengths, Store
 Batching = Literal["buckets", "padded", "fixed", "packed"]
 _SOURCE_EDGES, _TARGET_EDGES, _TEXT_EDGES = 6, 3, 8  # lengths there are: every pair of them is a shape to compile
 _PACKED_TOGETHER = 2_048  # examples; more would fill rows no better
+# What a micro-batch takes besides its places, in places. A CPU's was measured: 80 to 330 (docs/log.md). A GPU's is the
+# host's time to start thousands of kernels: 850 to 5,000 by the planner's figures for T5s, not measured.
+_OVERHEAD = {"cpu": 256, "gpu": 1_024}
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,21 @@ class Layout:
         batching: as ``data.batching``.
         room: (S, T) of a packed row.
         source_edges, target_edges: lengths to pad to, ascending; what is only padded goes to the longest at hand.
+        overhead: what a micro-batch takes besides its places, in places: smaller pieces are not worth their padding.
     """
 
     batching: Batching
-    room: tuple[int, int]
+    room: Shape
     source_edges: tuple[int, ...]
     target_edges: tuple[int, ...]
+    overhead: int = _OVERHEAD["cpu"]
+
+    def on(self, device: str) -> Layout:
+        """The same for another device, as ``device`` of a config."""
+        return replace(self, overhead=_OVERHEAD["cpu" if device in ("cpu", "auto") else "gpu"])
 
     @staticmethod
-    def of(batching: Batching, parts: Sequence[Part], limits: tuple[int, int]) -> Layout:
+    def of(batching: Batching, parts: Sequence[Part], limits: Shape) -> Layout:
         """For these examples, held-out ones among them, none of them longer than ``limits`` (S, T)."""
         sources, targets = (np.concatenate([getattr(part, side) for part in parts]) for side in ("sources", "targets"))
         causal = limits[0] == 0
@@ -92,7 +102,7 @@ class Layout:
                 if not causal:
                     sums = int(sources.sum(dtype=np.int64)), int(targets.sum(dtype=np.int64))
                     room = limits[0], target_room(*sums, *limits)
-                return Layout(batching, room, *map(quarters, room))
+                return Layout(batching, room, quarters(room[0]), quarters(room[1]))
             case _:
                 return Layout(
                     batching,
@@ -102,7 +112,7 @@ class Layout:
                 )
 
     @property
-    def largest(self) -> tuple[int, int]:
+    def largest(self) -> Shape:
         """(S, T) that no batch is larger than."""
         return self.source_edges[-1], self.target_edges[-1]
 
@@ -121,8 +131,21 @@ class Layout:
             rows += [some[row].tolist() for row in pack(part.sources[some], part.targets[some], *self.room)]
         return sorted(rows, key=lambda row: _filled(part, row), reverse=True)
 
-    def shape(self, part: Part, rows: Sequence[Row]) -> tuple[int, int]:
-        """(S, T) of rows that are computed at once."""
+    def at_once(self, part: Part, rows: Sequence[Row], size: int) -> list[tuple[Sequence[Row], Shape]]:
+        """Rows in micro-batches, each with its shape, the one that takes the most first.
+
+        Of buckets more than ``size`` rows go at once where they take no more places than ``size`` of the longest.
+        """
+        if self.batching == "buckets":
+            source, target = self.largest
+            cuts = pieces([self.shape(part, [row]) for row in rows], (size * source, size * target), self.overhead)
+        else:
+            cuts = [*range(0, len(rows), size), len(rows)]
+        found = [(some, self.shape(part, some)) for some in (rows[a:b] for a, b in pairwise(cuts))]
+        return sorted(found, key=lambda one: len(one[0]) * sum(one[1]), reverse=True)
+
+    def shape(self, part: Part, rows: Sequence[Row]) -> Shape:
+        """(S, T) that holds rows which are computed at once."""
         filled = [_filled(part, row) for row in rows]
         source, target = max(source for source, _ in filled), max(target for _, target in filled)
         if self.batching == "padded":
@@ -130,7 +153,7 @@ class Layout:
         return padded(source, self.source_edges), padded(target, self.target_edges)
 
 
-def _filled(part: Part, row: Row) -> tuple[int, int]:
+def _filled(part: Part, row: Row) -> Shape:
     return sum(int(part.sources[place]) for place in row), sum(int(part.targets[place]) for place in row)
 
 
@@ -158,20 +181,25 @@ class ExampleWhole:
         return ExampleWhole(self.part, some, self.layout, self.collate)
 
     def micro_batches(self, size: int) -> Iterator[Batch]:
-        """``size`` rows at once."""
-        for start in range(0, len(self.rows), size):
-            rows = self.rows[start : start + size]
-            packed, shape = self.layout.batching == "packed", self.layout.shape(self.part, rows)
-            yield self.collate.batch(self.part, rows, shape, packed=packed)
+        """``size`` rows at once; of buckets as many as take no more memory than so many of the longest."""
+        for rows, shape in self.layout.at_once(self.part, self.rows, size):
+            yield self._batch(rows, shape)
+
+    def together(self) -> Batch:
+        """All rows in one batch, in their order."""
+        return self._batch(self.rows, self.layout.shape(self.part, self.rows))
+
+    def shapes(self, size: int) -> list[tuple[int, int, int]]:
+        """(rows, S, T) of each micro-batch, from lengths alone."""
+        return [(len(rows), *shape) for rows, shape in self.layout.at_once(self.part, self.rows, size)]
 
     def padding(self, size: int) -> tuple[int, int]:
-        """Places that hold nothing when ``size`` rows are computed at once, and places in all, from lengths alone."""
-        shapes = [
-            (len(rows), self.layout.shape(self.part, rows))
-            for rows in (self.rows[start : start + size] for start in range(0, len(self.rows), size))
-        ]
-        places = sum(count * sum(shape) for count, shape in shapes)
+        """Places that hold nothing when ``size`` rows are computed at once, and places in all."""
+        places = sum(rows * (source + target) for rows, source, target in self.shapes(size))
         return places - int(self.part.tokens[self._places].sum(dtype=np.int64)), places
+
+    def _batch(self, rows: Sequence[Row], shape: Shape) -> Batch:
+        return self.collate.batch(self.part, rows, shape, packed=self.layout.batching == "packed")
 
     @property
     def _places(self) -> list[int]:
@@ -194,8 +222,7 @@ class ExampleBatches:
     ) -> None:
         self.part, self.layout, self.collate = part, layout, collate
         self.keys = layout.keys(part)
-        alike = self.keys if layout.batching == "buckets" else None
-        self.epochs = Epochs(part.tokens, alike, batch_size, batch_tokens, seed)
+        self.epochs = Epochs(part.tokens, batch_size, batch_tokens, seed)
         self._epoch = Remembered(self.epochs.epoch)
 
     @property
@@ -210,7 +237,7 @@ class ExampleBatches:
     def trace(self, step: int) -> tuple[dict[str, Tensor], str]:
         """The same as tensors for a file, and in words what they are."""
         whole = self.whole(step)
-        (batch,) = whole.micro_batches(len(whole))
+        batch = whole.together()
         numbers = torch.from_numpy(self.part.numbers[[place for row in whole.rows for place in row]])
         tensors = {**batch.inputs, "targets": batch.targets, "examples": numbers}
         return tensors, "its inputs, targets, and the numbers of its examples"

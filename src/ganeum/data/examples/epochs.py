@@ -13,7 +13,6 @@ from ganeum.data.order import Permutation
 
 Places = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int32]
-_STEPS_A_WINDOW = 50  # of examples that are sorted by length together, as transformers' group_by_length does
 _AT_ONCE = 2**20  # places of the order that are worked out in one go
 
 
@@ -36,7 +35,6 @@ class Epochs:
 
     Attributes:
         tokens: (examples,) of each.
-        keys: (examples,) like values mean like lengths; None: examples come in no order but the seed's.
         batch_size: examples in a step; the last step of an epoch has what is left.
         batch_tokens: tokens of a step, in place of ``batch_size``: an epoch is as many steps as its tokens make, and
             each begins at the example nearest to its share, so that all are full.
@@ -44,7 +42,6 @@ class Epochs:
     """
 
     tokens: Counts
-    keys: Places | None
     batch_size: int
     batch_tokens: int | None
     seed: int
@@ -57,21 +54,9 @@ class Epochs:
         return min(len(self.tokens), max(1, round(int(self.tokens.sum(dtype=np.int64)) / self.batch_tokens)))
 
     def epoch(self, number: int) -> Epoch:
-        """The order of one epoch and its cuts.
-
-        With ``keys``, the shuffled examples are taken in windows of 50 steps, sorted inside each, and the steps are
-        shuffled at the end: like lengths meet in a step, and which they are is anew every epoch.
-        """
+        """The order of one epoch and its cuts."""
         order = shuffled(len(self.tokens), self.seed, number)
-        if self.keys is not None:
-            window = max(1, round(_STEPS_A_WINDOW * len(order) / self.steps))
-            order = order[np.lexsort((self.keys[order], np.arange(len(order)) // window))]
-        cuts = self._cuts(order)
-        if self.keys is None:
-            return Epoch(order, cuts)
-        steps = Permutation(len(cuts) - 1, self.seed ^ 0x5DEECE66, number).at(np.arange(len(cuts) - 1))
-        parts = [order[cuts[step] : cuts[step + 1]] for step in steps]
-        return Epoch(np.concatenate(parts), np.cumsum([0, *map(len, parts)]))
+        return Epoch(order, self._cuts(order))
 
     def _cuts(self, order: Places) -> Places:
         if self.batch_tokens is None:

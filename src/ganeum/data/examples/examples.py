@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ganeum.config.change import change
 from ganeum.config.schema import Config, Files
 from ganeum.config.trust import trusted
 from ganeum.data.examples import known, report
@@ -58,7 +59,9 @@ class Examples:
     layout: Layout
     collate: Collate
     identity: dict[str, str]
-    _batches: dict[tuple[int, int | None, int], ExampleBatches] = field(default_factory=dict, init=False, repr=False)
+    _batches: dict[tuple[int, int | None, int, str], ExampleBatches] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def encoder_decoder(self) -> bool:
@@ -73,18 +76,17 @@ class Examples:
     def batches(self, config: Config) -> ExampleBatches:
         """The training batches of a run with these examples; who asks again gets the same, its epoch worked out."""
         size, tokens, seed = config.train.batch_size, config.train.batch_tokens, config.seed
-        made = self._batches.get((size, tokens, seed))
+        made = self._batches.get((size, tokens, seed, config.device))
         if made is None:
-            made = ExampleBatches(
-                self.train, self.layout, self.collate, batch_size=size, batch_tokens=tokens, seed=seed
-            )
+            layout = self.layout.on(config.device)
+            made = ExampleBatches(self.train, layout, self.collate, batch_size=size, batch_tokens=tokens, seed=seed)
             self._batches.clear()
-            self._batches[size, tokens, seed] = made
+            self._batches[size, tokens, seed, config.device] = made
         return made
 
     def validation(self, config: Config) -> tuple[ExampleWhole, int]:
         """The fixed held-out examples, and how many bytes of UTF-8 their targets stand for."""
-        whole = held_out(self.val, self.layout, self.collate, config.train.eval_tokens)
+        whole = held_out(self.val, self.layout.on(config.device), self.collate, config.train.eval_tokens)
         targets = (self.val.ids("target", place) for row in whole.rows for place in row)
         return whole, sum(len(self.tokenizer.decode(ids).encode("utf-8", "replace")) for ids in targets)
 
@@ -171,19 +173,23 @@ def open_examples(
     if model.positions is not None:
         _refuse_long(parts, model.positions, source, pairs=pairs, causal=causal)
         limits = min(limits[0], model.positions), min(limits[1], model.positions)
+    batching = data.batching
+    if batching == "auto":
+        batching = "packed" if max(limits) <= model.packs else "buckets"
     examples = Examples(
         kind="pairs" if pairs else "texts",
         learner=model,
         tokenizer=tokenizer,
         train=parts[0],
         val=parts[1],
-        layout=Layout.of(data.batching, parts, limits),
+        layout=Layout.of(batching, parts, limits),
         collate=Causal(tokenizer.pad) if causal else Seq2Seq(tokenizer.pad, model.start),
         identity=identity,
     )
     for line in report.lines(examples.train, examples.val, examples.kind):
         say(line)
-    known.note(config, examples.describe(config))
+    for way in {data.batching, batching}:  # a run's config will say what `auto` became
+        known.note(change(config, {"data.batching": way}), examples.describe(config))
     return examples
 
 
@@ -222,7 +228,7 @@ def _refuse_empty(store: Store, names: Files) -> None:
     if not rows:
         raise DataError(
             f"there are no rows in {names if isinstance(names, str) else ', '.join(names)}",
-            why="nothing stands in what is read, or only blank lines",
+            why="nothing stands in what is read, or only blank lines, or a list of nothing: []",
             suggestion='a JSON line for each example, {"text": "…"} or {"source": "…", "target": "…"}, say',
         )
     raise DataError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ganeum.config.schema import Config
 from ganeum.data.examples.batching import ExampleBatches, Part
 from ganeum.data.examples.fields import Kind
@@ -42,6 +44,14 @@ def lines(train: Part, val: Part, kind: Kind) -> Iterator[str]:
             yield where + f"{things(meta.repeated, 'example')} repeat a {what} that came before"
         if meta.replaced:
             yield where + f"{things(meta.replaced, 'example')} had bytes that are not UTF-8, which became U+FFFD"
+    if val.store is not train.store:  # of one store the split keeps equal sources on one side
+        learnt, seen = train.store.digests[train.numbers], val.store.digests[val.numbers]
+        if both := int(np.isin(seen, learnt).sum()):
+            what = "source" if kind == "pairs" else "text"
+            yield (
+                f"! held out: {both:,} of {things(len(val), 'example')} ({both / len(val):.0%}) have a {what} that is "
+                "learnt from, too: of these the held-out loss says nothing of new ones"
+            )
 
 
 def described(train: Part, val: Part, kind: Kind, batches: ExampleBatches, config: Config) -> dict[str, Any]:

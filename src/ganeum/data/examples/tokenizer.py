@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from ganeum.config.trust import not_run
 from ganeum.data.examples.encoding import Encoder, Fast, Ours, Slow
 from ganeum.data.tokenizer import Tokenizer, load_tokenizer
 from ganeum.errors import DataError, MissingExtra
@@ -107,6 +108,7 @@ def open_tokenizer(place: str, *, key: str, trust_remote_code: bool = False) -> 
         key: of the config, that names it.
 
     Raises:
+        CheckpointError: it comes with code of its own.
         DataError: there is none, or it has no end of text.
         MissingExtra: transformers is needed and not installed.
     """
@@ -122,6 +124,8 @@ def open_tokenizer(place: str, *, key: str, trust_remote_code: bool = False) -> 
     try:
         opened = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, **hub.looking_for(place))
     except Exception as error:  # the library's own errors, the hub's, the network's
+        if "trust_remote_code" in str(error):
+            raise not_run(f"the tokenizer {place}", key) from error
         raise DataError(
             f"the tokenizer {place} cannot be had",
             where=key,

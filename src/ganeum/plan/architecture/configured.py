@@ -11,6 +11,9 @@ from ganeum.config.schema import Config
 from ganeum.plan.architecture import known, ours
 from ganeum.plan.architecture.parts import Architecture
 
+# transformers 5 ties these whatever config.json says, and unties what it loads where the weights differ.
+TIED_WHERE_DRAWN = frozenset(("t5", "mt5", "umt5"))
+
 
 def of(config: Config, vocab_size: int | None = None) -> Architecture:
     """The parts of what ``config`` trains; of somebody else's model its config.json alone is read.
@@ -26,7 +29,9 @@ def of(config: Config, vocab_size: int | None = None) -> Architecture:
         return ours.architecture(model, vocab_size)
     found = _source(model.source, _state(model.source))
     dropout = found.dropout if model.dropout is None else model.dropout
-    return replace(found, implementation="adopted", dropout=dropout)
+    drawn = model.fresh or Path(model.source).is_file()
+    tied = found.tied or (drawn and found.family in TIED_WHERE_DRAWN)
+    return replace(found, implementation="adopted", dropout=dropout, tied=tied)
 
 
 @lru_cache(maxsize=8)  # asked many times in a plan, and a name on the hub is asked for over the network

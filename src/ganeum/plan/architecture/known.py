@@ -21,7 +21,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]+")  # the oldest have no owner: distilgpt2
+MISTYPED = 0.85  # how alike a name must be to one that is known, so that the hub is not asked for it
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def find(name: str, *, roughly: bool = False) -> Architecture:
     Args:
         name: a directory that holds a config.json, or such a file; else the name of a well-known model, with or
             without its owner (``t5-base``, ``google-t5/t5-base``); else a name on the Hugging Face hub
-            (``owner/name``), whose config.json alone is downloaded.
+            (``owner/name``, ``distilgpt2``), whose config.json alone is downloaded.
         roughly: as :func:`from_config_json` has it.
 
     Raises:
@@ -94,7 +95,8 @@ def find(name: str, *, roughly: bool = False) -> Architecture:
             why="a directory of a model in Hugging Face's format has one",
             suggestion=near or otherwise,
         )
-    if path.suffix == ".json" or not HUB_NAME.fullmatch(name):
+    no_name = path.suffix in (".json", ".yaml", ".yml") or not HUB_NAME.fullmatch(name)
+    if no_name or ("/" not in name and _nearest(name, MISTYPED)):
         raise ConfigError(
             f"no model called {name} is known",
             where="the name of a model",
@@ -104,9 +106,9 @@ def find(name: str, *, roughly: bool = False) -> Architecture:
     return _read(_downloaded(name, near), name, roughly)
 
 
-def _nearest(name: str) -> str:
+def _nearest(name: str, alike: float = 0.65) -> str:
     names = {model.name.lower(): model.name for model in known()}
-    close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], names, n=3, cutoff=0.65)
+    close = difflib.get_close_matches(name.lower().rsplit("/", 1)[-1], names, n=3, cutoff=alike)
     return " or ".join(names[match] for match in close)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ganeum.config.batch import divisors
 from ganeum.config.schema import Config
 from ganeum.errors import ConfigError
+from ganeum.plan import execution
 from ganeum.plan.architecture import configured
 from ganeum.plan.emit.settled import settled
 from ganeum.plan.execution import Offload
@@ -33,7 +34,7 @@ def deepspeed(
         devices: GPUs that share the batch; each takes ``micro_batch_size`` at once, or what is its share of the batch.
         zero_stage: what is shared out; None: the lowest that carries the offload, and 2 (state and gradients, at no
             more traffic than plain data parallelism: Rajbhandari et al. 2020, arXiv 1910.02054, section 7) on several.
-        offload: None: as ``train.optimizer_offload`` says.
+        offload: None: as ``config`` says.
         largest: numbers in the largest weight that is trained; None: in that of ``config``'s own model.
 
     Raises:
@@ -42,8 +43,9 @@ def deepspeed(
     final, _ = settled(config, plan)
     train, at_once = final.train, final.train.micro_batch_size
     assert isinstance(at_once, int), "a plan has chosen it"
-    offload = offload or ("optimizer" if train.optimizer_offload else "none")
+    offload = offload or execution.offload(train)
     stage = {"none": 0 if devices == 1 else 2, "optimizer": 2, "optimizer_and_weights": 3}[offload]
+    stage = max(stage, execution.zero_stage(train))
     if train.batch_size % devices:
         raise ConfigError(
             f"train.batch_size is {train.batch_size}, which {devices} GPUs cannot share equally",

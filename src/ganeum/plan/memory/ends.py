@@ -8,7 +8,8 @@ from itertools import count
 from ganeum.plan.architecture import Architecture, Block
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory.chunked import ChunkedLoss
-from ganeum.plan.memory.operations import Graph, Learnt, Operations
+from ganeum.plan.memory.graph import Graph, Learnt
+from ganeum.plan.memory.operations import Operations
 from ganeum.plan.memory.replay import Gradient, Tensor
 
 # Families whose attention is written out in Python whatever is asked for; layers of theirs return its weights, which
@@ -32,7 +33,6 @@ class Ends(Operations):
         self.architecture = architecture
         self.B, self.T, self.S = execution.micro_batch_size, execution.length, execution.source_length
         self.generating = execution.purpose == "generation"
-        self.ours = architecture.implementation == "adopted"
         self.half_again = self.ours and execution.checkpointing == "selective" and self.training
         self.again = execution.checkpointing != "none" and self.training and not self.half_again
         self.dropped = architecture.dropout

@@ -7,15 +7,16 @@ Sources: torch's tools/autograd/derivatives.yaml for what a gradient needs, aten
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ganeum.plan.architecture import Architecture, Linear, Norm
 from ganeum.plan.execution import Execution
-from ganeum.plan.memory.replay import Gradient, Ledger, Tape, Tensor
+from ganeum.plan.memory.graph import Graph, Learnt
+from ganeum.plan.memory.replay import Tensor
 
 QUANTIZED = ("int8", "nf4")
+NORM_IN_CACHE, SCORES_IN_CACHE = 100_000, 1 << 18  # numbers at once: models/cpu_norm.py, models/cpu_bias_attention.py
 
 
 @dataclass(frozen=True)
@@ -48,126 +49,14 @@ class Shape:
         return float(self.batch * self.heads * self.rows * self.columns)
 
 
-class Learnt(Gradient):
-    """A weight's gradient: complete when every use has added to it, and then one with that of earlier micro-batches."""
-
-    __slots__ = ("kept", "stays", "turned", "uses")
-
-    def __init__(self, numbers: float, wide: float, stays: float = 1.0) -> None:
-        super().__init__(numbers, wide)
-        self.kept: Tensor | None = None
-        self.stays = stays  # share of it that this device keeps: ZeRO spreads it over devices, or sends it to the CPU
-        self.turned = False  # whether a matrix product made it: a view, to which torch adds in a new tensor
-        self.uses = 0
-
-    def add(self, tensor: Tensor | None) -> None:
-        if self.tensor and self.turned:
-            self.tensor = Tensor(self.tensor.ledger, self.tensor.part, self.numbers, self.wide, 1)
-            self.turned = False
-        super().add(tensor)
-        self.uses -= 1
-        if not self.uses:
-            if self.tensor and self.stays < 1:
-                self.kept = self.kept or Tensor(self.tensor.ledger, "gradients", self.tensor.size * self.stays, 1.0, 1)
-                self.tensor = None
-            self.kept, self.tensor = self.kept or self.tensor, None
-
-
-class Graph(Tape):
-    """A tape on which weights have names: one that is used twice gets one gradient."""
-
-    def __init__(self, ledger: Ledger, *, recording: bool, gradients_stay: float = 1.0) -> None:
-        super().__init__(ledger, recording=recording, accumulating=False)
-        self.weights: dict[str, Tensor] = {}
-        self.gradients_stay = gradients_stay
-        self.part = "embedding"
-
-    @contextmanager
-    def counted_as(self, part: str) -> Iterator[None]:
-        """What is kept meanwhile is of this part."""
-        before, self.part = self.part, part
-        yield
-        self.part = before
-
-    def weight(self, name: str, numbers: float, wide: float, *, frozen: bool = False) -> Tensor:
-        """A parameter; its own bytes are counted with the state (state.py)."""
-        if name not in self.weights:
-            self.weights[name] = weight = Tensor(self.ledger, "weights", numbers, wide, 0)
-            weight.gradient = None if frozen else Learnt(numbers, wide, self.gradients_stay)
-        return self.weights[name]
-
-    def operation(
-        self,
-        inputs: Sequence[Tensor],
-        numbers: float,
-        wide: float,
-        *,
-        saved: Sequence[Tensor | None] = (),
-        keeps_output: bool = False,
-        temporary: float = 0.0,
-        before: float = 0.0,
-    ) -> Tensor:
-        """One operation.
-
-        Args:
-            inputs: of which a gradient is wanted where something is learnt behind them.
-            numbers: of the output, ``wide`` bytes each.
-            saved: what its gradient needs; ``keeps_output``: the output too.
-            temporary: bytes that the gradient needs on the way; ``before``: that the operation does.
-        """
-        on_the_way = self.tensor("workspace", before, 1.0)
-        out = self.tensor(self.part, numbers, wide)
-        del on_the_way
-        return self.recorded_as(out, inputs, (*saved, out) if keeps_output else saved, temporary)
-
-    def recorded_as(
-        self,
-        out: Tensor,
-        inputs: Sequence[Tensor],
-        saved: Sequence[Tensor | None],
-        temporary: float = 0.0,
-        same: bool = False,
-    ) -> Tensor:
-        """``out`` with its way back; ``same``: inputs as large as ``out`` get its very gradient."""
-        into = [x.gradient for x in inputs if x.gradient]
-        if not self.recording or not into:
-            return out
-        arrived, moment = Gradient(out.numbers, out.wide), f"backward of {self.ledger.moment.split(' of ')[-1]}"
-        for to in into:
-            if isinstance(to, Learnt):
-                to.uses += 1
-
-        def backward(saved: Sequence[Tensor | None] = saved) -> None:
-            self.ledger.moment = moment
-            d = arrived.taken()
-            on_the_way = self.tensor("workspace", temporary, 1.0)
-            new = [
-                d if same and (to.numbers, to.wide) == (arrived.numbers, arrived.wide) else self._empty(to)
-                for to in into
-            ]
-            del d, on_the_way
-            for to in into:
-                to.add(new.pop(0))
-
-        out.gradient = arrived
-        self.recorded.append(backward)
-        return out
-
-    def until_the_end(self, tensor: Tensor) -> None:
-        """Holds ``tensor`` until the whole backward pass is over."""
-        self.recorded.insert(0, lambda tensor=tensor: None)  # type: ignore[misc]
-
-    def _empty(self, gradient: Gradient) -> Tensor:
-        part = "gradients" if isinstance(gradient, Learnt) else "workspace"
-        return self.tensor(part, gradient.numbers, gradient.wide)
-
-
 class Operations:
     """The operations under one precision, on one kind of device."""
 
     def __init__(self, graph: Graph, architecture: Architecture, execution: Execution) -> None:
         self.graph, self.execution, self.cpu = graph, execution, execution.kind == "cpu"
         self.training = execution.purpose == "training"
+        self.ours = architecture.implementation == "adopted"
+        self.fused = self.ours and execution.purpose in ("training", "evaluation")  # models/kernels_of_theirs.py
         # Of weights that are not quantized; DeepSpeed casts the model, and keeps fp32 in the optimizer.
         self.wide = 2.0 if execution.weights != "fp32" or (execution.zero_stage and execution.half) else 4.0
         self.autocast = execution.half and self.wide == 4.0
@@ -261,7 +150,7 @@ class Operations:
         return self.graph.operation((x,), x.numbers, x.wide, saved=(mask,))
 
     def norm(self, x: Tensor, name: str, norm: Norm) -> Tensor:
-        """LayerNorm is one kernel; RMSNorm is written in the models' Python, in fp32."""
+        """LayerNorm is one kernel, in a step of ours RMSNorm too; it is written in the models' Python, in fp32."""
         rows, graph = x.numbers / norm.width, self.graph
         scale = graph.weight(name, norm.width, self.wide, frozen=self.frozen)
         if norm.mean:
@@ -269,6 +158,10 @@ class Operations:
             moments = graph.tensor(graph.part, 2 * rows, 4.0)
             bias = [graph.weight(f"{name}.bias", norm.width, self.wide, frozen=self.frozen)] if norm.bias else []
             return graph.operation((x, scale, *bias), x.numbers, x.wide, saved=(x, moments))
+        if self.fused:
+            x, roots = self.cast(x, max(x.wide, self.wide)), graph.tensor(graph.part, rows, 4.0)
+            some = 4.0 * min(x.numbers, NORM_IN_CACHE) * self.cpu
+            return graph.operation((x, scale), x.numbers, x.wide, saved=(x, roots), temporary=3 * some, before=some)
         wide = self.cast(x, 4.0)
         root = graph.operation((self._mean_square(wide, rows),), rows, 4.0, keeps_output=True)
         source = x if self.t5 else wide  # T5 multiplies what came in, the others its copy in fp32
@@ -286,8 +179,9 @@ class Operations:
         return self.graph.operation((square,), rows, 4.0)
 
     def activation(self, x: Tensor, function: str) -> Tensor:
-        """One kernel that keeps its input (ReLU: its output), but for gelu_new, which is written out in Python."""
-        if function == "gelu_new":
+        """One kernel that keeps its input (ReLU: its output), but for gelu_new, which is written out in Python, though
+        not in a step of ours."""
+        if function == "gelu_new" and not self.fused:
             return self._gelu_new(x)
         relu = function == "relu"
         return self.graph.operation((x,), x.numbers, x.wide, saved=() if relu else (x,), keeps_output=relu)
@@ -324,7 +218,8 @@ class Operations:
         if not self.training:
             share = 0.0
         if self.cpu and (share or (bias is not None and bias.gradient)):
-            return self._products(q, k, v, shape, bias, share)
+            ours = self.fused and bias is not None
+            return (self._biased if ours else self._products)(q, k, v, shape, bias, share)
         y = self._fused(q, k, v, shape, bias)
         return self.scale(y) if shape.ordered_queries else y  # what comes out lies in memory like the queries
 
@@ -355,6 +250,24 @@ class Operations:
         if out < 4:  # the weights are returned in half precision too, and forgotten
             y = self.graph.operation((y,), y.numbers, out, before=out * shape.scores)
         return self.scale(y)
+
+    def _biased(self, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None, share: float) -> Tensor:
+        """models/cpu_bias_attention.py: keeps copies of queries, keys and values in order, the weights, and with
+        dropout a byte for each."""
+        assert bias is not None
+        q, k, v = (self.scale(x) for x in (q, k, v))
+        weights = self.graph.tensor(self.graph.part, shape.scores, q.wide)
+        kept = self.graph.tensor(self.graph.part, shape.scores, 1.0) if share else None
+        square = shape.scores / shape.batch
+        some = 4.0 * min(shape.scores, max(square, SCORES_IN_CACHE))
+        return self.graph.operation(
+            (q, k, v, bias),
+            q.numbers,
+            q.wide,
+            saved=(q, k, v, weights, kept),
+            before=2 * some + 4.0 * square,
+            temporary=q.numbers * q.wide + 2 * some,
+        )
 
     def eager(
         self,

@@ -210,8 +210,7 @@ def _zero(architecture: Architecture, execution: Execution) -> State:
     every, largest = sum(weight.size for weight in moved), max(weight.each for weight in moved)
     wide = 2.0 if execution.half else 4.0
     remembered = sum(state_bytes(weight, architecture, replace(execution, weights="fp32")) for weight in moved)
-    if execution.half:
-        remembered += 4.0 * every
+    remembered += 4.0 * every  # DeepSpeed's copy in fp32, which it makes of weights in fp32 too
     frozen = sum(weight_bytes(weight, execution) * weight.size for weight in weights(architecture))
     held = wide * every if execution.lora.rank is None else frozen + wide * every
     gathered = 2 * wide * largest if stage == 3 else 0.0

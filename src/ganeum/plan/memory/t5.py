@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ganeum.plan.architecture import Architecture, Attention, Block
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory.ends import Ends
-from ganeum.plan.memory.operations import Graph, Shape
+from ganeum.plan.memory.graph import Graph
+from ganeum.plan.memory.operations import Shape
 from ganeum.plan.memory.replay import Gradient, Tensor
 
 
@@ -173,6 +174,8 @@ class T5(Ends):
             shape = Shape(self.B, attention.heads, T, S, ordered=cached)
             if self.execution.attention == "eager":
                 y = self.eager(q, k, v, shape, (bias, mask), self.dropped)
+            elif self.fused and self.cpu and (bias.gradient or self.dropped):
+                y = self.attention(q, k, v, shape, bias, self.dropped)
             else:
                 masked = self.graph.operation((bias,), attention.heads * mask.numbers, bias.wide, saved=(mask,))
                 masked = masked if attention.across else self.scale(masked)  # in order, which the zeros are

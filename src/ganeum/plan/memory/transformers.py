@@ -6,7 +6,7 @@ from ganeum.plan.architecture import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory import state, update
 from ganeum.plan.memory.decoders import Decoder
-from ganeum.plan.memory.operations import Graph
+from ganeum.plan.memory.graph import Graph
 from ganeum.plan.memory.replay import Ledger
 from ganeum.plan.memory.t5 import T5
 

@@ -8,12 +8,10 @@ from ganeum.plan.architecture.parts import Architecture
 from ganeum.plan.execution import Execution
 from ganeum.plan.memory.state import PIECE, STACK, Weight, trained
 
-# Numbers in fp32 for each weight of a piece: those that a rule holds at one time, the gradient among them, and those
-# of its result, which stay until the next piece's is there. Weights in bf16 are copied, and kept rounded: one more, and
-# a half. A test measures them.
-NUMBERS = {"adamw": (6, 3), "adamw8bit": (8, 1.5), "sgd": (4, 2), "adafactor": (7, 1)}
-WITHOUT_MOMENTUM = (3, 1)  # SGD
-MUON_LEAVES = 2
+# Numbers in fp32 that a rule holds at one time for each weight of a piece, the gradient among them; weights in bf16 are
+# copied, so one more. A test measures them.
+NUMBERS = {"adamw": 6, "adamw8bit": 8, "sgd": 4, "adafactor": 6}
+WITHOUT_MOMENTUM = 3  # SGD
 
 
 def of(architecture: Architecture, execution: Execution) -> float:
@@ -30,19 +28,13 @@ def of(architecture: Architecture, execution: Execution) -> float:
 
 
 def _by_pieces(execution: Execution, optimizer: str, weights: tuple[Weight, ...]) -> float:
-    """Adafactor takes a weight as a whole, the others ``PIECE`` numbers of it."""
+    """``PIECE`` numbers of a weight at most; Adafactor takes as many of a matrix's rows."""
     fused = optimizer == "adamw" and execution.weights == "fp32" and execution.offload == "none"
-    if fused:
+    if fused or not weights:
         return 0.0
-    holds, leaves = NUMBERS[optimizer] if optimizer != "sgd" or execution.momentum else WITHOUT_MOMENTUM
+    holds = NUMBERS[optimizer] if optimizer != "sgd" or execution.momentum else WITHOUT_MOMENTUM
     copied = execution.weights != "fp32"
-    most = before = 0.0
-    for weight in weights:
-        piece = weight.each if optimizer == "adafactor" else min(PIECE, weight.each)
-        before = piece if weight.each >= 2 * piece else before
-        most = max(most, (holds + copied) * piece + (leaves + 0.5 * copied) * before)
-        before = piece
-    return 4.0 * most
+    return 4.0 * (holds + copied) * min(PIECE, max(weight.each for weight in weights))
 
 
 def _stacks(architecture: Architecture, execution: Execution, weights: list[Weight]) -> float:
@@ -59,7 +51,7 @@ def _stacks(architecture: Architecture, execution: Execution, weights: list[Weig
         else:
             alike[rows, columns] += weight.count
     wide, narrow = 0.5 if execution.half else 1.0, execution.weights != "fp32"
-    most = before = 0.0
+    most = 0.0
     for (rows, columns), count in alike.items():
         each = rows * columns
         most_at_once = max(1, STACK // each)
@@ -67,6 +59,5 @@ def _stacks(architecture: Architecture, execution: Execution, weights: list[Weig
         for start in range(0, count, most_at_once):
             k = min(most_at_once, count - start)
             copied = k > 1 or narrow
-            most = max(most, (2 + copied + steps) * k * each + (MUON_LEAVES + 0.5 * narrow) * before)
-            before = k * each
+            most = max(most, (2 + copied + steps) * k * each)
     return 4.0 * most

@@ -10,7 +10,7 @@ from ganeum import units
 from ganeum.config.schema import Config
 from ganeum.plan.architecture import configured, ours
 from ganeum.plan.architecture.parts import Architecture
-from ganeum.plan.execution import Execution
+from ganeum.plan.execution import Execution, offload, zero_stage
 from ganeum.plan.memory import state
 from ganeum.plan.page import derive
 from ganeum.plan.page.derive import Line, plus
@@ -35,7 +35,8 @@ def explain(config: Config, plan: Plan) -> str:
         optimizer=train.optimizer,
         momentum=train.momentum,
         lora=train.lora,
-        offload="optimizer" if train.optimizer_offload and plan["device"]["kind"] == "cuda" else "none",
+        offload=offload(train) if plan["device"]["kind"] == "cuda" else "none",
+        zero_stage=zero_stage(train),
         **_run(plan),
     )
     if model.source is not None:

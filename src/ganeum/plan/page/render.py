@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ganeum import units
+from ganeum.plan.page import memory_picture
 
 SEVERITY = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow"), "note": ("·", "cyan")}
 SECTIONS = {"choices": "Chosen", "warnings": "To mind"}
@@ -27,7 +28,7 @@ Rows = list[tuple[str, RenderableType]]
 
 def show(plan: dict[str, Any]) -> RenderableType:
     """The plan, a dict as in plan.json, as something for ``rich.console.Console.print``; fits 80 columns and more."""
-    parts: list[RenderableType] = [_title(plan), Padding(_figures(plan), (1, 0, 0, 2))]
+    parts: list[RenderableType] = [title(_name(plan), _shape(plan)), Padding(figures(_groups(plan)), (1, 0, 0, 2))]
     if plan["choices"]:
         parts += [Text(f"\n{SECTIONS['choices']}", style="bold"), Padding(_choices(plan), (0, 0, 0, 2))]
     if plan["warnings"]:
@@ -58,9 +59,9 @@ class Page:
     def markdown(self) -> str:
         """The page's figures as a table, and lists of what was chosen and what to mind."""
         lines = [f"## {_name(self.plan)}", "", _shape(self.plan), "", "| | | |", "| --- | --: | --- |"]
-        for title, rows in _groups(self.plan):
+        for group, rows in _groups(self.plan):
             for row, (figure, meaning) in enumerate(rows):
-                lines.append(f"| {'' if row else f'**{title}**'} | {figure} | {_plain(meaning)} |")
+                lines.append(f"| {'' if row else f'**{group}**'} | {figure} | {_plain(meaning)} |")
         if self.plan["choices"]:
             lines += ["", f"### {SECTIONS['choices']}", ""]
             lines += [f"- `{one['key']}` **{one['value']}**: {one['reason']}" for one in self.plan["choices"]]
@@ -100,8 +101,9 @@ def _shape(plan: dict[str, Any]) -> str:
     return f"{purpose}, {model['family']}, {model['layers']} layers × {model['width']}, {length}"
 
 
-def _title(plan: dict[str, Any]) -> RenderableType:
-    return Rule(Text.assemble(Text(_name(plan), style="bold"), f"  {_shape(plan)}"), align="left", style="dim")
+def title(name: str, shape: str) -> RenderableType:
+    """A line across the page."""
+    return Rule(Text.assemble(Text(name, style="bold"), f"  {shape}"), align="left", style="dim")
 
 
 def _groups(plan: dict[str, Any]) -> tuple[tuple[str, Rows], ...]:
@@ -110,22 +112,23 @@ def _groups(plan: dict[str, Any]) -> tuple[tuple[str, Rows], ...]:
         ("Data", _data(plan)),
         ("Batch", _batch(plan)),
         ("Work", _work(plan)),
-        ("Memory", _memory(plan)),
+        ("Memory", memory_rows(plan)),
         ("Time", _time(plan)),
         ("Cost", _cost(plan)),
         ("Loss", _loss(plan)),
-        ("Device", _device(plan)),
+        ("Device", device_rows(plan)),
     )
 
 
-def _figures(plan: dict[str, Any]) -> Table:
+def figures(groups: Sequence[tuple[str, Rows]]) -> Table:
+    """Groups of figures with what they mean, each under its name."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1)
-    for title, rows in _groups(plan):
+    for name, rows in groups:
         for row, (figure, meaning) in enumerate(rows):
-            table.add_row("" if row else title, figure, meaning)
+            table.add_row("" if row else name, figure, meaning)
     return table
 
 
@@ -205,6 +208,8 @@ def _batch(plan: dict[str, Any]) -> Rows:
     rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
     if (most := batch.get("largest_micro_batch")) and most != batch["micro_batch_size"]:
         rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
+    if length := batch.get("largest_length"):
+        rows.append((f"{length:,}", Text("tokens could each of them have, so many at once: traced")))
     return rows
 
 
@@ -227,7 +232,8 @@ def _short(flops: float) -> str:
     return units.flops(flops).removesuffix("FLOP").rstrip()
 
 
-def _memory(plan: dict[str, Any]) -> Rows:
+def memory_rows(plan: dict[str, Any]) -> Rows:
+    """``memory_gib`` on ``device``."""
     memory, device = plan["memory_gib"], plan["device"]
     tensors, usable = memory["tensors"], device["usable_gib"]
     expected = memory.get("peak_allocated", tensors + memory.get("framework", 0.0))
@@ -242,7 +248,7 @@ def _memory(plan: dict[str, Any]) -> Rows:
     for key, what in (("framework", "torch itself, beside tensors"), ("before_the_model", "held before the model")):
         if memory.get(key, 0.0) >= 0.005:
             rows.append((_gib(memory[key]), Text(what)))
-    return rows
+    return rows + memory_picture.rows(memory)
 
 
 def _gib(value: float) -> str:
@@ -315,7 +321,8 @@ def _loss(plan: dict[str, Any]) -> Rows:
     return [(f"{loss['expected']:.2f}", Text(f"{said} ({loss['law']})"))]
 
 
-def _device(plan: dict[str, Any]) -> Rows:
+def device_rows(plan: dict[str, Any]) -> Rows:
+    """``device``: what is usable, and how fast it is at most."""
     device = plan["device"]
     rows: Rows = [
         (f"{device['usable_gib']:.1f} GiB", Text(f"usable of {device['memory_gib']:.1f} on {device['name']}"))

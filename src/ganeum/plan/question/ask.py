@@ -28,6 +28,7 @@ from ganeum.plan.question.subject import Model, Run, Subject, config_file
 
 if TYPE_CHECKING:
     from ganeum.plan import backwards
+    from ganeum.plan.trace.exact import Prober
 
 MOST = 10**18  # tokens and parameters: beyond all text
 MOST_HOURS = 10**6  # a century
@@ -71,6 +72,9 @@ class Question:
         models: those of a table, on the cards of ``gpus``.
         settings: ``key=value``.
         tokens, tokens_available, parameters: counts as people type them, ``1.5B``.
+        exact: memory is traced (:mod:`ganeum.plan.trace.exact`).
+        probe: takes two real steps beside the trace; the room above has it.
+        script: ``FILE:FUNCTION`` of a step that is nobody's but the user's, instead of ``words``.
     """
 
     words: Sequence[str] = ()
@@ -87,6 +91,9 @@ class Question:
     may_shorten: bool = False
     prices: Prices = field(default_factory=Prices)
     explain: bool = False
+    exact: bool = False
+    script: str | None = None
+    probe: Prober | None = None
 
     @property
     def searches(self) -> bool:
@@ -109,6 +116,11 @@ def answer(asked: Question) -> Answer:
         GaneumError: there is no such config, model or card; or what is asked cannot be asked together.
     """
     _check(asked)
+    if asked.script is not None:
+        from ganeum.plan.question.script import script
+
+        (device,) = asked.devices()
+        return script(asked.script, device)
     if asked.models:
         return _table(asked)
     if asked.searches:
@@ -119,6 +131,8 @@ def answer(asked: Question) -> Answer:
         found = subject.plan(device)
         if isinstance(subject, Model) and asked.prices != Prices() and "steps" not in found["data"]:
             raise _no_length(asked)
+        if asked.exact:
+            found = subject.exact(found, device, explain=asked.explain, probe=asked.probe)
         return _priced(found, asked.prices)
 
     if asked.which_gpu:
@@ -249,7 +263,7 @@ def _subject(asked: Question) -> tuple[Subject, str]:
         from ganeum.plan.architecture import find
 
         wanted = use.read([*asked.settings, *_of_a_model(asked)])
-        return Model(find(word), wanted, asked.may_shorten), "auto"
+        return Model(find(word), wanted, asked.may_shorten, word), "auto"
     hours = [f"train.hours={asked.hours:g}"] if asked.hours else []
     settings = [*asked.settings, *hours]
     config = load(path, settings, section=asked.section, say=lambda text: print(text + "\n", file=sys.stderr))
@@ -323,7 +337,7 @@ def _check(asked: Question) -> None:
             where=where,
             suggestion=f"ganeum plan {asked.words[0]}, or a table of models: --models {','.join(asked.words)}",
         )
-    if not asked.words and not asked.models and not asked.searches:
+    if not asked.words and not asked.models and not asked.searches and asked.script is None:
         raise ConfigError(
             "no config is named",
             where=where,
@@ -347,9 +361,34 @@ def _check(asked: Question) -> None:
     for one, other, why in (
         (asked.which_gpu and "--which-gpu", asked.gpus and "--gpu", "the one asks for the cards, the other names them"),
         (asked.which_gpu and "--which-gpu", asked.explain and "--explain", "one plan is derived at a time"),
+        (
+            asked.which_gpu and "--which-gpu",
+            asked.exact and "--exact",
+            "a trace takes seconds, and they are many cards",
+        ),
+        (
+            asked.searches and "no config",
+            asked.exact and "--exact",
+            "there is no step to trace before a model is found",
+        ),
+        (asked.models and "--models", asked.exact and "--exact", "a table is of many models: plan one on those cards"),
         (asked.which_gpu and "--which-gpu", asked.searches and "no config", "a model is searched for one card"),
         (len(asked.gpus) > 1 and "several --gpu", asked.explain and "--explain", "one plan is derived at a time"),
         (len(asked.gpus) > 1 and "several --gpu", asked.searches and "no config", "a model is searched for one card"),
+        (
+            asked.probe and "--probe",
+            [name for name in asked.gpus if name != HERE] and "--gpu",
+            "only what is here can be probed",
+        ),
+        (asked.probe and "--probe", asked.script and "--script", "what is probed is a run of ours"),
+        (asked.script and "--script", asked.words and asked.words[0], "the step is the script's own"),
+        (asked.script and "--script", asked.settings and asked.settings[0], "its settings stand in the script"),
+        (asked.script and "--script", asked.models and "--models", "the step is the script's own"),
+        (asked.script and "--script", asked.searches and "a search", "the step is the script's own"),
+        (asked.script and "--script", asked.which_gpu and "--which-gpu", "a step is traced for one card"),
+        (asked.script and "--script", len(asked.gpus) > 1 and "several --gpu", "a step is traced for one card"),
+        (asked.script and "--script", asked.explain and "--explain", "what its figures come from is its trace"),
+        (asked.script and "--script", asked.purpose and "--purpose", "the script says what for"),
         (asked.searches and "no config", asked.purpose and "--purpose", "a model is searched for its training"),
         (asked.searches and "no config", asked.explain and "--explain", "the search tells its own reasons"),
         (asked.searches and "no config", section, "there is no file to take it of"),

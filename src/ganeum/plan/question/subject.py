@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.config.schema import Train
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
@@ -21,6 +22,9 @@ from ganeum.plan.question import named
 from ganeum.plan.question.use import Use
 from ganeum.record.directory import results_dir
 
+if TYPE_CHECKING:
+    from ganeum.plan.trace.exact import Prober
+
 LEARNING_RATES = {"adafactor": 1e-3}  # T5's (Raffel et al. 2020, arXiv 1910.10683, section 3.1.2)
 LEARNING_RATE = 5e-5  # what TrainingArguments has unless told otherwise
 
@@ -32,6 +36,11 @@ class Subject(Protocol):
 
     def plan(self, device: Device) -> Plan:
         """The plan on ``device``, a dict as in plan.json."""
+        ...
+
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
+        """The plan with the memory of its step as traced; ``explain``: with what each lever would save; ``probe``:
+        beside what two real steps took."""
         ...
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
@@ -88,6 +97,12 @@ class Run:
             may_shorten=self.may_shorten,
         )
 
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
+        """:func:`ganeum.plan.trace.exact.refined`."""
+        from ganeum.plan.trace import exact
+
+        return exact.refined(plan, self.config, device, explain=explain, probe=probe)
+
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """As :data:`ganeum.plan.emit.FORMS` has them; of a source with what can be written at once, for the Trainer."""
         if form == "hf" and self.config.model.source is not None:
@@ -111,7 +126,7 @@ class Run:
             rows = rows_of(self.config, encoder_decoder=architecture.encoder_decoder)
             lengths = {"length": rows.target} | ({"source_length": rows.source} if rows.source else {})
             use = use.model_copy(update=lengths)
-        return Model(architecture, use, self.may_shorten)
+        return Model(architecture, use, self.may_shorten, change(self.config, {"model.vocab_size": vocab_size}))
 
 
 @dataclass(frozen=True)
@@ -121,10 +136,17 @@ class Model:
     architecture: Architecture
     use: Use
     may_shorten: bool = False
+    asked: str | Config = ""  # by what name, directory or file; or the run of ours that it is the network of
 
     def plan(self, device: Device) -> Plan:
         """The plan of what it is to be used for."""
         return named.plan(self.architecture, self.use, device, may_shorten=self.may_shorten)
+
+    def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
+        """:func:`ganeum.plan.trace.named.refined`; it has no levers, and is not probed."""
+        from ganeum.plan.trace import named as traced
+
+        return traced.refined(plan, self.asked, named.settled(self.architecture, self.use, device), device)
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """TrainingArguments or a DeepSpeed JSON of its training.

@@ -12,7 +12,7 @@ from ganeum.plan.time import loads, measured, roofline, work
 from ganeum.step.compile import SAVED_SHARE
 
 CATALOGUE, OWN = "catalogue, not measured", "your figures, not measured"
-PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in about 15 seconds"
+PEAK_ALONE = "this CPU's peak alone: a rough guess; ganeum gpus --measure calibrates it in half a minute"
 # What is expected lies between these shares of the estimate. docs/time.md holds them against measurements.
 MARGIN = {"calibrated": (0.83, 1.2), "akin": (0.6, 1.6), "catalogue": (0.75, 1.35)}
 BUSY = 0.15  # a calibration's misfit, which is 0.04 to 0.07 where nothing disturbed it

@@ -1,0 +1,130 @@
+"""How many sequences fit at once: traced, beside the closed form, for the two summarizers of docs/what_fits.md.
+
+    python benchmarks/largest_exact.py             # results/largest-exact.json; without a GPU, 5 min
+    python benchmarks/largest_exact.py --write     # the table of docs/exact.md from the result file
+
+A row is a run of `ganeum train` with `model.source` and its weights, 512 tokens in and 128 out, autocast to fp16 on a
+V100 and to bf16 on the others. From Ampere on all cards take the same operations for these models, so two traces at two
+sizes serve them all; each has its own end of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ganeum import units
+from ganeum.config import Config
+from ganeum.config.change import change
+from ganeum.hardware.card import card
+from ganeum.hardware.peaks import torch_version
+from ganeum.plan import execution, fastest
+from ganeum.plan.architecture import configured
+from ganeum.plan.architecture.known import known
+from ganeum.plan.trace import affine, exact
+from ganeum.plan.trace.allocator import CachingAllocator
+from ganeum.plan.trace.child import Child
+from ganeum.plan.trace.replay import peaks
+
+HERE = Path(__file__).parent
+RESULT, PAGE = HERE / "results" / "largest-exact.json", HERE.parent / "docs" / "exact.md"
+BEGIN, END = "<!-- largest-exact -->\n", "<!-- /largest-exact -->\n"
+MODELS = ("t5-base", "mt5-large")
+CARDS = ("V100 SXM2 16GB", "A100 SXM4 40GB", "RTX 3080 10GB", "RTX 3080 12GB", "RTX 4090")
+WAYS: dict[str, dict[str, Any]] = {
+    "AdamW": {"train.optimizer": "adamw"},
+    "Adafactor": {"train.optimizer": "adafactor"},
+}
+SIZES = {"t5-base": (32, 64), "mt5-large": (2, 4)}  # traced; of whole chunks of the loss where there are that many
+
+
+def config_of(model: str, settings: dict[str, Any], directory: Path) -> Config:
+    """A run that adopts a well-known model, whose weights need not be here."""
+    source = directory / model
+    source.mkdir(exist_ok=True)
+    shape = next(one.config for one in known() if one.name == model)
+    (source / "config.json").write_text(json.dumps(shape))
+    base: dict[str, Any] = {
+        "name": model,
+        "model": {"source": str(source)},
+        "data": {"train": "train.jsonl", "max_length": 512, "max_target_length": 128, "batching": "padded"},
+        "train": {"batch_size": 64, "max_iters": 100, "compile": False, "activation_checkpointing": "none"},
+    }
+    return change(Config.model_validate(base), settings)
+
+
+def rows(model: str, how: str, precision: str, child: Child, directory: Path) -> Iterator[dict[str, Any]]:
+    """One model in one way on every card that computes it in ``precision``: two traces, and each card's own end."""
+    devices = [device for device in map(card, CARDS) if device.fast_precision == precision]
+    config = config_of(model, {**WAYS[how], "train.precision": precision}, directory)
+    way = replace(execution.of(config, devices[0], 1), accumulation=1)
+    begun = time.perf_counter()
+    answers = {size: child.run(config, devices[0], replace(way, micro_batch_size=size)) for size in SIZES[model]}
+    family = affine.fit({size: answer.trace for size, answer in answers.items()})
+    seconds = round(time.perf_counter() - begun, 1)
+    for device in devices:
+        room = exact.Room.of(device, answers[SIZES[model][0]])
+        traced = affine.largest(lambda size, room=room: room.holds(family.events(size)))  # type: ignore[misc]
+        allocator = CachingAllocator(room.settings)
+        peaks(family.events(max(traced, 1)), allocator)
+        yield {
+            "model": model,
+            "gpu": device.name,
+            "usable_gib": device.usable_gib,
+            "how": how,
+            "precision": precision,
+            "closed_form": fastest.largest(configured.of(config), way, device),
+            "traced": traced,
+            "reserved_gib": allocator.peak_reserved / units.GIB,
+            "seconds": seconds,
+        }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows, for the page."""
+    lines = [
+        f"Made by `python benchmarks/largest_exact.py` on {result['date']} with torch {result['torch']}.",
+        "",
+        "| model | GPU | usable GiB | how | at once, closed form | traced | GiB that reserves |",
+        "| --- | --- | --: | --- | --: | --: | --: |",
+    ]
+    for one in result["rows"]:
+        lines.append(
+            f"| {one['model']} | {one['gpu']} | {one['usable_gib']:.1f} | {one['how']}, {one['precision']} | "
+            f"{one['closed_form']} | **{one['traced']}** | {one['reserved_gib']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Trace, or write the page."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--write", action="store_true", help="the table of docs/exact.md from the result file")
+    if options.parse_args().write:
+        page = PAGE.read_text(encoding="utf-8")
+        head, rest = page.split(BEGIN)
+        PAGE.write_text(
+            head + BEGIN + table(json.loads(RESULT.read_text())) + END + rest.split(END)[1], encoding="utf-8"
+        )
+        return
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as directory, Child() as child:
+        for model in MODELS:
+            for how in WAYS:
+                for precision in ("fp16", "bf16"):
+                    found += rows(model, how, precision, child, Path(directory))
+                    print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+    result = {"date": str(date.today()), "torch": torch_version(), "rows": found}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Any module and any training step, traced: code that this project has never seen, on a GPU that need not be here."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import optimizer as optimizers
+
+from ganeum.errors import GaneumError, TraceError
+from ganeum.hardware.card import card
+from ganeum.hardware.device import Device
+from ganeum.hardware.machine import look
+from ganeum.plan.trace.events import Allocation, Trace
+from ganeum.plan.trace.fake_cuda import unnoticed
+from ganeum.plan.trace.recorder import Recorder
+from ganeum.plan.trace.replay import Replayed, replay
+from ganeum.plan.trace.step import stage
+
+Built = TypeVar("Built")
+
+OURS = Path(__file__).parent
+NUMBERS = "fake tensors have shapes and no numbers, and here the code needs some"
+LEAVE_OUT = "leave out what looks at numbers (metrics, plots, sampling), or take shapes that do not depend on them"
+
+
+def predict(build: Callable[[], Built], step: Callable[[Built], Any], gpu: str | None = None) -> Replayed:
+    """The memory that two steps take; see :func:`ganeum.plan.predict_memory`."""
+    device = look() if gpu is None else card(gpu)
+    return replay(trace(build, step, device))
+
+
+def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Device, *, steps: int = 2) -> Trace:
+    """What ``build()`` and then ``step`` of what it gave, ``steps`` times, ask of the allocator of ``device``.
+
+    Raises:
+        TraceError: it cannot be done without numbers, nothing of it lies on the device, or the code itself fails.
+    """
+    with ExitStack() as stack:
+        scene = stack.enter_context(stage(device))
+        recorder = scene.recorder
+        stack.enter_context(recorder)
+        with _explained(build, "build"):
+            built = build()
+        stack.enter_context(unnoticed())
+        if device.kind == "cuda" and any(_compiled(module) for module in _modules(built)):
+            from ganeum.plan.trace import inductor
+
+            stack.enter_context(inductor.compiling_for(device))
+            recorder.uncertain[inductor.ASSUMED] = None
+        found = tuple(dict.fromkeys(_modules(built)))
+        stack.enter_context(recorder.modules_of(*found))
+        for module in found:
+            recorder.label(module.parameters(), "weights")
+        seen = stack.enter_context(_updates(recorder, found))
+        starts = []
+        for _ in range(steps):
+            starts.append(len(recorder.events))
+            recorder.phase = "forward"
+            with _explained(step, "step"):
+                step(built)
+        recorder.phase = "build"
+        for module in found:  # also what has become a weight since
+            recorder.label(module.parameters(), "weights")
+        if device.kind == "cuda" and not any(isinstance(event, Allocation) for event in recorder.events):
+            raise TraceError(
+                "nothing of this step is on the GPU",
+                where="predict_memory",
+                why="what it makes lies on the CPU",
+                suggestion='model.to("cuda") in build, and batches made with device="cuda" in step',
+            )
+        settings = {"optimizers": sorted({type(one).__name__ for one in seen})}
+        return scene.trace(starts, settings)
+
+
+@contextmanager
+def _updates(recorder: Recorder, modules: Iterable[nn.Module]) -> Iterator[list[torch.optim.Optimizer]]:
+    """Tells the recorder when an optimizer of torch's is at work, and what it keeps → those seen."""
+    seen: dict[int, torch.optim.Optimizer] = {}
+
+    def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for module in modules:
+            recorder.label((p.grad for p in module.parameters()), "gradients")
+        for group in optimizer.param_groups:
+            recorder.label((p.grad for p in group["params"]), "gradients")
+            recorder.label(group["params"], "weights")
+        recorder.phase = "update"
+
+    def after(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        seen[id(optimizer)] = optimizer
+        recorder.phase = "forward"
+        for state in optimizer.state.values():
+            recorder.label((t for t in state.values() if isinstance(t, Tensor)), "optimizer")
+
+    handles = [
+        optimizers.register_optimizer_step_pre_hook(before),
+        optimizers.register_optimizer_step_post_hook(after),
+    ]
+    found: list[torch.optim.Optimizer] = []
+    try:
+        yield found
+    finally:
+        found += seen.values()
+        for handle in handles:
+            handle.remove()
+
+
+def _modules(built: Any, depth: int = 3) -> Iterator[nn.Module]:
+    """The modules in what ``build`` gave: itself, in a tuple, a list or a dictionary, or as attributes of an object."""
+    if isinstance(built, nn.Module):
+        yield built
+    elif depth and isinstance(built, (list, tuple, set)):
+        for one in built:
+            yield from _modules(one, depth - 1)
+    elif depth and isinstance(built, Mapping):
+        yield from _modules(list(built.values()), depth)
+    elif depth and hasattr(built, "__dict__") and not isinstance(built, (type, Tensor)):
+        yield from _modules(list(vars(built).values()), depth - 1)
+
+
+def _compiled(module: nn.Module) -> bool:
+    """``torch.compile(module)`` or ``module.compile()``."""
+    parts = module.modules()
+    return hasattr(module, "_orig_mod") or any(part._compiled_call_impl is not None for part in parts)
+
+
+@contextmanager
+def _explained(function: Callable[..., Any], name: str) -> Iterator[None]:
+    """What cannot be done with fake tensors is said with the line that asks for it."""
+    from torch._subclasses import fake_tensor as fake
+
+    wants_numbers = (fake.DynamicOutputShapeException, fake.DataDependentOutputException)
+    try:
+        yield
+    except GaneumError:
+        raise
+    except wants_numbers as error:
+        raise TraceError(
+            f"the memory of this step depends on its numbers: {error.func}",
+            where=_line(error, function),
+            why=NUMBERS,
+            suggestion=LEAVE_OUT,
+        ) from error
+    except fake.UnsupportedOperatorException as error:
+        raise TraceError(
+            f"torch has no fake form of an operation: {error.func}",
+            where=_line(error, function),
+            why="without one nobody knows the shapes that it gives",
+            suggestion="register one with torch.library.register_fake",
+        ) from error
+    except Exception as error:  # of whatever the code does
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        numbers = "numpy" in first.lower() or "fake tensor" in first.lower() or "FakeTensor" in first
+        raise TraceError(
+            f"{name} failed: {type(error).__name__}: {first}",
+            where=_line(error, function),
+            why=NUMBERS if numbers else None,
+            suggestion=LEAVE_OUT if numbers else None,
+        ) from error
+
+
+def _line(error: BaseException, function: Callable[..., Any]) -> str:
+    """The innermost line of the traceback that is not torch's or this room's; before it, that of the function."""
+    packages = str(Path(torch.__file__).parent.parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((packages, str(OURS), "<"))
+    ]
+    if not frames:
+        return getattr(function, "__qualname__", repr(function))
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line}"

@@ -1,0 +1,356 @@
+"""Modules and steps that this project has never seen, traced; and said clearly where that cannot be done."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from ganeum.errors import TraceError
+from ganeum.hardware.card import card
+from ganeum.hardware.device import Device
+from ganeum.plan import predict_memory
+from ganeum.plan.trace.anybody import trace
+from ganeum.plan.trace.events import Allocation, live
+from ganeum.plan.trace.step import stage
+
+CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
+A100 = card("A100 PCIe 40GB")
+
+
+class ConvNet(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.GroupNorm(4, 32),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+        )
+
+
+class UNet(nn.Module):
+    """Down and up again, with a way across and a time that is added, as diffusion models have it."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.time = nn.Linear(8, width)
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
+        self.middle = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+        self.attention = nn.MultiheadAttention(2 * width, 2, batch_first=True)
+        self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
+        self.last = nn.Conv2d(2 * width, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        a = F.silu(self.first(x) + self.time(t)[:, :, None, None])
+        b = F.silu(self.middle(F.silu(self.down(a))))
+        tokens = b.flatten(2).transpose(1, 2)
+        b = (tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]).transpose(1, 2).view_as(b)
+        out: Tensor = self.last(torch.cat((F.silu(self.up(b)), a), dim=1))
+        return out
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(500, 32)
+        self.lstm = nn.LSTM(32, 64, batch_first=True)
+        self.head = nn.Linear(64, 500)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.head(self.lstm(self.embedding(tokens))[0])
+        return out
+
+
+class Picker(nn.Module):
+    """Linear layers on four dimensions, and rows and places picked out, whose gradients are sums into zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(48, 96), nn.Linear(96, 48)
+
+    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+        x = self.last(F.relu(self.first(x)))
+        picked = x.index_select(1, rows)
+        return picked.gather(2, rows.view(1, -1, 1, 1).expand(len(x), -1, 1, 48)).amax(-1)
+
+
+def picker(device: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    def build() -> Any:
+        model = Picker().to(device)
+        return model, torch.optim.Adagrad(model.parameters())
+
+    def step(built: Any) -> None:
+        model, optimizer = built
+        rows = torch.zeros(16, dtype=torch.int64, device=device)
+        model(torch.randn(4, 24, 24, 48, device=device), rows).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return build, step
+
+
+def conv(device: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    def build() -> Any:
+        model = ConvNet().to(device)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(built: Any) -> None:
+        model, optimizer = built
+        x, y = torch.randn(8, 3, 32, 32, device=device), torch.zeros(8, dtype=torch.int64, device=device)
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return build, step
+
+
+def unet(device: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    def build() -> Any:
+        model = UNet().to(device)
+        return {"model": model, "optimizer": torch.optim.AdamW(model.parameters(), foreach=True)}
+
+    def step(built: Any) -> None:
+        x, t = torch.randn(4, 3, 16, 16, device=device), torch.randn(4, 8, device=device)
+        F.mse_loss(built["model"](x, t), torch.randn_like(x)).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(built["model"].parameters(), 1.0)
+        built["optimizer"].step()
+        built["optimizer"].zero_grad()
+
+    return build, step
+
+
+def reader(device: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    def build() -> Any:
+        model = Reader().to(device)
+        return SimpleNamespace(model=model, optimizer=torch.optim.Adam(model.parameters(), foreach=False))
+
+    def step(built: Any) -> None:
+        tokens = torch.zeros(4, 33, dtype=torch.int64, device=device)
+        logits = built.model(tokens[:, :-1])
+        F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+        built.optimizer.step()
+        built.optimizer.zero_grad()
+
+    return build, step
+
+
+def vision(device: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+    transformers = pytest.importorskip("transformers")
+
+    def build() -> Any:
+        config = transformers.ViTConfig(
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            image_size=64,
+            num_labels=5,
+        )
+        model = transformers.ViTForImageClassification(config).to(device)
+        return model, torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step(built: Any) -> None:
+        model, optimizer = built
+        images, labels = torch.randn(4, 3, 64, 64, device=device), torch.zeros(4, dtype=torch.int64, device=device)
+        model(pixel_values=images, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return build, step
+
+
+MODELS = {"ConvNet": conv, "Picker": picker, "U-Net": unet, "LSTM": reader, "ViT": vision}
+PLAIN = ("ConvNet", "Picker")  # whose kernels on a CPU take nothing besides: oneDNN's convolutions and LSTM do
+
+
+def measured(build: Callable[[], Any], step: Callable[[Any], Any]) -> int:
+    """The most that building and two steps hold at one time, as torch's profiler sees it."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        built = build()
+        for _ in range(2):
+            step(built)
+    assert seen.profiler is not None
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    ordered = sorted(events, key=lambda event: event.start_ns())
+    return max(itertools.accumulate(int(event.nbytes()) for event in ordered))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_any_step_has_the_peak_of_a_real_one(name: str) -> None:
+    """On a CPU, within 0.1 %."""
+    build, step = MODELS[name]("cpu")
+    found = trace(build, step, CPU)
+    assert measured(build, step) == pytest.approx(max(live(found.events)), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_step_is_traced_for_a_gpu_that_is_not_there(name: str) -> None:
+    """Its weights are on the card, and its optimizer's state; afterwards torch says that there is no GPU, as before."""
+    before = torch.cuda.is_available()
+    found = trace(*MODELS[name]("cuda"), A100)
+    kinds = {event.kind for event in found.events if isinstance(event, Allocation)}
+    assert {"weights", "gradients", "optimizer", "activations"} <= kinds
+    assert before == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize("name", ["ConvNet", "Picker", "U-Net", "LSTM"])
+def test_torchs_own_tracker_finds_the_same_peak(name: str) -> None:
+    """MemTracker of torch.distributed, on the same two steps on a GPU that is not there, to the byte; it rounds each
+    tensor up to 512 bytes, and knows nothing of what kernels take for themselves."""
+    tracker = pytest.importorskip("torch.distributed._tools.mem_tracker").MemTracker()
+    build, step = MODELS[name]("cuda")
+    with stage(A100) as scene:
+        built, recorder = build(), scene.recorder
+        parts = (
+            list((built if isinstance(built, dict) else vars(built)).values()) if name in ("U-Net", "LSTM") else built
+        )
+        tracker.track_external(*parts)
+        state = [t for kept in parts[1].state.values() for t in kept.values()]  # Adagrad has some from the start
+        recorder.present([*(p.detach() for p in parts[0].parameters()), *parts[0].buffers(), *state], "weights", "")
+        with tracker, recorder:
+            step(built)
+            tracker.reset_mod_stats()
+            step(built)
+        events = recorder.finished()
+    kernels = {e.key for e in events if isinstance(e, Allocation) and e.operation.endswith(("inside", "products"))}
+    rounded = [replace(e, bytes=-(-e.bytes // 512) * 512) if isinstance(e, Allocation) else e for e in events]
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cuda:0")]["Total"]
+    assert peak == max(live(e for e in rounded if e.key not in kernels))
+
+
+def test_a_loss_scaler_and_autocast_work_as_on_the_gpu() -> None:
+    """Products in fp16 take half: 64 × 1,024 × 2 bytes."""
+
+    def build() -> Any:
+        model = nn.Linear(1_024, 1_024, bias=False).cuda()
+        return model, torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cuda")
+
+    def step(built: Any) -> None:
+        model, optimizer, scaler = built
+        with torch.autocast("cuda", dtype=torch.float16):
+            out = model(torch.randn(64, 1_024, device="cuda"))
+        scaler.scale(out.float().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    found = trace(build, step, A100)
+    products = [e for e in found.events if isinstance(e, Allocation) and e.operation == "aten::mm"]
+    assert 64 * 1_024 * 2 == products[0].bytes
+    assert {"optimizer"} <= {e.kind for e in found.events if isinstance(e, Allocation)}
+
+
+def test_what_usually_stands_around_a_step_works() -> None:
+    """A loader with workers and pinned memory, streams, events, a check for NaN, clipping, a GRU and a sparse table."""
+    data = torch.utils.data.TensorDataset(torch.randn(16, 8), torch.zeros(16, dtype=torch.int64))
+
+    def build() -> Any:
+        return nn.GRU(8, 8).cuda(), nn.Embedding(50, 8, sparse=True).cuda()
+
+    def step(built: Any) -> None:
+        gru, table = built
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        start.record()
+        for x, y in torch.utils.data.DataLoader(data, batch_size=8, num_workers=2, pin_memory=True):
+            with torch.cuda.stream(stream):
+                rows = x.cuda(non_blocking=True)[:, None] + table(y.cuda())[:, None]
+                loss = gru(rows)[0].square().mean()
+            if torch.isnan(loss):
+                raise ValueError("the loss is no number")
+            loss.backward()
+            nn.utils.clip_grad_norm_(gru.parameters(), 1.0)
+        torch.cuda.synchronize()
+
+    found = trace(build, step, A100)
+    assert found.uncertain == (
+        "cuDNN's LSTM and GRU keep memory of their own for the backward pass; traced is their plain form",
+    )
+
+
+def test_what_torch_has_no_fake_form_of_is_refused() -> None:
+    """CTC asks cuDNN whether it can do it."""
+    lengths = torch.full((2,), 5)
+
+    def step(model: nn.Module) -> None:
+        scores = model(torch.randn(20, 2, 8, device="cuda")).log_softmax(-1)
+        F.ctc_loss(scores, torch.ones(2, 5, dtype=torch.int64, device="cuda"), 4 * lengths, lengths)
+
+    with pytest.raises(TraceError, match="torch has no fake form of an operation"):
+        trace(lambda: nn.Linear(8, 8).cuda(), step, A100)
+
+
+def test_a_number_that_is_read_is_said() -> None:
+    """Logging the loss works; that it was a guess stands beside the trace, with the line."""
+
+    def step(model: nn.Module) -> None:
+        loss = model(torch.randn(2, 4, device="cuda")).sum()
+        loss.backward()
+        print(f"loss {loss.item():.3f}", loss, loss.cpu())
+
+    found = trace(lambda: nn.Linear(4, 4).cuda(), step, A100)
+    (said,) = found.uncertain
+    assert said.startswith("a number is read from the device (test_trace_anybody.py:")
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (lambda y: y[y > 0], "the memory of this step depends on its numbers: aten.nonzero.default"),
+        (lambda y: torch.unique(y), "the memory of this step depends on its numbers: aten._unique2.default"),
+    ],
+)
+def test_shapes_that_depend_on_numbers_are_refused(line: Callable[[Tensor], Tensor], what: str) -> None:
+    """With the line that has them."""
+    with pytest.raises(TraceError) as raised:
+        trace(lambda: nn.Linear(4, 4).cuda(), lambda model: line(model(torch.randn(2, 4, device="cuda"))), A100)
+    assert what == raised.value.what
+    assert "test_trace_anybody.py, line" in str(raised.value.where)
+    assert "(metrics, plots, sampling)" in str(raised.value.suggestion)
+
+
+def test_what_wants_an_array_is_refused() -> None:
+    """numpy knows nothing of fake tensors."""
+    with pytest.raises(TraceError, match="step failed") as raised:
+        trace(lambda: nn.Linear(4, 4).cuda(), lambda model: numpy.mean(model.weight.detach().cpu().numpy()), A100)
+    assert raised.value.why == "fake tensors have shapes and no numbers, and here the code needs some"
+
+
+def test_a_step_on_the_cpu_alone_is_refused() -> None:
+    """It would take no GPU memory, which is hardly what was meant."""
+    with pytest.raises(TraceError, match="nothing of this step is on the GPU"):
+        trace(lambda: nn.Linear(4, 4), lambda model: model(torch.randn(2, 4)).sum().backward(), A100)
+
+
+def test_predict_memory_replays_it() -> None:
+    """A weight of 4 MiB, its gradient and two moments: 16 MiB of tensors at least, in blocks of the allocator."""
+
+    def build() -> Any:
+        model = nn.Linear(1_024, 1_024, bias=False).cuda()
+        return model, torch.optim.AdamW(model.parameters(), fused=True)
+
+    def step(built: Any) -> None:
+        built[0](torch.randn(2, 1_024, device="cuda")).sum().backward()
+        built[1].step()
+
+    found = predict_memory(build, step, gpu="A100 PCIe 40GB")
+    assert 16 * 2**20 <= found.peak_allocated <= found.peak_reserved
+    assert found.uncertain == ()

@@ -1,0 +1,165 @@
+"""Traces in a child process: what comes back, and what is said where nothing does."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ganeum.config import Config
+from ganeum.config.schema import Model, Train
+from ganeum.errors import ConfigError
+from ganeum.hardware import peaks
+from ganeum.hardware.card import card
+from ganeum.plan import execution
+from ganeum.plan.trace import child, script
+from ganeum.plan.trace.child import Child, NotTraced
+from ganeum.plan.trace.replay import replay
+
+A100 = card("A100 SXM4 40GB")
+TINY = Config(
+    name="tiny",
+    model=Model(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=64),
+    train=Train(batch_size=4, micro_batch_size=4, precision="bf16"),
+)
+WAY = execution.of(TINY, A100, 4)
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Path:
+    """A program in the place of Python, to be filled: what a child might do."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+def test_two_steps_of_a_run_are_traced() -> None:
+    """A GPT's step on a card that is not here; asked a second time, the answer is there already."""
+    with Child() as process:
+        answer = process.run(TINY, A100, WAY)
+        assert process.run(TINY, A100, WAY) is answer
+    assert ("cuda", 2) == (answer.trace.device, len(answer.trace.steps))
+    assert {"forward", "backward", "update"} <= {m.phase for m in replay(answer.trace).curve}
+
+
+def test_an_error_in_the_child_is_a_reason() -> None:
+    """What goes wrong there is said here in a line, and the child answers the next request."""
+    wrong = replace(WAY, precision="fp7")  # type: ignore[arg-type]
+    with Child() as process:
+        with pytest.raises(NotTraced, match=r"^ValidationError: .* validation error"):
+            process.run(TINY, A100, wrong)
+        assert process.run(TINY, A100, WAY).trace.events
+
+
+def test_a_killed_child_is_a_reason(stub: Path) -> None:
+    """The signal has a name, and the process's last words are told."""
+    stub.write_text("#!/bin/sh\nread line\necho no device guard >&2\nkill -ABRT $$\n")
+    with Child(python=str(stub)) as process, pytest.raises(NotTraced) as error:
+        process.run(TINY, A100, WAY)
+    assert str(error.value) == "the tracing process was ended by SIGABRT (no device guard)"
+
+
+def test_a_child_that_ends_is_a_reason(stub: Path) -> None:
+    """Its exit status is told; a later request starts another."""
+    stub.write_text("#!/bin/sh\nexit 3\n")
+    with Child(python=str(stub)) as process:
+        for _ in range(2):
+            with pytest.raises(NotTraced, match=r"^the tracing process ended with status 3$"):
+                process.run(TINY, A100, WAY)
+
+
+def test_a_child_has_a_time_limit(stub: Path) -> None:
+    """It is ended then, and the limit is told."""
+    stub.write_text("#!/bin/sh\nread line\nexec sleep 60\n")
+    with Child(limit_s=1.0, python=str(stub)) as process, pytest.raises(NotTraced, match=r"^it took longer than 1 s$"):
+        process.run(TINY, A100, WAY)
+
+
+def test_without_torch_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pip line is told, and no process is started."""
+    monkeypatch.setattr(peaks, "torch_version", lambda: "")
+    with Child(python="/nowhere") as process, pytest.raises(NotTraced) as error:
+        process.run(TINY, A100, WAY)
+    assert str(error.value) == "torch is not installed, and the step is torch's: pip install torch"
+
+
+def test_an_unknown_torch_is_tried_out_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What its small step came to is remembered; one that did not come back is not tried again."""
+    from ganeum.plan.trace import fake_cuda
+
+    tried: list[int] = []
+    monkeypatch.setattr(child, "KNOWN", ())
+    monkeypatch.setattr(peaks, "cache_directory", lambda: tmp_path / "new")
+    monkeypatch.setattr(fake_cuda, "self_test", lambda: tried.append(1))
+    monkeypatch.setattr(peaks, "torch_version", lambda: "9.9.0")
+    assert ["", ""] == [child._tested(), child._tested()]
+
+    def fails() -> None:
+        tried.append(2)
+        raise RuntimeError("no guard\nand more")
+
+    monkeypatch.setattr(fake_cuda, "self_test", fails)
+    monkeypatch.setattr(peaks, "torch_version", lambda: "9.9.1")
+    said = "torch 9.9.1 does not trace as expected: no guard"
+    assert [said, said] == [child._tested(), child._tested()]
+
+    def ends() -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(fake_cuda, "self_test", ends)
+    monkeypatch.setattr(peaks, "torch_version", lambda: "9.9.2")
+    with pytest.raises(SystemExit):
+        child._tested()
+    assert child._tested() == "torch 9.9.2 ended the process that tried it out"
+    assert tried == [1, 2]
+
+
+def test_a_script_is_found(tmp_path: Path) -> None:
+    """A file and one of its functions, or what is wrong with them."""
+    file = tmp_path / "mine.py"
+    file.write_text("def training():\n    return (lambda: 1), (lambda built: None)\n\ndef other():\n    return 3\n")
+    path, function = script.split(f"{file}:training")
+    build, _ = script.load(path, function)
+    assert build() == 1
+    for text, said in (
+        (str(file), "--script names no function: "),
+        (f"{tmp_path / 'absent.py'}:training", "there is no file "),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            script.split(text)
+    with pytest.raises(ConfigError, match="there is no function train in it") as error:
+        script.load(file, "train")
+    assert error.value.suggestion == f"{file}:training or {file}:other"
+    with pytest.raises(ConfigError, match=r"other\(\) gives int, where a pair of functions is expected"):
+        script.load(file, "other")
+
+
+def test_a_script_that_reads_and_prints_is_no_other_request(tmp_path: Path) -> None:
+    """It finds the end of its input, and the next one is answered; what to try is told with the reason."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import sys, torch\nprint('{}')\ndef asks():\n    return (lambda: None), (lambda built: input())\n"
+        "def takes():\n    assert sys.stdin.read() == ''\n"
+        "    return (lambda: None), (lambda built: torch.ones(512, device='cuda') + 1)\n"
+    )
+    with Child(limit_s=100.0) as process:
+        with pytest.raises(NotTraced, match="EOFError"):
+            process.script(file, "asks", A100)
+        assert replay(process.script(file, "takes", A100).trace).peak_allocated == 4_096
+        with pytest.raises(NotTraced, match="there is no function train in it") as error:
+            process.script(file, "train", A100)
+    assert error.value.suggestion == f"{file}:asks or {file}:takes"
+
+
+def test_the_asking_side_loads_no_torch() -> None:
+    """A plan with a trace is made by a process that never imports torch."""
+    import subprocess
+
+    code = "import sys, ganeum.plan.trace.exact; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ.copy(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
