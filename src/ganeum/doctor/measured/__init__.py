@@ -1,0 +1,1 @@
+"""What a training costs and why, measured on the training itself: one cause taken away at a time, by turns."""
