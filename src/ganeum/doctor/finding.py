@@ -123,6 +123,7 @@ class Report:
         findings: gravest first.
         ruled_out: sentences: causes that the figures exclude, and readings that look bad and are not.
         without_effect: sentences: what is set, and changes nothing.
+        drawn: a table or a picture for a terminal, between the answer and the findings; its figures are in ``facts``.
         facts: what was read, by name, for ``doctor.json``.
     """
 
@@ -131,6 +132,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     ruled_out: tuple[str, ...] = ()
     without_effect: tuple[str, ...] = ()
+    drawn: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -154,8 +156,9 @@ class Report:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        """A page for a terminal: the answer, the findings, what was ruled out, what is without effect."""
+        """A page for a terminal: the answer, what is drawn, the findings, what was ruled out, what is without effect."""
         parts = [_wrapped(f"{self.subject}: {self.headline}" if self.headline else self.subject, "")]
+        parts += [self.drawn] if self.drawn else []
         parts += [finding.text() for finding in self.findings]
         for title, texts in (("Not the cause", self.ruled_out), ("Without effect", self.without_effect)):
             if texts:
