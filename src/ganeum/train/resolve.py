@@ -67,13 +67,16 @@ class Choices:
             self.reasons.append({"key": key, "value": value, "reason": reason})
 
 
-def resolve(config: Config, material: Material, device: Device, *, force: bool = False) -> Resolved:
+def resolve(
+    config: Config, material: Material, device: Device, *, force: bool = False, paced: bool = True
+) -> Resolved:
     """The config with every `auto` resolved and its length in steps.
 
     The order matters: what a later choice rests on is settled before it. The length takes a short measurement.
 
     Args:
         force: go on although the run cannot fit by the estimate; what is tried before the start then decides.
+        paced: measure the pace of a longer run; without it, only where its length is given in hours.
 
     Raises:
         RunError: it cannot fit, whatever `auto` becomes.
@@ -83,7 +86,7 @@ def resolve(config: Config, material: Material, device: Device, *, force: bool =
     _data(choices, material)
     _possible(choices, device, force)
     _step(choices, device)
-    _length(choices, material, device)
+    _length(choices, material, device, paced)
     _proof(choices, material)
     _intervals(choices, material)
     return Resolved(choices.config, choices.reasons, choices.pace)
@@ -169,7 +172,7 @@ def _step(choices: Choices, device: Device) -> None:
     choices.set("train.expandable_segments", *choose_expandable_segments(train.expandable_segments, where))
 
 
-def _length(choices: Choices, material: Material, device: Device) -> None:
+def _length(choices: Choices, material: Material, device: Device, paced: bool) -> None:
     """max_iters, and whether compiling pays within it."""
     train = choices.config.train
     found = material.lengths(choices.config)
@@ -185,7 +188,7 @@ def _length(choices: Choices, material: Material, device: Device) -> None:
             why = f"{train.tokens:,.0f} tokens, {found.tokens_per_step:,} a step"
             choices.set("train.max_iters", found.steps, why)
         _compile(choices, found.steps, pace.estimate(choices.config, device))
-        if found.steps > pace.WORTH and not choices.config.train.compile:  # compiling twice costs too much
+        if paced and found.steps > pace.WORTH and not choices.config.train.compile:  # compiling twice costs too much
             choices.pace = _measure(choices, material, found.steps)
 
 
