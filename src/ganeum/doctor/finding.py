@@ -89,16 +89,16 @@ class Finding:
     def text(self) -> str:
         """Some lines for a terminal."""
         told = f"{MARKS[self.severity]} {self.title}" + (f"  [{self.where}]" if self.where else "")
-        lines = [_wrapped(told, "  ")]
-        lines += [_wrapped(line, "    ") for line in self.evidence]
+        lines = [wrapped(told, "  ")]
+        lines += [wrapped(line, "    ") for line in self.evidence]
         if self.size is not None or self.sure == "unconfirmed here":
-            lines.append(_wrapped(f"size   {self._size()} ({self.sure})", "    ", "           "))
+            lines.append(wrapped(f"size   {self._size()} ({self.sure})", "    ", "           "))
         if self.size is None and self.sure == "read" and self.known.published:
-            lines.append(_wrapped(f"others {self.known.published}", "    ", "           "))
+            lines.append(wrapped(f"others {self.known.published}", "    ", "           "))
         if self.change:
-            lines.append(_wrapped(f"try    {self.change}", "    ", "           "))
+            lines.append(wrapped(f"try    {self.change}", "    ", "           "))
         if self.sure == "unconfirmed here":
-            lines.append(_wrapped(f"check  {self.known.confirm}", "    ", "           "))
+            lines.append(wrapped(f"check  {self.known.confirm}", "    ", "           "))
         return "\n".join(lines)
 
     def _size(self) -> str:
@@ -156,13 +156,13 @@ class Report:
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        """A page for a terminal: the answer, what is drawn, the findings, what was ruled out, what is without effect."""
-        parts = [_wrapped(f"{self.subject}: {self.headline}" if self.headline else self.subject, "")]
+        """A page for a terminal: the answer, what is drawn, findings, what was ruled out, what is without effect."""
+        parts = [wrapped(f"{self.subject}: {self.headline}" if self.headline else self.subject, "")]
         parts += [self.drawn] if self.drawn else []
         parts += [finding.text() for finding in self.findings]
         for title, texts in (("Not the cause", self.ruled_out), ("Without effect", self.without_effect)):
             if texts:
-                parts.append("\n".join([title, *(_wrapped(f"- {text}", "  ", "    ") for text in texts)]))
+                parts.append("\n".join([title, *(wrapped(f"- {text}", "  ", "    ") for text in texts)]))
         return "\n\n".join(parts)
 
 
@@ -178,7 +178,8 @@ def _rank(finding: Finding) -> float:
     return 1 - 1 / finding.size if finding.unit.startswith("times") and finding.size > 0 else finding.size
 
 
-def _wrapped(text: str, indent: str, rest: str | None = None) -> str:
+def wrapped(text: str, indent: str, rest: str | None = None) -> str:
+    """A paragraph as wide as the terminal; ``rest``: of its further lines, two spaces more unless given."""
     return textwrap.fill(
         text,
         min(WIDEST, get_terminal_size((WIDEST, 24)).columns),

@@ -1,0 +1,67 @@
+"""`ganeum doctor compare`: where one training's time goes that another's does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ganeum.doctor.compare import Side
+
+
+def command(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN|FILE|-", help="the run in question, or its log", show_default=False)
+    ],
+    baseline: Annotated[
+        str, typer.Argument(metavar="BASELINE|FILE", help="the run to hold it against, or its log", show_default=False)
+    ],
+    step_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="tokens that carry loss in a step of RUN, where its log does not say (8192, 8k)"
+        ),
+    ] = None,
+    baseline_step_tokens: Annotated[
+        str | None, typer.Option(metavar="N", help="the same of BASELINE", show_default=False)
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="N", help="tokens of RUN's text, where neither its plan nor its data says")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, as in doctor.json.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="also write doctor.json here")] = None,
+) -> None:
+    """Say where one run's time goes that another's does not, and what of it their records explain.
+
+    Data, forward, backward, update, the rest, and what is beside the steps, for each token that carries loss; then
+    settings, shapes, versions and clocks that differ, and the first loss, the gradient's norm and the loss at equal
+    tokens. Nothing is run.
+    """
+    from ganeum.cli.doctor.answer import amount, show
+    from ganeum.doctor import compare
+
+    ours = _side(run, amount("--step-tokens", step_tokens))
+    theirs = _side(baseline, amount("--baseline-step-tokens", baseline_step_tokens))
+    show(compare.report(ours, theirs, amount("--tokens", tokens)), as_json, out)
+
+
+def _side(word: str, tokens: int | None) -> Side:
+    """A run by its directory or its name, a metrics.jsonl, or a log.
+
+    Raises:
+        DataError: it is none, or says nothing that could be compared.
+    """
+    from ganeum.cli.doctor.answer import text_of
+    from ganeum.doctor import compare
+    from ganeum.record import RunDirectory, results_dir
+
+    if word != "-":
+        for path in (Path(word), results_dir() / word):
+            run = RunDirectory(path.resolve())
+            if run.exists():
+                return compare.of_run(run)
+        if Path(word).name == "metrics.jsonl" and Path(word).is_file():
+            return compare.of_metrics(Path(word), word)
+    return compare.of_log(text_of(word), "the log" if word == "-" else Path(word).name, tokens)

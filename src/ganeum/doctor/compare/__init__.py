@@ -1,0 +1,264 @@
+"""A training beside another: where its time goes that the other's does not, what of it the two records explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import exp, log
+from typing import Any
+
+from ganeum.doctor.compare import checklist, gap, machines, settings
+from ganeum.doctor.compare.gap import Gap, Part
+from ganeum.doctor.compare.machines import Changed
+from ganeum.doctor.compare.settings import COMPUTING, Difference
+from ganeum.doctor.compare.side import Side, of_log, of_metrics, of_run
+from ganeum.doctor.finding import Finding, Report, worst_first
+
+__all__ = ["Side", "of_log", "of_metrics", "of_run", "report"]
+
+DEFAULT = {
+    "data": "loader",
+    "forward": "unexplained_time",
+    "backward": "unexplained_time",
+    "optimizer": "slow_optimizer",
+    "other": "unexplained_time",
+    "outside": "too_often",
+}
+TRY = {
+    "data": "data on a local disk, and ready as tokens; `ganeum doctor run` measures what a kept batch gains",
+    "forward": "`ganeum doctor run` takes causes away one at a time; `ganeum doctor gpu` looks at the clocks",
+    "backward": "`ganeum doctor run` takes causes away one at a time; `ganeum doctor gpu` looks at the clocks",
+    "optimizer": "`ganeum doctor run` measures the update by itself",
+    "other": "what is done between steps: logging, callbacks, other programs on the same cores",
+    "outside": "train.eval_interval, train.checkpoint_interval, sample.interval; less of each",
+}
+SAME_FACTOR = 0.10  # forward and backward that grew by factors this near have one reason
+EXPLAINED = 0.8  # of a factor, as a logarithm
+PADDED = 0.02  # more of what is computed
+
+
+def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
+    """What lies between them, ranked.
+
+    Args:
+        run: the one in question. baseline: what it is held against.
+        tokens: of the run's text, for its plan, where its data is not here.
+    """
+    found = gap.between(run, baseline)
+    differences: list[Difference] = []
+    if run.config is not None and baseline.config is not None:
+        known = tokens or (run.plan.get("data") or {}).get("tokens")
+        differences = settings.differences(run.config, baseline.config, run.device(), known)
+    changed = list(machines.changed(run, baseline))
+    findings = [*_work(run, baseline, found), *_padding(run, baseline), *_clocks(run, baseline, found)]
+    explained = {one.cause for one in findings}
+    findings += _parts(run, baseline, found, differences, changed, explained)
+    checks = list(checklist.checks(run, baseline, found))
+    findings += _failed(checks)
+    drawn = gap.table(found, run.name, baseline.name) if found.parts else ""
+    drawn += ("\n\n" if drawn else "") + "\n".join(check.line() for check in checks)
+    facts: dict[str, Any] = {
+        "baseline": baseline.name,
+        "steps": {"run": sum(s.steps for s in run.stretches), "baseline": sum(s.steps for s in baseline.stretches)},
+        "step_s": {"run": run.step_s, "baseline": baseline.step_s},
+        "tokens_per_step": {"run": run.tokens, "baseline": baseline.tokens},
+        "padding": {"run": run.padding, "baseline": baseline.padding},
+        "gap": found.as_dict(),
+        "settings": {one.key: one.as_dict() for one in differences},
+        "machine": {one.what: {"run": one.run, "baseline": one.baseline} for one in changed},
+        "clocks": {"run": machines.at_work(run), "baseline": machines.at_work(baseline)},
+        "checklist": [check.as_dict() for check in checks],
+    }
+    return Report(
+        subject=f"{run.name} beside {baseline.name}",
+        headline=_headline(found),
+        findings=worst_first(findings),
+        ruled_out=tuple(_same(run, baseline, found, differences, changed)),
+        without_effect=tuple(one.sentence() for one in differences if not one.matters),
+        drawn=drawn,
+        facts=facts,
+    )
+
+
+def _headline(found: Gap) -> str:
+    per = (
+        "for a token that carries loss" if found.per_token else "for a step (tokens are not said, so shapes may differ)"
+    )
+    between = "" if not found.known else f" ({found.low:.3g} to {found.high:.3g})"
+    told = f"it takes {found.step:.3g}{between} times as long {per}"
+    if not found.known:
+        return f"{told}; too few steps are logged for an interval, so that is no more than a hint"
+    if not (found.is_slower or found.is_faster):
+        return f"no measurable difference: {told}, and such runs differ by {exp(found.floor) - 1:.1%} from themselves"
+    return told
+
+
+def _parts(
+    run: Side,
+    baseline: Side,
+    found: Gap,
+    differences: Sequence[Difference],
+    changed: Sequence[Changed],
+    explained: set[str],
+) -> Iterator[Finding]:
+    """A finding for each part that takes longer, with what of the two records acts on it."""
+    told = [part for part in gap.parts_that_matter(found) if part.apart.by > 0]
+    together = _alike(told)
+    for part in told:
+        if together and part.name == "backward":
+            continue
+        joined = together if together and part.name == "forward" else (part,)
+        names = {one.name for one in joined}
+        acting = [one for one in differences if names & set(one.parts) and one.matters]
+        variables = [one for one in changed if one.cause and names & set(COMPUTING)]
+        machine = [one for one in changed if not one.cause and names & {*COMPUTING, "optimizer"}]
+        nothing = not (acting or variables or machine) and run.config is not None and baseline.config is not None
+        causes = [*(one.cause for one in acting), *(one.cause for one in variables)]
+        cause = next(filter(None, causes), DEFAULT[part.name])
+        if names & set(COMPUTING) and not acting and explained & {"more_work", "padding", "low_clock"}:
+            continue
+        yield _finding(
+            found,
+            joined,
+            cause,
+            [
+                *(one.sentence() for one in acting),
+                *(one.sentence() for one in variables),
+                *(one.sentence() for one in machine),
+                *(
+                    ("neither their configs nor what they ran on differ in anything that acts on it",)
+                    if nothing and run.environment and baseline.environment
+                    else ()
+                ),
+            ],
+            [f"{one.key}={settings.typed(one.baseline)}" for one in acting],
+        )
+
+
+def _finding(found: Gap, parts: Sequence[Part], cause: str, evidence: Sequence[str], change: Sequence[str]) -> Finding:
+    by = sum(part.apart.by for part in parts)
+    names = " and ".join(gap.WORDS[part.name] for part in parts)
+    ours, theirs = sum(part.run for part in parts), sum(part.baseline for part in parts)
+    times = f"{ours / theirs:.3g} times as long as in the baseline" if theirs > 0 else "nothing in the baseline"
+    gains = sum(part.apart.by for part in found.parts if part.apart.by > 0)
+    share = f", {by / gains:.0%} of what it takes longer"
+    intervals = [part.apart.interval for part in parts]
+    between = None
+    if len(parts) == 1 and intervals[0] is not None:
+        between = (intervals[0][0] / found.run_s, intervals[0][1] / found.run_s)
+    name = parts[0].name
+    return Finding(
+        cause=cause,
+        title=f"{names}: {times}{share}",
+        evidence=tuple(evidence),
+        change=("as the baseline has it: " + " ".join(change)) if change else TRY[name],
+        severity="warning" if by > 0.05 * found.run_s else "note",
+        sure="measured",
+        size=by / found.run_s,
+        interval=between,
+        unit="share of the time",
+    )
+
+
+def _alike(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Forward and backward, where both grew by about one factor; empty where they did not."""
+    pair = {part.name: part for part in parts if part.name in COMPUTING}
+    ratios = [part.ratio for part in pair.values()]
+    if len(pair) == 2 and None not in ratios and abs(log(ratios[0] / ratios[1])) < SAME_FACTOR:  # type: ignore[operator]
+        return tuple(pair[name] for name in COMPUTING)
+    return ()
+
+
+def _work(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:
+    """Another model: more arithmetic for a token."""
+    work = settings.work(run.plan, baseline.plan)
+    if work is None or abs(log(work)) < log(1.05):
+        return
+    ours, theirs = (side.plan["flops"]["per_token"] for side in (run, baseline))
+    slower = found.is_slower and work > 1
+    yield Finding(
+        cause="more_work",
+        title=f"a token is {work:.3g} times as much arithmetic: the two are not the same work",
+        evidence=(
+            f"{ours:,.3g} FLOP beside {theirs:,.3g} (their plans); the rest of the factor {found.step:.3g} is "
+            f"{found.step / work:.3g}",
+        ),
+        change="compare it with a run of the same model and context" if slower else "",
+        severity="warning" if slower else "note",
+        sure="computed",
+        size=work,
+        unit="times the work",
+    )
+
+
+def _padding(run: Side, baseline: Side) -> Iterator[Finding]:
+    """More places are computed for a token that carries loss."""
+    ours, theirs = run.padding, baseline.padding
+    if ours is None or theirs is None or ours - theirs < PADDED or ours >= 1:
+        return
+    times = (1 - theirs) / (1 - ours)
+    yield Finding(
+        cause="padding",
+        title=f"{ours:.0%} of what it computes is padding, the baseline's {theirs:.0%}",
+        evidence=(f"for each token that carries loss {times:.3g} times as many are computed",),
+        change="data.batching=length, or packed; rows of like length together",
+        sure="measured",
+        size=1 - 1 / times,
+        unit="share of the time",
+    )
+
+
+def _clocks(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:
+    """A GPU of the same model whose clock is lower."""
+    ratio = machines.clock_ratio(run, baseline)
+    if ratio is None or ratio > machines.LOWER:
+        return
+    ours = machines.at_work(run) or {}
+    reasons = ours.get("throttle_reasons") or {}
+    cause = "thermal" if any("thermal" in name for name in reasons) else "power_cap" if reasons else "low_clock"
+    yield Finding(
+        cause=cause,
+        title=f"the GPU works at {ratio:.0%} of the baseline's clock",
+        evidence=(*machines.clocks(run, baseline), *(f"{name}: {s:,.0f} s" for name, s in reasons.items())),
+        change="`ganeum doctor gpu` while it trains says what holds it down",
+        severity="warning" if found.step > 1 else "note",
+        sure="measured",
+        size=1 - ratio,
+        unit="share of the time, at most, of what the GPU computes",
+    )
+
+
+def _failed(checks: Sequence[checklist.Check]) -> Iterator[Finding]:
+    """What is wrong beside the time."""
+    for check in checks:
+        if check.verdict == "bad" and check.cause not in (None, "unexplained_time"):
+            assert check.cause is not None
+            note = check.cause == "gradient_norm"
+            yield Finding(
+                cause=check.cause,
+                title=f"{check.what}: {check.why}",
+                evidence=("see the list above",),
+                severity="note" if note else "warning" if check.cause == "learning" else "error",
+                sure="measured",
+            )
+
+
+def _same(
+    run: Side, baseline: Side, found: Gap, differences: Sequence[Difference], changed: Sequence[Changed]
+) -> Iterator[str]:
+    """What the records exclude, and what they cannot tell."""
+    alike = [gap.WORDS[part.name] for part in found.parts if not found.matters(part)]
+    if alike and found.known:
+        yield f"{', '.join(alike)}: no measurable difference, or one that is too small to matter"
+    if run.config is not None and baseline.config is not None and not differences:
+        yield "the config: no key differs but the run's name and length"
+    if run.environment and baseline.environment and not changed:
+        yield "versions, device, driver and variables: the same"
+    lines = machines.clocks(run, baseline)
+    if lines and (machines.clock_ratio(run, baseline) or 1.0) > machines.LOWER:
+        yield "; ".join(lines)
+    for side in (run, baseline):
+        if len(side.starts) > 1:
+            at = ", ".join(f"{start:,}" for start in side.starts[1:])
+            yield f"{side.name} was started again at step {at}: the first step of each start is left out"
+        if side.broken:
+            yield f"{side.name}: {side.broken} lines of its metrics could not be read and are left out"
