@@ -1,8 +1,40 @@
-"""Two variants by turns, and how much faster one is than the other: a median ratio with an exact interval."""
+"""Two variants by turns, and how much faster one is than the other: a median ratio with an exact interval.
+
+Blocks of some steps alternate in the order A B B A, A B B A, …: whatever changes slowly (clocks, temperature, another
+program) meets both alike, and what the first of two has of an advantage the other has next. Each two neighbouring
+blocks give one ratio of tokens per second; no block is in two of them. The median of such ratios does not mind
+some that were disturbed, and order statistics give an interval for it that needs no assumption about the noise (David
+and Nagaraja, Order Statistics, 2003, section 7.1).
+
+Where both variants compute on one core, seconds that another program kept them from it are left out, since Linux counts
+them: of a busy machine that is most of the noise.
+"""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import Protocol
+
+from ganeum.doctor.measured.training import Block
+
+CONFIDENCE = 0.99
+FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median with 99 %
+MOST_PAIRS = 400
+BLOCK_S = 0.06  # long beside what a clock, a switch or a tick of the system costs; short beside how long noise lasts
+QUICK_S = 0.1  # steps shorter than this have one uncounted ahead: the other variant has filled the caches
+PRECISE = 0.08  # an interval this wide to either side, in parts of the effect: no more is needed
+
+
+class Variant(Protocol):
+    """What is measured: a worker."""
+
+    def rewind(self) -> None: ...
+    def warm(self, seconds: float = ..., least: int = ...) -> float: ...
+    def block(self, steps: int, before: int = ...) -> Block: ...
 
 
 @dataclass(frozen=True)
@@ -12,13 +44,124 @@ class Ratio:
     Attributes:
         median: of the ratios of neighbouring blocks' tokens per second.
         low, high: an interval that holds the true median with ``confidence`` at least, whatever the noise looks like.
-        pairs: neighbouring blocks.
+        logs: logarithms of the single ratios.
+        rates: tokens per second of the first and of the second, over all their blocks.
         seconds: that it took.
+        undisturbed: waiting for a core was left out.
     """
 
     median: float
     low: float
     high: float
     confidence: float
-    pairs: int
+    logs: tuple[float, ...]
+    rates: tuple[float, float]
     seconds: float
+    undisturbed: bool = False
+
+    @property
+    def pairs(self) -> int:
+        """Neighbouring blocks that were compared."""
+        return len(self.logs)
+
+    def beyond(self, floor: float) -> bool:
+        """Whether even the low end of the interval is more than the noise, a ratio minus 1."""
+        return self.low > 1 + floor
+
+    def below(self, floor: float) -> bool:
+        """Whether even the high end says that it is slower by more than the noise."""
+        return self.high < 1 / (1 + floor)
+
+    def joined(self, other: Ratio) -> Ratio:
+        """Both measurements of the same two variants as one."""
+        joined = of(self.logs + other.logs, self.rates, self.seconds + other.seconds)
+        return Ratio(**{**vars(joined), "undisturbed": self.undisturbed and other.undisturbed})
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} times ({self.low:.3f} to {self.high:.3f})"
+
+
+def contest(
+    a: Variant,
+    b: Variant,
+    *,
+    seconds: float,
+    floor: float = 0.01,
+    multiple: int = 1,
+    clock: Callable[[], float] = time.monotonic,
+) -> Ratio:
+    """How many times as fast ``b`` is as ``a``.
+
+    Args:
+        a, b: in turns; whatever they did before is forgotten.
+        seconds: at most, but for the fewest pairs that say anything; it ends sooner when it is precise enough.
+        floor: differences of this size, a ratio minus 1, are of no interest.
+        multiple: steps of a block are a multiple of this: of a period in which steps are unlike.
+    """
+    began = clock()
+    for one in (a, b):
+        one.rewind()
+    step_s = max(one.warm() for one in (a, b))
+    steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
+    before = 1 if step_s < QUICK_S else 0
+    pairs: list[tuple[Block, Block]] = []
+    while len(pairs) < MOST_PAIRS:
+        first, second = a.block(steps, before), b.block(steps, before)
+        pairs.append((first, second))
+        second, first = b.block(steps, before), a.block(steps, before)
+        pairs.append((first, second))
+        spent = clock() - began
+        if len(pairs) >= FEWEST_PAIRS:
+            if spent >= seconds or _is_precise(ratio(pairs), floor):
+                break
+        elif spent >= 3 * seconds:  # steps far longer than planned for; the interval says how little is known
+            break
+    found = ratio(pairs)
+    return Ratio(**{**vars(found), "seconds": clock() - began})
+
+
+def ratio(pairs: Sequence[tuple[Block, Block]]) -> Ratio:
+    """Of blocks of A and of B, side by side as they were measured."""
+    undisturbed = sum(None in (a.undisturbed, b.undisturbed) for a, b in pairs) <= len(pairs) // 10
+    if undisturbed:
+        pairs = [(a, b) for a, b in pairs if None not in (a.undisturbed, b.undisturbed)]
+    rates = [tuple(_rate(block, undisturbed) for block in pair) for pair in pairs]
+    found = of([math.log(b / a) for a, b in rates], (median(a for a, _ in rates), median(b for _, b in rates)), 0.0)
+    return Ratio(**{**vars(found), "undisturbed": undisturbed})
+
+
+def of(logs: Sequence[float], rates: tuple[float, float], seconds: float) -> Ratio:
+    """The median of single ratios, and its interval."""
+    low, high, confidence = interval(logs)
+    return Ratio(math.exp(median(logs)), math.exp(low), math.exp(high), confidence, tuple(logs), rates, seconds)
+
+
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Two of the values that enclose the median of what they are drawn from, and the confidence of that; as near to
+    each other as ``confidence`` allows, or the outermost two where they are too few for it.
+
+    Below the true median lie as many values as a fair coin falls heads: P(enclosed by the k-th from both ends) =
+    1 − 2 P(fewer than k heads of n).
+
+    >>> interval([3.0, 1.0, 2.0, 5.0, 4.0, 8.0, 6.0, 7.0])
+    (1.0, 8.0, 0.9921875)
+    """
+    ordered, n = sorted(values), len(values)
+    k, outside = 1, 2.0 * 0.5**n
+    while k < (n + 1) // 2:
+        more = outside + 2.0 * math.comb(n, k) * 0.5**n
+        if 1 - more < confidence:
+            break
+        k, outside = k + 1, more
+    return ordered[k - 1], ordered[n - k], max(0.0, 1 - outside)
+
+
+def _rate(block: Block, undisturbed: bool) -> float:
+    seconds = block.undisturbed if undisturbed else block.seconds
+    assert seconds is not None
+    return max(block.tokens, 1) / seconds
+
+
+def _is_precise(found: Ratio, floor: float) -> bool:
+    wide = math.log(found.high / found.low) / 2
+    return wide <= max(floor / 2, PRECISE * abs(math.log(found.median)))

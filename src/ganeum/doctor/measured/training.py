@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+MOST_AT_ONCE = 1.15  # cores, of a training that computes on one
 PHASES = ("data", "forward", "backward", "optimizer", "other")
 
 
@@ -67,21 +68,32 @@ class Block:
         tokens: that carried loss in them.
         phases: seconds of ``data`` (waiting for batches), and where they were asked for of ``forward``, ``backward``,
             ``optimizer`` and ``other``.
-        waited: seconds that its threads stood ready and were not let onto a core; None where the system does not say.
-        busy: seconds of a core that the process and its children computed.
+        computed: seconds of cores that all its threads and children used; None where the system does not say.
+        waited: seconds that its main thread stood ready and was not let onto a core; likewise.
+        times: seconds of each step; on a GPU those of queueing its work, but for the last.
     """
 
     steps: int
     seconds: float
     tokens: int
     phases: Mapping[str, float] = field(default_factory=dict)
+    computed: float | None = None
     waited: float | None = None
-    busy: float = 0.0
+    times: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:
         """Tokens that carry loss per second."""
         return self.tokens / self.seconds
+
+    @property
+    def undisturbed(self) -> float | None:
+        """Seconds without those that its one thread waited for a core. None where it had more at work than one: then
+        they may have waited for each other, and that is its own affair. Also where the system does not say."""
+        if self.computed is None or self.waited is None:
+            return None
+        own = self.seconds - self.waited
+        return own if own > 0 and self.computed < MOST_AT_ONCE * own else None
 
 
 @dataclass(frozen=True)

@@ -1,55 +1,219 @@
-"""A variant of a training in a process of its own, which stands still while another one is measured."""
+"""A variant of a training in a process of its own, which stands still while another one is measured.
+
+Idle means idle: between two commands the process and all that it started (loaders, watchers, programs of its own) are
+stopped, so that they neither take a core from the variant that is measured nor work ahead for their own next block.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from multiprocessing.connection import Pipe
+from types import TracebackType
+from typing import IO, Any
 
 from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured.fork_server import ForkServer, early
 from ganeum.doctor.measured.remedy import Remedy
+from ganeum.doctor.measured.subject import request, settled
 from ganeum.doctor.measured.training import Block, Subject
+from ganeum.errors import DeviceError
+
+LIMIT_S = 300.0  # for one command: large models are built and compiled in it
+MODULES = ("torch", "ganeum.doctor.measured.inside")
 
 
 class Gone(Exception):
-    """The process ended, or did not answer in time; the text says why, ``memory``: for want of memory."""
+    """The process ended, failed or did not answer in time; the text says why, ``memory``: for want of memory."""
 
     def __init__(self, why: str, *, memory: bool = False) -> None:
         super().__init__(why)
         self.memory = memory
 
 
-class Worker:
-    """One variant of a training."""
+class Workers:
+    """All variants of one subject, and the servers that they are forked from; they end with the ``with`` block."""
 
-    @classmethod
-    def start(cls, subject: Subject, remedies: Sequence[Remedy] = ()) -> Worker:
-        """Builds it; no step is taken yet.
+    def __init__(self, subject: Subject, *, limit_s: float = LIMIT_S) -> None:
+        if not hasattr(os, "fork"):
+            raise DeviceError(
+                "a training is measured in processes that are forked, and this system has none",
+                suggestion="Linux, macOS, or WSL on Windows",
+            )
+        self.subject, self.limit_s = settled(subject), limit_s
+        self._servers: dict[tuple[tuple[str, str | None], ...], ForkServer] = {}
+        self._modules: tuple[str, ...] = MODULES
+        self._open: list[Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self, remedies: Sequence[Remedy] = ()) -> Worker:
+        """A variant, built; no step is taken yet.
 
         Raises:
             Gone: it cannot be built.
         """
-        raise NotImplementedError
+        environment = {name: value for remedy in remedies for name, value in remedy.environment.items()}
+        worker = Worker(self._server(early(environment)), environment, self.limit_s)
+        self._open.append(worker)
+        try:
+            worker.ask("build", what=request(self.subject, remedies))
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    def learn(self, worker: Worker) -> None:
+        """What one variant had to load the next ones find loaded."""
+        self._modules = tuple(worker.ask("modules"))
+        for server in self._servers.values():
+            server.load(self._modules)
+
+    def close(self) -> None:
+        """Ends everything."""
+        for worker in self._open:
+            worker.close()
+        for server in self._servers.values():
+            server.close()
+        self._open, self._servers = [], {}
+
+    def _server(self, environment: Mapping[str, str | None]) -> ForkServer:
+        key = tuple(sorted(environment.items()))
+        if key not in self._servers:
+            self._servers[key] = ForkServer(environment, self._modules)
+        return self._servers[key]
+
+
+class Worker:
+    """One variant of a training."""
+
+    def __init__(self, server: ForkServer, environment: Mapping[str, str | None], limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._server, self._ended = server, False
+        self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with it)
+        self._pipe, theirs = Pipe()
+        with theirs:
+            self.pid = server.fork(environment, theirs.fileno(), self._printed.fileno())
+        self._alone: Workers | None = None
+
+    @classmethod
+    def start(cls, subject: Subject, remedies: Sequence[Remedy] = ()) -> Worker:
+        """One variant alone, built; no step is taken yet. :class:`Workers` starts several faster.
+
+        Raises:
+            Gone: it cannot be built.
+        """
+        workers = Workers(subject)
+        try:
+            worker = workers.start(remedies)
+        except BaseException:
+            workers.close()
+            raise
+        worker._alone = workers
+        return worker
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     def facts(self) -> Mapping[str, Any]:
         """What remedies are chosen by: ``facts.of(training)``, called in the worker."""
-        raise NotImplementedError
+        found: Mapping[str, Any] = self.ask("facts")
+        return found
 
     def examine(self) -> list[Finding]:
         """``ganeum.doctor.examine.examine(training)``, called in the worker."""
-        raise NotImplementedError
+        found: list[Finding] = self.ask("examine")
+        return found
 
-    def block(self, steps: int) -> Block:
-        """Some steps."""
-        raise NotImplementedError
+    def rewind(self) -> None:
+        """Batches from their beginning; all workers that can draw the same order do so."""
+        self.ask("rewind")
+
+    def warm(self, seconds: float = 0.3, least: int = 3) -> float:
+        """Uncounted steps, ``least`` and then until ``seconds`` have passed → seconds of the quickest."""
+        quickest: float = self.ask("warm", seconds=seconds, least=least)
+        return quickest
+
+    def block(self, steps: int, before: int = 0) -> Block:
+        """Some steps; ``before``: uncounted ones ahead of them."""
+        block: Block = self.ask("block", steps=steps, before=before)
+        return block
 
     def phases(self, steps: int) -> Block:
         """Some steps with the seconds of their parts; the device is waited for at each, so the sum is no measure."""
-        raise NotImplementedError
+        block: Block = self.ask("phases", steps=steps)
+        return block
 
     def peak(self) -> Mapping[str, float]:
         """GiB: ``allocated`` and ``reserved`` on a GPU, ``resident`` of the process."""
-        raise NotImplementedError
+        peak: Mapping[str, float] = self.ask("peak")
+        return peak
+
+    def call(self, module: str, function: str, **arguments: Any) -> Any:
+        """A function of this package, run there, where torch may be loaded."""
+        return self.ask("call", module=module, function=function, arguments=arguments)
+
+    def ask(self, command: str, **arguments: Any) -> Any:
+        """What :class:`ganeum.doctor.measured.inside.Inside` answers.
+
+        Raises:
+            Gone: the process ended, failed or took longer than ``limit_s``.
+        """
+        if self._ended:
+            raise Gone("its process has been ended")
+        self._signal(signal.SIGCONT)
+        try:
+            self._pipe.send((command, arguments))
+            if not self._pipe.poll(self.limit_s):
+                self.close()
+                raise Gone(f"it took longer than {self.limit_s:,.0f} s")
+            how, answer = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._gone() from None
+        except BaseException:
+            self.close()  # an answer to this would be taken for the next one's
+            raise
+        if how == "failed":
+            raise Gone(answer["why"], memory=answer["memory"])
+        self._signal(signal.SIGSTOP)
+        return answer
 
     def close(self) -> None:
-        """Ends the process."""
-        raise NotImplementedError
+        """Ends the process, and what it started."""
+        if not self._ended:
+            self._end()
+        if self._alone is not None:
+            alone, self._alone = self._alone, None
+            alone.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # a zombie on macOS is not permitted
+            os.killpg(self.pid, number)
+
+    def _end(self) -> tuple[int, str]:
+        """→ how it ended, and the last line that it printed."""
+        self._ended = True
+        self._pipe.close()
+        with suppress(OSError):
+            status = self._server.end(self.pid)
+        with self._printed as printed:
+            printed.seek(max(0, printed.seek(0, os.SEEK_END) - 4_000))
+            said = printed.read().decode("utf-8", "replace").split("\n")
+        return status, next((line.strip() for line in reversed(said) if line.strip()), "")
+
+    def _gone(self) -> Gone:
+        status, said = self._end()
+        if status == -signal.SIGKILL:
+            return Gone("the system ended it, which it does where memory runs out", memory=True)
+        how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+        return Gone(f"its process {how}" + (f" ({said})" if said else ""))

@@ -36,26 +36,12 @@ def split(text: str) -> tuple[Path, str]:
 
 
 def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """What the function gives: ``build`` and ``step``. Runs the file, as ``import`` would, from its own directory.
+    """What the function gives: ``build`` and ``step``.
 
     Raises:
         ConfigError: the file has no such function, or it gives something else.
     """
-    sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None, "a file that is there"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
-    if not callable(found := getattr(module, function, None)):
-        has = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ConfigError(
-            f"there is no function {function} in it",
-            where=str(file),
-            suggestion=" or ".join(f"{file}:{name}" for name in has[:6]) or FORM,
-        )
-    given = found()
+    given = imported(file, function, FORM)()
     if not (isinstance(given, tuple) and len(given) == 2 and all(callable(one) for one in given)):
         raise ConfigError(
             f"{function}() gives {type(given).__name__}, where a pair of functions is expected, build and step",
@@ -64,3 +50,27 @@ def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], 
         )
     build, step = given
     return build, step
+
+
+def imported(file: Path, function: str, form: str) -> Callable[[], Any]:
+    """The function. Runs the file, as ``import`` would, from its own directory; ``form``: what such a one looks like.
+
+    Raises:
+        ConfigError: the file has no such function.
+    """
+    sys.path.insert(0, str(file.resolve().parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None, "a file that is there"
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    found: Callable[[], Any] | None = getattr(module, function, None)
+    if not callable(found):
+        has = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise ConfigError(
+            f"there is no function {function} in it",
+            where=str(file),
+            suggestion=" or ".join(f"{file}:{name}" for name in has[:6]) or form,
+        )
+    return found

@@ -1,0 +1,179 @@
+"""A process that has loaded torch and touched nothing of it, and forks a child per variant: they start in no time, and
+with the same layout of their memory, so that two of them are as alike as two processes can be.
+
+It is spoken to in lines of JSON over a Unix socket, one request at a time; the child's end of its pipe travels with the
+request. When the socket closes, whatever happened to the other side, all children are ended.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+EARLY = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "LD_", "MALLOC_", "GLIBC_", "PYTHON")
+SAFE = "PYTORCH_NVML_BASED_CUDA_CHECK"  # asks NVML, not CUDA, which a parent of forks must not have started
+LONGEST = 1 << 20  # bytes of a request
+
+
+def early(environment: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Those variables that libraries read when they are loaded: they need a server of their own."""
+    return {name: value for name, value in environment.items() if name.startswith(EARLY)}
+
+
+class ForkServer:
+    """The asking side.
+
+    Args:
+        environment: variables set, or with None removed, before anything is loaded.
+        modules: loaded there at once.
+    """
+
+    def __init__(self, environment: Mapping[str, str | None], modules: Sequence[str]) -> None:
+        ours, theirs = socket.socketpair()
+        given = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ganeum.doctor.measured.fork_server", str(theirs.fileno()), json.dumps(modules)],
+                env=_with(given, environment),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is this side's to answer
+            )
+        self._socket = ours
+
+    def load(self, modules: Sequence[str]) -> None:
+        """More modules, for the children to come."""
+        self._ask({"do": "load", "modules": list(modules)})
+
+    def fork(self, environment: Mapping[str, str | None], pipe: int, printed: int) -> int:
+        """A child, whose process group has its number → that number.
+
+        Args:
+            environment: set, or removed, in the child.
+            pipe: a file descriptor: its end of a connection to this process.
+            printed: a file descriptor, for what it prints.
+        """
+        return int(self._ask({"do": "fork", "environment": dict(environment)}, [pipe, printed])["pid"])
+
+    def end(self, pid: int) -> int:
+        """Ends a child with all that it started → its exit status, below 0 the signal that had ended it before."""
+        return int(self._ask({"do": "end", "pid": pid})["status"])
+
+    def close(self) -> None:
+        """Ends everything."""
+        self._socket.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+        socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], descriptors)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not (part := self._socket.recv(LONGEST)):
+                raise OSError(f"the process that forks others ended with status {self._process.wait()}")
+            answer += part
+        told: dict[str, Any] = json.loads(answer)
+        return told
+
+
+def _with(variables: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in {**variables, **changes}.items() if value is not None}
+
+
+# What runs in the server.
+
+
+def main() -> None:
+    """Answers until the socket closes; returns in a child, which is then to serve its pipe."""
+    asked = socket.socket(fileno=int(sys.argv[1]))
+    load(json.loads(sys.argv[2]))
+    children: set[int] = set()
+    while line := _request(asked):
+        request, descriptors = line
+        if request["do"] == "load":
+            load(request["modules"])
+            answer: dict[str, Any] = {}
+        elif request["do"] == "end":
+            answer = {"status": _end(request["pid"])}
+            children.discard(request["pid"])
+        else:
+            pipe, printed = descriptors
+            if not (pid := os.fork()):
+                asked.close()
+                _become(request["environment"], pipe, printed)
+                return
+            children.add(pid)
+            answer = {"pid": pid}
+        for descriptor in descriptors:
+            os.close(descriptor)
+        asked.sendall(json.dumps(answer).encode() + b"\n")
+    for child in children:
+        _end(child)
+
+
+def load(modules: Sequence[str]) -> None:
+    """Imports what can be imported; what cannot is the child's to complain about."""
+    had = os.environ.get(SAFE)
+    os.environ[SAFE] = "1"
+    for name in modules:
+        with suppress(Exception):
+            importlib.import_module(name)
+    os.environ.pop(SAFE)
+    if had is not None:
+        os.environ[SAFE] = had
+
+
+def _request(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    text, descriptors = b"", list[int]()
+    while not text.endswith(b"\n"):
+        part, more, _, _ = socket.recv_fds(asked, LONGEST, 2)
+        if not part:
+            return None
+        text, descriptors = text + part, descriptors + list(more)
+    return json.loads(text), descriptors
+
+
+def _become(environment: Mapping[str, str | None], pipe: int, printed: int) -> None:
+    """The child's own session, output and variables."""
+    os.setsid()
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    os.close(printed)
+    for name, value in environment.items():
+        os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace")  # a line at a time, as a terminal
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace")
+    sys.argv = [str(Path(sys.argv[0]).name), str(pipe)]
+
+
+def _end(pid: int) -> int:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it had no group of its own yet
+        os.kill(pid, signal.SIGKILL)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 0
+
+
+if __name__ == "__main__":
+    main()
+    if len(sys.argv) == 2:  # a child
+        from ganeum.doctor.measured.inside import serve
+
+        serve(int(sys.argv[1]))

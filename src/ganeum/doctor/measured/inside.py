@@ -1,0 +1,249 @@
+"""What runs in a worker: a training is built, changed, stepped and timed there, as the other side of a pipe asks."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganeum.doctor.measured import cores
+from ganeum.doctor.measured.parts import Parts
+from ganeum.doctor.measured.training import Block, Training
+from ganeum.errors import ConfigError, GaneumError
+
+SEED = 20_261
+FORKABLE = ("torch", "transformers", "numpy", "ganeum", "safetensors", "tokenizers", "sympy", "huggingface_hub")
+IGNORED = -100  # a label that carries no loss, as torch has it
+
+
+def serve(pipe: int) -> None:
+    """Answers until the other side is gone, then ends the process without any farewells of libraries."""
+    connection, inside = Connection(pipe), Inside()
+    status = 0
+    try:
+        while True:
+            name, arguments = connection.recv()
+            try:
+                answer = ("done", getattr(inside, name)(**arguments))
+            except Exception as error:
+                traceback.print_exc()
+                answer = ("failed", {"why": _told(error), "memory": _is_memory(error)})
+            sys.stdout.flush()
+            connection.send(answer)
+    except (EOFError, OSError):
+        pass
+    except BaseException:  # the user's code asked for the end
+        traceback.print_exc()
+        status = 1
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)
+
+
+class Inside:
+    """A training, and its batches wherever they stand. The public methods are what can be asked for."""
+
+    training: Training
+    _batches: Iterator[Any]
+
+    def build(self, what: Mapping[str, Any]) -> None:
+        """The config's training, or what the function gives, with acts done to it."""
+        _seed()
+        if "config" in what:
+            from ganeum.doctor.measured import ours
+
+            training: Training = ours.training(what["config"])
+        else:
+            training = _foreign(Path(what["file"]), what["function"])
+        for name in what["acts"]:
+            from ganeum.doctor.measured import acts
+
+            training = getattr(acts, name)(training)
+        self.training = training
+        self.device = next((p.device for p in training.model.parameters()), torch.device("cpu"))
+        self.rewind()
+
+    def modules(self) -> list[str]:
+        """Names of those loaded that can be loaded before a fork as well."""
+        return sorted(name for name in sys.modules if name.split(".")[0] in FORKABLE and name != __name__)
+
+    def facts(self) -> Mapping[str, Any]:
+        """What remedies are chosen by."""
+        from ganeum.doctor.measured import facts
+
+        found: Mapping[str, Any] = facts.of(self.training)
+        return found
+
+    def examine(self, batches: int = 4) -> list[Any]:
+        """What is wrong with what it learns."""
+        from ganeum.doctor.examine import examine
+
+        found: list[Any] = examine(self.training, batches)
+        return found
+
+    def call(self, module: str, function: str, arguments: Mapping[str, Any]) -> Any:
+        """A function of this package, in a process that may load torch."""
+        from importlib import import_module
+
+        return getattr(import_module(module), function)(**arguments)
+
+    def rewind(self) -> None:
+        """Batches from their beginning, in an order that any other worker draws, too."""
+        self._batches = iter(())  # the old one's processes end before new ones start
+        _seed()
+        self._batches = iter(self.training.batches)
+
+    def warm(self, seconds: float, least: int) -> float:
+        """Steps that are not counted: ``least`` and then until ``seconds`` have passed → seconds of the quickest."""
+        end, quickest, taken = time.perf_counter() + seconds, float("inf"), 0
+        while taken < least or (time.perf_counter() < end and taken < 10_000):
+            quickest, taken = min(quickest, self.block(1, 0).seconds), taken + 1
+        return quickest
+
+    def block(self, steps: int, before: int) -> Block:
+        """Some steps; ``before``: uncounted ones ahead of them, which fill the caches anew."""
+        for _ in range(before):
+            self.training.step(self._next())
+        self._wait()
+        tokens, data, apart, times = list[Any](), 0.0, 0.0, list[float]()
+        clock, step = time.perf_counter, self.training.step
+        before_them = cores.now()
+        start = last = clock()
+        for _ in range(steps):
+            batch = self._next()
+            fetched = clock()
+            tokens.append(self._tokens(batch))  # before the step, which may take the labels away
+            counted = clock()
+            step(batch)
+            del batch
+            end = clock()
+            times.append(end - last - (counted - fetched))
+            data, apart, last = data + (fetched - last), apart + (counted - fetched), end
+        self._wait()
+        seconds = clock() - start - apart
+        computed, waited = cores.since(before_them)
+        return Block(
+            steps=steps,
+            seconds=seconds,
+            tokens=sum(int(count) for count in tokens),
+            phases={"data": data},
+            computed=computed,
+            waited=waited,
+            times=tuple(times),
+        )
+
+    def phases(self, steps: int) -> Block:
+        """The same with the seconds of its parts, the device waited for at each."""
+        parts, tokens, clock = Parts(self.training, self._wait), list[Any](), time.perf_counter
+        start, apart, times = clock(), 0.0, list[float]()
+        with parts:
+            for _ in range(steps):
+                began = clock()
+                with parts.part("data"):
+                    batch = self._next()
+                counting = clock()
+                tokens.append(self._tokens(batch))
+                counted = clock()
+                if self.training.timed is not None:
+                    parts.add(self.training.timed(batch))
+                else:
+                    self.training.step(batch)
+                self._wait()
+                apart += counted - counting
+                times.append(clock() - began - (counted - counting))
+        seconds = clock() - start - apart
+        return Block(steps, seconds, sum(int(c) for c in tokens), parts.of(seconds), times=tuple(times))
+
+    def peak(self) -> dict[str, float]:
+        """GiB."""
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+        if self.device.type == "cuda":
+            peak["allocated"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+            peak["reserved"] = torch.cuda.max_memory_reserved(self.device) / 2**30
+        return peak
+
+    def _next(self) -> Any:
+        try:
+            return next(self._batches)
+        except StopIteration:
+            self._batches = iter(self.training.batches)
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise ConfigError(
+                "its batches ended and cannot be iterated anew",
+                why="a measurement takes more steps than there are batches",
+                suggestion="Training(batches=…): a DataLoader, a list, or an object whose __iter__ begins anew",
+            ) from None
+
+    def _tokens(self, batch: Any) -> Any:
+        count = self.training.tokens
+        return tokens_of(batch) if count is None else count(batch)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def tokens_of(batch: Any) -> int | Tensor:
+    """Tokens of a batch that carry loss: labels that are not −100, else all ids, else rows; () where tensors."""
+    if isinstance(batch, Mapping) or hasattr(batch, "keys"):  # transformers' BatchEncoding is no Mapping to typing
+        for name in ("labels", "label_ids", "targets"):
+            if name in batch:
+                return tokens_of(batch[name])
+        found = batch["input_ids"] if "input_ids" in batch else next(iter(batch.values()), None)
+        return tokens_of(found)
+    if isinstance(batch, (tuple, list)) and batch:
+        return tokens_of(batch[-1])
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.is_floating_point() and batch.dim() else (batch != IGNORED).sum()
+    return 1
+
+
+def _foreign(file: Path, function: str) -> Training:
+    from ganeum.doctor.measured.subject import FORM
+    from ganeum.plan.trace.script import imported
+
+    given = imported(file, function, FORM)()
+    if not isinstance(given, Training):
+        raise ConfigError(
+            f"{function}() gives {type(given).__name__}, where a ganeum.doctor.Training is expected",
+            where=str(file),
+            suggestion=FORM,
+        )
+    return given
+
+
+def _seed() -> None:
+    random.seed(SEED)
+    torch.manual_seed(SEED)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(SEED)
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _told(error: BaseException) -> str:
+    """One line, with the place in the file that it came from."""
+    if isinstance(error, GaneumError):
+        return error.what + (f" ({error.where})" if error.where else "")
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({Path(last[0].filename).name}, line {last[0].lineno})" if last else ""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}{place}"
