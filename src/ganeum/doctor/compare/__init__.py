@@ -50,8 +50,7 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         differences = settings.differences(run.config, baseline.config, run.device(), known)
     changed = list(machines.changed(run, baseline))
     findings = [*_work(run, baseline, found), *_padding(run, baseline), *_clocks(run, baseline, found)]
-    explained = {one.cause for one in findings}
-    findings += _parts(run, baseline, found, differences, changed, explained)
+    findings += _parts(run, baseline, found, differences, changed)
     checks = list(checklist.checks(run, baseline, found))
     findings += _failed(checks)
     drawn = gap.table(found, run.name, baseline.name) if found.parts else ""
@@ -98,9 +97,9 @@ def _parts(
     found: Gap,
     differences: Sequence[Difference],
     changed: Sequence[Changed],
-    explained: set[str],
 ) -> Iterator[Finding]:
     """A finding for each part that takes longer, with what of the two records acts on it."""
+    explained = _explained(run, baseline)
     told = [part for part in gap.parts_that_matter(found) if part.apart.by > 0]
     together = _alike(told)
     for part in told:
@@ -114,7 +113,7 @@ def _parts(
         nothing = not (acting or variables or machine) and run.config is not None and baseline.config is not None
         causes = [*(one.cause for one in acting), *(one.cause for one in variables)]
         cause = next(filter(None, causes), DEFAULT[part.name])
-        if names & set(COMPUTING) and not acting and explained & {"more_work", "padding", "low_clock"}:
+        if names & set(COMPUTING) and part.ratio is not None and EXPLAINED * log(part.ratio) < log(explained):
             continue
         yield _finding(
             found,
@@ -166,6 +165,14 @@ def _alike(parts: Sequence[Part]) -> tuple[Part, ...]:
     if len(pair) == 2 and None not in ratios and abs(log(ratios[0] / ratios[1])) < SAME_FACTOR:  # type: ignore[operator]
         return tuple(pair[name] for name in COMPUTING)
     return ()
+
+
+def _explained(run: Side, baseline: Side) -> float:
+    """How many times as long computing takes by what is known: more work, more padding, a lower clock."""
+    times = settings.work(run.plan, baseline.plan) or 1.0
+    if run.padding is not None and baseline.padding is not None and run.padding < 1:
+        times *= (1 - baseline.padding) / (1 - run.padding)
+    return times / (machines.clock_ratio(run, baseline) or 1.0)
 
 
 def _work(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from statistics import median
 
 BLOCKS = 16  # stretches of a run at most: longer ones resemble each other less
 SURE = 0.95
+FEWEST = 4  # of either: three steps in a row are nearly one
 LEAST_FLOOR = 0.01  # a difference below it is nobody's concern, and no run is as even
 
 
@@ -42,7 +43,7 @@ def apart(first: Sequence[float], second: Sequence[float]) -> Apart:
     differences = sorted(a - b for a in first for b in second)
     middle = median(differences)
     rank = _rank(len(first), len(second))
-    if rank is None:
+    if rank is None or min(len(first), len(second)) < FEWEST:
         return Apart(middle)
     return Apart(middle, differences[rank], differences[-1 - rank])
 
