@@ -1,0 +1,320 @@
+"""What becomes of gradients: summed up, averaged, cleared, used; and the weights that nothing moves."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from ganeum.doctor.examine.rows import config_of
+from ganeum.doctor.examine.watch import Seen, Update
+from ganeum.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    from ganeum.doctor.measured.training import Training
+
+NEAR = 0.1  # of what a sum of gradients would be, to be taken for it
+UNEVEN = 2.0  # times as much as another, that a token counts
+SMALL = 0.01  # of the trained weights: fewer without a gradient are a leftover
+FIXED = re.compile(r"pos|rotary|rope|freq|sinus", re.IGNORECASE)  # names of what is computed once and never learnt
+ADAPTERS = re.compile(r"lora_|adapter|prompt_|ia3_|vera_", re.IGNORECASE)
+CLIPPED = 20.0  # times the norm that it is clipped to
+
+
+def look(seen: Seen, training: Training) -> Iterator[Finding]:
+    """All that the updates say."""
+    yield from _kept(seen)
+    yield from _accumulation(seen)
+    yield from _not_finite(seen)
+    if seen.error is None and seen.passes:
+        yield from _moved(seen, training)
+        yield from _modes(seen, training.model)
+        yield from _notes(seen, training.model)
+
+
+def _kept(seen: Seen) -> Iterator[Finding]:
+    again = [one for one in seen.passes if one.kept]
+    if again:
+        norms = [update.norm for update in seen.updates]
+        grown = f": {norms[0]:.3g}, {', '.join(f'{n:.3g}' for n in norms[1:])}" if len(norms) > 1 else ""
+        yield Finding(
+            cause="gradients_kept",
+            title="gradients are never cleared: every update also holds those of all before",
+            evidence=(
+                f"gradients that an update had used were still there before {len(again)} of {len(seen.passes)} "
+                "backward passes",
+                f"the gradient's norm, update by update{grown}",
+            ),
+            change="optimizer.zero_grad() once for each update",
+            severity="error",
+            sure="measured",
+        )
+    lost = sum(one.dropped for one in seen.passes)
+    if lost and not seen.scaled:
+        yield Finding(
+            cause="accumulation",
+            title="gradients are cleared before an update has used them",
+            evidence=(f"those of {lost} of {len(seen.passes)} micro-batches are thrown away",),
+            change="optimizer.zero_grad() after optimizer.step(), not after every micro-batch",
+            severity="error",
+            sure="measured",
+            size=lost / len(seen.passes),
+            unit="share of what is computed",
+        )
+
+
+def _accumulation(seen: Seen) -> Iterator[Finding]:
+    """Of the mean over a whole batch the weights of all tokens add up to 1."""
+    sums, parts = [], []
+    for update in seen.updates:
+        found = _sum(update)
+        if found is not None and not any(one.kept for one in update.passes):
+            sums.append(found)
+            parts.append(len(update.passes))
+    if not sums:
+        return
+    total, count = median(sums), round(median(parts))
+    if abs(total / count - 1) < NEAR:
+        yield Finding(
+            cause="accumulation",
+            title=f"gradients of {count} micro-batches are added up and not averaged",
+            evidence=(
+                f"what the tokens of an update count adds up to {total:.3g}; of a mean to 1",
+                "AdamW hides a constant factor, but clipping then cuts every update, and another number of "
+                "micro-batches is another learning rate",
+            ),
+            change=f"(loss / {count}).backward()",
+            sure="measured",
+            size=total,
+            unit="times the gradient of the mean",
+        )
+    elif abs(total * count - 1) < NEAR:
+        yield Finding(
+            cause="accumulation",
+            title=f"the loss is divided by the number of micro-batches twice ({count} of them)",
+            evidence=(f"what the tokens of an update count adds up to {total:.3g}; of a mean to 1",),
+            change="divide once: a Trainer, Accelerate and DeepSpeed do it themselves",
+            sure="measured",
+            size=total,
+            unit="times the gradient of the mean",
+        )
+    uneven = [ratio for update in seen.updates if (ratio := _uneven(update)) is not None]
+    if uneven and median(uneven) > UNEVEN:
+        yield Finding(
+            cause="accumulation",
+            title=f"tokens of one micro-batch count {median(uneven):.2g} times as much as those of another",
+            evidence=("each micro-batch's loss is its own mean, however few labels it has",),
+            change="the sum of the losses divided by the labels of all micro-batches together (num_items_in_batch)",
+            severity="note",
+            sure="measured",
+        )
+
+
+def _sum(update: Update) -> float | None:
+    """What all tokens of an update count, as its optimizer was handed it."""
+    if len(update.passes) < 2:
+        return None
+    counts = [_counts(one.losses[0].weights) for one in update.passes if len(one.losses) == 1]
+    last = update.passes[-1].norm
+    if len(counts) != len(update.passes) or None in counts or not last:
+        return None
+    whole = math.fsum(sum(some) for some in counts if some)
+    return whole * update.norm / last
+
+
+def _uneven(update: Update) -> float | None:
+    if len(update.passes) < 2 or any(len(one.losses) != 1 for one in update.passes):
+        return None
+    counts = [_counts(one.losses[0].weights) for one in update.passes]
+    typical = [median(some) for some in counts if some]
+    return max(typical) / min(typical) if len(typical) == len(update.passes) and min(typical) > 0 else None
+
+
+def _counts(weights: object) -> list[float] | None:
+    found = None if weights is None else weights.tolist()  # type: ignore[attr-defined]
+    return None if found is None else [one for one in found if one > 0]
+
+
+def _not_finite(seen: Seen) -> Iterator[Finding]:
+    bad = [name for name, said in seen.gradients.items() if said == "bad"]
+    if bad and not seen.scaled:
+        yield Finding(
+            cause="loss_nan",
+            title=f"gradients of {len(bad)} of {len(seen.gradients)} parameters are not finite",
+            evidence=(f"the first of them: {bad[0]}",),
+            change="look at that layer's input; a lower learning rate; bf16 instead of fp16",
+            severity="error",
+            sure="measured",
+        )
+
+
+def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
+    """Weights that no update moves, and why."""
+    model = training.model
+    named = dict(model.named_parameters())
+    learnt = {name: p for name, p in named.items() if p.requires_grad}
+    if not seen.updates:
+        yield Finding(
+            cause="never_updated",
+            title=f"no update in {seen.steps} steps",
+            evidence=("no optimizer took a step while gradients were computed",),
+            change="optimizer.step() in every step"
+            if not seen.scaled
+            else "the loss scale is still too high, or gradients are never finite: look at scaler.get_scale()",
+            severity="note" if seen.scaled else "error",
+            sure="measured",
+        )
+        return
+    held: dict[int, tuple[float, float]] = {}
+    for update in seen.updates:
+        for key, (rate, decay) in update.held.items():
+            held[key] = (max(rate, held.get(key, (0.0, 0.0))[0]), decay)
+    size = sum(p.numel() for p in learnt.values())
+    still = {name: p for name, p in learnt.items() if name not in seen.changed}
+    outside = {n for n, p in still.items() if id(p) not in held and seen.gradients.get(n) != "none"}
+    resting = {n for n, p in still.items() if id(p) in held and held[id(p)][0] == 0}
+    strangers = len(set(held) - {id(p) for p in model.parameters()})
+    if outside:
+        yield _never(
+            f"the optimizer does not hold {len(outside)} of {len(learnt)} parameters that are to be learnt", outside, named,
+            size, "it holds "
+            + (f"{strangers} that are none of this model's: it was made before the model was made anew, or moved"
+               if strangers else "none of them"),
+            "torch.optim.AdamW(model.parameters()) behind everything that replaces a parameter",
+        )  # fmt: skip
+    if resting:
+        whole = len(resting) == len(still) and not seen.changed
+        yield _never(
+            "the learning rate is 0" if whole else f"the learning rate of {len(resting)} parameters is 0", resting, named,
+            size, f"in all {len(seen.updates)} updates",
+            "look at the schedule: its warm-up, its number of steps, scheduler.step() called more often than it counts",
+        )  # fmt: skip
+    cut = {n for n in still if seen.gradients.get(n, "none") == "none" and _takes_part(n, seen)}
+    shared = sum(named[n].numel() for n in cut)
+    if cut and shared > SMALL * size:
+        yield _never(
+            f"no gradient reaches {len(cut)} of {len(learnt)} parameters that take part", cut, named, size,
+            "their modules are computed with in every step, and the way back to them is cut",
+            "look for detach(), no_grad(), .data or .item() behind them; with checkpointing use_reentrant=False, or "
+            "model.enable_input_require_grads()",
+        )  # fmt: skip
+    idle = {n for n in still if seen.gradients.get(n, "none") == "none" and not _takes_part(n, seen)}
+    if idle or (cut and shared <= SMALL * size):
+        yield Finding(
+            cause="never_updated",
+            title=f"{len(idle | cut)} parameters take part in nothing here",
+            evidence=(_listed(idle | cut), "experts that no token was sent to, or heads that are not used"),
+            severity="note",
+            sure="measured",
+        )
+    yield from _frozen(named, learnt, training)
+
+
+def _frozen(named: dict[str, nn.Parameter], learnt: dict[str, nn.Parameter], training: Training) -> Iterator[Finding]:
+    frozen = {n: p for n, p in named.items() if not p.requires_grad and p.is_floating_point() and not FIXED.search(n)}
+    if not frozen or any(ADAPTERS.search(name) for name in learnt):
+        return
+    share = sum(p.numel() for p in frozen.values()) / sum(p.numel() for p in named.values())
+    if training.fresh and share > SMALL:
+        yield Finding(
+            cause="never_updated",
+            title=f"{len(frozen)} parameters with fresh weights are frozen: they stay as they were drawn",
+            evidence=(f"{share:.0%} of the weights; {_listed(frozen)}",),
+            change="requires_grad_(True), or trained weights for what is to be frozen",
+            sure="measured",
+            size=share,
+            unit="share of the weights",
+        )
+    else:
+        yield Finding(
+            cause="never_updated",
+            title=f"{len(frozen)} parameters are frozen",
+            evidence=(f"{share:.0%} of the weights; {_listed(frozen)}",),
+            severity="note",
+            sure="measured",
+        )
+
+
+def _takes_part(name: str, seen: Seen) -> bool:
+    return name.rpartition(".")[0] in seen.called
+
+
+def _never(
+    title: str, names: set[str], named: dict[str, nn.Parameter], size: int, why: str, change: str
+) -> Finding:
+    share = sum(named[name].numel() for name in names) / size
+    return Finding(
+        cause="never_updated",
+        title=title,
+        evidence=(f"{share:.0%} of what is to be learnt; {_listed(names)}", why),
+        change=change,
+        severity="error",
+        sure="measured",
+        size=share,
+        unit="share of the weights",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first of them, layers of one kind once."""
+    kinds = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in sorted(names)))
+    return ", ".join(kinds[:4]) + (f" and {len(kinds) - 4} other kinds" if len(kinds) > 4 else "")
+
+
+def _modes(seen: Seen, model: nn.Module) -> Iterator[Finding]:
+    if any(one.in_training is False for one in seen.passes) and (rate := _dropout(model)):
+        yield Finding(
+            cause="eval_mode",
+            title="the model is in evaluation mode while it trains: its dropout is off",
+            evidence=(f"dropout of {rate:g} is configured; from_pretrained() returns a model in evaluation mode",),
+            change="model.train() before the loop, and after every evaluation",
+            sure="measured",
+        )
+
+
+def _dropout(model: nn.Module) -> float:
+    rates = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+    config = config_of(model)
+    if config is not None and not rates:
+        named = (v for k, v in vars(config).items() if k.endswith(("dropout", "_drop", "pdrop")))
+        rates = [value for value in named if isinstance(value, float)]
+    return max((float(rate) for rate in rates), default=0.0)
+
+
+def _notes(seen: Seen, model: nn.Module) -> Iterator[Finding]:
+    if any(one.autocast for one in seen.passes):
+        yield Finding(
+            cause="autocast_backward",
+            title="the backward pass runs under autocast",
+            evidence=("torch advises against it: what it casts there, it casts for nothing",),
+            change="loss.backward() behind the `with torch.autocast(…)`",
+            severity="note",
+            sure="measured",
+        )
+    flat = {id(p) for p in model.parameters() if p.ndim < 2}
+    decayed = {key for update in seen.updates for key, (_, decay) in update.held.items() if decay and key in flat}
+    if decayed:
+        yield Finding(
+            cause="decay_on_norms",
+            title=f"weight decay also draws {len(decayed)} norms and biases to zero",
+            evidence=("norms are centred on 1; most recipes leave out whatever has one dimension",),
+            change="two groups for the optimizer: weight_decay=0 for parameters with fewer than two dimensions",
+            severity="note",
+            sure="measured",
+        )
+    cut = [update.norm / update.clip for update in seen.updates if update.clip and math.isfinite(update.norm)]
+    if cut and min(cut) > CLIPPED:
+        yield Finding(
+            cause="gradient_norm",
+            title=f"clipping cuts every gradient to 1/{median(cut):.0f}",
+            evidence=(f"{len(cut)} updates in a row; only the direction is left of them",),
+            change="look whether the loss is summed instead of averaged; a higher limit otherwise",
+            severity="note",
+            sure="measured",
+        )
+
+

@@ -1,0 +1,402 @@
+"""Some steps of a training, watched where torch computes: what was embedded, what the loss compared, what was updated.
+
+A batch may look as it likes, and so may a step: ids are those that an embedding looks up, targets those that the loss
+is told, and how much each counts is what its logits' gradient says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ganeum.doctor.examine.state import taken
+
+if TYPE_CHECKING:
+    from ganeum.doctor.measured.training import Training
+
+IGNORED = -100
+AT_ONCE = 512  # rows of logits that are looked at together
+READ_ONLY = 12  # batches that are read beside those that are stepped on
+READ_S = 3.0
+
+
+@dataclass(eq=False)
+class Embedded:
+    """A table of ``rows`` rows was asked for ``ids``; ``place``: how many were asked before it in this forward pass."""
+
+    ids: Tensor
+    rows: int
+    place: int
+
+
+@dataclass(eq=False)
+class Loss:
+    """A comparison of N rows of V logits with their targets.
+
+    Attributes:
+        targets: (N,), ``IGNORED`` where nothing is compared.
+        classes: V.
+        nats: (N,) −ln p of each target; None where only their mean is known.
+        mean: over those that are compared.
+        spread: standard deviation of a row's logits, in the mean over some rows; None: not seen.
+        weights: (N,) how much each counts in what went backward: of a mean over n of them 1/n. None: it did not.
+        told: whether what is ignored was said to the loss, and is not left out by hand behind it.
+    """
+
+    targets: Tensor
+    classes: int
+    nats: Tensor | None
+    mean: float
+    spread: float | None = None
+    weights: Tensor | None = None
+    told: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A forward pass that can be run again."""
+
+    model: nn.Module
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(eq=False)
+class Pass:
+    """From one backward pass to the next: one micro-batch.
+
+    Attributes:
+        in_training: whether the model was in training mode.
+        norm: of all gradients behind it.
+        kept: there were gradients before it that had been used for an update already.
+        dropped: gradients of the micro-batch before it had gone, and no update had used them.
+        autocast: the backward pass ran under autocast.
+    """
+
+    embedded: list[Embedded] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    call: Call | None = None
+    in_training: bool | None = None
+    norm: float = 0.0
+    kept: bool = False
+    dropped: bool = False
+    autocast: bool = False
+
+
+@dataclass(eq=False)
+class Update:
+    """A step of an optimizer: the micro-batches before it, the gradients' norm before clipping, what it is clipped
+    to, and the learning rate and decay of each parameter that it holds, by identity."""
+
+    passes: list[Pass]
+    norm: float
+    clip: float | None
+    held: dict[int, tuple[float, float]]
+
+
+@dataclass(eq=False)
+class Seen:
+    """All of it.
+
+    Attributes:
+        gradients: parameter → ``none``, ``zero``, ``some`` or ``bad`` (not finite): the most of any update.
+        called: names of modules that took part in a forward pass.
+        changed: parameters that are not what they were.
+        batches: those that were stepped on, and some more.
+        scaled: whether a loss scale may have left out updates.
+        beyond: ids that a table, or classes that the logits, do not have: (which, the id, how many there are).
+        error: what the step raised.
+    """
+
+    passes: list[Pass] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
+    gradients: dict[str, str] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    batches: list[Any] = field(default_factory=list)
+    steps: int = 0
+    scaled: bool = False
+    beyond: list[tuple[str, int, int]] = field(default_factory=list)
+    error: Exception | None = None
+
+
+def watched(training: Training, steps: int) -> Seen:
+    """Takes the steps. What they change stays changed."""
+    import time
+
+    watch = Watch(training.model)
+    before = {name: p.detach().to("cpu", copy=True) for name, p in training.model.named_parameters()}
+    batches = taken(training, steps + READ_ONLY)
+    with watch.on():
+        for batch in batches:
+            watch.seen.batches.append(batch)
+            watch.begin()
+            try:
+                training.step(batch)
+            except Exception as error:  # the findings may explain it
+                watch.seen.error = error
+                break
+            watch.seen.steps += 1
+            if watch.seen.steps == steps:
+                break
+    until = time.monotonic() + READ_S
+    for batch in batches:
+        watch.seen.batches.append(batch)
+        if time.monotonic() > until:
+            break
+    for name, parameter in training.model.named_parameters():
+        if not torch.equal(parameter.detach().cpu(), before[name]):
+            watch.seen.changed.add(name)
+    return watch.seen
+
+
+class Watch(TorchFunctionMode):
+    """Sees what torch is called with, while it is on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.seen = model, Seen()
+        self.parameters = dict(model.named_parameters())
+        self.now, self.open = Pass(), list[Pass]()
+        self.place, self.backwards = 0, False
+        self.used = self.pending = False  # the gradients that are there: of an update already, of none yet
+        self.clip: tuple[float, float] | None = None
+        self.inside = 0  # of an update of ours
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.now = Pass()
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Watching, and nothing compiled."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            for module in self.model.named_modules():
+                handle = module[1].register_forward_pre_hook(self._entered(*module), with_kwargs=True)
+                stack.callback(handle.remove)
+            self._patched(stack)
+            handle = torch.optim.optimizer.register_optimizer_step_pre_hook(self._stepping)
+            stack.callback(handle.remove)
+            handle = torch.optim.optimizer.register_optimizer_step_post_hook(self._stepped)
+            stack.callback(handle.remove)
+            stack.enter_context(self)
+            yield
+
+    # ---------------------------------------------------------------------------------------------- what is called
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.backwards or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if func is F.embedding:
+            self._embedding(*args, **kwargs)
+        elif func is F.cross_entropy or func is F.nll_loss:
+            self._compared(func is F.nll_loss, *args, **kwargs)
+        elif func in (torch.gather, Tensor.gather):
+            self._gathered(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _embedding(self, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> None:
+        ids = input.detach().to("cpu", torch.int64)
+        self.now.embedded.append(Embedded(ids, weight.shape[0], self.place))
+        self.place += 1
+        self._beyond("table of ids", ids, weight.shape[0])
+
+    def _beyond(self, which: str, ids: Tensor, rows: int) -> None:
+        if ids.numel() and (int(ids.max()) >= rows or int(ids.min()) < 0):
+            worst = int(ids.max()) if int(ids.max()) >= rows else int(ids.min())
+            self.seen.beyond.append((which, worst, rows))
+
+    def _compared(self, is_log: bool, input: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> None:
+        if target.is_floating_point() or input.ndim not in (target.ndim, target.ndim + 1):
+            return
+        ignored = kwargs.get("ignore_index", args[2] if len(args) > 2 else IGNORED)
+        classes = 0 if input.ndim == 1 else 1
+        self._loss(input, target, classes, ignored, is_log)
+
+    def _gathered(self, input: Tensor, dim: Any = None, index: Any = None, **kwargs: Any) -> None:
+        """Log-probabilities of targets, taken out by hand."""
+        if not isinstance(index, Tensor) or not isinstance(dim, int) or not input.requires_grad or input.ndim < 2:
+            return
+        if dim % input.ndim != input.ndim - 1 or index.shape[-1:] != (1,) or index.shape[:-1] != input.shape[:-1]:
+            return
+        if float(input.detach().max()) <= 0:
+            self._loss(input, index[..., 0], input.ndim - 1, IGNORED, True, told=False)
+
+    def _loss(
+        self, logits: Tensor, target: Tensor, dim: int, ignored: int, is_log: bool, *, told: bool = True
+    ) -> None:
+        shaped = logits.detach().movedim(dim, -1)
+        rows, ids = shaped.reshape(-1, shaped.shape[-1]), target.detach().reshape(-1)
+        counts = ids != ignored
+        self._beyond("logits", ids[counts].cpu(), rows.shape[1])
+        safe = torch.where(counts, ids, 0).clamp(0, rows.shape[1] - 1)
+        nats = _nats(rows, safe, is_log)
+        mean = float(nats[counts].mean()) if bool(counts.any()) else float("nan")
+        spread = float(rows[counts][:AT_ONCE].float().std(-1).mean()) if bool(counts.any()) and not is_log else None
+        targets = torch.where(counts, ids, IGNORED).cpu()
+        seen = Loss(targets, rows.shape[1], nats.cpu(), mean, spread, told=told)
+        self.now.losses.append(seen)
+        if logits.requires_grad:
+
+            def weigh(gradient: Tensor) -> None:
+                """Of one row it is w · (p − 1) at the target; of log-probabilities −w."""
+                flat = gradient.detach().movedim(dim, -1).reshape(-1, gradient.shape[dim])
+                at = -flat.gather(1, safe[:, None])[:, 0].float()
+                seen.weights = (at if is_log else at / (-torch.expm1(-nats)).clamp_min(1e-6)).cpu()
+
+            logits.register_hook(weigh)
+
+    def _entered(self, name: str, module: nn.Module) -> Callable[..., None]:
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            if self.backwards or not torch.is_grad_enabled():
+                return
+            self.seen.called.add(name)
+            if module is self.model and self.now.call is None:
+                self.now.call, self.place = Call(module, module, args, dict(kwargs)), 0
+                self.now.in_training = module.training
+
+        return enter
+
+    def _patched(self, stack: ExitStack) -> None:
+        """What no hook sees: the way backward, clipping, and steps of ours, whose loss is a function of its own."""
+        backward = torch.autograd.backward
+
+        def watched_backward(*args: Any, **kwargs: Any) -> Any:
+            if self.backwards:
+                return backward(*args, **kwargs)
+            self._before_backward()
+            self.backwards = True
+            try:
+                return backward(*args, **kwargs)
+            finally:
+                self.backwards = False
+                self._after_backward()
+
+        clip = torch.nn.utils.clip_grad._clip_grads_with_norm_
+
+        def watched_clip(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.clip = (float(total_norm), float(max_norm))
+            return clip(parameters, max_norm, total_norm, *args, **kwargs)
+
+        scale = torch.amp.GradScaler.scale
+
+        def watched_scale(scaler: Any, outputs: Any) -> Any:
+            self.seen.scaled = True
+            return scale(scaler, outputs)
+
+        stack.enter_context(patch.object(torch.autograd, "backward", watched_backward))
+        stack.enter_context(patch.object(torch.nn.utils.clip_grad, "_clip_grads_with_norm_", watched_clip))
+        stack.enter_context(patch.object(torch.amp.GradScaler, "scale", watched_scale))
+        self._patched_ours(stack)
+
+    def _patched_ours(self, stack: ExitStack) -> None:
+        from ganeum.step.optimizer_step import OptimizerStep
+
+        loss_of, update = OptimizerStep._loss, OptimizerStep._update
+
+        def watched_loss(step: OptimizerStep, batch: Any, targets: int) -> Tensor:
+            inputs, model = dict(batch.inputs), step.model
+            self.now.call = Call(model, model.hidden, (), inputs)
+            self.place, self.now.in_training = 0, model.training
+            share = loss_of(step, batch, targets)
+            ids = batch.targets.detach().flatten().cpu()
+            ids = torch.where(ids < 0, IGNORED, ids)
+            counted = max(1, batch.counted)
+            mean = float(share) / float(step.loss_scale) * targets / counted
+            weights = (ids != IGNORED).float() / targets
+            self.now.losses.append(Loss(ids, model.vocab_size, None, mean, weights=weights))
+            self._beyond("logits", ids[ids != IGNORED], model.vocab_size)
+            return share
+
+        def watched_update(step: OptimizerStep, number: int, learning_rate: float, loss: Tensor) -> Tensor:
+            parts = step.optimizer
+            rates = {id(p): (learning_rate, 0.0) for p in getattr(parts, "parameters", step.parameters)}
+            norm = self._gradients() / float(step.loss_scale)
+            self._update(norm, step.train.grad_clip or None, rates)
+            self.seen.scaled |= step.precision == "fp16"
+            self.inside += 1
+            try:
+                return update(step, number, learning_rate, loss)
+            finally:
+                self.inside -= 1
+                self.used = True
+
+        stack.enter_context(patch.object(OptimizerStep, "_loss", watched_loss))
+        stack.enter_context(patch.object(OptimizerStep, "_update", watched_update))
+
+    # ------------------------------------------------------------------------------------------- gradients, updates
+
+    def _before_backward(self) -> None:
+        there = self._norm(self._all()) > 0
+        self.now.kept = self.used and there
+        self.now.dropped = self.pending and not there
+        self.now.autocast = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
+        self.used = False
+
+    def _after_backward(self) -> None:
+        self.now.norm = self._norm(self._all())
+        self.pending = self.now.norm > 0
+        self.open.append(self.now)
+        self.seen.passes.append(self.now)
+        self.now, self.place = Pass(), 0
+
+    def _stepping(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self.inside:
+            return
+        held = {
+            id(p): (float(group.get("lr", 1.0)), float(group.get("weight_decay") or 0.0))
+            for group in optimizer.param_groups
+            for p in group["params"]
+        }
+        norm = self._gradients()
+        self._update(self.clip[0] if self.clip else norm, self.clip[1] if self.clip else None, held)
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self.used = True
+
+    def _update(self, norm: float, clip: float | None, held: dict[int, tuple[float, float]]) -> None:
+        self.seen.updates.append(Update(self.open, norm, clip, held))
+        self.open, self.clip, self.pending = [], None, False
+
+    def _all(self) -> list[Tensor]:
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
+
+    @staticmethod
+    @torch.no_grad()
+    def _norm(gradients: list[Tensor]) -> float:
+        dense = [g for g in gradients if not g.is_sparse]
+        return float(nn.utils.get_total_norm(dense)) if dense else 0.0
+
+    @torch.no_grad()
+    def _gradients(self) -> float:
+        """Notes which parameters have one, and returns the norm of all."""
+        order = ("none", "zero", "some", "bad")
+        for name, parameter in self.parameters.items():
+            said = "none"
+            if parameter.grad is not None:
+                size = float(parameter.grad.float().norm()) if not parameter.grad.is_sparse else 1.0
+                said = "zero" if size == 0 else "some" if size < float("inf") else "bad"
+            self.seen.gradients[name] = max(self.seen.gradients.get(name, "none"), said, key=order.index)
+        return self._norm(self._all())
+
+
+@torch.no_grad()
+def _nats(rows: Tensor, targets: Tensor, is_log: bool) -> Tensor:
+    """(N,) −ln p of the targets, some rows at a time."""
+    found = []
+    for at in range(0, len(rows), AT_ONCE):
+        part = rows[at : at + AT_ONCE].float()
+        logs = part if is_log else torch.log_softmax(part, -1)
+        found.append(-logs.gather(1, targets[at : at + AT_ONCE, None])[:, 0])
+    return torch.cat(found) if found else rows.new_zeros(0, dtype=torch.float32)
