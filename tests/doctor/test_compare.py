@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ganeum.record import RunDirectory
 from ganeum.train.run import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
-import tiny_corpus  # noqa: E402
+tiny_corpus: Any = import_module("tiny_corpus")
 
 Edit = Callable[[dict[str, Any]], dict[str, Any]]
 
