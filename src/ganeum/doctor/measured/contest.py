@@ -26,6 +26,7 @@ FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median w
 MOST_PAIRS = 400
 BLOCK_S = 0.06  # long beside what a clock, a switch or a tick of the system costs; short beside how long noise lasts
 QUICK_S = 0.1  # steps shorter than this have one uncounted ahead: the other variant has filled the caches
+MOST_AT_ONCE = 1.15  # cores, of a training that computes on one; the rest is the account's own
 PRECISE = 0.08  # an interval this wide to either side, in parts of the effect: no more is needed
 
 
@@ -122,10 +123,8 @@ def contest(
 
 def ratio(pairs: Sequence[tuple[Block, Block]]) -> Ratio:
     """Of blocks of A and of B, side by side as they were measured."""
-    undisturbed = sum(None in (a.undisturbed, b.undisturbed) for a, b in pairs) <= len(pairs) // 10
-    if undisturbed:
-        pairs = [(a, b) for a, b in pairs if None not in (a.undisturbed, b.undisturbed)]
-    rates = [tuple(_rate(block, undisturbed) for block in pair) for pair in pairs]
+    undisturbed = all(_on_one_core(blocks) for blocks in zip(*pairs, strict=True))
+    rates = [(_rate(a, undisturbed), _rate(b, undisturbed)) for a, b in pairs]
     found = of([math.log(b / a) for a, b in rates], (median(a for a, _ in rates), median(b for _, b in rates)), 0.0)
     return Ratio(**{**vars(found), "undisturbed": undisturbed})
 
@@ -156,8 +155,18 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
     return ordered[k - 1], ordered[n - k], max(0.0, 1 - outside)
 
 
+def _on_one_core(blocks: Sequence[Block]) -> bool:
+    """Whether one thread at a time was at work in all of them, so that it can have waited only for other programs. With
+    more than one, and with children, they may wait for each other, which is the training's own affair."""
+    computed, own = [block.computed for block in blocks], [block.own for block in blocks]
+    if None in computed or None in own:
+        return False
+    seconds = [one for one in own if one is not None]
+    return min(seconds) > 0 and sum(one for one in computed if one is not None) < MOST_AT_ONCE * sum(seconds)
+
+
 def _rate(block: Block, undisturbed: bool) -> float:
-    seconds = block.undisturbed if undisturbed else block.seconds
+    seconds = block.own if undisturbed else block.seconds
     assert seconds is not None
     return max(block.tokens, 1) / seconds
 

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganeum.doctor.measured import cores
+from ganeum.doctor.measured import cores, tensors
 from ganeum.doctor.measured.parts import Parts
 from ganeum.doctor.measured.training import Block, Training
 from ganeum.errors import ConfigError, GaneumError
 
 SEED = 20_261
 FORKABLE = ("torch", "transformers", "numpy", "ganeum", "safetensors", "tokenizers", "sympy", "huggingface_hub")
-IGNORED = -100  # a label that carries no loss, as torch has it
 
 
 def serve(pipe: int) -> None:
@@ -70,7 +69,7 @@ class Inside:
         for name in what["acts"]:
             from ganeum.doctor.measured import acts
 
-            training = getattr(acts, name)(training)
+            training = getattr(acts, name)(training)  # raises NotApplicable where there is nothing to take away
         self.training = training
         self.device = next((p.device for p in training.model.parameters()), torch.device("cpu"))
         self.rewind()
@@ -117,9 +116,9 @@ class Inside:
         for _ in range(before):
             self.training.step(self._next())
         self._wait()
-        tokens, data, apart, times = list[Any](), 0.0, 0.0, list[float]()
+        tokens, apart, times, waits = list[Any](), 0.0, list[float](), list[float]()
         clock, step = time.perf_counter, self.training.step
-        before_them = cores.now()
+        computed, waited = cores.computed(), cores.waited()
         start = last = clock()
         for _ in range(steps):
             batch = self._next()
@@ -130,18 +129,21 @@ class Inside:
             del batch
             end = clock()
             times.append(end - last - (counted - fetched))
-            data, apart, last = data + (fetched - last), apart + (counted - fetched), end
+            waits.append(fetched - last)
+            apart, last = apart + (counted - fetched), end
         self._wait()
         seconds = clock() - start - apart
-        computed, waited = cores.since(before_them)
+        waited = cores.difference(waited, cores.waited())
+        computed = cores.difference(computed, cores.computed())
         return Block(
             steps=steps,
             seconds=seconds,
             tokens=sum(int(count) for count in tokens),
-            phases={"data": data},
+            phases={"data": sum(waits)},
             computed=computed,
             waited=waited,
             times=tuple(times),
+            waits=tuple(waits),
         )
 
     def phases(self, steps: int) -> Block:
@@ -169,10 +171,11 @@ class Inside:
     def peak(self) -> dict[str, float]:
         """GiB."""
         unit = 1 if sys.platform == "darwin" else 1024
+        device = getattr(self, "device", torch.device("cpu"))
         peak = {"resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
-        if self.device.type == "cuda":
-            peak["allocated"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-            peak["reserved"] = torch.cuda.max_memory_reserved(self.device) / 2**30
+        if device.type == "cuda":
+            peak["allocated"] = torch.cuda.max_memory_allocated(device) / 2**30
+            peak["reserved"] = torch.cuda.max_memory_reserved(device) / 2**30
         return peak
 
     def _next(self) -> Any:
@@ -202,17 +205,13 @@ class Inside:
 
 def tokens_of(batch: Any) -> int | Tensor:
     """Tokens of a batch that carry loss: labels that are not −100, else all ids, else rows; () where tensors."""
-    if isinstance(batch, Mapping) or hasattr(batch, "keys"):  # transformers' BatchEncoding is no Mapping to typing
-        for name in ("labels", "label_ids", "targets"):
-            if name in batch:
-                return tokens_of(batch[name])
-        found = batch["input_ids"] if "input_ids" in batch else next(iter(batch.values()), None)
-        return tokens_of(found)
-    if isinstance(batch, (tuple, list)) and batch:
-        return tokens_of(batch[-1])
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.is_floating_point() and batch.dim() else (batch != IGNORED).sum()
-    return 1
+    found = tensors.labels(batch)
+    if found is None:
+        found = tensors.ids(batch)
+    if found is not None and not found.is_floating_point():
+        return (found != tensors.IGNORED).sum()
+    first = next((tensor for _, tensor in tensors.each(batch)), None)
+    return len(first) if first is not None and first.dim() else 1
 
 
 def _foreign(file: Path, function: str) -> Training:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-MOST_AT_ONCE = 1.15  # cores, of a training that computes on one
 PHASES = ("data", "forward", "backward", "optimizer", "other")
 
 
@@ -71,6 +70,7 @@ class Block:
         computed: seconds of cores that all its threads and children used; None where the system does not say.
         waited: seconds that its main thread stood ready and was not let onto a core; likewise.
         times: seconds of each step; on a GPU those of queueing its work, but for the last.
+        waits: seconds of each that its batch was waited for.
     """
 
     steps: int
@@ -80,6 +80,7 @@ class Block:
     computed: float | None = None
     waited: float | None = None
     times: tuple[float, ...] = ()
+    waits: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -87,13 +88,9 @@ class Block:
         return self.tokens / self.seconds
 
     @property
-    def undisturbed(self) -> float | None:
-        """Seconds without those that its one thread waited for a core. None where it had more at work than one: then
-        they may have waited for each other, and that is its own affair. Also where the system does not say."""
-        if self.computed is None or self.waited is None:
-            return None
-        own = self.seconds - self.waited
-        return own if own > 0 and self.computed < MOST_AT_ONCE * own else None
+    def own(self) -> float | None:
+        """Seconds without those that its main thread waited for a core."""
+        return None if self.waited is None else self.seconds - self.waited
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,12 @@ class Workers:
             raise
         return worker
 
+    def empty(self) -> Worker:
+        """A process in which nothing is built: functions are called there."""
+        worker = Worker(self._server({}), {}, self.limit_s)
+        self._open.append(worker)
+        return worker
+
     def learn(self, worker: Worker) -> None:
         """What one variant had to load the next ones find loaded."""
         self._modules = tuple(worker.ask("modules"))
@@ -187,6 +193,15 @@ class Worker:
             raise Gone(answer["why"], memory=answer["memory"])
         self._signal(signal.SIGSTOP)
         return answer
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still answers."""
+        try:
+            self.peak()
+        except Gone:
+            return False
+        return True
 
     def close(self) -> None:
         """Ends the process, and what it started."""

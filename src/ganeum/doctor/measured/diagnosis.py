@@ -1,0 +1,294 @@
+"""A diagnosis by measurement: what each cause costs, what all remedies give together, and what only seems to matter.
+
+The course: the run against itself, which says what differences mean nothing here; each remedy alone against the run,
+the most promising first; those that help once more, in new processes, one upon the other in the order of their effect;
+all of them together against the run. What helped in one measurement only is no finding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ganeum.config import Config
+from ganeum.doctor.finding import Report
+from ganeum.doctor.measured import answer, bursts
+from ganeum.doctor.measured.answer import Course, Stair, Trial
+from ganeum.doctor.measured.contest import BLOCK_S, Ratio, contest
+from ganeum.doctor.measured.remedy import Remedy
+from ganeum.doctor.measured.training import Block, Subject
+from ganeum.doctor.measured.worker import Gone, Worker, Workers
+from ganeum.errors import RunError
+
+LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
+PAIRS = 24  # of blocks, in a contest that is not precise before
+LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
+WATCHED_STEPS = (24, 200)
+PHASE_STEPS = 8
+
+Say = Callable[[str], None]
+
+
+def diagnose(subject: Subject, *, minutes: float = 6.0, examine: bool = True, say: Say = lambda _: None) -> Report:
+    """What makes a training slow, measured on itself, and what in it is wrong.
+
+    Args:
+        subject: a config of ours, ``FILE.py:FUNCTION``, or a function at the top of a file; the function takes nothing
+            and returns a :class:`ganeum.doctor.Training`.
+        minutes: at most, about; it ends sooner when everything is known well enough.
+        examine: also look for what makes it learn wrongly.
+        say: told what is being measured.
+
+    Raises:
+        ConfigError: the function cannot be found.
+        RunError: the training itself cannot be built or stepped.
+    """
+    with Workers(subject) as workers:
+        diagnosis = Diagnosis(workers, time.monotonic() + 60 * minutes, say)
+        diagnosis.run(examine)
+        return answer.report(diagnosis.course)
+
+
+@dataclass
+class Diagnosis:
+    """One diagnosis, and what it has found so far.
+
+    Attributes:
+        workers: variants of the training.
+        deadline: on the monotonic clock.
+        say: told what is being measured.
+    """
+
+    workers: Workers
+    deadline: float
+    say: Say
+    course: Course = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.course = Course(str(_name(self.workers.subject)))
+        self.began = time.monotonic()
+        self._seconds = LEAST_S  # of a contest
+
+    def run(self, examine: bool) -> None:
+        """The whole course."""
+        remedies = self._look(examine)
+        base = self._base()
+        self._floor(base)
+        for remedy in remedies:
+            if self._is_late(0.5):
+                self.course.untried.append(remedy)
+            elif not self._try(base, remedy):  # the system ended that one for what this one took
+                base.close()
+                base = self._base()
+        base.close()
+        self._climb([trial for trial in self.course.trials if self._helps(trial.alone)])
+        self._together()
+        self._again()
+        self.course.seconds = time.monotonic() - self.began
+
+    # ------------------------------------------------------------------------------------------------ the run itself
+
+    def _look(self, examine: bool) -> list[Remedy]:
+        """What it is, where its time goes and what it learns, in a process of its own → what to try."""
+        from ganeum.doctor.measured import remedies
+
+        self.say("building it")
+        course, config = self.course, self.workers.subject
+        with self._base() as first:
+            try:
+                course.facts = dict(first.facts())
+                self.workers.learn(first)
+                self._warm(first)
+                phases = first.phases(PHASE_STEPS)
+            except Gone as gone:
+                raise _unmeasurable(gone) from None
+            course.phases = {name: seconds / sum(phases.phases.values()) for name, seconds in phases.phases.items()}
+            course.facts["phases"], course.facts["step_s"] = course.phases, phases.seconds / phases.steps
+            if isinstance(config, Config):
+                if "decided" in course.facts:  # what was "auto" is the same in all variants
+                    config = self.workers.subject = Config.model_validate(course.facts["decided"])
+                found = remedies.of_config(config, course.facts)
+                course.told += remedies.told(course.facts, config)
+            else:
+                found = remedies.of_training(course.facts)
+                course.told += remedies.told(course.facts, None)
+            if examine:
+                self.say("what it learns")
+                try:
+                    course.told += first.examine()
+                except Gone as gone:
+                    course.failed.append(f"what it learns could not be examined: {gone}")
+        if isinstance(config, Config):
+            self._measure_periodic(config)
+        return found
+
+    def _warm(self, worker: Worker) -> None:
+        self.course.step_s = worker.warm()
+        # The longer a step, the longer a contest: as many blocks of at least one step.
+        left = max(1.0, self.deadline - time.monotonic())
+        self._seconds = min(max(LEAST_S, 2 * PAIRS * max(BLOCK_S, self.course.step_s)), left / 6)
+
+    def _measure_periodic(self, config: Config) -> None:
+        """What a run of ours does every so many steps."""
+        self.say("evaluation, checkpoints, samples")
+        limit = min(30.0, 0.1 * (self.deadline - time.monotonic()))
+        try:
+            with self.workers.empty() as worker:
+                self.course.told += worker.call(
+                    "ganeum.doctor.measured.periodic",
+                    "measure",
+                    config=config,
+                    step_s=self.course.step_s,
+                    limit_s=limit,
+                )
+        except Gone as gone:
+            self.course.failed.append(f"evaluation, checkpoints and samples could not be measured: {gone}")
+
+    def _floor(self, base: Worker) -> None:
+        """The run against itself: what a difference must exceed."""
+        course = self.course
+        self.say("the run against itself")
+        try:
+            self._warm(base)
+            steps = _between(*WATCHED_STEPS, round(WATCHED_S / course.step_s))
+            watched = [base.block(steps)] if steps * course.step_s < 5 * WATCHED_S else []
+            with self._base() as twin:
+                course.itself = contest(base, twin, seconds=2 * self._seconds, floor=LEAST_FLOOR / 2)
+        except Gone as gone:
+            raise _unmeasurable(gone) from None
+        self._periods(base, watched)
+        course.rate = course.itself.rates[0]
+        course.floor = max(LEAST_FLOOR, abs(course.itself.median - 1))
+
+    def _periods(self, base: Worker, watched: Sequence[Block]) -> None:
+        """Whether some steps are unlike the others at regular distances, seen twice."""
+        first = bursts.find(watched[0].times, watched[0].waits) if watched else None
+        if first is None:
+            return
+        with suppress(Gone):
+            again = base.block(watched[0].steps)
+            second = bursts.find(again.times, again.waits)
+            if second is not None and second.period == first.period:
+                self.course.multiple = first.period
+                self.course.told.append(second.finding())
+
+    # ------------------------------------------------------------------------------------------------------ remedies
+
+    def _try(self, base: Worker, remedy: Remedy) -> bool:
+        """One remedy alone → whether the base has survived it."""
+        self.say(remedy.name)
+        try:
+            with self.workers.start([remedy]) as changed:
+                alone = self._contest(base, changed)
+            self.course.trials.append(Trial(remedy, alone))
+        except Gone as gone:
+            self.course.trials.append(Trial(remedy, None, str(gone), memory=gone.memory))
+        return base.is_alive
+
+    def _climb(self, promising: Sequence[Trial]) -> None:
+        """Those that helped, one upon the other, the largest first; each in new processes."""
+        course, taken = self.course, list[Remedy]()
+        best = self._base() if promising else None
+        try:
+            for trial in sorted(promising, key=_effect, reverse=True):
+                assert best is not None
+                remedy = trial.remedy
+                if any(remedy.group and remedy.group == other.group for other in taken):
+                    trial.covered = True
+                    continue
+                if self._is_late(0.85):
+                    trial.unconfirmed = True
+                    continue
+                self.say("+ " + remedy.name if taken else remedy.name + ", again")
+                try:
+                    higher = self.workers.start([*taken, remedy])
+                    upon = self._contest(best, higher)
+                except Gone as gone:
+                    trial.why = str(gone)
+                    if not best.is_alive:
+                        best = self.workers.start(taken)
+                    continue
+                if self._helps(upon):
+                    trial.upon, taken = upon, [*taken, remedy]
+                    course.stairs.append(Stair(remedy, upon))
+                    best, former = higher, best
+                    former.close()
+                else:
+                    higher.close()
+                    self._once_more(trial, upon, bool(taken))
+        finally:
+            if best is not None:
+                best.close()
+
+    def _once_more(self, trial: Trial, upon: Ratio, after_others: bool) -> None:
+        """It gives nothing more: alone, in new processes, does it still?"""
+        trial.upon = upon
+        if not after_others:
+            trial.refuted = True
+            return
+        self.say(trial.remedy.name + ", again")
+        with suppress(Gone), self._base() as base, self.workers.start([trial.remedy]) as changed:
+            again = self._contest(base, changed)
+            trial.refuted, trial.again = not self._helps(again), again
+            return
+        trial.refuted = True
+
+    def _together(self) -> None:
+        """All that were taken, against the run."""
+        taken = [stair.remedy for stair in self.course.stairs]
+        if not taken:
+            return
+        if len(taken) == 1:
+            self.course.together = self.course.stairs[0].ratio
+            return
+        self.say("all of them")
+        with suppress(Gone), self._base() as base, self.workers.start(taken) as best:
+            self.course.together = self._contest(base, best)
+            self.course.peak = dict(best.peak())
+
+    def _again(self) -> None:
+        """The run against itself once more, in new processes: is the noise what it was?"""
+        course = self.course
+        if course.stairs and not self._is_late(0.95):
+            self.say("the run against itself, again")
+            with suppress(Gone), self._base() as base, self._base() as twin:
+                again = self._contest(base, twin)
+                course.itself_again = again
+                course.floor = max(course.floor, min(abs(again.median - 1), max(again.low - 1, 1 - again.high)))
+
+    # ------------------------------------------------------------------------------------------------------ small words
+
+    def _contest(self, a: Worker, b: Worker) -> Ratio:
+        return contest(a, b, seconds=self._seconds, floor=self.course.floor, multiple=self.course.multiple)
+
+    def _base(self) -> Worker:
+        try:
+            return self.workers.start()
+        except Gone as gone:
+            raise _unmeasurable(gone) from None
+
+    def _helps(self, ratio: Ratio | None) -> bool:
+        return ratio is not None and ratio.beyond(self.course.floor)
+
+    def _is_late(self, share: float) -> bool:
+        """Whether so much of the time is over."""
+        return time.monotonic() - self.began > share * (self.deadline - self.began)
+
+
+def _effect(trial: Trial) -> float:
+    return trial.alone.median if trial.alone is not None else 0.0
+
+
+def _unmeasurable(gone: Gone) -> RunError:
+    return RunError(f"the training cannot be measured: {gone}", suggestion="it must run by itself first")
+
+
+def _name(subject: Any) -> str:
+    return (subject.name or "the run") if isinstance(subject, Config) else str(subject)
+
+
+def _between(low: int, high: int, value: int) -> int:
+    return max(low, min(high, value))
