@@ -71,7 +71,7 @@ def command(
             print(f"\r\033[K  {text} …", end="", file=sys.stderr, flush=True)
 
     try:
-        report = diagnose(script if config is None else config, minutes=lasting, say=say)
+        report = diagnose(config if config is not None else script or "", minutes=lasting, say=say)
     finally:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
