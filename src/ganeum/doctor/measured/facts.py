@@ -308,7 +308,6 @@ def _seen(training: Training, at: torch.device) -> dict[str, Any]:
         "checkpoints": looked.facts["checkpoints"] / steps,
         "pauses_share": max(0.0, looked.seconds["collections"] - families["collecting"].seconds) / total,
         "outputs": sorted(looked.outputs),
-        "launch_blocking": os.environ.get("CUDA_LAUNCH_BLOCKING") == "1",
     }
 
 

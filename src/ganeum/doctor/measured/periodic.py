@@ -1,0 +1,239 @@
+"""What a run of ours does beside its steps (evaluations, checkpoints, texts, logging): each measured, and what it costs."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ganeum import record, units
+from ganeum.config import Config
+from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured.ours import Ours, training
+from ganeum.models.kernels import mode_kept
+from ganeum.record import MetricsLog, RunDirectory
+from ganeum.train import checkpoint, randomness, samples
+from ganeum.train.console import Console
+from ganeum.train.settled import Settled
+
+LEAST = 3  # times that each is done
+MUCH, LITTLE = 0.05, 0.01  # of the time: what calls for a change, and what a change leaves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Periodic(Finding):
+    """A finding that knows which keys would mend it: pairs of a key and its value."""
+
+    keys: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of it.
+
+    Attributes:
+        name: in the plural.
+        key: of the config, that says how often it is done.
+        interval: steps between two of them.
+        seconds: of each time that it was done, in rising order.
+        part: what was measured is so much of it, and the seconds are for the whole.
+        tokens: held out, of an evaluation.
+    """
+
+    name: str
+    key: str
+    interval: int
+    seconds: tuple[float, ...]
+    part: float = 1.0
+    tokens: int = 0
+
+    @property
+    def usual(self) -> float:
+        """The median."""
+        return self.seconds[len(self.seconds) // 2]
+
+
+@mode_kept()
+def measure(config: Config, step_s: float, limit_s: float) -> list[Finding]:
+    """Does each at least three times, and spreads it over its interval.
+
+    Args:
+        config: of a run; what is decided already stays so.
+        step_s: seconds of a step as the run is.
+        limit_s: seconds for all of it; of a long evaluation then a part is measured.
+    """
+    ours = training(config)
+    assert ours.config is not None
+    return weighed(works(ours, limit_s), ours.config, step_s)
+
+
+def works(ours: Ours, limit_s: float) -> list[Work]:
+    """All that the run does at intervals, measured on the run's own disk; nothing of it is left there."""
+    config, step = ours.config, ours.taking
+    assert config is not None
+    assert step is not None
+    assert ours.material is not None
+    every, found = Settled.of(config), []
+    loss = ours.step(next(iter(ours.batches)))
+    with _place() as run:
+        validation = ours.material.validation(config)
+        share = limit_s / 4
+        if validation is not None and every.eval_interval <= every.max_iters:
+            few = validation.first(4 * every.eval_batch_size)
+            (first,) = _timed(lambda: few.evaluate(step, every.eval_batch_size), 1, 0.0)  # it warms up
+            whole_s = first * validation.tokens / few.tokens
+            some = validation if LEAST * whole_s <= share else few
+            part = some.tokens / validation.tokens
+            seconds = _timed(lambda: some.evaluate(step, every.eval_batch_size), LEAST, share)
+            each = tuple(s / part for s in seconds)
+            found.append(
+                Work("evaluations", "train.eval_interval", every.eval_interval, each, part, validation.tokens)
+            )
+        if every.checkpoint_interval <= every.max_iters:
+            number = iter(range(1, 1_000_000))
+
+            def save() -> None:
+                state = {"step": step.state_dict(), "random": randomness.state()}
+                checkpoint.save(
+                    run, next(number), step.weights(), state, keep_last=config.train.keep_last, best_step=None
+                )
+
+            found.append(
+                Work("checkpoints", "train.checkpoint_interval", every.checkpoint_interval, _timed(save, LEAST, share))
+            )
+        if ours.tokenizer is not None and 0 < every.sample_interval <= every.max_iters:
+            references = ours.material.references(config.sample.num_samples)
+            write = partial(samples.write, run, 1, step.model, ours.tokenizer, config, references)
+            found.append(
+                Work(
+                    "texts",
+                    "sample.interval",
+                    every.sample_interval,
+                    _timed(lambda: step.inside(write), LEAST, share),
+                )
+            )
+        with MetricsLog(run.metrics_path) as metrics, Console(run.console_path, every.max_iters, StringIO()) as console:
+
+            def log() -> None:
+                line = {"step": 1, "tokens_seen": 1, "loss": loss.item(), "learning_rate": 0.0, "grad_norm": 0.0}
+                line |= {"elapsed_s": 0.0, "step_time_s": 1.0, "tokens_per_second": 1.0, "mfu": None, "data_s": 0.0}
+                line |= dict.fromkeys(("forward_s", "backward_s", "optimizer_s", "other_s"), 0.0)
+                line |= {"memory_allocated_gib": 0.0, "memory_reserved_gib": None}
+                metrics.write(line)
+                console.interval(line, 1.0)
+
+            found.append(Work("logging", "log.interval", every.log_interval, _timed(log, LEAST, share)))
+    return found
+
+
+@contextmanager
+def _place() -> Iterator[RunDirectory]:
+    """A run directory on the disk that runs are written to, which is gone afterwards."""
+    results = record.results_dir()
+    there = next((path for path in (results, *results.absolute().parents) if path.is_dir()), Path.cwd())
+    parent = there if os.access(there, os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix=".doctor-", dir=parent))
+    run = RunDirectory(path)
+    try:
+        for directory in (run.logs_dir, run.samples_dir, run.checkpoints_dir):
+            directory.mkdir()
+        yield run
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _timed(work: Callable[[], Any], least: int, limit_s: float, most: int = 9) -> tuple[float, ...]:
+    """Seconds of each of ``least`` times, and of more while there is time, in rising order."""
+    seconds: list[float] = []
+    while len(seconds) < least or (len(seconds) < most and sum(seconds) + max(seconds) < limit_s / 4):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return tuple(sorted(seconds))
+
+
+def weighed(found: Sequence[Work], config: Config, step_s: float) -> list[Finding]:
+    """What each takes of the run's time: a finding of its own from a hundredth on, the rest together.
+
+    A step's share of an evaluation is its seconds over its interval; shares are of all the time that a step and its
+    shares of everything take.
+    """
+    extra = {work.name: work.usual / work.interval for work in found}
+    total = step_s + sum(extra.values())
+    findings: list[Finding] = []
+    small: list[Work] = []
+    for work in found:
+        if extra[work.name] / total < LITTLE:
+            small.append(work)
+            continue
+        rest = total - extra[work.name]
+        low, high = (s / work.interval / (rest + s / work.interval) for s in (work.seconds[0], work.seconds[-1]))
+        share = extra[work.name] / total
+        change, keys = _mended(work, config, rest)
+        findings.append(
+            Periodic(
+                cause="too_often",
+                title=f"{work.name} take {share:.1%} of the time"
+                if work.name != "logging"
+                else f"logging takes {share:.1%} of the time",
+                evidence=(
+                    f"{units.duration(work.usual)} each, measured {len(work.seconds)} times"
+                    + (f" on {work.part:.1%} of it" if work.part < 1 else ""),
+                    f"every {work.interval:,} steps of {units.duration(step_s)}",
+                ),
+                change=change,
+                severity="warning" if share >= MUCH else "note",
+                sure="measured",
+                size=share,
+                interval=(low, high),
+                unit="share of the time",
+                where=work.key,
+                keys=keys if share >= MUCH else (),
+            )
+        )
+    if small:
+        share = sum(extra[work.name] for work in small) / total
+        names = " and ".join(work.name for work in small)
+        findings.append(
+            Finding(
+                cause="too_often",
+                title=f"{names}: {share:.2%} of the time together",
+                evidence=tuple(
+                    f"{work.name}: {units.duration(work.usual)} each, every {work.interval:,} steps" for work in small
+                ),
+                severity="note",
+                sure="measured",
+                size=share,
+                unit="share of the time",
+            )
+        )
+    return findings
+
+
+def _mended(work: Work, config: Config, rest_s: float) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """The interval with which it takes a hundredth; where the run is too short for it, what else there is."""
+    wanted = _round_up(work.usual * (1 - LITTLE) / LITTLE / rest_s)
+    length = config.train.max_iters or wanted
+    if work.name == "evaluations" and (wanted > length // 2 or config.train.patience is not None):
+        fewer = f"train.eval_tokens={_round_up(work.tokens / 8)}"
+        return f"{fewer}, or train.eval_interval larger: the run has {length:,} steps", ()
+    at_least = min(wanted, length)
+    if work.name == "checkpoints":
+        lost = units.duration(at_least * rest_s)
+        return f"{work.key}={at_least}: a crash then loses {lost} at most", ((work.key, at_least),)
+    return f"{work.key}={at_least}", ((work.key, at_least),)
+
+
+def _round_up(steps: float) -> int:
+    """To two digits: 1,234 → 1,300."""
+    digits = 10 ** max(0, math.floor(math.log10(max(steps, 1))) - 1)
+    return max(1, math.ceil(steps / digits) * digits)
