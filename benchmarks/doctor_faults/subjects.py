@@ -2,8 +2,8 @@
 
 ``plain``: a GPT in plain torch over windows of a text. ``windows``: transformers' GPT-2 over the same windows.
 ``documents``: that GPT-2 over whole documents, padded on the right. ``pairs``: transformers' T5. Documents and pairs
-are of like lengths within a batch, padding has a token of its own and is masked in the labels, weights are drawn afresh. A
-text is drawn from a random table of which word follows which, so that there is something to learn.
+have like lengths within a batch, padding has a token of its own and is masked in the labels, weights are drawn afresh.
+A text is drawn from a random table of which word follows which, so that there is something to learn.
 """
 
 from __future__ import annotations

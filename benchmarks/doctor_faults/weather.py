@@ -19,7 +19,6 @@ def crowded_kitchen(parts: Parts) -> None:
 )
 def too_many_cooks(parts: Parts) -> None:
     """OMP_NUM_THREADS=24, said outside."""
-    parts.model.append(lambda model: torch.set_num_threads(24))
 
 
 @fault("deterministic algorithms", "speed", ("debug_mode",), SUBJECTS)

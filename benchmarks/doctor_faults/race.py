@@ -1,0 +1,113 @@
+"""An A/B of its own, which shares no code with the doctor's: two processes that take turns, and the ratio of their speeds.
+
+A, B, B, A, … in blocks of some steps; each neighbouring A and B give one ratio of tokens that carry loss per second. The
+median counts; its 95 % interval is that of the order statistics (a sign test turned round).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+BLOCK_S = 0.3
+BURNER = "while True:\n    sum(range(10000))"
+
+
+@dataclass(frozen=True)
+class Raced:
+    """How many times as fast B is as A, with its 95 % interval."""
+
+    times: float
+    low: float
+    high: float
+    ratios: int
+    seconds: float
+
+
+def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with ganeum, the faults and what a fault sets in it."""
+    paths = [str(BENCHMARKS), str(BENCHMARKS.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), **environment}
+
+
+class Runner:
+    """One side, in a process of its own."""
+
+    def __init__(self, asked: Mapping[str, Any], environment: Mapping[str, str], beside: str | None) -> None:
+        command = [sys.executable, "-m", "doctor_faults.racer", json.dumps(asked)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=surroundings(environment), **pipes)
+        self.beside = None if beside is None else subprocess.Popen([sys.executable, "-c", BURNER])
+        self._rest()
+        self._answer()
+
+    def run(self, steps: int) -> tuple[float, int]:
+        """Seconds and tokens of some steps."""
+        if self.beside is not None:
+            self.beside.send_signal(signal.SIGCONT)
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        seconds, tokens = self._answer()
+        self._rest()
+        return seconds, tokens
+
+    def close(self) -> None:
+        """Ends it, and what ran beside it."""
+        for process in (self.process, self.beside):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+    def _rest(self) -> None:
+        if self.beside is not None:
+            self.beside.send_signal(signal.SIGSTOP)
+
+    def _answer(self) -> Any:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a side ended: {self.process.args}")
+        return json.loads(line)
+
+
+def raced(a: Runner, b: Runner, seconds: float) -> Raced:
+    """B beside A over so many seconds, the warm-up not counted."""
+    started = time.perf_counter()
+    steps = {}
+    for side in (a, b):
+        side.run(5)
+        taken, _ = side.run(5)
+        steps[side] = max(1, round(5 * BLOCK_S / max(taken, 1e-4)))
+    logs: list[float] = []
+    order = [a, b, b, a]
+    while time.perf_counter() - started < seconds or len(logs) < 6:
+        speeds = {a: [], b: []}
+        for side in order:
+            took, tokens = side.run(steps[side])
+            speeds[side].append(tokens / took)
+        logs += [math.log(fast / slow) for fast, slow in zip(speeds[b], speeds[a], strict=True)]
+        order = order[2:] + order[:2]
+    low, high = interval(logs)
+    spent = time.perf_counter() - started
+    return Raced(math.exp(statistics.median(logs)), math.exp(low), math.exp(high), len(logs), spent)
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The order statistics between which the median lies with that probability: the k-th from either end."""
+    ordered, n = sorted(values), len(values)
+    k, tail = 0, 0.5**n
+    while k + 1 < n / 2 and tail <= (1 - level) / 2:
+        k += 1
+        tail += math.comb(n, k) * 0.5**n
+    k = max(k - 1, 0) if tail > (1 - level) / 2 else k
+    return ordered[k], ordered[n - 1 - k]

@@ -1,0 +1,67 @@
+"""What the doctor said beside what is so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from doctor_faults.cases import Case
+from doctor_faults.fault import FAULTS
+from doctor_faults.own_runs import OWN_FAULTS
+
+NEAR = 0.2  # of the truth
+
+
+def known(case: Case, name: str) -> Any:
+    """The fault of that name."""
+    return OWN_FAULTS[name] if case.own else FAULTS[name]
+
+
+def times(finding: Mapping[str, Any]) -> float | None:
+    """A finding's size as the factor by which it makes a training slower."""
+    size, unit = finding.get("size"), finding.get("unit") or ""
+    if size is None:
+        return None
+    if unit.startswith("times"):
+        return float(size)
+    if unit.startswith("share") and size < 1:
+        return 1 / (1 - float(size))
+    return None
+
+
+def named(case: Case, name: str, findings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The alarms that name a fault, largest first."""
+    right = [one for one in findings if one["cause"] in known(case, name).causes and one["severity"] != "note"]
+    return sorted(right, key=lambda one: -(times(one) or 0.0))
+
+
+def judged(case: Case, name: str, report: Mapping[str, Any], truth: Mapping[str, float] | None) -> dict[str, Any]:
+    """One fault of a case: whether it had to be named, was, and with what size.
+
+    ``due``: its true size is above twice the noise floor of that diagnosis, with its whole interval above the floor.
+    ``near``: the size attributed is within 20 % of the true one (of the time that it costs), or within the floor of it.
+    """
+    fault, answers = known(case, name), named(case, name, report["findings"])
+    facts = report["facts"]
+    floor = float(facts.get("floor") or 0.01)
+    said = times(answers[0]) if answers else None
+    verdict: dict[str, Any] = {"fault": name, "harm": fault.harm, "named": bool(answers), "said": said, "floor": floor}
+    if fault.harm != "speed":
+        return verdict | {"due": True}
+    if truth is None:
+        return verdict | {"due": None}
+    real = truth["times"]
+    verdict |= {"true": real, "due": math.log(real) > 2 * floor and math.log(truth["low"]) > floor}
+    if said is not None and real > 1:
+        cost, attributed = 1 - 1 / real, 1 - 1 / max(said, 1e-9)
+        verdict["off"] = attributed / cost - 1
+        verdict["near"] = abs(attributed - cost) <= max(NEAR * cost, floor)
+        verdict["near_as_factor"] = abs(said / real - 1) <= NEAR
+    return verdict
+
+
+def surplus(case: Case, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Alarms that name none of a case's faults."""
+    right = {cause for name in case.faults for cause in known(case, name).causes}
+    return [one for one in report["findings"] if one["severity"] != "note" and one["cause"] not in right]
