@@ -1,9 +1,9 @@
 """Faults that make a training learn the wrong thing, found on its own batches, its own model and its own steps.
 
-    from ganeum.doctor.examine import examine
+from ganeum.doctor.examine import examine
 
-    for finding in examine(Training(model, loader, step, optimizer, tokenizer=tokenizer)):
-        print(finding.text())
+for finding in examine(Training(model, loader, step, optimizer, tokenizer=tokenizer)):
+    print(finding.text())
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ganeum.doctor.examine.watch import Seen
 from ganeum.doctor.finding import Finding
 
 NOISE = 20  # times what the same row computed alone differs by
-EXACT, ROUNDED = 2e-3, 5e-2  # of the logits' own deviation: a difference that rounding in fp32, in 16 bits, does not make
+EXACT, ROUNDED = 2e-3, 5e-2  # of the logits' own deviation: more than rounding makes, in fp32 and in 16 bits
 STRONG = 0.05  # of it: no rounding, and no small matter
 NOT_READ = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError)
 
@@ -68,7 +68,8 @@ def _leak(one: Rows, model: nn.Module) -> Finding | None:
     before = places[: min(8, len(places) // 2)]
     ids = one.ids.clone()
     after = int(before[-1]) + 1
-    ids[row, after:] = (ids[row, after:] + 1 + torch.arange(ids.shape[1] - after) % 3) % min(one.decoder.rows, int(ids.max()) + 2)
+    others = ids[row, after:] + 1 + torch.arange(ids.shape[1] - after) % 3
+    ids[row, after:] = others % min(one.decoder.rows, int(ids.max()) + 2)
     shape = (ids.shape[0], ids.shape[1])
     first, other = again(one.call, shape), again(one.call, shape, place=one.decoder.place, ids=ids)
     if first is None or other is None:
@@ -130,15 +131,15 @@ def _padding(one: Rows, model: nn.Module) -> Finding | None:
     if untold:
         told = "its attention mask is 1 everywhere" if mask is not None else "no attention mask was given"
     else:
-        told = "its mask hides the padding, but its positions count it" if left else "its mask does not hide the padding"
+        told = "its mask hides padding, but " + ("its positions count it" if left else "not all of it")
     return Finding(
         cause="padding_side" if left else "wrong_mask",
         title="padding on the left changes what the model computes of a text"
         if left
         else "padding changes what the model computes of a text",
         evidence=(
-            f"a row with {int(keep.sum())} tokens and {int(empty[row])} places of padding: without the padding the logits "
-            f"of the same tokens differ by {differs / size:.0%} of their own deviation",
+            f"a row of {int(keep.sum())} tokens and {int(empty[row])} places of padding: without these the logits of "
+            f"the same tokens differ by {differs / size:.0%} of their own deviation",
             told,
         ),
         change='tokenizer.padding_side = "right" for training, or position_ids that begin where the text does'
@@ -160,5 +161,3 @@ def _of_encoder(name: str) -> bool:
 def _is_fp32(model: nn.Module) -> bool:
     first: Tensor | None = next(iter(model.parameters()), None)
     return first is None or first.dtype in (torch.float32, torch.float64)
-
-

@@ -59,7 +59,7 @@ def _ends(rows: Sequence[Rows], known: Known) -> Iterator[Finding]:
             ending += 1
             learnt += last in known.ends
             lasts.add(last)
-            if last != end and (end in known.ends or (end == one.pad and bool(content[here[-1]] & (ids[here[-1]] == end)))):
+            if last != end and (end in known.ends or (end == one.pad and int(ids[here[-1]]) == end)):
                 hidden += 1
                 by_padding += end == one.pad
     if ending < FEW or learnt or not (known.ends or hidden) or (len(lasts) == 1 and ending >= 2 * FEW):
@@ -109,12 +109,12 @@ def _padding(rows: Sequence[Rows]) -> Iterator[Finding]:
             continue
         empty = one.counted & ~one.content
         if one.pad is not None:
-            empty &= (one.targets == one.pad) | (one.ids == one.pad)
-            first = empty.clone()
-            first[:, 1:] &= one.content[:, :-1]  # the first place behind a text may be its end
-            if one.source is None and one.mask is None:
-                empty &= ~first
+            empty &= one.targets == one.pad
+            if one.source is None and one.mask is None:  # the first place behind a text may be its end
+                empty[:, 1:] &= ~one.content[:, :-1]
             pads.add(one.pad)
+        else:  # the last place before a text, where it is filled from the left, predicts its beginning
+            empty[:, :-1] &= ~one.content[:, 1:]
         wrong += int(empty.sum())
     if total and wrong > SOME * total:
         filled = f", id {min(pads)}" if pads else ""

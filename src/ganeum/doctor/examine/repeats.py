@@ -1,10 +1,11 @@
-"""The same text twice: rows that come again, windows that overlap, held-out rows that are trained on; and sorted rows."""
+"""The same text twice: rows that come again, windows that overlap, held-out rows that are learnt; and sorted rows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +24,7 @@ TWICE = 0.25  # of the rows: fewer are alike where rows are drawn from a small s
 ANCHOR = 16  # tokens by which a row's beginning is found in another
 VARIED = 4  # of them different ones, at least: else the text repeats itself
 PAIRS = 8  # overlaps, before their distances say anything: by chance all are even once in 256
-SORTED_BATCHES, LONGER = 6, 1.5
+GROWN, LONGER = 6, 1.5  # batches longer than the one before, by chance once in 5,040; the last beside the first
 HELD_OUT = 16  # batches that are compared
 
 
@@ -102,24 +103,21 @@ def _overlaps(texts: Sequence[Text]) -> Iterator[Finding]:
 
 def _sorted(seen: Seen) -> Iterator[Finding]:
     """Every batch has longer rows than the one before, or shorter ones."""
-    widths = []
+    usual = []
     for batch in seen.batches:
         lengths = [len(text) for text in _of(batch)]
         if not lengths:
             return
-        widths.append((min(lengths), max(lengths)))
-    if len(widths) < SORTED_BATCHES:
-        return
-    for way in (widths, widths[::-1]):
-        if all(a[1] <= b[0] for a, b in pairwise(way)) and way[-1][1] >= LONGER * way[0][0]:
+        usual.append(median(lengths))
+    for way, word in ((usual, "longer"), (usual[::-1], "shorter")):
+        grown = sum(a < b for a, b in pairwise(way))
+        if grown >= GROWN and all(a <= b for a, b in pairwise(way)) and way[-1] >= LONGER * way[0]:
             yield Finding(
                 cause="sorted_data",
                 title="rows come in the order of their lengths",
                 evidence=(
-                    f"{len(widths)} batches in a row, each longer than the one before: {way[0][0]} to {way[-1][1]} tokens"
-                    if way is widths
-                    else f"{len(widths)} batches in a row, each shorter than the one before: {way[-1][1]} to {way[0][0]} "
-                    "tokens",
+                    f"{len(usual)} batches in a row, none {'shorter' if word == 'longer' else 'longer'} than the one "
+                    f"before: {usual[0]:.0f} to {usual[-1]:.0f} tokens a row",
                 ),
                 change="shuffle; batches of like lengths are fine where the batches themselves come in any order",
                 sure="measured",
@@ -139,9 +137,10 @@ def _held_out(trained: Sequence[list[Text]], held: Sequence[list[Text]]) -> Iter
     if inside + partly:
         yield Finding(
             cause="validation_overlap",
-            title=f"{inside + partly} of {len(kept)} held-out rows are among those that are trained on",
+            title=f"{inside + partly} of {len(kept)} held-out rows are trained on",
             evidence=(
-                f"{inside} wholly, {partly} in a piece of {2 * ANCHOR} tokens, seen in {len(trained)} batches of training",
+                f"{inside} wholly, {partly} in a piece of {2 * ANCHOR} tokens, as far as "
+                f"{len(trained)} batches of training show",
             ),
             change="split texts, not windows or rows of them; take out what is there twice before it is split",
             severity="error" if inside > 0.1 * len(kept) else "warning",

@@ -96,8 +96,9 @@ def config_of(model: nn.Module) -> Any:
         config = getattr(model, "config", None)
         if config is not None and hasattr(config, "eos_token_id"):
             return config
-        inner = next((found for name in ("_orig_mod", "module", "model") if (found := getattr(model, name, None))), None)
-        if not isinstance(inner, nn.Module):
+        inside = [getattr(model, name, None) for name in ("_orig_mod", "module", "model")]
+        inner = next((one for one in inside if isinstance(one, nn.Module)), None)
+        if inner is None:
             return None
         model = inner
     return None
@@ -132,7 +133,7 @@ def _rows(seen: Pass, known: Known, loss: Loss, decoder: Embedded, targets: Tens
 
 
 def _tables(seen: Pass) -> list[Embedded]:
-    """Those that are asked for ids of a vocabulary: not for places, which follow each other, nor for two or three kinds."""
+    """Those that are asked for ids of a vocabulary: not for places, which follow each other, nor for a few kinds."""
     return [e for e in seen.embedded if e.rows >= FEW_ROWS and e.ids.ndim == 2 and not _places(e.ids)]
 
 
@@ -147,7 +148,7 @@ def _decoders(seen: Pass, loss: Loss) -> Iterator[Embedded]:
 
 
 def _laid(loss: Loss, ids: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Targets and what counts of them, (B, T) both, where there are as many of them as ids, or one fewer in each row."""
+    """Targets and what counts of them, (B, T) both, where there are as many as ids, or one fewer in each row."""
     b, t = ids.shape
     targets = loss.targets
     counted = targets != IGNORED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ganeum.doctor.examine.watch import Loss, Seen
+from ganeum.doctor.examine.watch import IGNORED, Loss, Seen
 from ganeum.doctor.finding import Finding
 
 ABOVE, BELOW = 0.2, 0.1  # of ln V, of a fresh model's first loss
@@ -19,16 +19,19 @@ def look(seen: Seen, fresh: bool) -> Iterator[Finding]:
         return
     if fresh and math.isfinite(first.mean):
         yield from _first(first)
-    broken = next((n for n, one in enumerate(seen.passes) if one.losses and not math.isfinite(_main(one.losses).mean)), None)
-    if broken is not None and not all(int(t) == -100 for t in _main(seen.passes[broken].losses).targets):
+    for number, one in enumerate(seen.passes, start=1):
+        main = _main(one.losses) if one.losses else None
+        if main is None or math.isfinite(main.mean) or bool((main.targets == IGNORED).all()):
+            continue
         yield Finding(
             cause="loss_nan",
-            title="the loss is no number" if broken == 0 else f"the loss is no number from micro-batch {broken + 1} on",
-            evidence=(f"micro-batch {broken + 1} of {len(seen.passes)}; the first was {first.mean:.3g}",),
+            title="the loss is no number" + (f" from micro-batch {number} on" if number > 1 else ""),
+            evidence=(f"micro-batch {number} of {len(seen.passes)}; the first was {first.mean:.3g}",),
             change="a lower learning rate, or a warm-up; look at the batch itself where it is the first",
             severity="error",
             sure="measured",
         )
+        return
 
 
 def _main(losses: list[Loss]) -> Loss:

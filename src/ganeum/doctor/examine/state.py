@@ -56,7 +56,7 @@ def taken(training: Training, count: int) -> Iterator[Any]:
 
 def _random() -> Callable[[], None]:
     state, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
     def put_back() -> None:
         torch.set_rng_state(state)
@@ -90,7 +90,9 @@ def _module(module: nn.Module) -> Callable[[], None]:
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
     state = {p: {key: _copied(value) for key, value in of.items()} for p, of in optimizer.state.items()}
-    groups = [{key: _copied(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [
+        {key: _copied(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ]
 
     def put_back() -> None:
         for parameter in list(optimizer.state):
@@ -123,7 +125,9 @@ def _holder(holder: Any) -> Callable[[], None]:
 def _generators(batches: Any) -> Callable[[], None]:
     """What a loader draws its order with."""
     places = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
-    found = {g: g.get_state() for place in places if isinstance(g := getattr(place, "generator", None), torch.Generator)}
+    found = {
+        g: g.get_state() for place in places if isinstance(g := getattr(place, "generator", None), torch.Generator)
+    }
 
     def put_back() -> None:
         for generator, state in found.items():
@@ -140,6 +144,8 @@ def _plain(step: Callable[..., Any]) -> Callable[[], None]:
             value = _content(cell)
             if type(value) in PLAIN:
                 undo.append(functools.partial(setattr, cell, "cell_contents", value))
+            elif isinstance(value, Tensor) and not value.requires_grad:
+                undo.append(_tensor(value))
             elif type(value) in (list, dict) and len(value) < MANY:
                 undo.append(_container(value))
         if owner is not None and not isinstance(owner, (nn.Module, torch.optim.Optimizer)):
@@ -150,6 +156,15 @@ def _plain(step: Callable[..., Any]) -> Callable[[], None]:
     def put_back() -> None:
         for one in undo:
             one()
+
+    return put_back
+
+
+def _tensor(tensor: Tensor) -> Callable[[], None]:
+    value = tensor.clone()
+
+    def put_back() -> None:
+        tensor.copy_(value)
 
     return put_back
 
@@ -172,7 +187,7 @@ def _functions(step: Any, depth: int = DEEP, seen: set[int] | None = None) -> It
     owner = getattr(step, "__self__", None)
     function = getattr(step, "__func__", step)
     if not hasattr(function, "__code__"):
-        owner, function = step, getattr(type(step), "__call__", None)  # an object that can be called
+        owner, function = step, vars(type(step)).get("__call__")  # an object that can be called
     if depth == 0 or not hasattr(function, "__code__") or id(function) in seen:
         return
     seen.add(id(function))

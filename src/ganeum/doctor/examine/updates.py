@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NEAR = 0.1  # of what a sum of gradients would be, to be taken for it
 UNEVEN = 2.0  # times as much as another, that a token counts
+ENOUGH = 3  # updates: adapters and gates that begin at zero have gradients by then
 SMALL = 0.01  # of the trained weights: fewer without a gradient are a leftover
 FIXED = re.compile(r"pos|rotary|rope|freq|sinus", re.IGNORECASE)  # names of what is computed once and never learnt
 ADAPTERS = re.compile(r"lora_|adapter|prompt_|ia3_|vera_", re.IGNORECASE)
@@ -179,18 +180,17 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
     resting = {n for n, p in still.items() if id(p) in held and held[id(p)][0] == 0}
     strangers = len(set(held) - {id(p) for p in model.parameters()})
     if outside:
+        why = f"it holds {strangers} that are none of this model's: it was made before these were"
         yield _never(
-            f"the optimizer does not hold {len(outside)} of {len(learnt)} parameters that are to be learnt", outside, named,
-            size, "it holds "
-            + (f"{strangers} that are none of this model's: it was made before the model was made anew, or moved"
-               if strangers else "none of them"),
+            f"the optimizer does not hold {len(outside)} of {len(learnt)} parameters", outside, named, size,
+            why if strangers else "they have gradients, and nothing uses them",
             "torch.optim.AdamW(model.parameters()) behind everything that replaces a parameter",
         )  # fmt: skip
     if resting:
         whole = len(resting) == len(still) and not seen.changed
         yield _never(
-            "the learning rate is 0" if whole else f"the learning rate of {len(resting)} parameters is 0", resting, named,
-            size, f"in all {len(seen.updates)} updates",
+            "the learning rate is 0" if whole else f"the learning rate of {len(resting)} parameters is 0",
+            resting, named, size, f"in all {len(seen.updates)} updates",
             "look at the schedule: its warm-up, its number of steps, scheduler.step() called more often than it counts",
         )  # fmt: skip
     cut = {n for n in still if seen.gradients.get(n, "none") == "none" and _takes_part(n, seen)}
@@ -201,6 +201,13 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
             "their modules are computed with in every step, and the way back to them is cut",
             "look for detach(), no_grad(), .data or .item() behind them; with checkpointing use_reentrant=False, or "
             "model.enable_input_require_grads()",
+        )  # fmt: skip
+    empty = {n for n in learnt if seen.gradients.get(n) == "zero" and id(named[n]) in held}
+    if len(seen.updates) >= ENOUGH and sum(named[n].numel() for n in empty) > SMALL * size:
+        yield _never(
+            f"the gradients of {len(empty)} of {len(learnt)} parameters are zero", empty, named, size,
+            f"in all {len(seen.updates)} updates, exactly: something multiplies them by 0, or sets them so",
+            "look for hooks on gradients, for gates that are shut, for what runs between backward() and step()",
         )  # fmt: skip
     idle = {n for n in still if seen.gradients.get(n, "none") == "none" and not _takes_part(n, seen)}
     if idle or (cut and shared <= SMALL * size):
@@ -243,9 +250,7 @@ def _takes_part(name: str, seen: Seen) -> bool:
     return name.rpartition(".")[0] in seen.called
 
 
-def _never(
-    title: str, names: set[str], named: dict[str, nn.Parameter], size: int, why: str, change: str
-) -> Finding:
+def _never(title: str, names: set[str], named: dict[str, nn.Parameter], size: int, why: str, change: str) -> Finding:
     share = sum(named[name].numel() for name in names) / size
     return Finding(
         cause="never_updated",
@@ -316,5 +321,3 @@ def _notes(seen: Seen, model: nn.Module) -> Iterator[Finding]:
             severity="note",
             sure="measured",
         )
-
-

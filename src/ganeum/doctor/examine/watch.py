@@ -15,6 +15,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from ganeum.doctor.examine.state import taken
@@ -185,9 +186,9 @@ class Watch(TorchFunctionMode):
                 handle = module[1].register_forward_pre_hook(self._entered(*module), with_kwargs=True)
                 stack.callback(handle.remove)
             self._patched(stack)
-            handle = torch.optim.optimizer.register_optimizer_step_pre_hook(self._stepping)
+            handle = register_optimizer_step_pre_hook(self._stepping)
             stack.callback(handle.remove)
-            handle = torch.optim.optimizer.register_optimizer_step_post_hook(self._stepped)
+            handle = register_optimizer_step_post_hook(self._stepped)
             stack.callback(handle.remove)
             stack.enter_context(self)
             yield
@@ -233,9 +234,7 @@ class Watch(TorchFunctionMode):
         if float(input.detach().max()) <= 0:
             self._loss(input, index[..., 0], input.ndim - 1, IGNORED, True, told=False)
 
-    def _loss(
-        self, logits: Tensor, target: Tensor, dim: int, ignored: int, is_log: bool, *, told: bool = True
-    ) -> None:
+    def _loss(self, logits: Tensor, target: Tensor, dim: int, ignored: int, is_log: bool, *, told: bool = True) -> None:
         shaped = logits.detach().movedim(dim, -1)
         rows, ids = shaped.reshape(-1, shaped.shape[-1]), target.detach().reshape(-1)
         counts = ids != ignored
@@ -255,7 +254,7 @@ class Watch(TorchFunctionMode):
                 at = -flat.gather(1, safe[:, None])[:, 0].float()
                 seen.weights = (at if is_log else at / (-torch.expm1(-nats)).clamp_min(1e-6)).cpu()
 
-            logits.register_hook(weigh)
+            logits.register_hook(weigh)  # type: ignore[no-untyped-call]
 
     def _entered(self, name: str, module: nn.Module) -> Callable[..., None]:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
