@@ -1,7 +1,7 @@
-"""An A/B of its own, which shares no code with the doctor's: two processes that take turns, and the ratio of their speeds.
+"""An A/B that shares no code with the doctor's: two processes that take turns, and the ratio of their speeds.
 
-A, B, B, A, … in blocks of some steps; each neighbouring A and B give one ratio of tokens that carry loss per second. The
-median counts; its 95 % interval is that of the order statistics (a sign test turned round).
+A, B, B, A, … in blocks of some steps; each neighbouring A and B give one ratio of tokens that carry loss per second.
+The median counts; its 95 % interval is that of the order statistics (a sign test turned round).
 """
 
 from __future__ import annotations

@@ -1,0 +1,145 @@
+"""The doctor's faults campaign: trainings with faults put in from outside, and what `ganeum doctor run` says of them.
+
+    python benchmarks/doctor_faults.py --workers 2            # hours on two cores; goes on where it was stopped
+    python benchmarks/doctor_faults.py --write                # the table of docs/doctor_accuracy.md, from what there is
+
+Each case is a process of the doctor's on a core of its own. A fault that costs time is then taken away by us, and
+both trainings take turns ten times as long as the doctor compared them: that ratio is the truth. A fault is due when
+the truth is above twice the noise floor that the doctor itself saw. Recall: due faults that an alarm names. Size: the
+time that the alarm says it costs, within 20 % of the truth or within the noise floor. Precision: alarms that name a
+fault that is there. Forty trainings without a fault must raise none.
+
+The faults are in ``doctor_faults/``; they were written by someone who had not read the doctor's measuring code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from doctor_faults.cases import Case, all_cases
+from doctor_faults.diagnose import diagnosed
+from doctor_faults.fault import FAULTS
+from doctor_faults.own_race import raced_runs
+from doctor_faults.race import Runner, raced
+from doctor_faults.table import write
+from doctor_faults.verdict import judged, known, surplus
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "doctor-faults.jsonl"
+LONGER = 10  # times as long as the doctor's own contest
+SHORTEST_S, LONGEST_S = 15.0, 60.0  # of a race
+
+
+def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) -> dict[str, float]:
+    """How many times as fast the training is without that fault, by our own A/B."""
+    spent = max((trial.get("seconds") or 0.0 for trial in report["facts"].get("trials", [])), default=0.0)
+    seconds = min(max(LONGER * spent, SHORTEST_S), LONGEST_S)
+    if case.own:
+        return asdict(raced_runs(case, name, work, core, seconds))
+    without = [other for other in case.faults if other != name]
+    asked = {"subject": case.subject, "seed": case.seed, "honest": case.honest}
+    sides = []
+    os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
+    try:
+        for names in (list(case.faults), without):
+            surroundings = {key: value for one in names for key, value in FAULTS[one].environment.items()}
+            beside = next((FAULTS[one].beside for one in names if FAULTS[one].beside), None)
+            sides.append(Runner(asked | {"names": names}, surroundings, beside))
+        return asdict(raced(*sides, seconds))
+    finally:
+        for side in sides:
+            side.close()
+
+
+def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, Any]:
+    """A line of the results: what the doctor said of a case, what is so, and the verdicts."""
+    answer = diagnosed(case, minutes, work, core)
+    report = answer["report"]
+    line: dict[str, Any] = {"case": case.name, **asdict(case), "minutes": minutes, "seconds": answer["seconds"]}
+    line |= {"failed": answer["failed"], "verdicts": [], "surplus": []}
+    if report is None:
+        return line
+    line["truths"] = {
+        name: truth(case, name, report, work, core) for name in case.faults if known(case, name).harm == "speed"
+    }
+    line["verdicts"] = [judged(case, name, report, line["truths"].get(name)) for name in case.faults]
+    keys = ("cause", "severity", "title", "size", "interval", "unit")
+    line["findings"] = [{key: one.get(key) for key in keys} for one in report["findings"]]
+    line["surplus"] = [{key: one.get(key) for key in keys} for one in surplus(case, report)]
+    facts = report["facts"]
+    line["facts"] = {
+        key: facts.get(key) for key in ("floor", "noise", "tokens_per_second", "step_s", "phases", "trials")
+    }
+    return line
+
+
+def told(line: dict[str, Any]) -> str:
+    """A line for the terminal."""
+    if line["failed"]:
+        return f"{line['case']}: FAILED {line['failed'].strip().splitlines()[-1][:120]}"
+    parts = [f"{line['case']}: {line['seconds']:.0f} s, floor {line['facts']['floor'] or 0:.1%}"]
+    for one in line["verdicts"]:
+        size = f"{one['said']:.2f}" if one.get("said") else "-"
+        real = f" of {one['true']:.2f}" if one.get("true") else ""
+        right = "named" if one["named"] else "MISSED" if one["due"] else "below the floor"
+        near = "" if one.get("near") is None or not one["due"] else " near" if one["near"] else " OFF"
+        parts.append(f"{one['fault']} {right} {size}{real}{near}")
+    parts += [f"SURPLUS {one['cause']} {one['size'] or ''}" for one in line["surplus"]]
+    return "; ".join(parts)
+
+
+def main() -> None:
+    """The cases that have no result yet, on as many cores as asked; with --write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=0.6, help="that each diagnosis may take (default: 0.6)")
+    parser.add_argument("--workers", type=int, default=2, help="diagnoses at a time, a core each")
+    parser.add_argument("--only", default="", metavar="REGEX", help="only cases whose name has this")
+    parser.add_argument("--every-subject", action="store_true", help="each fault on every training it can be done to")
+    parser.add_argument("--again", action="store_true", help="also cases that have a result")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    parser.add_argument("--work", type=Path, default=Path("/tmp") / f"doctor-faults-{os.getuid()}", metavar="DIRECTORY")
+    parser.add_argument("--list", action="store_true", help="only name the cases")
+    parser.add_argument("--write", action="store_true", help="write the table from the results, and run nothing")
+    asked = parser.parse_args()
+    lines = [json.loads(line) for line in asked.results.read_text().splitlines()] if asked.results.exists() else []
+    if asked.write:
+        write(lines)
+        return
+    there = set() if asked.again else {line["case"] for line in lines if not line["failed"]}
+    left = deque(
+        case for case in all_cases(asked.every_subject) if re.search(asked.only, case.name) and case.name not in there
+    )
+    if asked.list:
+        print("\n".join(case.name for case in left))
+        return
+    cores = sorted(os.sched_getaffinity(0))[-asked.workers :]
+    entering = threading.Lock()
+
+    def work(core: int) -> None:
+        while left:
+            case = left.popleft()
+            started = time.strftime("%F %T")
+            line = looked_at(case, asked.minutes, asked.work, core) | {"at": started}
+            with entering, asked.results.open("a") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                print(f"{time.strftime('%T')} {len(left)} left; {told(line)}", flush=True)
+
+    threads = [threading.Thread(target=work, args=(core,), daemon=True) for core in cores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

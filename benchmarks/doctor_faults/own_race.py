@@ -1,0 +1,61 @@
+"""An A/B of runs of ours: `ganeum train` itself, by turns, each run from its first step to its last.
+
+A run counts with all that it does between two steps it logged: evaluations, checkpoints and samples are in it. The
+steps of the first fifth are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from doctor_faults.cases import Case
+from doctor_faults.diagnose import config, environment
+from doctor_faults.race import Raced, interval
+
+STEPS = 240
+
+
+def raced_runs(case: Case, name: str, work: Path, core: int, seconds: float) -> Raced:
+    """The run without that fault beside the run with it."""
+    started = time.perf_counter()
+    logs: list[float] = []
+    while len(logs) < 6 or time.perf_counter() - started < seconds:
+        first = len(logs) // 2 % 2 == 0
+        rates = {
+            kind: _rate(case, kind, work, core) for kind in (("faulty", "honest") if first else ("honest", "faulty"))
+        }
+        logs.append(math.log(rates["honest"] / rates["faulty"]))
+    low, high = interval(logs)
+    spent = time.perf_counter() - started
+    return Raced(math.exp(statistics.median(logs)), math.exp(low), math.exp(high), len(logs), spent)
+
+
+def _rate(case: Case, kind: str, work: Path, core: int) -> float:
+    """Tokens a second of one run behind its first fifth."""
+    folder = work / f"race {case.name.replace('/', '_')} {kind}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    as_said = case if kind == "faulty" else Case(case.subject, own=True)
+    said = config(case, work, kind)
+    said.setdefault("train", {})["max_iters"] = STEPS
+    said.setdefault("log", {})["interval"] = STEPS // 10
+    said["name"] = "raced"
+    (folder / "run.yaml").write_text(yaml.safe_dump(said))
+    env = {**os.environ, **environment(as_said, folder), "GANEUM_RESULTS": str(folder / "results")}
+    command = ["/usr/bin/taskset", "-c", str(core), sys.executable, "-m", "ganeum", "train", str(folder / "run.yaml")]
+    subprocess.run(command, env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    lines = (folder / "results" / "raced" / "logs" / "metrics.jsonl").read_text().splitlines()
+    steps = [row for row in map(json.loads, lines) if "tokens_seen" in row]
+    shutil.rmtree(folder, ignore_errors=True)
+    early, late = steps[len(steps) // 5], steps[-1]
+    return (late["tokens_seen"] - early["tokens_seen"]) / (late["elapsed_s"] - early["elapsed_s"])

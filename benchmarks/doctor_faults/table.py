@@ -1,0 +1,5 @@
+"""docs/doctor_accuracy.md, from the campaign's results."""
+
+
+def write(lines):
+    raise SystemExit("later")
