@@ -136,7 +136,7 @@ def test_a_script_is_found(tmp_path: Path) -> None:
         script.load(file, "train")
     assert error.value.suggestion == f"{file}:training or {file}:other"
     with pytest.raises(ConfigError, match=r"other\(\) gives int, where a pair of functions is expected"):
-        script.load(file, "other")
+        script.load(file, "other")[0]()
 
 
 def test_a_script_that_reads_and_prints_is_no_other_request(tmp_path: Path) -> None:

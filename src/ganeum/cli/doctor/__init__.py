@@ -8,7 +8,7 @@ from typing import Literal
 
 import typer
 
-COMMANDS = ("run", "gpu", "log", "compare", "config", "script", "message")
+COMMANDS = ("run", "gpu", "log", "compare", "memory", "config", "script", "message")
 HELP = """Why it is slow, or takes so much memory.
 
 Every answer is a finding: what was seen, how much it costs, what to

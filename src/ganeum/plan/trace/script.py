@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,31 @@ def split(text: str) -> tuple[Path, str]:
 
 
 def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-    """What the function gives: ``build`` and ``step``.
+    """What the function gives: ``build`` and ``step``; or both of a training that it builds itself
+    (``ganeum.doctor.Training``), which happens where ``build`` is called.
 
     Raises:
         ConfigError: the file has no such function, or it gives something else.
     """
-    given = imported(file, function, FORM)()
-    if not (isinstance(given, tuple) and len(given) == 2 and all(callable(one) for one in given)):
+    found = imported(file, function, FORM)
+    pair: list[Callable[[Any], Any]] = []
+
+    def build() -> Any:
+        given = found()
+        if isinstance(given, tuple) and len(given) == 2 and all(callable(one) for one in given):
+            pair.append(given[1])
+            return given[0]()
+        if callable(getattr(given, "step", None)) and hasattr(given, "batches"):
+            batches = chain.from_iterable(given.batches for _ in count())
+            pair.append(lambda training: training.step(next(batches)))
+            return given
         raise ConfigError(
             f"{function}() gives {type(given).__name__}, where a pair of functions is expected, build and step",
             where=str(file),
             suggestion=FORM,
         )
-    build, step = given
-    return build, step
+
+    return build, lambda built: pair[-1](built)
 
 
 def imported(file: Path, function: str, form: str) -> Callable[[], Any]:

@@ -1,0 +1,269 @@
+"""What steps of a training leave behind: graphs that stay, tensors that pile up, memory that grows; and parameters that
+get no gradient, or are there twice.
+
+What the backward pass needs is kept by the graph and is no object of Python's. So every tensor that is saved for it is
+wrapped (``torch.autograd.graph.saved_tensors_hooks``): a wrapper that is still there after a step is a graph that is
+still there, to the byte and without noise. Runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from ganeum.doctor.measured.inside import Inside
+from ganeum.doctor.measured.training import Training
+from ganeum.doctor.memory import snapshot
+
+WATCHED = 12  # steps with wrapped tensors
+NONZERO = 3  # of them whose gradients are looked at
+FIRST_COUNT = 4  # the step after which tensors are first counted
+LEAST_NUMBERS = 1024  # of a parameter that is compared with others
+MOST_NODES = 100_000  # of a graph that are counted
+EVENTS = 200_000  # of torch's own record of a step
+
+
+def of_subject(what: Mapping[str, Any], steps: int, seconds: float) -> dict[str, Any]:
+    """:func:`watch` of what a worker is told to build."""
+    inside = Inside()
+    inside.build(what)
+    return watch(inside.training, steps=steps, seconds=seconds)
+
+
+def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
+    """Takes steps of it, which really learn.
+
+    Args:
+        steps: after the watched ones, whose memory is measured.
+        seconds: that these take at most.
+
+    Returns:
+        device; kept: bytes of graphs after each watched step; piling: tensors that became more, {shape, dtype, graph,
+        nodes, a_step, bytes, held_by}; held: bytes after each further step (a GPU's allocator, else the process); parameters:
+        {total, dead, still, twice, tied}, names and bytes; snapshot: a GPU's own record of one step.
+    """
+    batches = _endless(training)
+    model = training.model
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    parameters = _parameters(model)
+    kept, gradients, early, late = _watched(training, batches, model)
+    held: list[int] = []
+    process, end = psutil.Process(), time.perf_counter() + seconds
+    while len(held) < steps and time.perf_counter() < end:
+        training.step(next(batches))
+        held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.memory_info().rss)
+    return {
+        "device": device.type,
+        "kept": kept,
+        "piling": list(_piling(early, late)),
+        "held": held,
+        "parameters": {**parameters, **gradients},
+        "snapshot": _recorded(training, batches, device) if device.type == "cuda" else None,
+    }
+
+
+class _Saved:
+    """A tensor that a graph keeps, alive as long as that needs it."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _watched(
+    training: Training, batches: Iterator[Any], model: nn.Module
+) -> tuple[list[int], dict[str, Any], dict[int, Tensor], dict[int, Tensor]]:
+    """Some steps → bytes that graphs hold after each, what of the parameters got gradients, tensors early and late."""
+    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+
+    def pack(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        alive.add(saved)
+        return saved
+
+    kept: list[int] = []
+    early: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        gradients = stack.enter_context(_gradients(model))
+        for step in range(WATCHED):
+            gradients.looking = step < NONZERO
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+                training.step(next(batches))
+            gc.collect()
+            storages = {s.tensor.untyped_storage().data_ptr(): s.tensor.untyped_storage().nbytes() for s in alive}
+            kept.append(sum(size for at, size in storages.items() if at not in own))
+            if step + 1 == FIRST_COUNT:
+                early = _tensors()
+    return kept, gradients.found(), early, _tensors()
+
+
+class _Gradients:
+    """Which parameters got a gradient, and whose was more than nothing."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.looking = True
+        self._model = model
+        self._got: set[str] = set()
+        self._some: set[str] = set()
+
+    def note(self, name: str, parameter: Tensor) -> None:
+        self._got.add(name)
+        if self.looking and name not in self._some and parameter.grad is not None and bool(parameter.grad.any()):
+            self._some.add(name)
+
+    def found(self) -> dict[str, Any]:
+        """dead: those that need one and got none; still: whose is all zeros."""
+        wanted = {name: _bytes(p) for name, p in self._model.named_parameters() if p.requires_grad}
+        return {
+            "dead": {name: size for name, size in wanted.items() if name not in self._got},
+            "still": {name: size for name, size in wanted.items() if name in self._got - self._some},
+        }
+
+
+@contextmanager
+def _gradients(model: nn.Module) -> Iterator[_Gradients]:
+    found = _Gradients(model)
+    handles = [
+        parameter.register_post_accumulate_grad_hook(partial(found.note, name))  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _parameters(model: nn.Module) -> dict[str, Any]:
+    """Bytes of all; names of those that share a storage, and of those that hold the same numbers in two."""
+    tied: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(parameter), []).append(name)
+    groups: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.numel() >= LEAST_NUMBERS and parameter.is_floating_point():
+            with torch.no_grad():
+                low, high = parameter.aminmax()
+                total = float(parameter.double().sum())
+            if bool(low < high):  # all ones are not copies of each other
+                groups.setdefault((tuple(parameter.shape), parameter.dtype, total), []).append((name, parameter))
+    twice = [
+        {"names": [first[0], other[0]], "bytes": _bytes(other[1]), "shape": list(other[1].shape)}
+        for alike in groups.values()
+        for first, other in pairwise(alike)
+        if torch.equal(first[1], other[1])
+    ]
+    return {
+        "total": sum(map(_bytes, model.parameters())),
+        "tied": [names for names in tied.values() if len(names) > 1],
+        "twice": twice,
+    }
+
+
+def _tensors() -> dict[int, Tensor]:
+    """All that Python can reach, by identity; held no longer than the caller does."""
+    return {id(one): one for one in gc.get_objects() if issubclass(type(one), Tensor)}
+
+
+def _piling(early: Mapping[int, Tensor], late: Mapping[int, Tensor]) -> Iterator[dict[str, Any]]:
+    """Kinds of tensors of which each step left at least one more."""
+    between = WATCHED - FIRST_COUNT
+    new = [tensor for at, tensor in late.items() if at not in early and tensor.numel() > 0]
+    kinds = Counter(_kind(tensor) for tensor in new)
+    for (shape, dtype, graph), count in kinds.most_common():
+        if count < between:
+            continue
+        same = [tensor for tensor in new if _kind(tensor) == (shape, dtype, graph)]
+        yield {
+            "nodes": _nodes(same[-1]),
+            "shape": list(shape),
+            "dtype": dtype,
+            "graph": graph,
+            "a_step": count / between,
+            "bytes": sum(map(_bytes, same)) / between,
+            "held_by": _holder(same[-1], same),
+        }
+
+
+def _kind(tensor: Tensor) -> tuple[tuple[int, ...], str, bool]:
+    return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.grad_fn is not None
+
+
+def _nodes(tensor: Tensor) -> int:
+    """Nodes of the graph behind it; after its backward pass they are there still, without what they kept."""
+    seen: set[Any] = set()
+    waiting = [tensor.grad_fn]
+    while waiting and len(seen) < MOST_NODES:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return len(seen)
+
+
+def _holder(tensor: Tensor, ours: Sequence[Tensor]) -> str:
+    """What holds it, ``a list of 12 called losses``; empty where that is not seen."""
+    for holder in gc.get_referrers(tensor):
+        if holder is ours or not isinstance(holder, (list, tuple, dict, set)) or len(holder) < FIRST_COUNT:
+            continue
+        if isinstance(holder, dict) and holder.keys() >= {id(tensor)}:  # our own
+            continue
+        return f"a {type(holder).__name__} of {len(holder)}{_name(holder)}"
+    return ""
+
+
+def _name(holder: Any) -> str:
+    for space in gc.get_referrers(holder):
+        if isinstance(space, dict):
+            for name, value in space.items():
+                if value is holder and isinstance(name, str):
+                    return f" called {name}"
+    return ""
+
+
+def _recorded(training: Training, batches: Iterator[Any], device: torch.device) -> dict[str, Any]:
+    """A step as torch records a GPU's memory itself, read by :mod:`ganeum.doctor.memory.snapshot`."""
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.memory._record_memory_history(max_entries=EVENTS, stacks="python")
+    try:
+        training.step(next(batches))
+        torch.cuda.synchronize(device)
+        told = torch.cuda.memory._snapshot()
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
+    found = snapshot.read(told, device.index or 0)
+    return {
+        **vars(found),
+        "at_peak": dict(found.at_peak),
+        "counted_allocated": torch.cuda.max_memory_allocated(device),
+        "counted_reserved": torch.cuda.memory_reserved(device),
+    }
+
+
+def _endless(training: Training) -> Iterator[Any]:
+    while True:
+        empty = True
+        for batch in training.batches:
+            empty = False
+            yield batch
+        if empty:
+            return
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,196 @@
+"""What steps of a training left behind, as findings; the steps are taken in another process, this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured.subject import request
+from ganeum.doctor.measured.training import Subject
+from ganeum.doctor.measured.worker import Workers
+from ganeum.doctor.memory.growth import Growth, growth
+from ganeum.doctor.memory.recorded import of_growth
+from ganeum.units import GIB
+
+STEPS, SECONDS = 60, 60.0
+NAMED = 4  # parameters that are named
+AGREES = 0.001  # torch's record beside its own counter
+VOCABULARY = 1000  # rows of logits are at least as long
+
+
+def observe(subject: Subject, *, steps: int = STEPS, seconds: float = SECONDS) -> dict[str, Any]:
+    """What :func:`ganeum.doctor.measured.creep.watch` finds in ``steps`` steps, or as many as ``seconds`` allow.
+
+    Raises:
+        Gone: it cannot be built, failed, or ran out of memory.
+        DeviceError: this system cannot fork.
+    """
+    with Workers(subject) as workers:
+        worker = workers.empty()
+        found: dict[str, Any] = worker.call(
+            "ganeum.doctor.measured.creep",
+            "of_subject",
+            what=request(workers.subject, ()),
+            steps=steps,
+            seconds=seconds,
+        )
+        return found
+
+
+def findings(seen: Mapping[str, Any]) -> Iterator[Finding]:
+    """All that it says."""
+    kept = growth(range(len(seen["kept"])), seen["kept"], least_bytes=0)
+    piling = [one for one in seen["piling"] if one["bytes"] > 0]
+    graphs = kept is not None and kept.lasting
+    if kept is not None and graphs:
+        yield _graphs(kept, seen["kept"], piling)
+    for one in piling:
+        if not (graphs and one["graph"]):
+            yield _pile(one)
+    measured = growth(range(len(seen["held"])), seen["held"])
+    if measured is not None and not graphs and not piling:
+        counted = "torch's allocator" if seen["device"] == "cuda" else "the process's memory"
+        yield from of_growth(measured, f"{counted} after each of {len(seen['held'])} steps")
+    yield from _parameters(seen["parameters"])
+    if seen.get("snapshot"):
+        yield from of_snapshot(seen["snapshot"])
+
+
+def facts(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """For ``doctor.json``."""
+    measured = growth(range(len(seen["held"])), seen["held"])
+    return {
+        "device": seen["device"],
+        "steps": len(seen["kept"]) + len(seen["held"]),
+        "graphs_kept_bytes": list(seen["kept"]),
+        "growth": None if measured is None else measured.as_dict(),
+        "parameters": dict(seen["parameters"]),
+        "snapshot": seen.get("snapshot"),
+    }
+
+
+def silent(seen: Mapping[str, Any]) -> Iterator[str]:
+    """What was looked for and is not there."""
+    kept, held = seen["kept"], seen["held"]
+    if kept and kept[-1] <= kept[len(kept) // 3]:
+        yield f"graphs kept from step to step: {_size(kept[-1])} after each of {len(kept)} steps"
+    grown = growth(range(len(held)), held)
+    if grown is not None and not grown.lasting:
+        told = f"{_size(grown.low)} to {_size(grown.high)} a step over {grown.steps} steps"
+        yield f"memory that grows: {told}, no more than an allocator at its work"
+    found = seen["parameters"]
+    if not found["dead"] and not found["still"]:
+        yield f"parameters without a gradient: none of {_size(found['total'])}"
+    if not found["twice"]:
+        tied = f"; {len(found['tied'])} shared by two modules and there once" if found["tied"] else ""
+        yield f"parameters that are there twice: none{tied}"
+
+
+def of_snapshot(told: Mapping[str, Any]) -> Iterator[Finding]:
+    """A GPU's own record: what lay there at the peak, pieces, and whether it agrees with torch's counter."""
+    peak, counted = told["peak_allocated"], told.get("counted_allocated")
+    rows = [f"{size / GIB:.3f} GiB {who}" for who, size in list(told["at_peak"].items())[:8]]
+    agreed = "" if not counted else f"; torch's counter says {counted / GIB:.3f} GiB"
+    yield Finding(
+        cause="activations",
+        title=f"at the peak {peak / GIB:.3f} GiB were given out, by torch's own record{agreed}",
+        evidence=tuple(rows),
+        severity="note",
+        sure="measured",
+        size=peak / GIB,
+        unit="GiB",
+    )
+    if told["reserved"] and told["torn"] / told["reserved"] > 0.1:
+        yield Finding(
+            cause="fragmentation",
+            title=f"{told['torn'] / GIB:.2f} GiB lie in pieces between tensors",
+            evidence=(
+                f"the largest {_size(told['largest_piece'])}; together {told['torn'] / told['reserved']:.0%} of {told['reserved'] / GIB:.2f} GiB reserved",
+            ),
+            change="PYTORCH_ALLOC_CONF=expandable_segments:True; fixed shapes",
+            sure="measured",
+            size=told["torn"] / GIB,
+            unit="GiB",
+        )
+
+
+def _graphs(kept: Growth, after: Sequence[int], piling: Sequence[Mapping[str, Any]]) -> Finding:
+    evidence = [f"after {len(after)} steps {_size(after[-1])}, counted tensor by tensor, where nothing should be left"]
+    evidence += [
+        f"{_told(one)} with its graph is left by each step" + (f", in {one['held_by']}" if one["held_by"] else "")
+        for one in piling
+        if one["graph"]
+    ]
+    return Finding(
+        cause="kept_graph",
+        title=f"each step leaves its graph behind: {_size(kept.by)} a step",
+        evidence=tuple(evidence),
+        change="keep loss.item() or loss.detach() instead of the loss; outputs without their graphs",
+        severity="error",
+        sure="measured",
+        size=kept.by / 2**20,
+        interval=(kept.low / 2**20, kept.high / 2**20),
+        unit="MiB a step",
+    )
+
+
+def _pile(one: Mapping[str, Any]) -> Finding:
+    logits = len(one["shape"]) >= 2 and one["shape"][-1] >= VOCABULARY
+    return Finding(
+        cause="kept_logits" if logits else "memory_growth",
+        title=f"each step leaves {_told(one)} behind: {_size(one['bytes'])} a step",
+        evidence=(f"held by {one['held_by']}" if one["held_by"] else "what holds it is not seen",),
+        change="keep what is counted from it (an argmax, a sum), or let it go; tensors that are kept go to the CPU",
+        severity="warning" if one["bytes"] >= 1024 else "note",
+        sure="measured",
+        size=one["bytes"] / 2**20,
+        unit="MiB a step",
+    )
+
+
+def _parameters(found: Mapping[str, Any]) -> Iterator[Finding]:
+    total = found["total"]
+    for name, what, why in (
+        ("dead", "get no gradient", "the loss does not depend on them"),
+        ("still", "get a gradient of zeros alone", "the loss depends on them on paper alone"),
+    ):
+        if one := found[name]:
+            size = sum(one.values())
+            yield Finding(
+                cause="dead_parameters",
+                title=f"{len(one)} parameters {what}: {_size(size)}, {size / total:.0%} of all",
+                evidence=(f"{_names(list(one))}: {why}",),
+                change="use them, or leave them out; where they are frozen on purpose requires_grad_(False)",
+                sure="measured",
+                size=size / GIB,
+                unit="GiB",
+            )
+    if twice := found["twice"]:
+        size = sum(one["bytes"] for one in twice)
+        pairs = "; ".join(f"{one['names'][0]} = {one['names'][1]} {one['shape']}" for one in twice[:NAMED])
+        yield Finding(
+            cause="duplicated_parameters",
+            title=f"{_size(size)} of the parameters are there twice with the same numbers",
+            evidence=(pairs, "equal before the first step, in storages of their own: updates drive them apart"),
+            change="tie them (model.tie_weights(), one nn.Parameter for both) after everything that copies the model",
+            sure="measured",
+            size=size / GIB,
+            unit="GiB",
+        )
+
+
+def _told(one: Mapping[str, Any]) -> str:
+    shape = " × ".join(map(str, one["shape"])) or "a number"
+    return f"{one['a_step']:.3g} × ({shape}, {one['dtype']})"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _size(size: float) -> str:
+    for unit, one in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if abs(size) >= one:
+            return f"{size / one:.3g} {unit}"
+    return f"{size:.0f} bytes"

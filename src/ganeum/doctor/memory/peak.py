@@ -1,0 +1,278 @@
+"""Every GiB at a step's fullest moment, what lies there, and what each lever would make of it; loads no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ganeum import units
+from ganeum.config import Config
+from ganeum.config.batch import divisors
+from ganeum.config.change import change
+from ganeum.doctor.finding import Finding
+from ganeum.hardware.device import Device
+from ganeum.plan import closed_form, levers, memory, micro_batch
+from ganeum.plan.page.memory_picture import curve
+from ganeum.plan.question.subject import Run
+from ganeum.units import GIB
+
+# What the closed form tells apart, as a trace does.
+GROUPS = {
+    "attention": "activations",
+    "mlp": "activations",
+    "norms": "activations",
+    "embedding": "activations",
+    "copies": "activations",
+    "update": "workspace",
+    "cache": "other",
+}
+CAUSES = {
+    "weights": "weights_and_gradients",
+    "gradients": "weights_and_gradients",
+    "optimizer": "optimizer_state",
+    "activations": "activations",
+    "logits": "logits",
+    "workspace": "workspace",
+}
+WORDS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "the optimizer's state",
+    "activations": "activations, kept for the backward pass",
+    "logits": "logits",
+    "workspace": "kernels' own buffers",
+    "inputs": "the batch",
+    "other": "other tensors",
+    "pieces": "reserved, in pieces between tensors",
+    "framework": "the framework's own code",
+    "before_the_model": "the process before there was a model",
+    "context": "CUDA's context",
+}
+TOLD = 0.05  # of the peak: parts that are less get no finding
+SAVES = 0.02  # of what is needed: levers that save less are not told
+SHOWN = 3  # levers of a part
+IN_PIECES = 0.10  # of what is reserved
+BAR = 24
+
+
+@dataclass(frozen=True)
+class Lever:
+    """What one types, what it would save of the whole (GiB), what is needed then, what it costs; ``part``: what of the
+    peak falls most by it."""
+
+    settings: Mapping[str, Any]
+    saves: float
+    gib: float
+    cost: str
+    part: str
+
+    def sentence(self) -> str:
+        """``train.loss_chunk=128 saves 1.54 GiB (the same result, a little slower)``."""
+        typed = " ".join(f"{key}={str(value).lower()}" for key, value in self.settings.items())
+        return f"{typed} saves {self.saves:.2f} GiB ({self.cost})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``doctor.json``."""
+        return {
+            "settings": dict(self.settings),
+            "saves_gib": self.saves,
+            "needs_gib": self.gib,
+            "cost": self.cost,
+            "part": self.part,
+        }
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The fullest moment of a step.
+
+    Attributes:
+        parts: what of it → GiB, the largest first; together what is needed.
+        layers: of the activations, by the kind of layer that keeps them → GiB.
+        at: the moment, in words, with the line of code where a trace says it.
+        memory: as in plan.json.
+        device: as in plan.json.
+        levers: those that save something, the most first.
+        fits: whether the device has room.
+        most: sequences that would fit at once; None: not known.
+    """
+
+    parts: Mapping[str, float]
+    layers: Mapping[str, float]
+    at: str
+    memory: Mapping[str, Any]
+    device: Mapping[str, Any]
+    levers: tuple[Lever, ...] = ()
+    fits: bool | None = None
+    most: int | None = None
+
+    @property
+    def needed(self) -> float:
+        """GiB in all."""
+        return sum(self.parts.values())
+
+    def table(self) -> str:
+        """The curve of the step where it was traced, then each part with its bar."""
+        top = max(self.parts.values(), default=1.0)
+        wide = max((len(WORDS.get(name, name)) for name in self.parts), default=0)
+        lines = []
+        for name, gib in self.parts.items():
+            bar = "█" * round(BAR * gib / top)
+            lines.append(
+                f"  {shown(gib):>9}  {gib / self.needed:>4.0%}  {WORDS.get(name, name):<{wide}}  {bar}".rstrip()
+            )
+            if name == "activations":
+                kept = [(layer, size) for layer, size in self.layers.items() if size >= 0.02 * self.needed]
+                lines += [f"  {'':>9}        {shown(size):>9}  {layer}" for layer, size in kept]
+        lines.append(f"  {shown(self.needed):>9}        in all; fullest in the {self.at}")
+        drawn = [f"  {line.plain}".rstrip() for line in curve(self.memory["curve"])] if "curve" in self.memory else []
+        return "\n".join([*drawn, *([""] if drawn else []), *lines])
+
+    def findings(self) -> Iterator[Finding]:
+        """What does not fit; each large part with its levers; memory in pieces."""
+        if self.fits is False:
+            yield self._too_much()
+        source = "computed"
+        for name, gib in self.parts.items():
+            if name not in CAUSES or gib < TOLD * self.needed:
+                continue
+            acting = [lever for lever in self.levers if lever.part == name][:SHOWN]
+            yield Finding(
+                cause=CAUSES[name],
+                title=f"{WORDS[name]}: {shown(gib)} at the peak, {gib / self.needed:.0%} of it",
+                evidence=tuple(self._about(name)),
+                change="; ".join(lever.sentence() for lever in acting),
+                severity="warning" if self.fits is False and acting else "note",
+                sure=source,  # type: ignore[arg-type]
+                size=gib,
+                unit="GiB",
+            )
+        pieces = self.parts.get("pieces", 0.0)
+        if self.memory.get("fragmentation", 0.0) > IN_PIECES:
+            yield Finding(
+                cause="fragmentation",
+                title=f"{shown(pieces)} are reserved and lie in pieces between tensors",
+                evidence=(
+                    f"{self.memory['fragmentation']:.0%} of what is reserved at the fullest moment, by its trace",
+                ),
+                change="train.expandable_segments=true (PYTORCH_ALLOC_CONF=expandable_segments:True); fixed shapes",
+                sure="computed",
+                size=pieces,
+                unit="GiB",
+            )
+
+    def _too_much(self) -> Finding:
+        usable = self.device.get("usable_gib", 0.0)
+        enough = [lever for lever in self.levers if lever.gib <= usable][:SHOWN]
+        return Finding(
+            cause="does_not_fit",
+            title=f"it needs {shown(self.needed)}, and {self.device.get('name')} has {shown(usable)} usable",
+            evidence=(f"at the {self.at}",),
+            change="; ".join(lever.sentence() for lever in enough)
+            or "no lever alone is enough: `ganeum plan` lists what fits together",
+            severity="error",
+            sure="computed",
+            size=self.needed - usable,
+            unit="GiB too much",
+        )
+
+    def _about(self, name: str) -> Iterator[str]:
+        """Its largest pieces, by the operation that asked for them."""
+        for part in [part for part in self.memory.get("parts", ()) if part["kind"] == name][:SHOWN]:
+            where = f" in {part['layer']}" if part["layer"] else ""
+            yield f"{part['gib']:.2f} GiB: {units.things(part['count'], 'tensor')} of {part['operation']}{where}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``doctor.json``."""
+        return {
+            "needed_gib": self.needed,
+            "parts_gib": dict(self.parts),
+            "activations_gib": dict(self.layers),
+            "at": self.at,
+            "fits": self.fits,
+            "largest_micro_batch": self.most,
+            "source": self.memory.get("source"),
+            "levers": [lever.as_dict() for lever in self.levers],
+            "memory_gib": {key: value for key, value in self.memory.items() if key != "curve"},
+        }
+
+
+def of_config(config: Config, device: Device, tokens: int | None = None, *, trace: bool = True) -> Peak:
+    """The peak of a run of ours, every ``auto`` as the plan decides it.
+
+    Args:
+        trace: the step itself is traced, in a process of its own; the closed form where that cannot be.
+    """
+    subject = Run.of(config, tokens)
+    plan = subject.plan(device)
+    settled, _ = closed_form.settle(config, device, subject.vocab_size)
+    if trace:
+        from ganeum.plan.trace import exact
+
+        plan = exact.started(plan, settled, device)
+    return of_plan(plan, tuple(_levers(settled, device)))
+
+
+def of_plan(plan: Mapping[str, Any], pulled: Sequence[Lever] = ()) -> Peak:
+    """The peak as a plan's ``memory_gib`` has it."""
+    found = plan["memory_gib"]
+    parts: Counter[str] = Counter()
+    for name, gib in found["by_component"].items():
+        parts[GROUPS.get(name, name)] += gib
+    if "fragmentation" in found:
+        parts["pieces"] = max(found["peak_reserved"] - found["tensors"], 0.0)
+    for name in ("framework", "before_the_model", "context"):
+        parts[name] = found.get(name, 0.0)
+    layers: Counter[str] = Counter()
+    for part in found.get("parts", ()):
+        if part["kind"] == "activations":
+            layers[part["layer"] or "outside of blocks"] += part["gib"]
+    if "parts" not in found:
+        layers.update({name: gib for name, gib in found["by_component"].items() if GROUPS.get(name) == "activations"})
+    where = f" ({found['source_line']})" if found.get("source_line") else ""
+    return Peak(
+        dict(Counter({name: gib for name, gib in parts.items() if gib > 0}).most_common()),
+        dict(layers.most_common()),
+        f"{found['at']}{where}",
+        found,
+        plan["device"],
+        tuple(pulled),
+        found.get("fits"),
+        plan.get("batch", {}).get("largest_micro_batch"),
+    )
+
+
+def _levers(config: Config, device: Device) -> list[Lever]:
+    """By the closed form: what would be needed with each, the same sequences at once."""
+    size = config.train.micro_batch_size
+    assert size != "auto", "settled before"
+    now = micro_batch.needed(config, device, size)
+    pulled = [({key: value}, cost, size) for key, value, cost in levers.keeping(config, device)]
+    halves = [half for half in divisors(size) if half < size]
+    if halves:
+        pulled.append(({"train.micro_batch_size": halves[-1]}, "the same result; more and smaller passes", halves[-1]))
+    found = []
+    for settings, cost, at_once in pulled:
+        try:
+            then = micro_batch.needed(change(config, settings), device, at_once)
+        except ValueError:  # keys that do not go together
+            continue
+        saves = (now.total - then.total) / GIB
+        if saves >= SAVES * now.total / GIB:
+            found.append(Lever(settings, saves, (then.total + then.context) / GIB, cost, _most_changed(now, then)))
+    return sorted(found, key=lambda lever: -lever.saves)
+
+
+def _most_changed(now: memory.Memory, then: memory.Memory) -> str:
+    """The part that falls most."""
+    fallen: Counter[str] = Counter()
+    for name in {*now.parts, *then.parts}:
+        fallen[GROUPS.get(name, name)] += round(now.parts.get(name, 0.0) - then.parts.get(name, 0.0))
+    return max(fallen, key=lambda name: fallen[name])
+
+
+def shown(value: float) -> str:
+    """``1.54 GiB``, or MiB."""
+    return f"{value:.2f} GiB" if value >= 0.01 else f"{value * 1024:.2f} MiB"

@@ -1,0 +1,122 @@
+"""What a run recorded of its own memory: planned beside measured, growth over its steps, memory in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ganeum.doctor.finding import Finding
+from ganeum.doctor.memory.growth import Growth, growth
+from ganeum.doctor.memory.peak import IN_PIECES
+from ganeum.record import RunDirectory, read_metrics
+from ganeum.record.files import read_json
+from ganeum.units import GIB
+
+WAYS = "a loss or an output kept with its graph (loss.item() or .detach()), a list that only gets longer, a cache"
+
+
+def of_run(run: RunDirectory) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings, and what was read, for ``doctor.json``."""
+    lines = list(read_metrics(run.metrics_path))
+    plan = _plan(run)
+    kind = (plan.get("device") or {}).get("kind", "cpu")
+    facts: dict[str, Any] = {}
+    allocated, reserved = (_largest(lines, name) for name in ("memory_allocated_gib", "memory_reserved_gib"))
+    if allocated is not None:
+        facts["measured_gib"] = {"allocated": allocated, "reserved": reserved}
+    findings = list(_beside_plan(plan, allocated, reserved, kind))
+    if reserved and allocated:
+        facts["fragmentation"] = 1 - allocated / reserved
+        findings += _pieces(allocated, reserved)
+    grown = of_lines(lines)
+    if grown is not None:
+        facts["growth"] = grown.as_dict()
+        findings += of_growth(grown, "its metrics", torch_counts=kind == "cuda")
+    facts["planned_gib"] = {
+        name: value
+        for name in ("peak_allocated", "peak_reserved", "low", "high")
+        if (value := (plan.get("memory_gib") or {}).get(name)) is not None
+    }
+    return findings, facts
+
+
+def of_lines(lines: Sequence[Mapping[str, Any]]) -> Growth | None:
+    """Of what its metrics hold: a process's memory on a CPU; on a GPU the most so far, which only new heights move."""
+    told = [
+        (line["step"], line["memory_allocated_gib"] * GIB)
+        for line in lines
+        if isinstance(line.get("step"), int) and isinstance(line.get("memory_allocated_gib"), (int, float))
+    ]
+    return growth([step for step, _ in told], [held for _, held in told])
+
+
+def of_growth(found: Growth, source: str, *, torch_counts: bool = False) -> Iterator[Finding]:
+    """Memory that grows for good."""
+    if not found.lasting:
+        return
+    mib, (low, high) = found.by / 2**20, (found.low / 2**20, found.high / 2**20)
+    steps = 2**30 / found.by
+    yield Finding(
+        cause="memory_growth",
+        title=f"memory grows by {mib:.3g} MiB a step, and goes on growing",
+        evidence=(
+            f"over {found.steps:,} steps, by {source}: 1 GiB more every {steps:,.0f} steps",
+            "the most that torch gave out so far" if torch_counts else "what the process holds in memory (RSS)",
+        ),
+        change=f"look for what is kept: {WAYS}; rows of many lengths let an allocator grow for a while",
+        sure="measured",
+        size=mib,
+        interval=(low, high),
+        unit="MiB a step",
+    )
+
+
+def _beside_plan(
+    plan: Mapping[str, Any], allocated: float | None, reserved: float | None, kind: str
+) -> Iterator[Finding]:
+    memory = plan.get("memory_gib") or {}
+    planned, low, high = (memory.get(name) for name in ("peak_allocated", "low", "high"))
+    if allocated is None or planned is None or low is None or high is None:
+        return
+    shown = f"measured {allocated:.2f} GiB, planned {planned:.2f} GiB ({low:.2f} to {high:.2f})"
+    if reserved is not None and "peak_reserved" in memory:
+        shown += f"; reserved {reserved:.2f} GiB, planned {memory['peak_reserved']:.2f} GiB"
+    above = allocated > high
+    yield Finding(
+        cause="unplanned_memory",
+        title=f"its peak is {allocated / planned - 1:+.0%} of what was planned"
+        + (", above all bounds" if above else ""),
+        evidence=(shown, "of the process" if kind == "cpu" else "of torch's allocator"),
+        change="ganeum plan --exact traces the step; look for what callbacks and extras hold" if above else "",
+        severity="warning" if above else "note",
+        sure="measured",
+        size=allocated,
+        unit="GiB",
+    )
+
+
+def _pieces(allocated: float, reserved: float) -> Iterator[Finding]:
+    share = 1 - allocated / reserved
+    if share > IN_PIECES:
+        yield Finding(
+            cause="fragmentation",
+            title=f"{reserved - allocated:.2f} GiB were reserved beside the most that was given out",
+            evidence=(f"{share:.0%} of {reserved:.2f} GiB, as torch counted them",),
+            change="train.expandable_segments=true (PYTORCH_ALLOC_CONF=expandable_segments:True); fixed shapes",
+            severity="warning" if share > 2 * IN_PIECES else "note",
+            sure="measured",
+            size=reserved - allocated,
+            unit="GiB",
+        )
+
+
+def _largest(lines: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    return max((line[name] for line in lines if isinstance(line.get(name), (int, float))), default=None)
+
+
+def _plan(run: RunDirectory) -> Mapping[str, Any]:
+    try:
+        found = read_json(run.plan_path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
