@@ -65,7 +65,10 @@ if [ -n "$nanogpt" ]; then
 else
     note throughput skipped "no path to a nanoGPT clone was given"
 fi
-if [ "$device" = cuda ]; then
+if [ "$device" = cpu ]; then
+    check doctor 120 "$python" benchmarks/doctor_gpu.py --device cpu --out "$out/doctor.json"
+else
+    check doctor 90 "$python" benchmarks/doctor_gpu.py --out "$out/doctor.json"
     check plan_time 120 "$python" benchmarks/plan_time.py --device cuda --rounds 1 --out "$out/plan_time.json"
     check accuracy 240 "$python" benchmarks/memory_accuracy.py --device cuda --limit 225
     # last, because it takes what time is left
