@@ -78,7 +78,7 @@ def command(
     show(report, as_json, out)
     if apply is not None:
         assert config is not None
-        _write(config, words or [], report, apply)
+        _write(words or [], report, apply)
 
 
 def _config(words: list[str], section: str | None, script: str | None) -> Config | None:
@@ -101,15 +101,17 @@ def _config(words: list[str], section: str | None, script: str | None) -> Config
     return load(alone[0], settings, section=section, say=lambda text: print(text + "\n", file=sys.stderr))
 
 
-def _write(config: Config, words: list[str], report: Report, file: Path) -> None:
+def _write(words: list[str], report: Report, file: Path) -> None:
     """The better config: of the old one only those keys are changed that helped."""
     import sys
 
+    from ganeum.config.arguments import split_arguments
     from ganeum.doctor.measured.apply import write
 
     keys = report.facts["apply"]
     if not keys:
         print(f"\n{file} is not written: no key of the config helped", file=sys.stderr)
         return
-    write(config, keys, file)
+    (old,), overrides = split_arguments(words)
+    write(Path(old), keys, file, overrides=overrides)
     print(f"\n{file}: " + ", ".join(f"{key}={value}" for key, value in keys.items()), file=sys.stderr)

@@ -23,7 +23,7 @@ class Trial:
         alone: against the run as it is; None: it could not be measured, ``why`` says so, ``memory``: it did not fit.
         upon: against those that were taken before it, in new processes; alone again where there were none.
         again: alone once more, in new processes, where it gives nothing upon the others.
-        covered: another of its group was taken, which is better.
+        covered: another of its group or of its cause was taken, which is better.
         refuted: the second measurement did not show it.
         unconfirmed: there was no time for a second one.
     """
@@ -140,7 +140,7 @@ def share(ratio: float) -> float:
 
 def _finding(course: Course, trial: Trial) -> Finding | None:
     """What was shown twice; None where it was not."""
-    shown = trial.upon is not None and not trial.refuted and not trial.why
+    shown = trial.upon is not None and not (trial.refuted or trial.covered or trial.why)
     if not shown or trial.best is None or trial.upon is None:
         return None
     remedy, alone = trial.remedy, trial.best
@@ -179,7 +179,8 @@ def _sentence(course: Course, trial: Trial) -> str:
         why = f"it does not fit ({trial.why})" if trial.memory else trial.why
         return f"{name}: not measured: {why}"
     if trial.covered:
-        return f"{name}: {trial.alone}; another that excludes it is faster"
+        more = "" if trial.upon is None else f" and, upon what was taken, nothing more: {trial.upon}"
+        return f"{name}: {trial.alone}{more or '; another that excludes it is faster'}"
     if trial.unconfirmed:
         return f"{name}: {trial.alone}, but there was no time for a second measurement (--minutes)"
     if trial.refuted:

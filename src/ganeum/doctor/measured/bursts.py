@@ -11,6 +11,7 @@ from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured.contest import interval
 
 LONG = 1.5  # times the median step
+RARE = 0.02  # of the time: what steps take beyond the others
 FEWEST = 3  # times that it must have been seen
 
 
@@ -49,6 +50,18 @@ class Bursts:
             unit="share of the time",
             where=what,
         )
+
+
+def between(times: Sequence[float]) -> int:
+    """Steps from one that takes longer to the next, on average; 1 where such steps take no time to speak of.
+
+    A block must hold some of them, or most blocks would hold none and their median know nothing of it.
+    """
+    usual = median(times)
+    long = [seconds for seconds in times if seconds > LONG * usual]
+    if sum(seconds - usual for seconds in long) < RARE * sum(times):
+        return 1
+    return max(1, round(len(times) / len(long)))
 
 
 def find(times: Sequence[float], waits: Sequence[float]) -> Bursts | None:

@@ -23,9 +23,9 @@ from ganeum.doctor.measured.training import Block
 
 CONFIDENCE = 0.99
 FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median with 99 %
-MOST_PAIRS = 400
-BLOCK_S = 0.06  # long beside what a clock, a switch or a tick of the system costs; short beside how long noise lasts
-QUICK_S = 0.1  # steps shorter than this have one uncounted ahead: the other variant has filled the caches
+HOPELESS = 0.8  # slower than this in all of the first pairs: no more of them are needed
+MOST_PAIRS = 1_000
+BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
 MOST_AT_ONCE = 1.15  # cores, of a training that computes on one; the rest is the account's own
 PRECISE = 0.08  # an interval this wide to either side, in parts of the effect: no more is needed
 
@@ -35,7 +35,7 @@ class Variant(Protocol):
 
     def rewind(self) -> None: ...
     def warm(self, seconds: float = ..., least: int = ...) -> float: ...
-    def block(self, steps: int, before: int = ...) -> Block: ...
+    def block(self, steps: int) -> Block: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def contest(
     seconds: float,
     floor: float = 0.01,
     multiple: int = 1,
+    only_gain: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Ratio:
     """How many times as fast ``b`` is as ``a``.
@@ -98,22 +99,25 @@ def contest(
         seconds: at most, but for the fewest pairs that say anything; it ends sooner when it is precise enough.
         floor: differences of this size, a ratio minus 1, are of no interest.
         multiple: steps of a block are a multiple of this: of a period in which steps are unlike.
+        only_gain: it also ends when ``b`` is certainly not faster by more than ``floor``.
     """
     began = clock()
     for one in (a, b):
         one.rewind()
     step_s = max(one.warm() for one in (a, b))
     steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
-    before = 1 if step_s < QUICK_S else 0
     pairs: list[tuple[Block, Block]] = []
     while len(pairs) < MOST_PAIRS:
-        first, second = a.block(steps, before), b.block(steps, before)
+        first, second = a.block(steps), b.block(steps)
         pairs.append((first, second))
-        second, first = b.block(steps, before), a.block(steps, before)
+        second, first = b.block(steps), a.block(steps)
         pairs.append((first, second))
         spent = clock() - began
+        so_far = ratio(pairs)
+        if only_gain and so_far.high < (1 + floor if len(pairs) >= FEWEST_PAIRS else HOPELESS):
+            break
         if len(pairs) >= FEWEST_PAIRS:
-            if spent >= seconds or _is_precise(ratio(pairs), floor):
+            if spent >= seconds or _is_precise(so_far, floor):
                 break
         elif spent >= 3 * seconds:  # steps far longer than planned for; the interval says how little is known
             break

@@ -1,4 +1,4 @@
-"""What this process and its children computed, and how long it waited for a core: Linux's account, thread by thread.
+"""How long this process waited for a core, and what its children computed: Linux's account, thread by thread.
 
 ``/proc/…/schedstat``: nanoseconds on a core, nanoseconds in the queue for one (Documentation/scheduler, sched-stats).
 """
@@ -21,12 +21,12 @@ def waited() -> float | None:
         return None
 
 
-def computed() -> float | None:
-    """Seconds of cores that all threads of this process and of its children used, so far; of those that are alive."""
+def of_children() -> float | None:
+    """Seconds of cores that the processes used which this one started, and theirs; of those that are alive."""
     if waited() is None:
         return None
     total = 0
-    for pid in _family(os.getpid()):
+    for pid in _below(os.getpid()):
         for thread in _threads(pid):
             with suppress(OSError, ValueError, IndexError):  # it ended meanwhile
                 total += int((thread / "schedstat").read_text().split()[0])
@@ -38,15 +38,15 @@ def difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else max(0.0, after - before)
 
 
-def _family(pid: int) -> Iterator[int]:
-    """The process, its children, theirs."""
-    yield pid
+def _below(pid: int) -> Iterator[int]:
+    """Its children, theirs, and so on."""
     for thread in _threads(pid):
         children = list[str]()
         with suppress(OSError):
             children = (thread / "children").read_text().split()
         for child in children:
-            yield from _family(int(child))
+            yield int(child)
+            yield from _below(int(child))
 
 
 def _threads(pid: int) -> list[Path]:

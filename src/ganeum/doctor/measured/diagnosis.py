@@ -19,12 +19,12 @@ from ganeum.doctor.measured import answer, bursts
 from ganeum.doctor.measured.answer import Course, Stair, Trial
 from ganeum.doctor.measured.contest import BLOCK_S, Ratio, contest
 from ganeum.doctor.measured.remedy import Remedy
-from ganeum.doctor.measured.training import Block, Subject
+from ganeum.doctor.measured.training import Subject
 from ganeum.doctor.measured.worker import Gone, Worker, Workers
 from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
-PAIRS = 24  # of blocks, in a contest that is not precise before
+PAIRS = 60  # of blocks, in a contest that is not precise before
 LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
 WATCHED_STEPS = (24, 200)
 PHASE_STEPS = 8
@@ -78,7 +78,7 @@ class Diagnosis:
         base = self._base()
         self._floor(base)
         for remedy in remedies:
-            if self._is_late(0.5):
+            if self._is_late(0.6):
                 self.course.untried.append(remedy)
             elif not self._try(base, remedy):  # the system ended that one for what this one took
                 base.close()
@@ -129,7 +129,7 @@ class Diagnosis:
         self.course.step_s = worker.warm()
         # The longer a step, the longer a contest: as many blocks of at least one step.
         left = max(1.0, self.deadline - time.monotonic())
-        self._seconds = min(max(LEAST_S, 2 * PAIRS * max(BLOCK_S, self.course.step_s)), left / 6)
+        self._seconds = min(max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s), left / 6)
 
     def _measure_periodic(self, config: Config) -> None:
         """What a run of ours does every so many steps."""
@@ -154,26 +154,31 @@ class Diagnosis:
         try:
             self._warm(base)
             steps = _between(*WATCHED_STEPS, round(WATCHED_S / course.step_s))
-            watched = [base.block(steps)] if steps * course.step_s < 5 * WATCHED_S else []
+            if steps * course.step_s < 5 * WATCHED_S:
+                self._unlike(base, steps)
             with self._base() as twin:
-                course.itself = contest(base, twin, seconds=2 * self._seconds, floor=LEAST_FLOOR / 2)
+                course.itself = contest(
+                    base, twin, seconds=2 * self._seconds, floor=LEAST_FLOOR / 2, multiple=course.multiple
+                )
         except Gone as gone:
             raise _unmeasurable(gone) from None
-        self._periods(base, watched)
         course.rate = course.itself.rates[0]
         course.floor = max(LEAST_FLOOR, abs(course.itself.median - 1))
 
-    def _periods(self, base: Worker, watched: Sequence[Block]) -> None:
-        """Whether some steps are unlike the others at regular distances, seen twice."""
-        first = bursts.find(watched[0].times, watched[0].waits) if watched else None
-        if first is None:
+    def _unlike(self, base: Worker, steps: int) -> None:
+        """Steps unlike the others: at regular distances they are a finding, where that is seen twice; in any case a
+        block holds some of them."""
+        first = base.watch(steps)
+        period = bursts.find(first.times, first.waits)
+        if period is None:
+            apart = bursts.between(first.times)
+            self.course.multiple = min(steps // 4, 2 * apart) if apart > 1 else 1
             return
-        with suppress(Gone):
-            again = base.block(watched[0].steps)
-            second = bursts.find(again.times, again.waits)
-            if second is not None and second.period == first.period:
-                self.course.multiple = first.period
-                self.course.told.append(second.finding())
+        second = base.watch(steps)
+        again = bursts.find(second.times, second.waits)
+        self.course.multiple = period.period
+        if again is not None and again.period == period.period:
+            self.course.told.append(again.finding())
 
     # ------------------------------------------------------------------------------------------------------ remedies
 
@@ -216,16 +221,19 @@ class Diagnosis:
                     course.stairs.append(Stair(remedy, upon))
                     best, former = higher, best
                     former.close()
+                    continue
+                higher.close()
+                trial.upon = upon
+                if any(remedy.cause == other.cause for other in taken):
+                    trial.covered = True  # what it takes away is gone already
                 else:
-                    higher.close()
-                    self._once_more(trial, upon, bool(taken))
+                    self._once_more(trial, bool(taken))
         finally:
             if best is not None:
                 best.close()
 
-    def _once_more(self, trial: Trial, upon: Ratio, after_others: bool) -> None:
+    def _once_more(self, trial: Trial, after_others: bool) -> None:
         """It gives nothing more: alone, in new processes, does it still?"""
-        trial.upon = upon
         if not after_others:
             trial.refuted = True
             return
@@ -255,14 +263,15 @@ class Diagnosis:
         if course.stairs and not self._is_late(0.95):
             self.say("the run against itself, again")
             with suppress(Gone), self._base() as base, self._base() as twin:
-                again = self._contest(base, twin)
+                again = self._contest(base, twin, only_gain=False)
                 course.itself_again = again
                 course.floor = max(course.floor, min(abs(again.median - 1), max(again.low - 1, 1 - again.high)))
 
     # ------------------------------------------------------------------------------------------------------ small words
 
-    def _contest(self, a: Worker, b: Worker) -> Ratio:
-        return contest(a, b, seconds=self._seconds, floor=self.course.floor, multiple=self.course.multiple)
+    def _contest(self, a: Worker, b: Worker, *, only_gain: bool = True) -> Ratio:
+        course = self.course
+        return contest(a, b, seconds=self._seconds, floor=course.floor, multiple=course.multiple, only_gain=only_gain)
 
     def _base(self) -> Worker:
         try:

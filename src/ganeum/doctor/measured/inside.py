@@ -108,17 +108,16 @@ class Inside:
         """Steps that are not counted: ``least`` and then until ``seconds`` have passed → seconds of the quickest."""
         end, quickest, taken = time.perf_counter() + seconds, float("inf"), 0
         while taken < least or (time.perf_counter() < end and taken < 10_000):
-            quickest, taken = min(quickest, self.block(1, 0).seconds), taken + 1
+            quickest, taken = min(quickest, self.block(1).seconds), taken + 1
         return quickest
 
-    def block(self, steps: int, before: int) -> Block:
-        """Some steps; ``before``: uncounted ones ahead of them, which fill the caches anew."""
-        for _ in range(before):
-            self.training.step(self._next())
+    def block(self, steps: int) -> Block:
+        """Some steps."""
         self._wait()
-        tokens, apart, times, waits = list[Any](), 0.0, list[float](), list[float]()
+        tokens, data, apart = list[Any](), 0.0, 0.0
         clock, step = time.perf_counter, self.training.step
-        computed, waited = cores.computed(), cores.waited()
+        children = cores.of_children()
+        waited, computed = cores.waited(), time.process_time()
         start = last = clock()
         for _ in range(steps):
             batch = self._next()
@@ -127,23 +126,30 @@ class Inside:
             counted = clock()
             step(batch)
             del batch
-            end = clock()
-            times.append(end - last - (counted - fetched))
-            waits.append(fetched - last)
-            apart, last = apart + (counted - fetched), end
+            data, apart, last = data + (fetched - last), apart + (counted - fetched), clock()
         self._wait()
         seconds = clock() - start - apart
+        computed = time.process_time() - computed
         waited = cores.difference(waited, cores.waited())
-        computed = cores.difference(computed, cores.computed())
+        children = cores.difference(children, cores.of_children())
         return Block(
             steps=steps,
             seconds=seconds,
             tokens=sum(int(count) for count in tokens),
-            phases={"data": sum(waits)},
-            computed=computed,
+            phases={"data": data},
+            computed=None if children is None else computed + children,
             waited=waited,
-            times=tuple(times),
-            waits=tuple(waits),
+        )
+
+    def watch(self, steps: int) -> Block:
+        """Some steps, each of them timed, the device waited for after each."""
+        blocks = [self.block(1) for _ in range(steps)]
+        return Block(
+            steps=steps,
+            seconds=sum(block.seconds for block in blocks),
+            tokens=sum(block.tokens for block in blocks),
+            times=tuple(block.seconds if block.own is None else block.own for block in blocks),
+            waits=tuple(block.phases["data"] for block in blocks),
         )
 
     def phases(self, steps: int) -> Block:

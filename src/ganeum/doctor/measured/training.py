@@ -69,8 +69,8 @@ class Block:
             ``optimizer`` and ``other``.
         computed: seconds of cores that all its threads and children used; None where the system does not say.
         waited: seconds that its main thread stood ready and was not let onto a core; likewise.
-        times: seconds of each step; on a GPU those of queueing its work, but for the last.
-        waits: seconds of each that its batch was waited for.
+        times: seconds of each step where they were asked for, without waiting for a core.
+        waits: of each, seconds that its batch was waited for.
     """
 
     steps: int

@@ -150,9 +150,14 @@ class Worker:
         quickest: float = self.ask("warm", seconds=seconds, least=least)
         return quickest
 
-    def block(self, steps: int, before: int = 0) -> Block:
-        """Some steps; ``before``: uncounted ones ahead of them."""
-        block: Block = self.ask("block", steps=steps, before=before)
+    def block(self, steps: int) -> Block:
+        """Some steps."""
+        block: Block = self.ask("block", steps=steps)
+        return block
+
+    def watch(self, steps: int) -> Block:
+        """Some steps with the seconds of each, the device waited for after each."""
+        block: Block = self.ask("watch", steps=steps)
         return block
 
     def phases(self, steps: int) -> Block:
