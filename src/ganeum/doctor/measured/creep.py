@@ -50,8 +50,8 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
 
     Returns:
         device; kept: bytes of graphs after each watched step; piling: tensors that became more, {shape, dtype, graph,
-        nodes, a_step, bytes, held_by}; held: bytes after each further step (a GPU's allocator, else the process); parameters:
-        {total, dead, still, twice, tied}, names and bytes; snapshot: a GPU's own record of one step.
+        nodes, a_step, bytes, held_by}; held: bytes after each further step (a GPU's allocator, else the process);
+        parameters: {total, dead, still, twice, tied}, names and bytes; snapshot: a GPU's own record of one step.
     """
     batches = _endless(training)
     model = training.model

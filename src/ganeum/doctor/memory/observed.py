@@ -45,10 +45,10 @@ def findings(seen: Mapping[str, Any]) -> Iterator[Finding]:
     graphs = kept is not None and kept.lasting
     if kept is not None and graphs:
         yield _graphs(kept, seen["kept"], piling)
+    measured = growth(range(len(seen["held"])), seen["held"])
     for one in piling:
         if not (graphs and one["graph"]):
-            yield _pile(one)
-    measured = growth(range(len(seen["held"])), seen["held"])
+            yield _nodes(one, measured) if one["graph"] else _pile(one)
     if measured is not None and not graphs and not piling:
         counted = "torch's allocator" if seen["device"] == "cuda" else "the process's memory"
         yield from of_growth(measured, f"{counted} after each of {len(seen['held'])} steps")
@@ -106,7 +106,8 @@ def of_snapshot(told: Mapping[str, Any]) -> Iterator[Finding]:
             cause="fragmentation",
             title=f"{told['torn'] / GIB:.2f} GiB lie in pieces between tensors",
             evidence=(
-                f"the largest {_size(told['largest_piece'])}; together {told['torn'] / told['reserved']:.0%} of {told['reserved'] / GIB:.2f} GiB reserved",
+                f"the largest {_size(told['largest_piece'])}",
+                f"{told['torn'] / told['reserved']:.0%} of {told['reserved'] / GIB:.2f} GiB reserved",
             ),
             change="PYTORCH_ALLOC_CONF=expandable_segments:True; fixed shapes",
             sure="measured",
@@ -131,6 +132,25 @@ def _graphs(kept: Growth, after: Sequence[int], piling: Sequence[Mapping[str, An
         sure="measured",
         size=kept.by / 2**20,
         interval=(kept.low / 2**20, kept.high / 2**20),
+        unit="MiB a step",
+    )
+
+
+def _nodes(one: Mapping[str, Any], measured: Growth | None) -> Finding:
+    grown = measured is not None and measured.low > 0
+    size = measured.by if measured is not None and grown else one["bytes"]
+    return Finding(
+        cause="kept_graph",
+        title=f"each step leaves {_told(one)} behind, and the {one['nodes']:,} nodes of its graph",
+        evidence=(
+            *((f"held by {one['held_by']}",) if one["held_by"] else ()),
+            "what they kept for the backward pass was let go: it is little, and it is every step",
+            *((f"memory grew by {_size(size)} a step meanwhile",) if grown else ()),
+        ),
+        change="keep loss.item() or loss.detach() instead of the loss",
+        sure="measured",
+        size=size / 2**20,
+        interval=(measured.low / 2**20, measured.high / 2**20) if measured is not None and grown else None,
         unit="MiB a step",
     )
 
@@ -175,8 +195,8 @@ def _parameters(found: Mapping[str, Any]) -> Iterator[Finding]:
             evidence=(pairs, "equal before the first step, in storages of their own: updates drive them apart"),
             change="tie them (model.tie_weights(), one nn.Parameter for both) after everything that copies the model",
             sure="measured",
-            size=size / GIB,
-            unit="GiB",
+            size=size / 2**20,
+            unit="MiB",
         )
 
 

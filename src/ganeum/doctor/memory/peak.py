@@ -50,11 +50,20 @@ WORDS = {
     "before_the_model": "the process before there was a model",
     "context": "CUDA's context",
 }
+# In somebody else's code: what to do, and the share of the part that is saved by arithmetic.
+BY_HAND = {
+    "activations": ("half of the sequences at once, twice as often (torch.utils.checkpoint saves more)", 0.5),
+    "logits": ("half of the sequences at once; a loss that is computed in chunks saves nearly all", 0.5),
+    "optimizer": ("AdamW with its state in 8 bits (torchao, bitsandbytes); Adafactor saves nearly all", 0.74),
+    "weights": ("weights in bf16, or adapters on frozen ones (LoRA), which saves gradients and state as well", 0.5),
+}
+SMALL = 0.01  # GiB: less is told in MiB
 TOLD = 0.05  # of the peak: parts that are less get no finding
 SAVES = 0.02  # of what is needed: levers that save less are not told
 SHOWN = 3  # levers of a part
 IN_PIECES = 0.10  # of what is reserved
 BAR = 24
+DRAWN = 0.05  # GiB: a step that takes less is not drawn
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ class Peak:
         levers: those that save something, the most first.
         fits: whether the device has room.
         most: sequences that would fit at once; None: not known.
+        ours: whether it is a config of ours, whose keys are levers.
     """
 
     parts: Mapping[str, float]
@@ -107,6 +117,7 @@ class Peak:
     levers: tuple[Lever, ...] = ()
     fits: bool | None = None
     most: int | None = None
+    ours: bool = True
 
     @property
     def needed(self) -> float:
@@ -127,14 +138,15 @@ class Peak:
                 kept = [(layer, size) for layer, size in self.layers.items() if size >= 0.02 * self.needed]
                 lines += [f"  {'':>9}        {shown(size):>9}  {layer}" for layer, size in kept]
         lines.append(f"  {shown(self.needed):>9}        in all; fullest in the {self.at}")
-        drawn = [f"  {line.plain}".rstrip() for line in curve(self.memory["curve"])] if "curve" in self.memory else []
+        drawn: list[str] = []
+        if "curve" in self.memory and self.memory["tensors"] >= DRAWN:
+            drawn = [f"  {line.plain}".rstrip() for line in curve(self.memory["curve"])]
         return "\n".join([*drawn, *([""] if drawn else []), *lines])
 
     def findings(self) -> Iterator[Finding]:
         """What does not fit; each large part with its levers; memory in pieces."""
         if self.fits is False:
             yield self._too_much()
-        source = "computed"
         for name, gib in self.parts.items():
             if name not in CAUSES or gib < TOLD * self.needed:
                 continue
@@ -143,11 +155,11 @@ class Peak:
                 cause=CAUSES[name],
                 title=f"{WORDS[name]}: {shown(gib)} at the peak, {gib / self.needed:.0%} of it",
                 evidence=tuple(self._about(name)),
-                change="; ".join(lever.sentence() for lever in acting),
+                change="; ".join(lever.sentence() for lever in acting) or self._by_hand(name, gib),
                 severity="warning" if self.fits is False and acting else "note",
-                sure=source,  # type: ignore[arg-type]
-                size=gib,
-                unit="GiB",
+                sure="computed",
+                size=gib if gib >= SMALL else gib * 1024,
+                unit="GiB" if gib >= SMALL else "MiB",
             )
         pieces = self.parts.get("pieces", 0.0)
         if self.memory.get("fragmentation", 0.0) > IN_PIECES:
@@ -178,11 +190,18 @@ class Peak:
             unit="GiB too much",
         )
 
+    def _by_hand(self, name: str, gib: float) -> str:
+        """What there is to do in somebody else's code, whose keys are not known here."""
+        if self.ours or name not in BY_HAND:
+            return ""
+        what, share = BY_HAND[name]
+        return f"{what}: about {shown(share * gib)} less of it"
+
     def _about(self, name: str) -> Iterator[str]:
         """Its largest pieces, by the operation that asked for them."""
         for part in [part for part in self.memory.get("parts", ()) if part["kind"] == name][:SHOWN]:
             where = f" in {part['layer']}" if part["layer"] else ""
-            yield f"{part['gib']:.2f} GiB: {units.things(part['count'], 'tensor')} of {part['operation']}{where}"
+            yield f"{shown(part['gib'])}: {units.things(part['count'], 'tensor')} of {part['operation']}{where}"
 
     def as_dict(self) -> dict[str, Any]:
         """For ``doctor.json``."""
@@ -241,6 +260,7 @@ def of_plan(plan: Mapping[str, Any], pulled: Sequence[Lever] = ()) -> Peak:
         tuple(pulled),
         found.get("fits"),
         plan.get("batch", {}).get("largest_micro_batch"),
+        "batch" in plan,
     )
 
 
@@ -275,4 +295,4 @@ def _most_changed(now: memory.Memory, then: memory.Memory) -> str:
 
 def shown(value: float) -> str:
     """``1.54 GiB``, or MiB."""
-    return f"{value:.2f} GiB" if value >= 0.01 else f"{value * 1024:.2f} MiB"
+    return f"{value:.2f} GiB" if value >= SMALL else f"{value * 1024:.2f} MiB"
