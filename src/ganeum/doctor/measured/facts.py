@@ -27,8 +27,7 @@ from ganeum.doctor.measured.ours import Ours
 from ganeum.doctor.measured.tensors import IGNORED
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry, updaters
-from ganeum.doctor.measured.watch import put_back, watched
-from ganeum.doctor.measured.watch import replace as put_in
+from ganeum.doctor.measured.watch import put_back, replace_all, watched
 from ganeum.hardware import machine
 from ganeum.step.compile import _missing_for_cuda
 
@@ -110,7 +109,8 @@ def _model(training: Training) -> dict[str, Any]:
         "vocabulary": next((c.vocab_size for c in known if isinstance(getattr(c, "vocab_size", None), int)), None),
         "checkpointing": any(getattr(m, "gradient_checkpointing", False) is True for m in modules),
         "compiled": any(
-            getattr(m, "_compiled_call_impl", None) is not None or type(m).__name__ == "OptimizedModule" for m in modules
+            getattr(m, "_compiled_call_impl", None) is not None or type(m).__name__ == "OptimizedModule"
+            for m in modules
         ),
         "hooks": sum(len(table) for table in hooks(model)),
         "matmul_precision": torch.get_float32_matmul_precision(),
@@ -247,13 +247,15 @@ class _Watch:
     @contextmanager
     def on(self, training: Training) -> Iterator[None]:
         undo = around_entry(training, self.forward)
-        before = [
-            *put_in("torch:Tensor.backward", self.backward),
-            *put_in("torch.autograd:backward", self.backward),
-            *put_in("torch.optim.optimizer:Optimizer.zero_grad", self.zero_grad),
-            *put_in("torch.nn.modules.module:Module.zero_grad", self.zero_grad),
-            *put_in(CHECKPOINT, self.checkpoint),
-        ]
+        before = replace_all(
+            [
+                ("torch:Tensor.backward", self.backward),
+                ("torch.autograd:backward", self.backward),
+                ("torch.optim.optimizer:Optimizer.zero_grad", self.zero_grad),
+                ("torch.nn.modules.module:Module.zero_grad", self.zero_grad),
+                (CHECKPOINT, self.checkpoint),
+            ]
+        )
         gc.callbacks.append(self.collecting)
         try:
             yield
@@ -323,5 +325,3 @@ def _faults() -> int:
 def _wait(at: torch.device) -> None:
     if at.type == "cuda":
         torch.cuda.synchronize(at)
-
-

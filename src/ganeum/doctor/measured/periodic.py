@@ -95,9 +95,7 @@ def works(ours: Ours, limit_s: float) -> list[Work]:
             part = some.tokens / validation.tokens
             seconds = _timed(lambda: some.evaluate(step, every.eval_batch_size), LEAST, share)
             each = tuple(s / part for s in seconds)
-            found.append(
-                Work("evaluations", "train.eval_interval", every.eval_interval, each, part, validation.tokens)
-            )
+            found.append(Work("evaluations", "train.eval_interval", every.eval_interval, each, part, validation.tokens))
         if every.checkpoint_interval <= every.max_iters:
             number = iter(range(1, 1_000_000))
 

@@ -26,7 +26,13 @@ FAMILIES: Mapping[str, tuple[str, str, str, str, bool]] = {
     "copying": ("no_copying", "no copies of weights", "model_copied", "copy the model, or its state, less often", True),
     "sleeping": ("no_sleeping", "no sleeping", "pauses", "time.sleep() does not belong into a step", False),
     "generating": ("no_generating", "no generating", "too_often", "generate texts less often", True),
-    "tokenising": ("tokenised_before", "tokenised before", "loader", "tokenise once, before training, and keep the ids", True),
+    "tokenising": (
+        "tokenised_before",
+        "tokenised before",
+        "loader",
+        "tokenise once, before training, and keep the ids",
+        True,
+    ),
 }
 # Variables that slow everything down, with what they do.
 SLOW: Mapping[str, tuple[str, str]] = {
@@ -319,7 +325,8 @@ def _numbers(facts: Facts) -> Iterator[Remedy]:
         yield Remedy(
             name="compiled",
             cause="not_compiled",
-            change="torch.compile(model)" + ("" if facts.get("one_shape") else ", dynamic=True or padding to a few lengths"),
+            change="torch.compile(model)"
+            + ("" if facts.get("one_shape") else ", dynamic=True or padding to a few lengths"),
             act="compiled",
             group="compiling",
             promise=1.3 if gpu else 1.001,  # on a CPU it starts slowly and seldom gains: last
@@ -495,7 +502,9 @@ def _micro_batches(config: Config, facts: Facts) -> Iterator[Remedy]:
 
 
 def _key(name: str, cause: str, keys: Mapping[str, Any], **more: Any) -> Remedy:
-    change = ", ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items())
+    change = ", ".join(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in keys.items()
+    )
     return Remedy(name=name, cause=cause, change=change, keys=keys, **more)
 
 
@@ -509,7 +518,9 @@ def told(facts: Facts, config: Config | None = None) -> list[Finding]:
                 Finding(
                     cause="overlapping_windows",
                     title=f"windows of {length:,} tokens start {stride:,} apart: an epoch has a token {length / stride:.3g} times",
-                    evidence=("tokens per second stay the same without overlap; an epoch becomes as many times shorter",),
+                    evidence=(
+                        "tokens per second stay the same without overlap; an epoch becomes as many times shorter",
+                    ),
                     change="data.stride=auto, and as many epochs as the held-out loss wants",
                     sure="computed",
                     size=length / stride,

@@ -57,7 +57,9 @@ def merged(batches: list[Any]) -> Any:
         raise ValueError("a batch holds no tensors")
     first = rows[0][0][1]
     for others in rows:
-        if [(name, t.shape[1:], t.dtype) for name, t in others] != [(name, t.shape[1:], t.dtype) for name, t in rows[0]]:
+        if [(name, t.shape[1:], t.dtype) for name, t in others] != [
+            (name, t.shape[1:], t.dtype) for name, t in rows[0]
+        ]:
             raise ValueError("batches do not have one shape")
         if any(t.dim() == 0 or len(t) != len(others[0][1]) for _, t in others):
             raise ValueError("not every tensor of a batch has a row for each sequence")

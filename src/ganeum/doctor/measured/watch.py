@@ -34,7 +34,11 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "pickle:dump",
         "numpy:save",
     ),
-    "copying": ("copy:deepcopy", "torch.nn.modules.module:Module.state_dict", "torch.optim.optimizer:Optimizer.state_dict"),
+    "copying": (
+        "copy:deepcopy",
+        "torch.nn.modules.module:Module.state_dict",
+        "torch.optim.optimizer:Optimizer.state_dict",
+    ),
     "sleeping": ("time:sleep",),
     "tokenising": (
         "transformers.tokenization_utils_base:PreTrainedTokenizerBase.__call__",
@@ -53,35 +57,45 @@ class Seen:
     seconds: float = 0.0
 
 
-def places(function: Any) -> list[tuple[Any, str]]:
-    """Every loaded module, and name in it, that a function goes by: ``from gc import collect`` is another name for it."""
-    found = []
-    for module in list(sys.modules.values()):
-        names = getattr(module, "__dict__", None)
-        if isinstance(names, dict):
-            found += [(module, name) for name, value in list(names.items()) if value is function]
-    return found
-
-
 def replace(path: str, make: Callable[[Any], Any]) -> list[tuple[Any, str, Any]]:
-    """Puts ``make(function)`` wherever ``module:function`` or ``module:Class.method`` goes by a name.
+    """Puts ``make(function)`` wherever ``module:function`` or ``module:Class.method`` goes by a name: ``from gc import
+    collect`` is another one for the same.
 
     Returns:
         Owner, name and what was there, for :func:`put_back`; nothing where its module is not loaded.
     """
-    module, _, name = path.partition(":")
-    owner: Any = sys.modules.get(module)
-    *classes, last = name.split(".")
-    for part in classes:
-        owner = getattr(owner, part, None)
-    function = getattr(owner, last, None)
-    if owner is None or function is None:
-        return []
-    new = make(function)
-    where = [(owner, last)] if classes else places(function)
-    before = [(one, key, vars(one)[key]) for one, key in where if key in vars(one)]
-    for one, key, _ in before:
-        setattr(one, key, new)
+    return replace_all([(path, make)])
+
+
+def replace_all(changes: Sequence[tuple[str, Callable[[Any], Any]]]) -> list[tuple[Any, str, Any]]:
+    """The same for several, in one look through all loaded modules."""
+    functions: dict[int, Any] = {}
+    where: list[tuple[Any, str, Any]] = []
+    for path, make in changes:
+        module, _, name = path.partition(":")
+        owner: Any = sys.modules.get(module)
+        *classes, last = name.split(".")
+        for part in classes:
+            owner = getattr(owner, part, None)
+        function = getattr(owner, last, None)
+        if owner is None or function is None:
+            continue
+        if not classes:
+            functions[id(function)] = make(function)
+        elif last in vars(owner):
+            where.append((owner, last, make(function)))
+    if functions:
+        for module in list(sys.modules.values()):
+            names = getattr(module, "__dict__", None)
+            if isinstance(names, dict):
+                where += [
+                    (module, name, functions[id(value)])
+                    for name, value in list(names.items())
+                    if id(value) in functions
+                ]
+    before = [(owner, name, vars(owner)[name]) for owner, name, _ in where]
+    for owner, name, new in where:
+        setattr(owner, name, new)
     return before
 
 
@@ -116,7 +130,7 @@ def watched() -> Iterator[dict[str, Seen]]:
 
         return make
 
-    before = [each for family, paths in FAMILIES.items() for path in paths for each in replace(path, timed(family))]
+    before = replace_all([(path, timed(family)) for family, paths in FAMILIES.items() for path in paths])
     try:
         yield seen
     finally:
@@ -136,4 +150,4 @@ def silence(family: str, answer: Callable[..., Any]) -> int:
     def make(function: Any) -> Any:
         return wraps(function)(lambda *inputs, **named: answer(function, *inputs, **named))
 
-    return sum(len(replace(path, make)) for path in FAMILIES[family])
+    return len(replace_all([(path, make) for path in FAMILIES[family]]))

@@ -147,5 +147,3 @@ def _asked(training: Training, names: tuple[str, ...]) -> bool:
     finally:
         undo()
     return any(asked)
-
-

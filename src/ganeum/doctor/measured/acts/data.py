@@ -171,7 +171,9 @@ def _last(there: Tensor) -> int:
 def cut(batch: Any, pad: int | None = None) -> Any:
     """A batch without the columns at its right end in which every row is padding."""
     kept = full_columns(batch, pad)
-    return tensors.mapped(batch, lambda name, t: t[:, : kept[name]].contiguous() if name in kept and t.dim() == 2 else t)
+    return tensors.mapped(
+        batch, lambda name, t: t[:, : kept[name]].contiguous() if name in kept and t.dim() == 2 else t
+    )
 
 
 def empty_share(batch: Any, pad: int | None = None) -> float:

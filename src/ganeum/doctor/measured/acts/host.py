@@ -144,7 +144,9 @@ def no_copying(training: Training) -> Training:
     def once(function: Any, *inputs: Any, **named: Any) -> Any:
         is_model = inputs and isinstance(inputs[0], nn.Module)
         a_state = function.__name__ == "state_dict"
-        tensors = inputs and isinstance(inputs[0], dict) and any(isinstance(v, torch.Tensor) for v in inputs[0].values())
+        tensors = (
+            inputs and isinstance(inputs[0], dict) and any(isinstance(v, torch.Tensor) for v in inputs[0].values())
+        )
         if not (is_model or a_state or tensors):
             return function(*inputs, **named)
         if a_state and inputs and isinstance(inputs[0], nn.Module) and (len(inputs) > 1 or named):

@@ -43,7 +43,9 @@ def fused(training: Training) -> Training:
 def foreach(training: Training) -> Training:
     """The implementation over lists of tensors."""
     optimizer = _one(training)
-    if type(optimizer) not in HAVE_FUSED or any(group.get("foreach") or group.get("fused") for group in optimizer.param_groups):
+    if type(optimizer) not in HAVE_FUSED or any(
+        group.get("foreach") or group.get("fused") for group in optimizer.param_groups
+    ):
         raise NotApplicable("it is not one of torch's, or works so already")
     for group in optimizer.param_groups:
         group["foreach"] = True
@@ -106,7 +108,9 @@ def _instead(optimizer: torch.optim.Optimizer, kind: Any) -> torch.optim.Optimiz
     try:
         theirs, ours = _few(optimizer), _few(optimizer)
         groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        one: Any = type(optimizer)([{**g, "params": p} for g, p in zip(groups, theirs, strict=True)], **_given(optimizer))
+        one: Any = type(optimizer)(
+            [{**g, "params": p} for g, p in zip(groups, theirs, strict=True)], **_given(optimizer)
+        )
         other = _made(kind, groups, ours)
         draw = torch.Generator().manual_seed(0)
         for _ in range(PROOF_STEPS):
@@ -115,7 +119,9 @@ def _instead(optimizer: torch.optim.Optimizer, kind: Any) -> torch.optim.Optimiz
                 right.grad = left.grad.clone()
             one.step()
             other.step()
-        if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(sum(theirs, []), sum(ours, []), strict=True)):
+        if not all(
+            torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(sum(theirs, []), sum(ours, []), strict=True)
+        ):
             return None
     except Exception:  # whatever somebody's class does with arguments that it did not expect
         return None

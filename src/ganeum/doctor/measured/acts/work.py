@@ -66,11 +66,10 @@ def plain_backward(training: Training) -> Training:
 
     def plain(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
-        def call(*inputs: Any, **named: Any) -> Any:
-            return function(*inputs, **{**named, "create_graph": False, "retain_graph": False})
+        def call(tensors: Any, gradient: Any = None, *_flags: Any, **named: Any) -> Any:
+            return function(tensors, gradient, **{**named, "create_graph": False, "retain_graph": False})
 
         return call
 
-    put_in("torch:Tensor.backward", plain)
-    put_in("torch.autograd:backward", plain)
+    put_in("torch:Tensor.backward", plain)  # torch.autograd.backward, which it calls, gets the flags by place
     return training
