@@ -102,7 +102,7 @@ def packed_lunch(parts: Parts) -> None:
     parts.options["use_cache"] = True
 
 
-@fault("bad initialisation", "learning", ("first_loss",), SUBJECTS)
+@fault("bad initialisation", "learning", ("first_loss",), ("plain", "windows", "documents"))
 def heavy_handed(parts: Parts) -> None:
     """Embeddings and head are drawn thirty times as wide as they should be."""
 

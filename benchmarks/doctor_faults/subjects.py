@@ -196,6 +196,10 @@ def own_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     return model(**batch).loss
 
 
+def _every(batch: Batch, piece: int, pieces: int) -> Batch:
+    return {name: rows[piece::pieces].contiguous() for name, rows in batch.items()}
+
+
 def assembled(parts: Parts) -> dict[str, Any]:
     """model, batches, step, optimizer: what ``ganeum.doctor.Training`` takes."""
     torch.manual_seed(parts.seed)
@@ -211,7 +215,7 @@ def assembled(parts: Parts) -> dict[str, Any]:
     def step(batch: Batch) -> torch.Tensor:
         total = torch.zeros(())
         for piece in range(parts.pieces):
-            part = batch if parts.pieces == 1 else {name: rows[piece :: parts.pieces] for name, rows in batch.items()}
+            part = batch if parts.pieces == 1 else _every(batch, piece, parts.pieces)
             loss = loss_of(model, part)
             parts.piece_loss(loss, parts.pieces).backward()
             total += loss.detach() / parts.pieces
