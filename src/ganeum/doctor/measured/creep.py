@@ -239,17 +239,18 @@ def _recorded(training: Training, batches: Iterator[Any], device: torch.device) 
     """A step as torch records a GPU's memory itself, read by :mod:`ganeum.doctor.memory.snapshot`."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
-    torch.cuda.memory._record_memory_history(max_entries=EVENTS, stacks="python")
+    torch.cuda.memory._record_memory_history(max_entries=EVENTS, stacks="python", device=device)
     try:
         training.step(next(batches))
         torch.cuda.synchronize(device)
         told = torch.cuda.memory._snapshot()
     finally:
-        torch.cuda.memory._record_memory_history(enabled=None)
+        torch.cuda.memory._record_memory_history(enabled=None, device=device)
     found = snapshot.read(told, device.index or 0)
     return {
         **vars(found),
         "at_peak": dict(found.at_peak),
+        "counted_requested": torch.cuda.memory_stats(device)["requested_bytes.all.peak"],
         "counted_allocated": torch.cuda.max_memory_allocated(device),
         "counted_reserved": torch.cuda.memory_reserved(device),
     }

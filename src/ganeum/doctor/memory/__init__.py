@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +53,11 @@ def of_run(
     steps: int = 0,
     seconds: float = 60.0,
 ) -> Report:
-    """A run of ours that has recorded its memory: the same, with planned beside measured."""
-    found = peak.of_config(config, device, tokens, trace=trace)
+    """A run of ours that has recorded its memory: the same, with planned beside measured.
+
+    Its peak is that of its plan.json where the run was planned for ``device``.
+    """
+    found = recorded.peak_of(run, config, device) or peak.of_config(config, device, tokens, trace=trace)
     more, facts, ruled_out = _watched(config, steps, seconds)
     beside, measured = recorded.of_run(run)
     ruled_out = [*ruled_out, *_not_growing(measured)]
@@ -100,7 +104,7 @@ def of_snapshot(path: Path, device: int = 0) -> Report:
     found = snapshot.read(snapshot.load(path), device)
     told = {**vars(found), "at_peak": dict(found.at_peak)}
     headline = (
-        f"{found.peak_allocated / GIB:.2f} GiB at its peak; now {found.allocated / GIB:.2f} GiB of "
+        f"{found.peak_requested / GIB:.2f} GiB were asked for at its peak; now {found.allocated / GIB:.2f} GiB of "
         f"{found.reserved / GIB:.2f} GiB reserved, {found.idle / GIB:.2f} GiB of it idle"
     )
     if not found.complete:
@@ -139,14 +143,14 @@ def _ran_out(why: str) -> Finding:
 
 def _report(found: Peak, subject: str, more: list[Finding], facts: dict[str, Any], ruled_out: list[str]) -> Report:
     device, memory = found.device, found.memory
-    usable = device.get("usable_gib")
     headline = f"{peak.shown(found.needed)} at the fullest moment of a step on {device['name']}"
-    if usable:
-        headline += f", which has {usable:.2f} GiB usable"
+    if device.get("memory_gib"):
+        headline += f", of {device['memory_gib']:.2f} GiB"
     if memory.get("source") != "traced":
         why = memory.get("not_traced")
         headline += f" (closed form{'; not traced: ' + why if why else ''})"
     uncertain = [f"uncertain: {doubt}" for doubt in memory.get("uncertain", ())]
+    uncertain += _checked(memory, (facts.get("watched") or {}).get("snapshot"), device.get("kind") == "cuda")
     return Report(
         subject=subject,
         headline=headline,
@@ -155,6 +159,16 @@ def _report(found: Peak, subject: str, more: list[Finding], facts: dict[str, Any
         drawn=found.table(),
         facts={"peak": found.as_dict(), **facts},
     )
+
+
+def _checked(memory: Mapping[str, Any], told: Mapping[str, Any] | None, on_gpu: bool) -> list[str]:
+    """The peak beside what torch counted of a step here."""
+    if not on_gpu or memory.get("source") != "traced":
+        return []
+    if not told:
+        return ["unconfirmed here: on that GPU --steps 60 holds this peak against torch's own record of a step"]
+    counted = told["counted_allocated"] / GIB
+    return [f"the trace is off by {memory['tensors'] / counted - 1:+.2%} of what a step took here ({counted:.3f} GiB)"]
 
 
 def _not_growing(measured: dict[str, Any]) -> list[str]:

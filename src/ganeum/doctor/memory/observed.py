@@ -15,7 +15,6 @@ from ganeum.units import GIB
 
 STEPS, SECONDS = 60, 60.0
 NAMED = 4  # parameters that are named
-AGREES = 0.001  # torch's record beside its own counter
 VOCABULARY = 1000  # rows of logits are at least as long
 
 
@@ -89,12 +88,12 @@ def silent(seen: Mapping[str, Any]) -> Iterator[str]:
 
 def of_snapshot(told: Mapping[str, Any]) -> Iterator[Finding]:
     """A GPU's own record: what lay there at the peak, pieces, and whether it agrees with torch's counter."""
-    peak, counted = told["peak_allocated"], told.get("counted_allocated")
+    peak, counted = told["peak_requested"], told.get("counted_requested")
     rows = [f"{size / GIB:.3f} GiB {who}" for who, size in list(told["at_peak"].items())[:8]]
     agreed = "" if not counted else f"; torch's counter says {counted / GIB:.3f} GiB"
     yield Finding(
         cause="activations",
-        title=f"at the peak {peak / GIB:.3f} GiB were given out, by torch's own record{agreed}",
+        title=f"at the peak {peak / GIB:.3f} GiB were asked for, by torch's own record{agreed}",
         evidence=tuple(rows),
         severity="note",
         sure="measured",

@@ -124,6 +124,11 @@ class Peak:
         """GiB in all."""
         return sum(self.parts.values())
 
+    @property
+    def beside_the_context(self) -> float:
+        """GiB in all, but for what CUDA takes before the first tensor, which is not usable anyway."""
+        return self.needed - self.parts.get("context", 0.0)
+
     def table(self) -> str:
         """The curve of the step where it was traced, then each part with its bar."""
         top = max(self.parts.values(), default=1.0)
@@ -180,13 +185,13 @@ class Peak:
         enough = [lever for lever in self.levers if lever.gib <= usable][:SHOWN]
         return Finding(
             cause="does_not_fit",
-            title=f"it needs {shown(self.needed)}, and {self.device.get('name')} has {shown(usable)} usable",
-            evidence=(f"at the {self.at}",),
+            title=f"it needs {shown(self.beside_the_context)}, and {shown(usable)} are usable",
+            evidence=(f"on {self.device.get('name')}, in the {self.at}",),
             change="; ".join(lever.sentence() for lever in enough)
             or "no lever alone is enough: `ganeum plan` lists what fits together",
             severity="error",
             sure="computed",
-            size=self.needed - usable,
+            size=self.beside_the_context - usable,
             unit="GiB too much",
         )
 
@@ -231,10 +236,10 @@ def of_config(config: Config, device: Device, tokens: int | None = None, *, trac
         from ganeum.plan.trace import exact
 
         plan = exact.started(plan, settled, device)
-    return of_plan(plan, tuple(_levers(settled, device)))
+    return of_plan(plan, tuple(pulled(settled, device)))
 
 
-def of_plan(plan: Mapping[str, Any], pulled: Sequence[Lever] = ()) -> Peak:
+def of_plan(plan: Mapping[str, Any], ways: Sequence[Lever] = ()) -> Peak:
     """The peak as a plan's ``memory_gib`` has it."""
     found = plan["memory_gib"]
     parts: Counter[str] = Counter()
@@ -257,31 +262,31 @@ def of_plan(plan: Mapping[str, Any], pulled: Sequence[Lever] = ()) -> Peak:
         f"{found['at']}{where}",
         found,
         plan["device"],
-        tuple(pulled),
+        tuple(ways),
         found.get("fits"),
         plan.get("batch", {}).get("largest_micro_batch"),
         "batch" in plan,
     )
 
 
-def _levers(config: Config, device: Device) -> list[Lever]:
-    """By the closed form: what would be needed with each, the same sequences at once."""
+def pulled(config: Config, device: Device) -> list[Lever]:
+    """Levers by the closed form: what would be needed with each, the same sequences at once."""
     size = config.train.micro_batch_size
     assert size != "auto", "settled before"
     now = micro_batch.needed(config, device, size)
-    pulled = [({key: value}, cost, size) for key, value, cost in levers.keeping(config, device)]
+    ways = [({key: value}, cost, size) for key, value, cost in levers.keeping(config, device)]
     halves = [half for half in divisors(size) if half < size]
     if halves:
-        pulled.append(({"train.micro_batch_size": halves[-1]}, "the same result; more and smaller passes", halves[-1]))
+        ways.append(({"train.micro_batch_size": halves[-1]}, "the same result; more and smaller passes", halves[-1]))
     found = []
-    for settings, cost, at_once in pulled:
+    for settings, cost, at_once in ways:
         try:
             then = micro_batch.needed(change(config, settings), device, at_once)
         except ValueError:  # keys that do not go together
             continue
         saves = (now.total - then.total) / GIB
         if saves >= SAVES * now.total / GIB:
-            found.append(Lever(settings, saves, (then.total + then.context) / GIB, cost, _most_changed(now, then)))
+            found.append(Lever(settings, saves, then.total / GIB, cost, _most_changed(now, then)))
     return sorted(found, key=lambda lever: -lever.saves)
 
 

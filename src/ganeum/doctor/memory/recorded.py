@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ganeum.config import Config
 from ganeum.doctor.finding import Finding
+from ganeum.doctor.memory import peak
 from ganeum.doctor.memory.growth import Growth, growth
-from ganeum.doctor.memory.peak import IN_PIECES
+from ganeum.doctor.memory.peak import IN_PIECES, Peak
+from ganeum.hardware.device import Device
 from ganeum.record import RunDirectory, read_metrics
 from ganeum.record.files import read_json
 from ganeum.units import GIB
@@ -38,6 +41,14 @@ def of_run(run: RunDirectory) -> tuple[list[Finding], dict[str, Any]]:
         if (value := (plan.get("memory_gib") or {}).get(name)) is not None
     }
     return findings, facts
+
+
+def peak_of(run: RunDirectory, config: Config, device: Device) -> Peak | None:
+    """The peak as it was planned before the run, with levers; None: planned for another device, or not at all."""
+    plan = _plan(run)
+    if "memory_gib" not in plan or (plan.get("device") or {}).get("name") != device.name:
+        return None
+    return peak.of_plan(plan, tuple(peak.pulled(config, device)))
 
 
 def of_lines(lines: Sequence[Mapping[str, Any]]) -> Growth | None:

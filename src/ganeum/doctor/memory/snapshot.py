@@ -3,7 +3,8 @@ asked for it; loads no torch and runs nothing of what it reads.
 
 The format is torch's (torch/cuda/memory.py, ``_snapshot``; c10/cuda/CUDACachingAllocator.h, ``TraceEntry``): segments
 with their blocks as they are now, and for each device the events until then, oldest first. What was there at an earlier
-moment follows from both, backwards.
+moment follows from both, backwards. Events have the bytes that were asked for, so the peak is of these; blocks are
+rounded up (to 512 bytes, and by up to 1 MiB where what is left over is not worth a block).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Snapshot:
     Attributes:
         allocated, reserved: now. idle: reserved in whole segments with nothing in them; torn: free pieces between
             tensors, ``largest_piece`` the largest.
-        peak_allocated: the most that was given out at a time, as far back as the events go.
+        peak_requested: the most that was asked for at a time, as far back as the events go.
         complete: whether they go back to before the peak.
         at_peak: ``file.py:12 function`` → bytes, the largest first.
         out_of_memory: how often memory ran out in the events.
@@ -48,7 +49,7 @@ class Snapshot:
     idle: int
     torn: int
     largest_piece: int
-    peak_allocated: int
+    peak_requested: int
     complete: bool
     at_peak: Mapping[str, int] = field(default_factory=dict)
     out_of_memory: int = 0
@@ -110,7 +111,7 @@ def read(snapshot: Mapping[str, Any], device: int = 0) -> Snapshot:
                 free.append(block["size"])
             else:
                 given += block["size"]
-                live[at] = block["size"], _who(block.get("frames") or _history(block))
+                live[at] = block.get("requested_size") or block["size"], _who(block.get("frames") or _history(block))
         allocated += given
         if given:
             torn += sum(free)
