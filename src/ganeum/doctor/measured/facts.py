@@ -34,8 +34,9 @@ from ganeum.step.compile import _missing_for_cuda
 LOOKED_AT, LOOK_S = 4, 3.0  # steps; seconds after which no further one is taken
 PROBED = 8  # batches whose shapes are looked at
 SWITCHES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING", "NVIDIA_TF32_OVERRIDE",
-    "TORCHDYNAMO_DISABLE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS",
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "NVIDIA_TF32_OVERRIDE", "TORCHDYNAMO_DISABLE",
+    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS",
     "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "MALLOC_CHECK_", "TORCH_SHOW_CPP_STACKTRACES",
 )  # fmt: skip
 
@@ -114,7 +115,7 @@ def _model(training: Training) -> dict[str, Any]:
         ),
         "hooks": sum(len(table) for table in hooks(model)),
         "matmul_precision": torch.get_float32_matmul_precision(),
-        "mkldnn": bool(torch.backends.mkldnn.enabled),  # type: ignore[attr-defined]
+        "mkldnn": bool(torch.backends.mkldnn.enabled),
         "sdpa_replaced": torch.nn.functional.scaled_dot_product_attention
         is not torch._C._nn.scaled_dot_product_attention,
     }
@@ -130,7 +131,7 @@ def _optimizer(training: Training) -> dict[str, Any]:
         "optimizers": len(found),
         "has_fused": type(one) in HAVE_FUSED,
         "fused": all(group.get("fused") for group in groups),
-        "foreach": [group.get("foreach") for group in groups][0],
+        "foreach": groups[0].get("foreach"),
         "not_updated": 0 if isinstance(training, Ours) else sum(p.numel() for p in not_updated(training)),
     }
 
@@ -199,14 +200,14 @@ class _Watch:
             "autocast": None if on is None else str(torch.get_autocast_dtype(on)).removeprefix("torch."),
             "anomaly": torch.is_anomaly_enabled(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "profiler": bool(torch.autograd._profiler_enabled()),
+            "profiler": bool(torch._C._autograd._profiler_enabled()),
             "traced": bool(sys.gettrace() or sys.getprofile() or tracemalloc.is_tracing()),
             "threads": torch.get_num_threads(),
             "kernels_off": [
                 name
                 for name, enabled in (
-                    ("flash", backends.flash_sdp_enabled()),
-                    ("memory-efficient", backends.mem_efficient_sdp_enabled()),
+                    ("flash", backends.flash_sdp_enabled()),  # type: ignore[no-untyped-call]
+                    ("memory-efficient", backends.mem_efficient_sdp_enabled()),  # type: ignore[no-untyped-call]
                 )
                 if not enabled
             ],

@@ -1,4 +1,4 @@
-"""What a run of ours does beside its steps (evaluations, checkpoints, texts, logging): each measured, and what it costs."""
+"""What a run of ours does beside its steps: evaluations, checkpoints, texts, logging, each measured and weighed."""
 
 from __future__ import annotations
 
@@ -234,4 +234,4 @@ def _mended(work: Work, config: Config, rest_s: float) -> tuple[str, tuple[tuple
 def _round_up(steps: float) -> int:
     """To two digits: 1,234 → 1,300."""
     digits = 10 ** max(0, math.floor(math.log10(max(steps, 1))) - 1)
-    return max(1, math.ceil(steps / digits) * digits)
+    return int(max(1, math.ceil(steps / digits) * digits))

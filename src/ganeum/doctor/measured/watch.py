@@ -85,11 +85,11 @@ def replace_all(changes: Sequence[tuple[str, Callable[[Any], Any]]]) -> list[tup
         elif last in vars(owner):
             where.append((owner, last, make(function)))
     if functions:
-        for module in list(sys.modules.values()):
-            names = getattr(module, "__dict__", None)
+        for loaded in list(sys.modules.values()):
+            names = getattr(loaded, "__dict__", None)
             if isinstance(names, dict):
                 where += [
-                    (module, name, functions[id(value)])
+                    (loaded, name, functions[id(value)])
                     for name, value in list(names.items())
                     if id(value) in functions
                 ]

@@ -69,7 +69,7 @@ def all_kernels(training: Training) -> Training:
 
     around_entry(training, every)
     put_in("torch.nn.functional:scaled_dot_product_attention", every)
-    torch.backends.mkldnn.set_flags(True)
+    torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]
     return training
 
 

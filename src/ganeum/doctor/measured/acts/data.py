@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -271,6 +272,10 @@ class _Again:
         return iter(self.make())
 
 
+def _rows(some: Tensor, _name: str, tensor: Tensor) -> Tensor:
+    return tensor[some]
+
+
 def sorted_rows(training: Training) -> Training:
     """Rows of a few batches sorted by length and dealt out anew, so that rows of a batch are alike; then cut."""
     first = next(iter(training.batches))
@@ -285,7 +290,7 @@ def sorted_rows(training: Training) -> Training:
         order = kept.sum(1).argsort(stable=True)
         parts = list(torch.split(order, rows))
         for place in torch.randperm(len(parts)).tolist():  # else every few batches would begin with the shortest
-            yield cut(tensors.mapped(whole, lambda _, t, place=place: t[parts[place]]))
+            yield cut(tensors.mapped(whole, partial(_rows, parts[place])))
 
     def dealt() -> Iterator[Any]:
         waiting: list[Any] = []

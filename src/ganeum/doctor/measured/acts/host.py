@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def _threads() -> Iterator[int]:
     """Of this process, those of libraries too."""
     yield 0
     with contextlib.suppress(OSError):
-        yield from (int(name) for name in os.listdir("/proc/self/task"))
+        yield from (int(thread.name) for thread in Path("/proc/self/task").iterdir())
 
 
 def debug_off(training: Training) -> Training:
@@ -74,7 +75,7 @@ def debug_off(training: Training) -> Training:
         put_in(f"{path}.__enter__", lambda _: lambda self: self)
     sys.settrace(None)
     sys.setprofile(None)
-    threading.settrace(None)  # type: ignore[arg-type]
+    threading.settrace(None)
     threading.setprofile(None)
     tracemalloc.stop()
     return training

@@ -105,7 +105,7 @@ def vocabulary_padded(training: Training) -> Training:
     optimizers = updaters(training)
     if any(one.state for one in optimizers):
         raise NotApplicable("the optimizer has begun already")
-    before = {name: parameter for name, parameter in model.named_parameters(remove_duplicate=False)}
+    before = dict(model.named_parameters(remove_duplicate=False))
     model.resize_token_embeddings(pad_to_multiple_of=MULTIPLE, mean_resizing=False)
     after: dict[int, nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

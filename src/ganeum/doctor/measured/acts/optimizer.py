@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 import torch
@@ -112,16 +113,15 @@ def _instead(optimizer: torch.optim.Optimizer, kind: Any) -> torch.optim.Optimiz
             [{**g, "params": p} for g, p in zip(groups, theirs, strict=True)], **_given(optimizer)
         )
         other = _made(kind, groups, ours)
+        pairs = list(zip(chain(*theirs), chain(*ours), strict=True))
         draw = torch.Generator().manual_seed(0)
         for _ in range(PROOF_STEPS):
-            for left, right in zip(sum(theirs, []), sum(ours, []), strict=True):
+            for left, right in pairs:
                 left.grad = torch.randn(left.shape, generator=draw).to(left)
                 right.grad = left.grad.clone()
             one.step()
             other.step()
-        if not all(
-            torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(sum(theirs, []), sum(ours, []), strict=True)
-        ):
+        if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs):
             return None
     except Exception:  # whatever somebody's class does with arguments that it did not expect
         return None

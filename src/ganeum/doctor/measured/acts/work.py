@@ -19,7 +19,7 @@ ITS_OWN = ("use_reentrant", "context_fn", "determinism_check", "debug", "early_s
 
 
 def not_recomputed(training: Training) -> Training:
-    """Activations are kept: Hugging Face's switch, the flag that modules of theirs read, and torch's function itself."""
+    """Activations are kept: Hugging Face's switch, their modules' flag, torch's function itself."""
     for module in training.model.modules():
         if callable(off := getattr(module, "gradient_checkpointing_disable", None)) and getattr(
             module, "is_gradient_checkpointing", True
