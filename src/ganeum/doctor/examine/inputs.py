@@ -77,7 +77,7 @@ def _leak(one: Rows, model: nn.Module) -> Finding | None:
     size = float(first[row].std())
     # The last of them has the next token behind it, which is what it is to predict.
     differs = float((first[row, before] - other[row, before]).abs().mean(-1).max())
-    if size == 0 or differs <= (EXACT if _is_fp32(model) else ROUNDED) * size:
+    if not differs > (EXACT if _is_fp32(model) else ROUNDED) * size > 0:  # also where any of them is nan
         return None
     return Finding(
         cause="causal_leak",
@@ -123,7 +123,7 @@ def _padding(one: Rows, model: nn.Module) -> Finding | None:
     mine = mine[: len(text)]
     size, noise = float(reference.std()), float((text - reference).abs().mean())
     differs = float((text - mine).abs().mean())
-    if size == 0 or differs <= max(NOISE * noise, (EXACT if _is_fp32(model) else ROUNDED) * size):
+    if not differs > max(NOISE * noise, (EXACT if _is_fp32(model) else ROUNDED) * size) > 0:
         return None
     left = not bool(keep[0])
     mask = one.source_mask if encoded else one.mask

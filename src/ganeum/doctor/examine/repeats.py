@@ -34,7 +34,8 @@ def look(
     """All that the texts of these batches say beside each other."""
     texts = [text for one in rows for text in _texts(one)]
     yield from _twice(texts)
-    yield from _overlaps(texts)
+    read = [text for batch in seen.batches for text in _of(batch)]
+    yield from _overlaps(read if len(read) > len(texts) else texts)
     yield from _sorted(seen)
     if validation is not None:
         yield from _held_out([_of(batch) for batch in seen.batches], [_of(b) for b in islice(validation, HELD_OUT)])

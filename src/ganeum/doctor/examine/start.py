@@ -14,6 +14,16 @@ NATS_ABOVE, NATS_BELOW = 1.0, 0.4  # and of it in nats: a small vocabulary's ln 
 
 def look(seen: Seen, fresh: bool) -> Iterator[Finding]:
     """All that the first micro-batches say."""
+    if seen.error is not None and "nan values" in str(seen.error):  # anomaly detection was on, and stopped it
+        yield Finding(
+            cause="loss_nan",
+            title="the way back makes values that are no numbers",
+            evidence=(str(seen.error).splitlines()[0][:200],),
+            change="a sqrt, log, norm or division of nothing; 0 · inf; an epsilon inside it",
+            severity="error",
+            sure="measured",
+        )
+        return
     first = next((_main(one.losses) for one in seen.passes if one.losses), None)
     if first is None:
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ganeum.doctor.examine.rows import config_of
-from ganeum.doctor.examine.watch import Seen, Update
+from ganeum.doctor.examine.watch import IGNORED, Seen, Update
 from ganeum.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -28,18 +28,22 @@ CLIPPED = 20.0  # times the norm that it is clipped to
 
 def look(seen: Seen, training: Training) -> Iterator[Finding]:
     """All that the updates say."""
-    yield from _kept(seen)
+    yield from _kept(seen, training.model)
     yield from _accumulation(seen)
     yield from _not_finite(seen)
     if seen.error is None and seen.passes:
-        yield from _moved(seen, training)
+        if any(bool((loss.targets != IGNORED).any()) for one in seen.passes for loss in one.losses) or not any(
+            one.losses for one in seen.passes
+        ):  # where nothing is to be learnt, nothing moves
+            yield from _moved(seen, training)
         yield from _modes(seen, training.model)
         yield from _notes(seen, training.model)
 
 
-def _kept(seen: Seen) -> Iterator[Finding]:
+def _kept(seen: Seen, model: nn.Module) -> Iterator[Finding]:
     again = [one for one in seen.passes if one.kept]
-    if again:
+    held = {key for update in seen.updates for key in update.held}
+    if again and any(id(p) in held for p in model.parameters()):  # else it is told that the optimizer has others
         norms = [update.norm for update in seen.updates]
         grown = f": {norms[0]:.3g}, {', '.join(f'{n:.3g}' for n in norms[1:])}" if len(norms) > 1 else ""
         yield Finding(

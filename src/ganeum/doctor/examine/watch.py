@@ -312,7 +312,7 @@ class Watch(TorchFunctionMode):
             ids = batch.targets.detach().flatten().cpu()
             ids = torch.where(ids < 0, IGNORED, ids)
             counted = max(1, batch.counted)
-            mean = float(share) / float(step.loss_scale) * targets / counted
+            mean = float(share.detach()) / float(step.loss_scale) * targets / counted
             weights = (ids != IGNORED).float() / targets
             self.now.losses.append(Loss(ids, model.vocab_size, None, mean, weights=weights))
             self._beyond("logits", ids[ids != IGNORED], model.vocab_size)
