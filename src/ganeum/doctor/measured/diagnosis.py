@@ -26,7 +26,7 @@ from ganeum.errors import RunError
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
 LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
-WATCHED_STEPS = (24, 200)
+WATCHED_STEPS = (16, 200)
 PHASE_STEPS = 8
 
 Say = Callable[[str], None]
@@ -75,6 +75,9 @@ class Diagnosis:
     def run(self, examine: bool) -> None:
         """The whole course."""
         remedies = self._look(examine)
+        # The longer a step, the longer a contest; but there is time for all of them, and for a second time for some.
+        pairs_s = max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s)
+        self._seconds = min(pairs_s, (self.deadline - time.monotonic()) / (5 + 1.5 * len(remedies)))
         base = self._base()
         self._floor(base)
         for remedy in remedies:
@@ -101,7 +104,7 @@ class Diagnosis:
             try:
                 course.facts = dict(first.facts())
                 self.workers.learn(first)
-                self._warm(first)
+                course.step_s = first.warm()
                 phases = first.phases(PHASE_STEPS)
             except Gone as gone:
                 raise _unmeasurable(gone) from None
@@ -125,16 +128,10 @@ class Diagnosis:
             self._measure_periodic(config)
         return found
 
-    def _warm(self, worker: Worker) -> None:
-        self.course.step_s = worker.warm()
-        # The longer a step, the longer a contest: as many blocks of at least one step.
-        left = max(1.0, self.deadline - time.monotonic())
-        self._seconds = min(max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s), left / 6)
-
     def _measure_periodic(self, config: Config) -> None:
         """What a run of ours does every so many steps."""
         self.say("evaluation, checkpoints, samples")
-        limit = min(30.0, 0.1 * (self.deadline - time.monotonic()))
+        limit = min(30.0, 0.08 * (self.deadline - time.monotonic()))
         try:
             with self.workers.empty() as worker:
                 self.course.told += worker.call(
@@ -152,9 +149,9 @@ class Diagnosis:
         course = self.course
         self.say("the run against itself")
         try:
-            self._warm(base)
+            course.step_s = base.warm()
             steps = _between(*WATCHED_STEPS, round(WATCHED_S / course.step_s))
-            if steps * course.step_s < 5 * WATCHED_S:
+            if steps * course.step_s < 2 * WATCHED_S:
                 self._unlike(base, steps)
             with self._base() as twin:
                 course.itself = contest(

@@ -23,7 +23,12 @@ from ganeum.doctor.measured.training import Block, Subject
 from ganeum.errors import DeviceError
 
 LIMIT_S = 300.0  # for one command: large models are built and compiled in it
-MODULES = ("torch", "ganeum.doctor.measured.inside")
+# What every training loads sooner or later, an optimizer's first step included; imported once, before all forks.
+MODULES = (
+    "torch",
+    "torch._dynamo",
+    *(f"ganeum.doctor.measured.{name}" for name in ("inside", "ours", "acts", "facts")),
+)
 
 
 class Gone(Exception):
