@@ -23,7 +23,7 @@ from ganeum.doctor.measured.training import Block
 
 CONFIDENCE = 0.99
 FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median with 99 %
-HOPELESS = 0.8  # slower than this in all of the first pairs: no more of them are needed
+HOPELESS = 0.5  # slower than this in each of the first four pairs: no more of them are needed
 MOST_PAIRS = 1_000
 BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
 MOST_AT_ONCE = 1.15  # cores, of a training that computes on one; the rest is the account's own
@@ -114,8 +114,9 @@ def contest(
         pairs.append((first, second))
         spent = clock() - began
         so_far = ratio(pairs)
-        if only_gain and so_far.high < (1 + floor if len(pairs) >= FEWEST_PAIRS else HOPELESS):
-            break
+        if only_gain and len(pairs) >= FEWEST_PAIRS // 2:
+            if so_far.high < (1 + floor if len(pairs) >= FEWEST_PAIRS else HOPELESS):
+                break
         if len(pairs) >= FEWEST_PAIRS:
             if spent >= seconds or _is_precise(so_far, floor):
                 break

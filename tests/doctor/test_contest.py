@@ -1,0 +1,166 @@
+"""Two variants by turns: the median of their ratios, its exact interval, and what noise and drift do to it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from ganeum.doctor.measured import bursts
+from ganeum.doctor.measured.contest import Ratio, contest, interval
+from ganeum.doctor.measured.training import Block
+
+
+@dataclass
+class Time:
+    """A clock that only the variants move."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Fake:
+    """A variant whose steps of 100 tokens take ``step_s``, times what ``noise`` says at that moment.
+
+    ``shared``: of its seconds so many are waiting for a core; ``computed``: cores that it keeps busy.
+    """
+
+    clock: Time
+    step_s: float
+    noise: Callable[[float], float] = lambda _: 1.0
+    waits: Callable[[float], float] = lambda _: 0.0
+    cores: float | None = None
+    blocks: list[Block] = field(default_factory=list)
+
+    def rewind(self) -> None: ...
+
+    def warm(self, seconds: float = 0.3, least: int = 3) -> float:
+        self.clock.now += seconds
+        return self.step_s
+
+    def block(self, steps: int) -> Block:
+        own = steps * self.step_s * self.noise(self.clock.now)
+        waited = own * self.waits(self.clock.now)
+        self.clock.now += own + waited
+        computed = None if self.cores is None else own * self.cores
+        known = None if self.cores is None else waited
+        self.blocks.append(Block(steps, own + waited, 100 * steps, computed=computed, waited=known))
+        return self.blocks[-1]
+
+
+def measured(a: Fake, b: Fake, seconds: float = 3.0, **more: float | bool) -> Ratio:
+    return contest(a, b, seconds=seconds, clock=a.clock, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("n", "k", "confidence"), [(8, 1, 0.9921875), (20, 4, 0.99742), (60, 20, 0.99378), (5, 1, 0.9375)])
+def test_the_interval_is_that_of_the_tables(n: int, k: int, confidence: float) -> None:
+    """Of n values the k-th from both ends enclose the median with at least 99 % (binomial tables, p = ½); five values
+    cannot, and say how sure they are instead."""
+    values = [float(value) for value in range(1, n + 1)]
+    random.Random(n).shuffle(values)
+    low, high, sure = interval(values)
+    assert (low, high) == (k, n + 1 - k)
+    assert sure == pytest.approx(confidence, abs=5e-5)
+
+
+def test_a_faster_variant_is_found_as_much_faster_as_it_is() -> None:
+    """8 ms against 10 ms are 1.25 times, in blocks that take turns as A B B A."""
+    clock = Time()
+    order: list[str] = []
+    a = Fake(clock, 0.010, noise=lambda _: order.append("a") or 1.0)  # type: ignore[func-returns-value]
+    b = Fake(clock, 0.008, noise=lambda _: order.append("b") or 1.0)  # type: ignore[func-returns-value]
+    found = measured(a, b)
+    assert found.median == pytest.approx(1.25)
+    assert "".join(order).startswith("abbaabba")
+    assert found.rates == pytest.approx((10_000, 12_500))
+
+
+def test_drift_favours_neither() -> None:
+    """Everything becomes 3 % slower each second: the ratio of two like ones stays 1, and encloses it."""
+    clock = Time()
+    slower = lambda now: 1.03**now  # noqa: E731
+    found = measured(Fake(clock, 0.01, slower), Fake(clock, 0.01, slower), seconds=10, floor=0.0001)
+    assert found.median == pytest.approx(1.0, abs=1e-3)
+    assert found.low <= 1.0 <= found.high
+
+
+def test_some_disturbed_blocks_do_not_move_it() -> None:
+    """Every fifth block takes eight times as long: 1.25 stays 1.25 within 2 %."""
+    clock, draw = Time(), random.Random(1)
+    noise = lambda _: 8.0 if draw.random() < 0.2 else draw.uniform(0.98, 1.02)  # noqa: E731
+    found = measured(Fake(clock, 0.01, noise), Fake(clock, 0.008, noise), seconds=20, floor=0.001)
+    assert found.median == pytest.approx(1.25, rel=0.02)
+    assert found.low > 1.1
+
+
+def test_waiting_for_a_core_is_left_out_of_what_computes_on_one() -> None:
+    """Another program takes one half of all blocks' time, at random: the ratio is exact all the same."""
+    clock, draw = Time(), random.Random(2)
+    waits = lambda _: draw.choice([0.0, 1.0, 3.0])  # noqa: E731
+    one = [Fake(clock, step_s, waits=waits, cores=1.0) for step_s in (0.010, 0.008)]
+    found = measured(*one)
+    assert found.undisturbed
+    assert (found.low, found.high) == pytest.approx((1.25, 1.25))
+
+
+def test_waiting_for_its_own_threads_is_its_own_affair() -> None:
+    """One that keeps four cores busy waits for itself: nothing is left out."""
+    clock = Time()
+    plain = Fake(clock, 0.010, cores=1.0)
+    crowded = Fake(clock, 0.010, waits=lambda _: 3.0, cores=4.0)
+    found = measured(plain, crowded)
+    assert not found.undisturbed
+    assert found.median == pytest.approx(0.25)
+
+
+def test_like_ones_are_called_different_as_rarely_as_promised() -> None:
+    """1,000 contests of a thing with itself, in noise with a heavy tail: the interval misses 1 in at most 1 % and
+    three standard deviations of that."""
+    draw, missed, contests = random.Random(3), 0, 1_000
+    for _ in range(contests):
+        logs = [draw.gauss(0, 0.05) * math.exp(abs(draw.gauss(0, 1))) for _ in range(24)]
+        low, high, _ = interval(logs)
+        missed += not low <= 0 <= high
+    assert missed <= contests * 0.01 + 3 * math.sqrt(contests * 0.01)
+
+
+def test_what_is_certainly_no_gain_ends_early() -> None:
+    """Only whether it is faster matters: a variant of half the speed is given up after the fewest pairs."""
+    clock = Time()
+    noise = lambda now: 1.0 + 0.2 * math.sin(1e3 * now)  # noqa: E731
+    found = measured(Fake(clock, 0.01, noise), Fake(clock, 0.018, noise), seconds=1e3, only_gain=True)
+    assert found.pairs == 8
+    assert found.below(0.01)
+
+
+def test_a_block_holds_whole_periods() -> None:
+    """Where each tenth step is unlike the others, blocks are of ten steps, or twenty."""
+    clock = Time()
+    a, b = Fake(clock, 0.001), Fake(clock, 0.001)
+    measured(a, b, multiple=15)
+    assert {block.steps for block in a.blocks + b.blocks} == {30}  # 20 ms need 20 steps
+
+
+def test_a_step_that_is_long_at_regular_distances() -> None:
+    """Each tenth step saves something: 30 ms beside 10 ms are 1/6 of the time, seen as that, and not in the data."""
+    times = [0.03 if place % 10 == 9 else 0.01 for place in range(60)]
+    found = bursts.find(times, [0.0] * 60)
+    assert found is not None
+    assert (found.period, found.in_data) == (10, False)
+    assert found.share == pytest.approx(0.02 / 0.12)
+    assert bursts.between(times) == 10
+
+
+def test_long_steps_at_random_are_nothing_regular() -> None:
+    """Of 50 rows of noise none is called regular."""
+    for seed in range(50):
+        draw = random.Random(seed)
+        times = [0.05 if draw.random() < 0.1 else draw.uniform(0.009, 0.011) for _ in range(60)]
+        gaps = bursts.find(times, [0.0] * 60)
+        assert gaps is None
