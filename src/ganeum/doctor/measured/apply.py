@@ -17,7 +17,9 @@ from ganeum.errors import ConfigError, GaneumError
 NAME = "name"  # a new file is a new run
 
 
-def write(old: Path, keys: Mapping[str, Any], out: Path, *, overrides: Sequence[str] = ()) -> None:
+def write(
+    old: Path, keys: Mapping[str, Any], out: Path, *, overrides: Sequence[str] = (), section: str | None = None
+) -> None:
     """Writes ``out``: ``base:`` of ``old``, then ``overrides`` as they were given with it, then ``keys``.
 
     Where the old file cannot be another's base (several configs in one, Hugging Face's names), every key is written.
@@ -25,6 +27,7 @@ def write(old: Path, keys: Mapping[str, Any], out: Path, *, overrides: Sequence[
     Args:
         keys: dotted, with their values.
         overrides: of the command line, which the diagnosis was made with.
+        section: the config that was taken, of a file with several.
 
     Raises:
         ConfigError: it would overwrite the old one, or something that is there.
@@ -36,8 +39,8 @@ def write(old: Path, keys: Mapping[str, Any], out: Path, *, overrides: Sequence[
             why="the config that was diagnosed stays as it is, and nothing else is overwritten",
             suggestion="another name",
         )
-    wanted = change(load(old, overrides), keys)
-    differs = differing(load(old), wanted) | {key: keys[key] for key in sorted(keys)}
+    wanted = change(load(old, overrides, section=section), keys)
+    differs = differing(load(old, section=section), wanted) | {key: keys[key] for key in sorted(keys)}
     differs.pop(NAME, None)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(_small(old, differs, out), encoding="utf-8")

@@ -36,7 +36,7 @@ class Kept:
     batches: Sequence[Any]
 
     def __iter__(self) -> Iterator[Any]:
-        return (b if isinstance(b, Cut) else tensors.mapped(b, lambda _, t: t) for b in self.batches)
+        return map(copied, self.batches)
 
 
 def kept_batches(training: Training) -> Training:
@@ -208,8 +208,8 @@ def cut_padding(training: Training) -> Training:
 
 
 def copied(batch: Any) -> Any:
-    """In containers of its own: a step may take a batch apart."""
-    return tensors.mapped(batch, lambda _, tensor: tensor)
+    """In containers of its own: a step may take a batch apart, unless it is one of ours."""
+    return batch if hasattr(batch, "micro_batches") else tensors.mapped(batch, lambda _, tensor: tensor)
 
 
 @contextmanager
