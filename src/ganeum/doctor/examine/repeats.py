@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Text = tuple[int, ...]
 SHORT = 8  # tokens of a row: shorter ones may be equal by chance
 TWICE = 0.25  # of the rows: fewer are alike where rows are drawn from a small set
-ANCHOR = 16  # tokens by which a row's beginning is found in another
+PIECE = 32  # tokens that two texts have in common at least: fewer may be a phrase
 VARIED = 4  # of them different ones, at least: else the text repeats itself
 PAIRS = 8  # overlaps, before their distances say anything: by chance all are even once in 256
 GROWN, LONGER = 6, 1.5  # batches longer than the one before, by chance once in 5,040; the last beside the first
@@ -72,7 +72,7 @@ def _overlaps(texts: Sequence[Text]) -> Iterator[Finding]:
     if len(distinct) < 4:
         return
     length = max(map(len, distinct))
-    anchor = min(ANCHOR, length // 4)
+    anchor = min(PIECE, length // 2)
     begins: dict[Text, list[int]] = {}
     for number, text in enumerate(distinct):
         if len(set(text[:anchor])) >= min(VARIED, anchor):
@@ -130,9 +130,9 @@ def _held_out(trained: Sequence[list[Text]], held: Sequence[list[Text]]) -> Iter
     learnt = {text for batch in trained for text in batch if len(text) >= SHORT}
     kept = [text for batch in held for text in batch if len(text) >= SHORT]
     inside = sum(text in learnt for text in kept)
-    pieces = {text[at : at + 2 * ANCHOR] for text in learnt for at in range(0, len(text) - 2 * ANCHOR + 1, 2 * ANCHOR)}
+    pieces = {text[at : at + PIECE] for text in learnt for at in range(0, len(text) - PIECE + 1, PIECE)}
     partly = sum(
-        text not in learnt and any(text[at : at + 2 * ANCHOR] in pieces for at in range(len(text) - 2 * ANCHOR + 1))
+        text not in learnt and any(text[at : at + PIECE] in pieces for at in range(len(text) - PIECE + 1))
         for text in kept
     )
     if inside + partly:
@@ -140,7 +140,7 @@ def _held_out(trained: Sequence[list[Text]], held: Sequence[list[Text]]) -> Iter
             cause="validation_overlap",
             title=f"{inside + partly} of {len(kept)} held-out rows are trained on",
             evidence=(
-                f"{inside} wholly, {partly} in a piece of {2 * ANCHOR} tokens, as far as "
+                f"{inside} wholly, {partly} in a piece of {PIECE} tokens, as far as "
                 f"{len(trained)} batches of training show",
             ),
             change="split texts, not windows or rows of them; take out what is there twice before it is split",
