@@ -58,7 +58,9 @@ def measured(a: Fake, b: Fake, seconds: float = 3.0, **more: float | bool) -> Ra
     return contest(a, b, seconds=seconds, clock=a.clock, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("n", "k", "confidence"), [(8, 1, 0.9921875), (20, 4, 0.99742), (60, 20, 0.99378), (5, 1, 0.9375)])
+@pytest.mark.parametrize(
+    ("n", "k", "confidence"), [(8, 1, 0.9921875), (20, 4, 0.99742), (60, 20, 0.99378), (5, 1, 0.9375)]
+)
 def test_the_interval_is_that_of_the_tables(n: int, k: int, confidence: float) -> None:
     """Of n values the k-th from both ends enclose the median with at least 99 % (binomial tables, p = ½); five values
     cannot, and say how sure they are instead."""

@@ -1,0 +1,163 @@
+"""Variants of a training in processes of their own: what they answer, that they stand still, and how they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ganeum.doctor.measured.fork_server import early
+from ganeum.doctor.measured.remedy import Remedy
+from ganeum.doctor.measured.subject import request, settled
+from ganeum.doctor.measured.worker import Gone, Worker, Workers
+from ganeum.errors import ConfigError
+
+TRAININGS = Path(__file__).with_name("trainings.py")
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """One server for all tests; each sets what is built."""
+    with Workers(f"{TRAININGS}:plain", limit_s=60) as all_of_them:
+        yield all_of_them
+
+
+def start(workers: Workers, function: str, *remedies: Remedy) -> Worker:
+    workers.subject = settled(f"{TRAININGS}:{function}")
+    return workers.start(remedies)
+
+
+def gone(pid: int) -> bool:
+    """Whether nothing is left of a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_block_counts_steps_and_tokens_that_carry_loss(workers: Workers) -> None:
+    """30 steps go through eight batches almost four times; 4 × (16 − 4) labels of each count, though the step takes
+    the labels away."""
+    with start(workers, "plain") as worker:
+        block = worker.block(30)
+        assert (block.steps, block.tokens) == (30, 30 * 48)
+        assert 0 < block.phases["data"] < block.seconds
+
+
+def test_phases_are_found_by_hooks(workers: Workers) -> None:
+    """The parts of a step add up to its time, forward, backward and optimizer among them; waiting is data."""
+    with start(workers, "waiting") as worker:
+        block = worker.phases(3)
+        assert sum(block.phases.values()) == pytest.approx(block.seconds, rel=1e-6)
+        assert min(block.phases[name] for name in ("forward", "backward", "optimizer")) > 0
+        assert block.phases["data"] > 3 * 0.02
+
+
+def test_between_blocks_it_stands_still_with_all_that_it_started(workers: Workers, tmp_path: Path) -> None:
+    """A program that the training started writes while a block is measured, and not while none is."""
+    alive = tmp_path / "alive"
+    told = Remedy("", "loader", "", environment={"ALIVE": str(alive)})
+    with start(workers, "accompanied", told) as worker:
+        while not alive.exists() or not alive.read_text():
+            worker.warm(seconds=0.2)
+        time.sleep(0.05)
+        first = alive.read_text()
+        time.sleep(0.3)
+        assert alive.read_text() == first
+        while alive.read_text() in ("", first):
+            worker.warm(seconds=0.2)
+
+
+def test_what_finds_no_memory_is_an_answer(workers: Workers) -> None:
+    """An error of the step comes back in words; of memory it is said so."""
+    with start(workers, "full") as worker, pytest.raises(Gone, match=r"MemoryError: 1 GiB \(trainings.py, line") as why:
+        worker.block(1)
+    assert why.value.memory
+
+
+def test_what_the_system_ends_is_an_answer(workers: Workers) -> None:
+    """SIGKILL, as of a machine without memory left."""
+    with start(workers, "ended") as worker:
+        with pytest.raises(Gone, match="the system ended it") as why:
+            worker.block(1)
+        assert why.value.memory
+        assert gone(worker.pid)
+        assert not worker.is_alive
+
+
+def test_what_does_not_end_is_ended(workers: Workers) -> None:
+    """A step without end takes no longer than the limit."""
+    with start(workers, "endless") as worker:
+        worker.limit_s = 0.5
+        with pytest.raises(Gone, match="it took longer than 0 s|it took longer than 1 s"):
+            worker.block(1)
+        assert gone(worker.pid)
+
+
+def test_batches_that_end_for_good_are_named(workers: Workers) -> None:
+    """Two batches and no more: what is needed instead is said."""
+    with start(workers, "once") as worker, pytest.raises(Gone, match="ended and cannot be iterated anew"):
+        worker.block(3)
+
+
+def test_what_is_no_training_is_named(workers: Workers) -> None:
+    """A function that gives something else cannot be measured."""
+    with pytest.raises(Gone, match=r"nothing\(\) gives int, where a ganeum.doctor.Training is expected"):
+        start(workers, "nothing")
+
+
+def test_nobody_is_left_behind() -> None:
+    """Ctrl-C in the middle of a block: neither a worker nor its server lives on."""
+    with pytest.raises(KeyboardInterrupt), Workers(f"{TRAININGS}:plain") as workers:
+        workers._modules = ()
+        worker = workers.empty()
+        server = next(iter(workers._servers.values()))._process
+        raise KeyboardInterrupt
+    assert gone(worker.pid)
+    assert server.poll() is not None
+
+
+def test_nobody_outlives_a_process_that_was_killed() -> None:
+    """SIGKILL of the one that measures: its workers, which stand still, end too."""
+    code = (
+        "import signal, time\nfrom ganeum.doctor.measured.worker import Workers\n"
+        f"workers = Workers({f'{TRAININGS}:plain'!r})\nworkers._modules = ()\nworker = workers.empty()\n"
+        "worker._signal(signal.SIGSTOP)\nprint(worker.pid, flush=True)\ntime.sleep(1e6)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as measuring:
+        assert measuring.stdout is not None
+        pid = int(measuring.stdout.readline())
+        assert not gone(pid)
+        measuring.kill()
+    for _ in range(200):
+        if gone(pid):
+            return
+        time.sleep(0.05)
+    pytest.fail("it is still there")
+
+
+def test_variables_that_libraries_read_as_they_load() -> None:
+    """Threads of OpenMP need a process in which torch was not loaded yet; waiting for each kernel does not."""
+    environment = {"OMP_NUM_THREADS": "2", "CUDA_LAUNCH_BLOCKING": None, "MALLOC_CHECK_": None}
+    assert early(environment) == {"OMP_NUM_THREADS": "2", "MALLOC_CHECK_": None}
+
+
+def test_a_function_that_nobody_else_could_find() -> None:
+    """A closure has no name in a file, and is refused with the form of one that has."""
+    with pytest.raises(ConfigError, match="cannot be found by its name") as error:
+        settled(lambda: 7)  # type: ignore[arg-type,return-value]
+    assert "def build():" in str(error.value)
+
+
+def test_remedies_are_done_in_their_order() -> None:
+    """Acts of several remedies, the first first; keys are of configs only."""
+    remedies = [Remedy("a", "loader", "", act="first"), Remedy("b", "fp32", ""), Remedy("c", "loader", "", act="then")]
+    asked = request(settled(f"{TRAININGS}:plain"), remedies)
+    assert asked["acts"] == ["first", "then"]
+    assert asked["function"] == "plain"
