@@ -95,7 +95,7 @@ def test_what_does_not_end_is_ended(workers: Workers) -> None:
     """A step without end takes no longer than the limit."""
     with start(workers, "endless") as worker:
         worker.limit_s = 0.5
-        with pytest.raises(Gone, match="it took longer than 0 s|it took longer than 1 s"):
+        with pytest.raises(Gone, match=r"it took longer than 0\.5 s"):
             worker.block(1)
         assert gone(worker.pid)
 
@@ -114,11 +114,17 @@ def test_what_is_no_training_is_named(workers: Workers) -> None:
 
 def test_nobody_is_left_behind() -> None:
     """Ctrl-C in the middle of a block: neither a worker nor its server lives on."""
-    with pytest.raises(KeyboardInterrupt), Workers(f"{TRAININGS}:plain") as workers:
-        workers._modules = ()
-        worker = workers.empty()
-        server = next(iter(workers._servers.values()))._process
-        raise KeyboardInterrupt
+    started = []
+
+    def interrupted() -> None:
+        with Workers(f"{TRAININGS}:plain") as workers:
+            workers._modules = ()
+            started.append((workers.empty(), next(iter(workers._servers.values()))._process))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    ((worker, server),) = started
     assert gone(worker.pid)
     assert server.poll() is not None
 

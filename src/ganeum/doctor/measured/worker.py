@@ -192,7 +192,7 @@ class Worker:
             self._pipe.send((command, arguments))
             if not self._pipe.poll(self.limit_s):
                 self.close()
-                raise Gone(f"it took longer than {self.limit_s:,.0f} s")
+                raise Gone(f"it took longer than {self.limit_s:g} s")
             how, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise self._gone() from None
