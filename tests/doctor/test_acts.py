@@ -7,7 +7,6 @@ import copy
 import gc
 import io
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,45 +15,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import COLUMNS, ROWS, Sound, Tiny, apart, batches, losses
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from tiny_training import COLUMNS, Sound, Tiny, apart, batches, calls, collects, dense, losses, recomputing, saw
+from tiny_training import loaded as loaded
+from tiny_training import one_thread as one_thread
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader
 
 from ganeum.doctor.measured import acts, facts, remedies
-from ganeum.doctor.measured.acts.data import Ahead, cut
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import outcome
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of these tests are forked")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded() -> Iterator[None]:
-    """What torch loads at its first update, before processes are forked."""
-    losses(Sound().build(), 1)
-    gc.freeze()  # else gc.collect() in a step looks at every test there is
-    yield
-    gc.unfreeze()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def saw(name: str, bad: Callable[[Any], bool]) -> Callable[[Training], bool]:
-    """Whether the model, in a step, sees what it should not."""
-
-    def found(training: Training) -> bool:
-        training.step(next(iter(training.batches)))
-        return bad(training.model.saw[name])  # type: ignore[union-attr,index]
-
-    return found
 
 
 class ForLoop(torch.optim.Optimizer):
@@ -106,29 +77,6 @@ def fetching(training: Training) -> bool:
         next(iterator)
         waited += time.perf_counter() - began
     return waited > 0.05
-
-
-def recomputing() -> Tiny:
-    model = Tiny()
-    model.around = lambda block, x: checkpoint(block, x, use_reentrant=False)
-    return model
-
-
-def calls(training: Training) -> bool:
-    """Whether a block runs more often than once a step."""
-    block = training.model.blocks[0]
-    before = block.calls
-    training.step(next(iter(training.batches)))
-    return bool(block.calls > before + 1)
-
-
-def collects(training: Training) -> bool:
-    seen: list[str] = []
-    gc.callbacks.append(lambda phase, _: seen.append(phase))
-    gc.disable()
-    training.step(next(iter(training.batches)))
-    gc.callbacks.pop()
-    return bool(seen)
 
 
 def prints(training: Training) -> bool:
@@ -227,10 +175,6 @@ def full() -> list[dict[str, Tensor]]:
     for batch in found:
         batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
     return found
-
-
-def dense() -> list[dict[str, Tensor]]:
-    return batches(columns=40)
 
 
 # Act → the training with its cause, and whether the cause is there.
@@ -350,275 +294,5 @@ def test_a_trial_step_changes_nothing() -> None:
         assert found.norm is not None
         assert found.norm > 0
         return same and steps == [2.0] * len(steps) and no_gradient and torch.equal(random, torch.get_rng_state())
-
-    assert apart(look)
-
-
-# ------------------------------------------------------------------------------------ acts that must not pretend
-
-
-def refused(act: str, sound: Sound) -> str:
-    def work() -> str:
-        with pytest.raises(acts.NotApplicable) as told:
-            getattr(acts, act)(sound.build())
-        return str(told.value)
-
-    return apart(work)
-
-
-def doubling(model: Tiny) -> Tiny:
-    model.head.register_forward_hook(lambda _m, _i, out: 2 * out)
-    return model
-
-
-def labelled() -> list[dict[str, Tensor]]:
-    """Padding that is learnt."""
-    found = dense()
-    for batch in found:
-        batch["labels"] = batch["input_ids"].clone()
-    return found
-
-
-def ragged() -> list[dict[str, Tensor]]:
-    return [{name: t[:, : COLUMNS - n % 3] for name, t in batch.items()} for n, batch in enumerate(batches())]
-
-
-class Sign(torch.optim.Optimizer):
-    """Moves weights as none of torch's does."""
-
-    def __init__(self, params: Any, lr: float = 1e-2) -> None:
-        super().__init__(params, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.sub_(group["lr"] * p.grad.sign())
-
-
-@pytest.mark.parametrize(
-    ("act", "sound", "why"),
-    [
-        ("no_hooks", Sound(model=lambda: doubling(Tiny())), "the hooks change what is learnt"),
-        ("no_hooks", Sound(), "there are no hooks"),
-        ("cut_padding", Sound(data=labelled()), "no column at the right end is padding in every row"),
-        ("doubled", Sound(data=ragged()), "batches do not have one shape"),
-        ("fused", Sound(optimizer=Sign), "Sign moves weights as none of torch's fused optimizers does"),
-        ("fused", Sound(), "it is fused already"),
-        ("no_mask", Sound(data=dense()), "the masks of its batches mask something"),
-        ("sdpa", Sound(), "no attention of transformers' is eager"),
-        ("loader_workers", Sound(), "the batches do not come from torch's DataLoader"),
-        ("single", Sound(), "no weight is in fp64"),
-        ("tf32", Sound(), "TF32 is something of NVIDIA's GPUs"),
-        ("only_learnt", Sound(), "every weight with a gradient is updated"),
-        ("no_generating", Sound(), "nothing of that kind is loaded"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_an_act_that_does_not_apply_says_so(act: str, sound: Sound, why: str) -> None:
-    """And leaves the training as it was."""
-    if act == "no_generating" and "transformers.generation.utils" in sys.modules:
-        pytest.skip("another test loaded it")
-    assert why in refused(act, sound)
-
-
-# ------------------------------------------------------------------------------------ batches
-
-
-def test_columns_are_cut_at_the_right_only() -> None:
-    """Padding at the left stays, since positions are counted from there; labels go with their ids."""
-    ids = torch.tensor([[0, 5, 6, 7, 0, 0], [0, 0, 8, 9, 3, 0]])
-    mask = (ids != 0).long()
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.where(mask == 1, ids, -100)}
-    found = cut(batch)
-    assert found["input_ids"].tolist() == [[0, 5, 6, 7, 0], [0, 0, 8, 9, 3]]
-    assert found["labels"].tolist() == [[-100, 5, 6, 7, -100], [-100, -100, 8, 9, 3]]
-    assert {name: tuple(t.shape) for name, t in found.items()} == dict.fromkeys(batch, (2, 5))
-
-
-def test_sources_and_targets_of_pairs_are_cut_for_themselves() -> None:
-    """A source's mask says nothing about its target, though both may be equally wide."""
-    batch = {
-        "input_ids": torch.tensor([[3, 4, 0, 0]]),
-        "attention_mask": torch.tensor([[1, 1, 0, 0]]),
-        "decoder_input_ids": torch.tensor([[0, 5, 6, 0]]),
-        "labels": torch.tensor([[5, 6, 7, -100]]),
-    }
-    found = {name: tuple(t.shape) for name, t in cut(batch).items()}
-    assert found == {"input_ids": (1, 2), "attention_mask": (1, 2), "decoder_input_ids": (1, 3), "labels": (1, 3)}
-
-
-def test_without_a_mask_only_a_known_padding_token_is_cut() -> None:
-    """And not where a label stands on it."""
-    pair = (torch.tensor([[5, 6, 0, 0]]), torch.tensor([[6, 0, -100, -100]]))
-    assert [tuple(t.shape) for t in cut(pair)] == [(1, 4), (1, 4)]
-    assert [tuple(t.shape) for t in cut(pair, 0)] == [(1, 2), (1, 2)]
-    learnt = (pair[0], torch.tensor([[6, 0, 0, -100]]))
-    assert [tuple(t.shape) for t in cut(learnt, 0)] == [(1, 3), (1, 3)]
-
-
-def test_batches_that_are_fetched_ahead_keep_their_order_and_their_errors() -> None:
-    """Also when a step stops in the middle, and when it begins anew."""
-    ahead = Ahead(list(range(20)))
-    assert next(iter(ahead)) == 0
-    assert list(ahead) == list(range(20))
-
-    def broken() -> Iterator[int]:
-        yield 1
-        raise OSError("gone")
-
-    iterator = iter(Ahead(broken()))
-    assert next(iterator) == 1
-    with pytest.raises(OSError, match="gone"):
-        next(iterator)
-
-
-def test_two_batches_become_one_and_rows_are_dealt_out_by_length() -> None:
-    """Every row is there once; sorted, there is less padding."""
-
-    def look() -> tuple[int, bool, int, int]:
-        training = Sound(data=dense()).build()
-        first = next(iter(acts.doubled(training).batches))
-        dealt = list(acts.sorted_rows(training).batches)
-        rows = sorted(row[row > 0].tolist() for batch in dealt for row in batch["input_ids"])
-        same = rows == sorted(row[row > 0].tolist() for batch in dense() for row in batch["input_ids"])
-        places = sum(batch["input_ids"].numel() for batch in dealt)
-        return len(first["input_ids"]), same, places, sum(cut(b)["input_ids"].numel() for b in dense())
-
-    rows, same, sorted_places, cut_places = apart(look)
-    assert rows == 2 * ROWS
-    assert same
-    assert sorted_places < cut_places
-
-
-def test_a_loader_gets_workers_that_stay() -> None:
-    """They fetch the same batches in the same order."""
-
-    def look() -> tuple[bool, int]:
-        data = [{name: t[0] for name, t in batch.items()} for batch in batches()]
-        training = Sound(data=DataLoader(data, batch_size=2)).build()  # type: ignore[arg-type]
-        mended = acts.loader_workers(training)
-        assert isinstance(mended.batches, DataLoader)
-        pairs = zip(training.batches, mended.batches, strict=True)
-        return all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in pairs), mended.batches.num_workers
-
-    assert apart(look)[0]
-    assert apart(look)[1] >= 1
-
-
-# ------------------------------------------------------------------------------------ numbers, memory, transformers
-
-
-def test_bf16_computes_in_bf16_and_gives_logits_in_fp32() -> None:
-    """The losses are those of fp32 within bf16's rounding."""
-
-    def look() -> tuple[str, str, list[float]]:
-        training = acts.bf16(Sound().build())
-        inside: list[str] = []
-        training.model.blocks[0].up.register_forward_hook(lambda _m, _i, out: inside.append(str(out.dtype)))  # type: ignore[union-attr,index]
-        found = losses(training)
-        return inside[0], str(training.model(batches()[0]["input_ids"]).dtype), found
-
-    inside, outside, found = apart(look)
-    assert (inside, outside) == ("torch.bfloat16", "torch.float32")
-    assert found == pytest.approx(apart(lambda: losses(Sound().build())), rel=2e-2)
-
-
-def test_autocast_is_switched_off() -> None:
-    """Where a device only emulates it."""
-
-    def look() -> str:
-        acts.fp32(Sound().build())
-        with torch.autocast("cpu", torch.bfloat16):
-            return str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
-
-    assert apart(look) == "torch.float32"
-
-
-def test_kept_memory_is_not_faulted_in_again() -> None:
-    """A step that takes 32 MiB and gives it back faults it in each time; afterwards hardly ever."""
-    if torch.empty(0).is_cuda or not sys.platform.startswith("linux"):
-        pytest.skip("glibc's malloc")
-
-    def look() -> tuple[float, float]:
-        def large(_: Training) -> None:
-            torch.empty(8 << 20).fill_(1.0)
-
-        before = facts.of(Sound(after=large).build())["page_faults"]
-        return before, facts.of(acts.memory_kept(Sound(after=large).build()))["page_faults"]
-
-    before, after = apart(look)
-    assert before > 3 * after
-
-
-def test_models_of_transformers() -> None:
-    """Eager attention becomes fused, checkpointing by their switch goes, the cache and attention weights too; the
-    same is learnt."""
-    transformers = pytest.importorskip("transformers")
-
-    def gpt2(**settings: Any) -> nn.Module:
-        config = transformers.GPT2Config(
-            n_embd=16, n_layer=2, n_head=2, vocab_size=48, n_positions=64, attn_pdrop=0.0, embd_pdrop=0.0,
-            resid_pdrop=0.0, **settings,
-        )  # fmt: skip
-        return transformers.GPT2LMHeadModel(config)  # type: ignore[no-any-return]
-
-    def recomputed() -> nn.Module:
-        model: Any = gpt2()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        return model  # type: ignore[no-any-return]
-
-    def eager() -> nn.Module:
-        return gpt2(attn_implementation="eager")
-
-    def reads() -> nn.Module:
-        return gpt2(attn_implementation="eager", output_attentions=True)
-
-    def mended(make: Callable[[], nn.Module], act: str) -> tuple[list[str], list[float], list[float], list[str]]:
-        as_it_is = losses(Sound(model=make).build())
-        chosen = [str(one.act) for one in remedies.of_training(facts.of(Sound(model=make).build()))]
-        training = getattr(acts, act)(Sound(model=make).build())
-        found = losses(training)
-        after = [str(one.act) for one in remedies.of_training(facts.of(training))]
-        return chosen, as_it_is, found, after
-
-    for make, act in ((recomputed, "not_recomputed"), (eager, "sdpa"), (reads, "fewer_outputs"), (gpt2, "no_cache")):
-        chosen, as_it_is, found, after = apart(lambda make=make, act=act: mended(make, act))
-        assert act in chosen, act
-        assert act not in after, act
-        assert found == pytest.approx(as_it_is, rel=1e-4)
-
-
-def test_two_remedies_go_together() -> None:
-    """Acts are done one after the other, on one training."""
-
-    def look() -> tuple[bool, bool, list[float]]:
-        sound = Sound(after=lambda _: gc.collect(), model=recomputing, data=dense())  # type: ignore[arg-type,return-value]
-        training = sound.build()
-        for act in ("not_recomputed", "cut_padding", "no_collecting", "no_hooks"):
-            with contextlib.suppress(acts.NotApplicable):
-                training = getattr(acts, act)(training)
-        return calls(training), collects(training), losses(acts.kept_batches(training), 2)
-
-    again, collected, found = apart(look)
-    assert not again
-    assert not collected
-    assert len(found) == 2
-
-
-def test_kernels_asked_for_inside_a_step_are_overruled() -> None:
-    """The whole forward pass runs within somebody's choice of kernels."""
-
-    def look() -> bool:
-        training = Sound().build()
-        own = training.step
-
-        def within(batch: Any) -> Any:
-            with sdpa_kernel([SDPBackend.MATH]):
-                return own(batch)
-
-        training.step = within
-        without = saw("flash", lambda on: not on)
-        return without(training) and not without(acts.all_kernels(training))
 
     assert apart(look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -10,9 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ganeum.doctor.measured.training import Training
 
@@ -141,3 +144,57 @@ def losses(training: Training, count: int = 3) -> list[float]:
     for _ in range(count):
         found.append(float(training.step(next(iterator))))
     return found
+
+
+def saw(name: str, bad: Callable[[Any], bool]) -> Callable[[Training], bool]:
+    """Whether the model, in a step, sees what it should not."""
+
+    def found(training: Training) -> bool:
+        training.step(next(iter(training.batches)))
+        return bad(training.model.saw[name])  # type: ignore[union-attr,index]
+
+    return found
+
+
+def recomputing() -> Tiny:
+    model = Tiny()
+    model.around = lambda block, x: checkpoint(block, x, use_reentrant=False)
+    return model
+
+
+def calls(training: Training) -> bool:
+    """Whether a block runs more often than once a step."""
+    block = training.model.blocks[0]
+    before = block.calls
+    training.step(next(iter(training.batches)))
+    return bool(block.calls > before + 1)
+
+
+def collects(training: Training) -> bool:
+    seen: list[str] = []
+    gc.callbacks.append(lambda phase, _: seen.append(phase))
+    gc.disable()
+    training.step(next(iter(training.batches)))
+    gc.callbacks.pop()
+    return bool(seen)
+
+
+def dense() -> list[dict[str, Tensor]]:
+    return batches(columns=40)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> Iterator[None]:
+    """What torch loads at its first update, before processes are forked."""
+    losses(Sound().build(), 1)
+    gc.freeze()  # else gc.collect() in a step looks at every test there is
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

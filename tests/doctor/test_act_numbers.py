@@ -1,0 +1,139 @@
+"""Acts on numbers, memory, kernels and models of transformers; several of them on one training."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import Sound, apart, batches, calls, collects, dense, losses, recomputing, saw
+from tiny_training import loaded as loaded
+from tiny_training import one_thread as one_thread
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ganeum.doctor.measured import acts, facts, remedies
+from ganeum.doctor.measured.training import Training
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of these tests are forked")
+
+
+def test_bf16_computes_in_bf16_and_gives_logits_in_fp32() -> None:
+    """The losses are those of fp32 within bf16's rounding."""
+
+    def look() -> tuple[str, str, list[float]]:
+        training = acts.bf16(Sound().build())
+        inside: list[str] = []
+        training.model.blocks[0].up.register_forward_hook(lambda _m, _i, out: inside.append(str(out.dtype)))  # type: ignore[union-attr,index]
+        found = losses(training)
+        return inside[0], str(training.model(batches()[0]["input_ids"]).dtype), found
+
+    inside, outside, found = apart(look)
+    assert (inside, outside) == ("torch.bfloat16", "torch.float32")
+    assert found == pytest.approx(apart(lambda: losses(Sound().build())), rel=2e-2)
+
+
+def test_autocast_is_switched_off() -> None:
+    """Where a device only emulates it."""
+
+    def look() -> str:
+        acts.fp32(Sound().build())
+        with torch.autocast("cpu", torch.bfloat16):
+            return str((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+
+    assert apart(look) == "torch.float32"
+
+
+def test_kept_memory_is_not_faulted_in_again() -> None:
+    """A step that takes 32 MiB and gives it back faults it in each time; afterwards hardly ever."""
+    if torch.empty(0).is_cuda or not sys.platform.startswith("linux"):
+        pytest.skip("glibc's malloc")
+
+    def look() -> tuple[float, float]:
+        def large(_: Training) -> None:
+            torch.empty(8 << 20).fill_(1.0)
+
+        before = facts.of(Sound(after=large).build())["page_faults"]
+        return before, facts.of(acts.memory_kept(Sound(after=large).build()))["page_faults"]
+
+    before, after = apart(look)
+    assert before > 3 * after
+
+
+def test_models_of_transformers() -> None:
+    """Eager attention becomes fused, checkpointing by their switch goes, the cache and attention weights too; the
+    same is learnt."""
+    transformers = pytest.importorskip("transformers")
+
+    def gpt2(**settings: Any) -> nn.Module:
+        config = transformers.GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, vocab_size=48, n_positions=64, attn_pdrop=0.0, embd_pdrop=0.0,
+            resid_pdrop=0.0, **settings,
+        )  # fmt: skip
+        return transformers.GPT2LMHeadModel(config)  # type: ignore[no-any-return]
+
+    def recomputed() -> nn.Module:
+        model: Any = gpt2()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return model  # type: ignore[no-any-return]
+
+    def eager() -> nn.Module:
+        return gpt2(attn_implementation="eager")
+
+    def reads() -> nn.Module:
+        return gpt2(attn_implementation="eager", output_attentions=True)
+
+    def mended(make: Callable[[], nn.Module], act: str) -> tuple[list[str], list[float], list[float], list[str]]:
+        as_it_is = losses(Sound(model=make).build())
+        chosen = [str(one.act) for one in remedies.of_training(facts.of(Sound(model=make).build()))]
+        training = getattr(acts, act)(Sound(model=make).build())
+        found = losses(training)
+        after = [str(one.act) for one in remedies.of_training(facts.of(training))]
+        return chosen, as_it_is, found, after
+
+    losses(Sound(model=gpt2).build(), 1)  # loads what it needs, before processes are forked
+    for make, act in ((recomputed, "not_recomputed"), (eager, "sdpa"), (reads, "fewer_outputs"), (gpt2, "no_cache")):
+        chosen, as_it_is, found, after = apart(lambda make=make, act=act: mended(make, act))
+        assert act in chosen, act
+        assert act not in after, act
+        assert found == pytest.approx(as_it_is, rel=1e-4)
+
+
+def test_two_remedies_go_together() -> None:
+    """Acts are done one after the other, on one training."""
+
+    def look() -> tuple[bool, bool, list[float]]:
+        sound = Sound(after=lambda _: gc.collect(), model=recomputing, data=dense())  # type: ignore[arg-type,return-value]
+        training = sound.build()
+        for act in ("not_recomputed", "cut_padding", "no_collecting", "no_hooks"):
+            with contextlib.suppress(acts.NotApplicable):
+                training = getattr(acts, act)(training)
+        return calls(training), collects(training), losses(acts.kept_batches(training), 2)
+
+    again, collected, found = apart(look)
+    assert not again
+    assert not collected
+    assert len(found) == 2
+
+
+def test_kernels_asked_for_inside_a_step_are_overruled() -> None:
+    """The whole forward pass runs within somebody's choice of kernels."""
+
+    def look() -> bool:
+        training = Sound().build()
+        own = training.step
+
+        def within(batch: Any) -> Any:
+            with sdpa_kernel([SDPBackend.MATH]):
+                return own(batch)
+
+        training.step = within
+        without = saw("flash", lambda on: not on)
+        return without(training) and not without(acts.all_kernels(training))
+
+    assert apart(look)
