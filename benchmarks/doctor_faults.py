@@ -42,7 +42,9 @@ SHORTEST_S, LONGEST_S = 15.0, 60.0  # of a race
 
 def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) -> dict[str, float]:
     """How many times as fast the training is without that fault, by our own A/B."""
-    spent = max((trial.get("seconds") or 0.0 for trial in report["facts"].get("trials", [])), default=0.0)
+    trials = [trial for trial in report["facts"].get("trials", []) if trial.get("cause") in known(case, name).causes]
+    contests = [trial.get(which) or {} for trial in trials for which in ("alone", "upon")]
+    spent = max((contest.get("seconds") or 0.0 for contest in contests), default=0.0)
     seconds = min(max(LONGER * spent, SHORTEST_S), LONGEST_S)
     if case.own:
         return asdict(raced_runs(case, name, work, core, seconds))

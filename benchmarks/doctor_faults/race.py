@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-BLOCK_S = 0.3
+BLOCK_S = 0.15
 BURNER = "while True:\n    sum(range(10000))"
 
 
