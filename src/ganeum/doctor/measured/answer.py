@@ -11,6 +11,7 @@ from ganeum.doctor.causes import cause
 from ganeum.doctor.finding import Finding, Report, worst_first
 from ganeum.doctor.measured import waterfall
 from ganeum.doctor.measured.contest import Ratio
+from ganeum.doctor.measured.often import Periodic
 from ganeum.doctor.measured.remedy import Remedy
 
 
@@ -126,7 +127,11 @@ def keys(course: Course, *, learning: bool = False) -> dict[str, Any]:
         learning: also of those that change what is learnt.
     """
     taken = [stair.remedy for stair in course.stairs if not stair.remedy.bound]
-    return {key: value for remedy in taken if remedy.same_learning or learning for key, value in remedy.keys.items()}
+    found = {key: value for remedy in taken if remedy.same_learning or learning for key, value in remedy.keys.items()}
+    for finding in course.told:
+        if isinstance(finding, Periodic) and finding.is_alarm:
+            found.update(finding.keys)
+    return found
 
 
 def share(ratio: float) -> float:

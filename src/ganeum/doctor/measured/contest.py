@@ -24,6 +24,7 @@ from ganeum.doctor.measured.training import Block
 CONFIDENCE = 0.99
 FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median with 99 %
 HOPELESS = 0.5  # slower than this in each of the first four pairs: no more of them are needed
+FEW_PAIRS = 6  # 97 %, where there is no time for more
 MOST_PAIRS = 1_000
 BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
 MOST_AT_ONCE = 1.15  # cores, of a training that computes on one; the rest is the account's own
@@ -66,8 +67,9 @@ class Ratio:
         return len(self.logs)
 
     def beyond(self, floor: float) -> bool:
-        """Whether even the low end of the interval is more than the noise, a ratio minus 1."""
-        return self.low > 1 + floor
+        """Whether even the low end of the interval is more than the noise, a ratio minus 1. Of very few pairs only what
+        no noise looks like is believed."""
+        return self.low > (1 + floor if self.pairs >= FEW_PAIRS else 1 / HOPELESS)
 
     def below(self, floor: float) -> bool:
         """Whether even the high end says that it is slower by more than the noise."""
@@ -105,6 +107,7 @@ def contest(
     for one in (a, b):
         one.rewind()
     step_s = max(one.warm() for one in (a, b))
+    began = max(began, clock() - seconds / 2)  # a variant that is compiled starts late
     steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
     pairs: list[tuple[Block, Block]] = []
     while len(pairs) < MOST_PAIRS:
@@ -120,7 +123,7 @@ def contest(
         if len(pairs) >= FEWEST_PAIRS:
             if spent >= seconds or _is_precise(so_far, floor):
                 break
-        elif spent >= 3 * seconds:  # steps far longer than planned for; the interval says how little is known
+        elif spent >= seconds and (len(pairs) >= FEW_PAIRS or spent >= 2 * seconds):  # long steps, and little time
             break
     found = ratio(pairs)
     return Ratio(**{**vars(found), "seconds": clock() - began})

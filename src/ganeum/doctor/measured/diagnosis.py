@@ -25,9 +25,10 @@ from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
+SHARE_OF_ITSELF = 0.12  # of the time, for the run against itself
 LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
 WATCHED_STEPS = (16, 200)
-PHASE_STEPS = 8
+PHASE_STEPS, PHASES_S = 8, 2.0
 
 Say = Callable[[str], None]
 
@@ -105,7 +106,7 @@ class Diagnosis:
                 course.facts = dict(first.facts())
                 self.workers.learn(first)
                 course.step_s = first.warm()
-                phases = first.phases(PHASE_STEPS)
+                phases = first.phases(_between(1, PHASE_STEPS, round(PHASES_S / course.step_s)))
             except Gone as gone:
                 raise _unmeasurable(gone) from None
             course.phases = {name: seconds / sum(phases.phases.values()) for name, seconds in phases.phases.items()}
@@ -118,15 +119,20 @@ class Diagnosis:
             else:
                 found = remedies.of_training(course.facts)
                 course.told += remedies.told(course.facts, None)
-            if examine:
-                self.say("what it learns")
-                try:
-                    course.told += first.examine()
-                except Gone as gone:
-                    course.failed.append(f"what it learns could not be examined: {gone}")
+        if examine:
+            self._examine()
         if isinstance(config, Config):
             self._measure_periodic(config)
         return found
+
+    def _examine(self) -> None:
+        """What it learns; in a process that has taken no step yet, since some is judged by the first."""
+        self.say("what it learns")
+        try:
+            with self._base() as untouched:
+                self.course.told += untouched.examine()
+        except Gone as gone:
+            self.course.failed.append(f"what it learns could not be examined: {gone}")
 
     def _measure_periodic(self, config: Config) -> None:
         """What a run of ours does every so many steps."""
@@ -154,9 +160,8 @@ class Diagnosis:
             if steps * course.step_s < 2 * WATCHED_S:
                 self._unlike(base, steps)
             with self._base() as twin:
-                course.itself = contest(
-                    base, twin, seconds=2 * self._seconds, floor=LEAST_FLOOR / 2, multiple=course.multiple
-                )
+                seconds = min(2 * self._seconds, SHARE_OF_ITSELF * (self.deadline - self.began))
+                course.itself = contest(base, twin, seconds=seconds, floor=LEAST_FLOOR / 2, multiple=course.multiple)
         except Gone as gone:
             raise _unmeasurable(gone) from None
         course.rate = course.itself.rates[0]

@@ -23,6 +23,7 @@ from ganeum.doctor.measured.training import Block, Training
 from ganeum.errors import ConfigError, GaneumError
 
 SEED = 20_261
+LONG_S = 2.0  # seconds of a step whose first is not repeated to warm up
 FORKABLE = ("torch", "transformers", "numpy", "ganeum", "safetensors", "tokenizers", "sympy", "huggingface_hub")
 
 
@@ -56,6 +57,7 @@ class Inside:
 
     training: Training
     _batches: Iterator[Any]
+    _quickest = float("inf")  # seconds of a step
 
     def build(self, what: Mapping[str, Any]) -> None:
         """The config's training, or what the function gives, with acts done to it."""
@@ -105,11 +107,16 @@ class Inside:
         self._batches = iter(self.training.batches)
 
     def warm(self, seconds: float, least: int) -> float:
-        """Steps that are not counted: ``least`` and then until ``seconds`` have passed → seconds of the quickest."""
-        end, quickest, taken = time.perf_counter() + seconds, float("inf"), 0
+        """Steps that are not counted: ``least``, and then until ``seconds`` have passed → seconds of the quickest. Of steps
+        so long that one fills the time, one is enough; and none, where there were some before."""
+        end, taken = time.perf_counter() + seconds, 0
+        if seconds < self._quickest < float("inf"):
+            return self._quickest
         while taken < least or (time.perf_counter() < end and taken < 10_000):
-            quickest, taken = min(quickest, self.block(1).seconds), taken + 1
-        return quickest
+            self._quickest, taken = min(self._quickest, self.block(1).seconds), taken + 1
+            if self._quickest > LONG_S:
+                break
+        return self._quickest
 
     def block(self, steps: int) -> Block:
         """Some steps."""
@@ -210,10 +217,13 @@ class Inside:
 
 
 def tokens_of(batch: Any) -> int | Tensor:
-    """Tokens of a batch that carry loss: labels that are not −100, else all ids, else rows; () where tensors."""
+    """Tokens of a batch that carry loss: labels that are not −100, else ids that are not masked, else rows; () where
+    tensors."""
     found = tensors.labels(batch)
     if found is None:
         found = tensors.ids(batch)
+        if found is not None and (mask := tensors.mask(batch)) is not None:
+            return (mask != 0).sum()
     if found is not None and not found.is_floating_point():
         return (found != tensors.IGNORED).sum()
     first = next((tensor for _, tensor in tensors.each(batch)), None)

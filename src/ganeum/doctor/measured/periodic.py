@@ -18,6 +18,7 @@ from typing import Any
 from ganeum import record, units
 from ganeum.config import Config
 from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured.often import Periodic
 from ganeum.doctor.measured.ours import Ours, training
 from ganeum.models.kernels import mode_kept
 from ganeum.record import MetricsLog, RunDirectory
@@ -27,13 +28,6 @@ from ganeum.train.settled import Settled
 
 LEAST = 3  # times that each is done
 MUCH, LITTLE = 0.05, 0.01  # of the time: what calls for a change, and what a change leaves
-
-
-@dataclass(frozen=True, kw_only=True)
-class Periodic(Finding):
-    """A finding that knows which keys would mend it: pairs of a key and its value."""
-
-    keys: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
