@@ -293,3 +293,27 @@ def test_a_fault_survives_what_a_page_does_to_it(name: str) -> None:
 
     for change in (escaped, quoted, reindented, line_ends, decimal_commas):
         assert FAULTS[name] == alarms(change(CAPTURES[name], random.Random(1))), change.__name__
+
+
+def test_two_cards_of_one_name_are_two() -> None:
+    """Without an index: a clock of the other card is no clock that fell, and its capped seconds are nobody's gain."""
+    heading = "name, pstate, utilization.gpu [%], clocks.sm [MHz], clocks.max.sm [MHz], power.draw [W], power.limit [W]"
+    rows = [f"NVIDIA A100-SXM4-40GB, P0, 100 %, {clock} MHz, 1410 MHz, {watts:.2f} W, 400.00 W" for clock, watts in
+            ((1410, 300), (1185, 390))]  # fmt: skip
+    assert 2 == len(smi.read("\n".join([heading, *rows])).by_gpu())
+    assert [] == alarms("\n".join([heading, *rows]))
+    timed = [f"2026/11/22 00:00:0{at // 2}.000, {row}" for at, row in enumerate(rows * 3)]
+    cards = smi.read("\n".join([f"timestamp, {heading}", *timed])).by_gpu()
+    assert [[1410] * 3, [1185] * 3] == [[sample.sm_mhz for sample in card] for card in cards.values()]
+
+
+def test_one_card_over_time_stays_one() -> None:
+    """Without an index, with the time of each row: a clock that falls while it is busy is still seen."""
+    heading = "timestamp, name, pstate, utilization.gpu [%], clocks.sm [MHz], clocks.max.sm [MHz]"
+    rows = [
+        f"2026/11/22 00:00:{at:02d}.000, NVIDIA A100-SXM4-40GB, P0, 100 %, {1400 if at < 4 else 700} MHz, 1410 MHz"
+        for at in range(9)
+    ]
+    text = "\n".join([heading, *rows])
+    assert 1 == len(smi.read(text).by_gpu())
+    assert [] != alarms(text)

@@ -98,16 +98,26 @@ class Reading:
     failures: tuple[str, ...] = ()
 
     def by_gpu(self) -> dict[str, list[Sample]]:
-        """The samples of each GPU. Those that do not say which are the only GPU's that is named, if there is one."""
-        keys = list(dict.fromkeys(_key(sample) for sample in self.samples))
+        """The samples of each GPU. Those that do not say which are the only GPU's that is named, if there is one; of
+        several with one name and no index each moment has as many cards as it names, and a name is no moment."""
+        keyed = list(zip(_keys(self.samples), self.samples, strict=True))
+        keys = list(dict.fromkeys(key for key, _ in keyed))
         named = [key for key in keys if key]
         if len(named) == 1:
             return {named[0]: list(self.samples)}
-        return {key: [sample for sample in self.samples if _key(sample) == key] for key in keys}
+        return {key: [sample for of, sample in keyed if of == key] for key in keys}
 
 
-def _key(sample: Sample) -> str:
-    return sample.gpu or sample.name
+def _keys(samples: Sequence[Sample]) -> list[str]:
+    """Which GPU each is of: its address or index, else its name, with a number where one moment has it twice."""
+    keys, seen = [], dict[tuple[str, float | None], int]()
+    for sample in samples:
+        key = sample.gpu or sample.name
+        if sample.name and not sample.gpu:
+            seen[key, sample.time_s] = number = seen.get((key, sample.time_s), 0) + 1
+            key = key if number == 1 else f"{key} ({number})"
+        keys.append(key)
+    return keys
 
 
 def merged(samples: Sequence[Sample]) -> Sample:
