@@ -117,10 +117,10 @@ def contest(
         pairs.append((first, second))
         spent = clock() - began
         so_far = ratio(pairs)
-        if only_gain and len(pairs) >= FEWEST_PAIRS // 2:
-            if so_far.high < (1 + floor if len(pairs) >= FEWEST_PAIRS else HOPELESS):
-                break
-        if len(pairs) >= FEWEST_PAIRS:
+        enough = len(pairs) >= FEWEST_PAIRS
+        if only_gain and 2 * len(pairs) >= FEWEST_PAIRS and so_far.high < (1 + floor if enough else HOPELESS):
+            break
+        if enough:
             if spent >= seconds or _is_precise(so_far, floor):
                 break
         elif spent >= seconds and (len(pairs) >= FEW_PAIRS or spent >= 2 * seconds):  # long steps, and little time

@@ -107,8 +107,10 @@ class Inside:
         self._batches = iter(self.training.batches)
 
     def warm(self, seconds: float, least: int) -> float:
-        """Steps that are not counted: ``least``, and then until ``seconds`` have passed → seconds of the quickest. Of steps
-        so long that one fills the time, one is enough; and none, where there were some before."""
+        """Steps that are not counted: ``least``, and then until ``seconds`` have passed → seconds of the quickest.
+
+        Of steps that are longer than that none, where some were taken before; of very long ones one.
+        """
         end, taken = time.perf_counter() + seconds, 0
         if seconds < self._quickest < float("inf"):
             return self._quickest
