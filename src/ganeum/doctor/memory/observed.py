@@ -15,6 +15,7 @@ from ganeum.units import GIB
 
 STEPS, SECONDS = 60, 60.0
 NAMED = 4  # parameters that are named
+LEAST_PILE = 1024  # bytes a step: a list of numbers is nobody's concern
 VOCABULARY = 1000  # rows of logits are at least as long
 
 
@@ -40,7 +41,7 @@ def observe(subject: Subject, *, steps: int = STEPS, seconds: float = SECONDS) -
 def findings(seen: Mapping[str, Any]) -> Iterator[Finding]:
     """All that it says."""
     kept = growth(range(len(seen["kept"])), seen["kept"], least_bytes=0)
-    piling = [one for one in seen["piling"] if one["bytes"] > 0]
+    piling = [one for one in seen["piling"] if one["graph"] or one["bytes"] >= LEAST_PILE]
     graphs = kept is not None and kept.lasting
     if kept is not None and graphs:
         yield _graphs(kept, seen["kept"], piling)
@@ -118,9 +119,9 @@ def of_snapshot(told: Mapping[str, Any]) -> Iterator[Finding]:
 def _graphs(kept: Growth, after: Sequence[int], piling: Sequence[Mapping[str, Any]]) -> Finding:
     evidence = [f"after {len(after)} steps {_size(after[-1])}, counted tensor by tensor, where nothing should be left"]
     evidence += [
-        f"{_told(one)} with its graph is left by each step" + (f", in {one['held_by']}" if one["held_by"] else "")
+        f"{_told(one)} with its graph is left by each step in {one['held_by']}"
         for one in piling
-        if one["graph"]
+        if one["graph"] and one["held_by"]
     ]
     return Finding(
         cause="kept_graph",
@@ -161,7 +162,6 @@ def _pile(one: Mapping[str, Any]) -> Finding:
         title=f"each step leaves {_told(one)} behind: {_size(one['bytes'])} a step",
         evidence=(f"held by {one['held_by']}" if one["held_by"] else "what holds it is not seen",),
         change="keep what is counted from it (an argmax, a sum), or let it go; tensors that are kept go to the CPU",
-        severity="warning" if one["bytes"] >= 1024 else "note",
         sure="measured",
         size=one["bytes"] / 2**20,
         unit="MiB a step",
@@ -182,8 +182,8 @@ def _parameters(found: Mapping[str, Any]) -> Iterator[Finding]:
                 evidence=(f"{_names(list(one))}: {why}",),
                 change="use them, or leave them out; where they are frozen on purpose requires_grad_(False)",
                 sure="measured",
-                size=size / GIB,
-                unit="GiB",
+                size=size / 2**20,
+                unit="MiB",
             )
     if twice := found["twice"]:
         size = sum(one["bytes"] for one in twice)

@@ -69,13 +69,14 @@ DRAWN = 0.05  # GiB: a step that takes less is not drawn
 @dataclass(frozen=True)
 class Lever:
     """What one types, what it would save of the whole (GiB), what is needed then, what it costs; ``part``: what of the
-    peak falls most by it."""
+    peak falls most by it; ``fits``: whether even the upper bound of what is needed then is there."""
 
     settings: Mapping[str, Any]
     saves: float
     gib: float
     cost: str
     part: str
+    fits: bool
 
     def sentence(self) -> str:
         """``train.loss_chunk=128 saves 1.54 GiB (the same result, a little slower)``."""
@@ -90,6 +91,7 @@ class Lever:
             "needs_gib": self.gib,
             "cost": self.cost,
             "part": self.part,
+            "fits": self.fits,
         }
 
 
@@ -182,7 +184,7 @@ class Peak:
 
     def _too_much(self) -> Finding:
         usable = self.device.get("usable_gib", 0.0)
-        enough = [lever for lever in self.levers if lever.gib <= usable][:SHOWN]
+        enough = [lever for lever in self.levers if lever.fits][:SHOWN]
         return Finding(
             cause="does_not_fit",
             title=f"it needs {shown(self.beside_the_context)}, and {shown(usable)} are usable",
@@ -286,7 +288,7 @@ def pulled(config: Config, device: Device) -> list[Lever]:
             continue
         saves = (now.total - then.total) / GIB
         if saves >= SAVES * now.total / GIB:
-            found.append(Lever(settings, saves, then.total / GIB, cost, _most_changed(now, then)))
+            found.append(Lever(settings, saves, then.total / GIB, cost, _most_changed(now, then), then.fits(device)))
     return sorted(found, key=lambda lever: -lever.saves)
 
 

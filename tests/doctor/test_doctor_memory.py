@@ -1,0 +1,359 @@
+"""`ganeum doctor memory`: the peak with its levers, what steps leave behind, what a run and torch itself recorded."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from ganeum import cli
+from ganeum.config import load
+from ganeum.config.change import change
+from ganeum.doctor import memory
+from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured import creep
+from ganeum.doctor.measured.training import Training
+from ganeum.doctor.memory import observed, peak, recorded, snapshot
+from ganeum.doctor.memory.growth import growth, slope
+from ganeum.errors import ConfigError, DataError
+from ganeum.hardware.card import card
+from ganeum.plan.question.subject import Run
+from ganeum.record import RunDirectory
+from ganeum.units import GIB
+
+MIB = 2**20
+CARD = "RTX 3060 12GB"
+VOCABULARY, WIDTH = 1200, 16
+
+
+class Model(nn.Module):
+    """An embedding, a layer, a head; and what a test adds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
+        self.layer = nn.Linear(WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.layer(self.embedding(ids))))
+        return out
+
+
+def training(
+    after: Callable[[Tensor, Tensor], None] = lambda loss, out: None, *, retain: bool = False, **changes: Any
+) -> Training:
+    """Batches of 4 × 8 ids; ``after`` sees each loss and output, ``retain`` keeps the graph over backward()."""
+    torch.manual_seed(0)
+    model = Model()
+    for name, module in changes.items():
+        setattr(model, name, module)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+
+    def step(batch: Tensor) -> Tensor:
+        out = model(batch[:, :-1])
+        loss = nn.functional.cross_entropy(out.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward(retain_graph=retain)  # type: ignore[no-untyped-call]
+        optimizer.step()
+        after(loss, out)
+        return loss.detach()
+
+    return Training(model, [torch.randint(0, VOCABULARY, (4, 9)) for _ in range(3)], step, optimizer)
+
+
+def found(one: Training, steps: int = 0) -> tuple[list[Finding], Mapping[str, Any]]:
+    """After ``steps`` beside the watched ones."""
+    seen = creep.watch(one, steps=steps, seconds=20)
+    return list(observed.findings(seen)), seen
+
+
+def test_an_honest_training_is_silent() -> None:
+    """No finding, and it is said what was looked for: graphs, growth, gradients, doubles."""
+    findings, seen = found(training(), steps=60)
+    assert [] == findings
+    assert [0] * creep.WATCHED == seen["kept"]
+    assert 4 == len(list(observed.silent(seen)))
+
+
+def test_a_graph_that_is_kept_is_counted_to_the_byte() -> None:
+    """A loss that stays with its graph: embedded ids, two layers' inputs, and what cross-entropy keeps, each step."""
+    losses: list[Tensor] = []
+    findings, seen = found(training(lambda loss, _: losses.append(loss), retain=True))
+    (one,) = findings
+    assert ("kept_graph", "error", "measured") == (one.cause, one.severity, one.sure)
+    tokens = 4 * 8
+    # fp32: tanh's output, the embedded ids (both inputs of a product), log-softmax's output; int64: ids and labels;
+    # cross-entropy's total weight, one number.
+    each = 4 * tokens * (WIDTH + WIDTH + VOCABULARY) + 8 * 2 * tokens + 4
+    assert one.size == pytest.approx(each / MIB, rel=0.01), seen["kept"]
+    assert any("in a list of 12" in line for line in one.evidence)
+
+
+def test_a_loss_kept_after_its_backward_pass_keeps_nodes() -> None:
+    """A list of losses: a warning with the number of nodes, and not the error of kept tensors."""
+    losses: list[Tensor] = []
+    findings, _ = found(training(lambda loss, _: losses.append(loss)))
+    (one,) = findings
+    assert ("kept_graph", "warning") == (one.cause, one.severity)
+    assert "nodes of its graph" in one.title
+
+
+def test_outputs_that_pile_up_are_named_with_their_shape() -> None:
+    """Logits of every step in a list: so many bytes a step, as arithmetic has it."""
+    outputs: list[Tensor] = []
+    findings, _ = found(training(lambda _, out: outputs.append(out.detach())))
+    (one,) = findings
+    assert "kept_logits" == one.cause
+    assert one.size == pytest.approx(4 * 4 * 8 * VOCABULARY / MIB)
+    assert "(4 × 8 × 1200, float32)" in one.title
+
+
+def test_the_latest_output_alone_is_no_pile() -> None:
+    """What is replaced in every step does not grow."""
+    latest: dict[str, Tensor] = {}
+    assert [] == found(training(lambda loss, out: latest.update(loss=loss.detach(), out=out.detach())))[0]
+
+
+def test_parameters_without_a_gradient_are_found_and_frozen_ones_are_not() -> None:
+    """A layer that nothing uses is dead; one that is frozen on purpose is not told."""
+    (one,) = found(training(unused=nn.Linear(WIDTH, WIDTH)))[0]
+    assert "dead_parameters" == one.cause
+    assert "unused.weight, unused.bias" in one.evidence[0]
+    assert one.size == pytest.approx(4 * (WIDTH * WIDTH + WIDTH) / MIB)
+    frozen = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+    assert [] == found(training(unused=frozen))[0]
+
+
+def test_a_head_that_was_tied_on_paper_is_found() -> None:
+    """Equal numbers in two storages are told; one storage for both is not, and is counted once."""
+    copy = training()
+    with torch.no_grad():
+        copy.model.head.weight.copy_(copy.model.embedding.weight)  # type: ignore[union-attr, operator, arg-type]
+    (one,) = found(copy)[0]
+    assert "duplicated_parameters" == one.cause
+    assert one.size == pytest.approx(4 * VOCABULARY * WIDTH / MIB)
+    tied = training()
+    tied.model.head.weight = tied.model.embedding.weight  # type: ignore[union-attr]
+    findings, seen = found(tied)
+    assert [] == findings
+    assert [["embedding.weight", "head.weight"]] == seen["parameters"]["tied"]
+
+
+def test_a_slope_is_theil_and_sens() -> None:
+    """The median of all slopes: one point far away does not move it; the worked example of a line is exact."""
+    points = [(float(n), 3.0 * n + 1) for n in range(12)]
+    assert (3.0, 3.0, 3.0) == slope(points)
+    points[7] = (7.0, 900.0)
+    assert 3.0 == slope(points)[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "lasting"),
+    [
+        (lambda n: 500 * MIB + 2 * MIB * n, True),
+        (lambda n: 500 * MIB + 100 * MIB * (1 - 0.9**n), False),  # caches that fill
+        (lambda n: 500 * MIB + 300 * MIB * (n > 30), False),  # one jump
+        (lambda n: 500 * MIB, False),
+    ],
+    ids=["a leak", "warming up", "a jump", "level"],
+)
+def test_growth_that_lasts_is_told_from_growth_that_ends(held: Callable[[int], float], lasting: bool) -> None:
+    """Over 100 steps with 1 MiB of noise, by pages of 4 KiB."""
+    draw = random.Random(1)
+    values = [4096 * round((held(n) + draw.gauss(0, MIB)) / 4096) for n in range(100)]
+    seen = growth(range(100), values)
+    assert seen is not None
+    assert lasting == seen.lasting
+    if lasting:
+        assert seen.low <= 2 * MIB <= seen.high
+
+
+def test_noise_alone_never_grows() -> None:
+    """200 series of noise, and of memory that walks at random by little: none is called a leak."""
+    draw = random.Random(2)
+    for _ in range(200):
+        at, values = 400.0 * MIB, []
+        for _ in range(60):
+            at += draw.gauss(0, 50_000)
+            values.append(at + draw.gauss(0, MIB))
+        seen = growth(range(60), values)
+        assert seen is not None
+        assert not seen.lasting
+
+
+def test_every_gib_of_the_peak_is_there_and_levers_do_what_they_say() -> None:
+    """Parts sum up to what is needed; a lever's effect is the difference of two plans; each names what it acts on."""
+    config = load("configs/one_book.yaml", [])
+    device = card(CARD)
+    report = memory.of_config(config, device, 130_520, trace=False)
+    told = report.facts["peak"]
+    plan = Run.of(config, 130_520).plan(device)["memory_gib"]
+    beside = plan["peak_reserved"] - plan["tensors"] if "fragmentation" in plan else 0.0
+    assert sum(told["parts_gib"].values()) == pytest.approx(plan["tensors"] + plan["context"] + beside)
+    levers = {json.dumps(one["settings"]): one for one in told["levers"]}
+    chunk = levers['{"train.loss_chunk": 128}']
+    assert "logits" == chunk["part"]
+    then = Run.of(change(config, {"train.loss_chunk": 128, "train.micro_batch_size": 128}), 130_520).plan(device)
+    assert chunk["saves_gib"] == pytest.approx(plan["tensors"] - then["memory_gib"]["tensors"], rel=0.02)
+    assert "optimizer" == levers['{"train.optimizer": "adamw8bit"}']["part"]
+    logits = next(one for one in report.findings if one.cause == "logits")
+    assert "train.loss_chunk=128 saves" in logits.change
+    assert () == report.alarms  # it fits
+
+
+def test_what_does_not_fit_is_an_error_with_levers_that_are_enough() -> None:
+    """On 6 GB a longer context needs more than there is; whatever is suggested is below it."""
+    config = load(
+        "configs/one_book.yaml",
+        ["train.micro_batch_size=128", "model.block_size=128", "train.activation_checkpointing=none"],
+    )
+    device = card("RTX 2060 6GB")
+    found_here = peak.of_config(config, device, 130_520, trace=False)
+    (first, *_) = found_here.findings()
+    assert ("does_not_fit", "error") == (first.cause, first.severity)
+    enough = [lever for lever in found_here.levers if lever.gib <= device.usable_gib]
+    assert [{"train.activation_checkpointing": "whole"}] == [lever.settings for lever in enough]
+    assert enough[0].sentence() == first.change
+
+
+def recorded_run(root: Path, held: Callable[[int], float], **plan: Any) -> RunDirectory:
+    """Only what `recorded` reads."""
+    (root / "logs").mkdir(parents=True)
+    rows = [
+        {"step": n, "memory_allocated_gib": held(n) / GIB, "memory_reserved_gib": 1.5 * held(n) / GIB}
+        for n in range(1, 101)
+    ]
+    (root / "logs" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "plan.json").write_text(json.dumps(plan))
+    return RunDirectory(root)
+
+
+def test_a_run_is_shown_with_what_it_recorded(tmp_path: Path) -> None:
+    """Growth over its steps, pieces beside tensors, and a peak above what was planned."""
+    planned = {"memory_gib": {"peak_allocated": 1.0, "low": 0.9, "high": 1.1}, "device": {"kind": "cuda"}}
+    findings, facts = recorded.of_run(recorded_run(tmp_path / "run", lambda n: GIB + 8 * MIB * n, **planned))
+    causes = {one.cause: one for one in findings}
+    assert {"memory_growth", "fragmentation", "unplanned_memory"} == set(causes)
+    assert causes["memory_growth"].size == pytest.approx(8, rel=0.01)
+    assert "warning" == causes["unplanned_memory"].severity
+    assert facts["fragmentation"] == pytest.approx(1 / 3)
+    level, _ = recorded.of_run(recorded_run(tmp_path / "level", lambda n: GIB, **planned))
+    assert {"fragmentation", "unplanned_memory"} == {one.cause for one in level}
+    assert all(one.severity == "note" for one in level if one.cause == "unplanned_memory")
+
+
+def frames(line: int) -> list[dict[str, Any]]:
+    return [
+        {"filename": "/x/torch/nn/functional.py", "line": 1, "name": "linear"},
+        {"filename": "/home/me/train.py", "line": line, "name": "forward"},
+    ]
+
+
+def a_snapshot() -> dict[str, Any]:
+    """In the form that torch's docstring gives: now 3 MiB of weights; at the peak 8 MiB more, let go since."""
+    weights = {
+        "size": 3 * MIB,
+        "requested_size": 3 * MIB,
+        "address": 0,
+        "state": "active_allocated",
+        "frames": frames(3),
+    }
+    hole = {"size": 17 * MIB, "requested_size": 0, "address": 3 * MIB, "state": "inactive", "frames": []}
+    idle = {"size": 20 * MIB, "requested_size": 0, "address": 100 * MIB, "state": "inactive", "frames": []}
+    events = [
+        {"action": "segment_alloc", "addr": 0, "size": 20 * MIB, "frames": []},
+        {"action": "alloc", "addr": 0, "size": 3 * MIB, "frames": frames(3)},
+        {"action": "alloc", "addr": 4 * MIB, "size": 8 * MIB, "frames": frames(9)},
+        {"action": "free_requested", "addr": 4 * MIB, "size": 8 * MIB, "frames": frames(9)},
+        {"action": "free_completed", "addr": 4 * MIB, "size": 8 * MIB, "frames": frames(9)},
+        {"action": "alloc", "addr": 4 * MIB, "size": 2 * MIB, "frames": frames(12)},
+        {"action": "free_completed", "addr": 4 * MIB, "size": 2 * MIB, "frames": frames(12)},
+    ]
+    segment = {"device": 0, "stream": 0, "segment_type": "large", "address": 0}
+    return {
+        "segments": [
+            {**segment, "total_size": 20 * MIB, "blocks": [weights, hole]},
+            {**segment, "address": 100 * MIB, "total_size": 20 * MIB, "blocks": [idle]},
+        ],
+        "device_traces": [events],
+    }
+
+
+def test_torchs_own_snapshot_is_read_backwards_to_its_peak(tmp_path: Path) -> None:
+    """The peak is 11 MiB, of two lines of the user's own; 17 MiB lie in a piece, a whole segment idles."""
+    seen = snapshot.read(a_snapshot())
+    assert (3 * MIB, 40 * MIB, 20 * MIB, 17 * MIB) == (seen.allocated, seen.reserved, seen.idle, seen.torn)
+    assert 11 * MIB == seen.peak_requested
+    assert {"train.py:9 forward": 8 * MIB, "train.py:3 forward": 3 * MIB} == seen.at_peak
+    assert snapshot.read({"segments": [], "device_traces": []}).peak_requested == 0
+    file = tmp_path / "memory.pickle"
+    file.write_bytes(pickle.dumps(a_snapshot()))
+    report = memory.of_snapshot(file)
+    assert "fragmentation" in {one.cause for one in report.alarms}
+
+
+def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
+    """Whatever names a function is refused before it is called; what is no snapshot is, too."""
+    file = tmp_path / "memory.pickle"
+    for content in (pickle.dumps(print), pickle.dumps({"segments": [Path("x")]}), b"nothing", pickle.dumps([1])):
+        file.write_bytes(content)
+        with pytest.raises(DataError, match="no memory snapshot"):
+            memory.of_snapshot(file)
+
+
+SCRIPT = """
+import torch
+from torch import nn
+from ganeum.doctor.measured.training import Training
+
+def build():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head, self.spare = nn.Embedding(300, 16), nn.Linear(16, 300), nn.Linear(16, 16)
+        def forward(self, ids):
+            return self.head(self.embedding(ids))
+    model = Model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    def step(batch):
+        loss = nn.functional.cross_entropy(model(batch).flatten(0, 1), batch.flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+    return Training(model, [torch.randint(0, 300, (4, 8))] * 2, step, optimizer)
+"""
+
+
+def test_somebody_elses_training_is_traced_and_watched(tmp_path: Path) -> None:
+    """By the command, in processes of their own: the peak by part, its dead layer, and nothing that grows."""
+    file = tmp_path / "mine.py"
+    file.write_text(SCRIPT)
+    done = CliRunner().invoke(cli.build(), ["doctor", "memory", f"{file}:build", "--steps", "20", "--json"])
+    told = json.loads(done.stdout)
+    weights = 4 * (300 * 16 + 16 * 300 + 300 + 16 * 16 + 16)
+    assert told["facts"]["peak"]["parts_gib"]["weights"] == pytest.approx(weights / GIB, rel=0.001)
+    assert ["dead_parameters"] == [one["cause"] for one in told["findings"] if one["severity"] != "note"]
+    assert 32 == told["facts"]["watched"]["steps"]
+    assert any(line.startswith("graphs kept") for line in told["ruled_out"])
+
+
+def test_the_command_says_what_it_cannot_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two subjects, keys on a run that was trained, and a file that is not there."""
+    runner = CliRunner()
+    for arguments, error in (
+        (["a.yaml", "b.yaml"], ConfigError),
+        ([str(tmp_path / "none.pickle")], DataError),
+        ([str(tmp_path / "none.py") + ":build"], ConfigError),
+    ):
+        done = runner.invoke(cli.build(), ["doctor", "memory", *arguments])
+        assert isinstance(done.exception, error), done.output
