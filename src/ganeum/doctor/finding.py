@@ -93,7 +93,7 @@ class Finding:
         lines += [wrapped(line, "    ") for line in self.evidence]
         if self.size is not None or self.sure == "unconfirmed here":
             lines.append(wrapped(f"size   {self._size()} ({self.sure})", "    ", "           "))
-        if self.size is None and self.sure == "read" and self.known.published:
+        if self.size is None and self.sure in ("read", "unconfirmed here") and self.known.published:
             lines.append(wrapped(f"others {self.known.published}", "    ", "           "))
         if self.change:
             lines.append(wrapped(f"try    {self.change}", "    ", "           "))

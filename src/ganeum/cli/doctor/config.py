@@ -55,11 +55,11 @@ def command(
     text = text_of(alone[0])
     found = _config(alone[0], settings, section, text)
     if found is None:
-        show(audit.report(foreign.read(foreign.settings(text, alone[0], device)), alone[0]), as_json, out)
+        show(audit.report(foreign.read(foreign.settings(text, alone[0], device)), alone[0], device), as_json, out)
         return
     device = device or look(found.device)
     subject = f"{alone[0]} on {device.name}"
-    show(audit.report(ours.read(found, device, amount("--tokens", tokens)), subject), as_json, out)
+    show(audit.report(ours.read(found, device, amount("--tokens", tokens)), subject, device), as_json, out)
 
 
 def _config(path: str, settings: list[str], section: str | None, text: str) -> Config | None:

@@ -6,16 +6,17 @@ from collections.abc import Iterable
 
 from ganeum import units
 from ganeum.doctor.audit.settings import Nothing, Said
+from ganeum.doctor.confirmed import labelled
 from ganeum.doctor.finding import Finding, Report, worst_first
 from ganeum.hardware.device import Device
 
 __all__ = ["of_script", "report"]
 
 
-def report(said: Iterable[Said], subject: str) -> Report:
-    """Findings worst first, and what was set and changes nothing."""
+def report(said: Iterable[Said], subject: str, device: Device | None = None) -> Report:
+    """Findings worst first, and what was set and changes nothing; ``device``: where it is to run, if that is known."""
     everything = list(said)
-    findings = worst_first(one for one in everything if isinstance(one, Finding))
+    findings = worst_first(labelled(one, device) for one in everything if isinstance(one, Finding))
     nothing = tuple(dict.fromkeys(one.text for one in everything if isinstance(one, Nothing)))
     alarms = sum(finding.is_alarm for finding in findings)
     headline = f"{units.things(alarms, 'thing')} to change, {units.things(len(findings) - alarms, 'note')}"
@@ -40,11 +41,11 @@ def of_script(text: str, path: str, device: Device | None = None) -> Report:
 
     found = Script.of(text, path)
     if not found.trains:
-        looked = report(read(found, device), path)
+        looked = report(read(found, device), path, device)
         return Report(
             subject=path,
             headline=looked.headline + "; no training is seen in it (no backward(), no Trainer)",
             findings=looked.findings,
             without_effect=looked.without_effect,
         )
-    return report(read(found, device), path)
+    return report(read(found, device), path, device)
