@@ -13,6 +13,7 @@ from ganeum.config import load
 from ganeum.doctor import log
 from ganeum.doctor.finding import Report
 from ganeum.hardware.card import card
+from ganeum.hardware.machine import cpu
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -119,6 +120,32 @@ FORMS = {
         "progress", 0.5,
         "\r".join(f" {n}%|██  | {n}/100 [00:{n // 2 % 60:02d}<00:10, 2.00it/s]" for n in range(0, 100, 10)),
     ),
+    "notebook": (
+        "progress", 0.5,
+        "[ 100/1500 00:50 < 11:40, 2.00 it/s, Epoch 0/3]\n[1500/1500 12:30, Epoch 3/3]\n"
+        "Step\tTraining Loss\tValidation Loss\n500\t2.123400\t2.345600\n1000\tNo log\t2.1\n1500\t1.5\t2.0\n",
+    ),
+    "lightning": (
+        "progress", 0.1,
+        "\r".join(f"Epoch 0: {n}%|#  | {n * 10}/1000 [00:{n:02d}<00:10, 10.00it/s, v_num=0, train_loss=2.100]"
+                  for n in range(0, 60, 10)),
+    ),
+    "lightning, rich": (
+        "progress", 0.1,
+        "\n".join(f"Epoch 0/9 ━━━━━━━ {n * 10}/1000 0:00:{n:02d} • 0:01:10 10.00it/s v_num: 0 train_loss: 2.1"
+                  for n in range(0, 60, 10)),
+    ),
+    "keras": (
+        "progress", 0.008,
+        "Epoch 1/2\n1563/1563 [==============================] - 13s 8ms/step - loss: 2.1 - val_loss: 2.0\n"
+        "313/313 [==============================] - 1s 2ms/step - loss: 2.0\n"
+        "Epoch 2/2\n1563/1563 [==============================] - 12s 8ms/step - loss: 1.9 - val_loss: 1.9",
+    ),
+    "keras 3": (
+        "progress", 0.25,
+        "Epoch 1/2\n\r 50/100 ━━━━━━━━━━──────────  12s 249ms/step - loss: 2.2"
+        "\r100/100 ━━━━━━━━━━━━━━━━━━━━ 25s 250ms/step - loss: 2.1\n",
+    ),
     "metrics": (
         "metrics", 0.2,
         "\n".join(json.dumps({"step": n, "loss": 2.0, "step_time_s": 0.2, "data_s": 0.05}) for n in range(1, 30)),
@@ -131,13 +158,45 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_of_log_is_read(name: str) -> None:
-    """nanoGPT, llm.c, Hugging Face of two generations, tqdm, our metrics, epochs with their times."""
+    """nanoGPT, llm.c, Hugging Face of two generations, bars of four kinds, our metrics, epochs with their times."""
     form, seconds, text = FORMS[name]
     report = log.report(text)
     assert form == report.facts["form"]
     spans = log.read(text).best()
     assert spans is not None
     assert seconds == pytest.approx(log.paces.usual(spans[1]), rel=0.05)
+
+
+@pytest.mark.parametrize("form", ["tabs", "bars", "spaces", "words"])
+def test_tables_of_losses_are_read(form: str) -> None:
+    """As a notebook shows them, as Markdown, and with their tabs lost; what was not logged is left out."""
+    rows = [["Step", "Training Loss", "Validation Loss"], ["500", "2.1234", "2.3"], ["1,000", "No log", "2.1"],
+            ["1500", "1.5", "2.0"]]  # fmt: skip
+    joined = {"tabs": "\t", "bars": " | ", "spaces": "   ", "words": " "}[form]
+    lines = [joined.join(row) for row in rows]
+    if form == "bars":
+        lines = [f"| {line} |" for line in [lines[0], "|".join(["---"] * 3), *lines[1:]]]
+    assert {500: 2.1234, 1500: 1.5} == log.read("Some words\n" + "\n".join(lines) + "\n\nAfter 2 3 4").losses
+
+
+def test_a_bar_s_losses_are_read() -> None:
+    """Lightning's, which stand behind its bar."""
+    assert {0: 2.1, 100: 2.1} == {at: x for at, x in log.read(FORMS["lightning"][2]).losses.items() if at <= 100}
+
+
+def test_a_small_model_on_a_busy_cpu_is_no_riddle() -> None:
+    """Twice what the plan has at most, or some milliseconds, are other programs and Python; ten times are told."""
+    config = load(ROOT / "configs" / "one_book.yaml")
+    device = cpu()
+    wanted = log.expected.of(config, 130_520, device)
+    assert wanted is not None
+
+    def causes(step_s: float) -> list[str]:
+        text = "\n".join(f"iter {n}: loss 5.0, time {1000 * step_s:.2f}ms" for n in range(20))
+        return [one.cause for one in log.report(text, config, device=device, tokens=130_520).alarms]
+
+    assert "unexplained_time" not in causes(2 * wanted.high)
+    assert "unexplained_time" in causes(10 * wanted.high)
 
 
 def test_stretches_that_come_regularly_are_evaluations() -> None:

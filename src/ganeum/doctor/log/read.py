@@ -1,7 +1,8 @@
 """What a training printed, in whatever form: how long which stretch of it took, how far it was, what it lost.
 
-Known are nanoGPT's and llm.c's lines, Hugging Face's dictionaries and tables of progress (tqdm), epochs with their
-times, marks of steps with the time elapsed, and our own metrics.jsonl. Lines of other kinds are passed over.
+Known are nanoGPT's and llm.c's lines, Hugging Face's dictionaries, bars of progress (tqdm, a notebook's, Lightning's,
+Keras's), tables of losses, epochs with their times, marks of steps with the time elapsed, and our own metrics.jsonl.
+Lines of other kinds are passed over.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
+from ganeum.doctor.log import bars, tables
+from ganeum.doctor.log.span import Span
+
+__all__ = ["Form", "Log", "Span", "read"]
+
 Form = Literal["metrics", "iterations", "marks", "progress", "epochs", "runtime"]
 # The surest first: times of steps themselves; of stretches between two marks; of epochs, whose steps are not said.
 SUREST: tuple[Form, ...] = ("metrics", "iterations", "marks", "progress", "runtime", "epochs")
@@ -22,7 +28,6 @@ SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "second
 SECONDS |= {"minutes": 60.0, "h": 3600.0, "hours": 3600.0}
 DECIMAL = r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
 DURATION = rf"({DECIMAL})\s*(ms|sec(?:ond)?s?|s|min(?:utes)?|m|h(?:ours)?)(?![\w/])"
-CLOCK = re.compile(r"(\d+)/(\d+)\s*\[(?:(\d+):)?(\d+):(\d+)<[^\]]*\]")
 EPOCH = re.compile(r"^\W*epoch\s*[:#]?\s*\[?(\d+)", re.IGNORECASE)
 EPOCH_TIME = re.compile(rf"(?:epoch\s+)?(?:time|took|duration)\b[^\d\n]{{0,14}}{DURATION}", re.IGNORECASE)
 TOTAL_ELAPSED = re.compile(rf"total\s+(?:time\s+)?elapsed[^\d\n]{{0,6}}{DURATION}", re.IGNORECASE)
@@ -33,26 +38,11 @@ MILLISECONDS = re.compile(
 )
 TOKENS = re.compile(r"tokens(?: seen)?\s*[:=]\s*(\d[\d,]*)", re.IGNORECASE)
 LOSS = re.compile(
-    r"(?<!val )(?<!val_)(?<!eval_)\bloss\"?'?\s*[:=]?\s*'?(nan|inf|\d+\.\d+(?:e[+-]?\d+)?)", re.IGNORECASE
+    r"(?<!val )(?<!val_)(?<!eval_)\b(?:train_)?loss\"?'?\s*[:=]?\s*'?(nan|inf|\d+\.\d+(?:e[+-]?\d+)?)", re.IGNORECASE
 )
 NORM = re.compile(r"grad_?norm'?\"?\s*[:=]\s*'?(nan|inf|\d+\.\d+(?:e[+-]?\d+)?)", re.IGNORECASE)
 TEXT_TOKENS = re.compile(r"(?:#|number|num) ?(?:of )?tokens\b[^\d\n:]{0,24}:\s*(\d[\d,]*)", re.IGNORECASE)
 DEVICE = re.compile(r"\bdevice\s*[:=]\s*(?:torch\.device\()?['\"]?(cuda|cpu|mps)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of the training: ``seconds`` for so many ``steps``, if that is known; ``at``: its step, or epoch."""
-
-    at: int
-    seconds: float
-    steps: int | None = None
-    tokens: int | None = None
-
-    @property
-    def pace(self) -> float:
-        """Seconds of a step; of the whole stretch, where its steps are not known."""
-        return self.seconds / (self.steps or 1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,7 @@ def read(text: str) -> Log:
             for a, b in pairwise(marks)
             if b[0] > a[0] and b[1] > a[1]
         ),
-        "progress": _progress(text),
+        "progress": bars.spans(text),
         "epochs": epochs,
         "runtime": tuple(_runtimes(dicts)),
     }
@@ -178,30 +168,6 @@ def _iterations(lines: Iterable[str]) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def _progress(text: str) -> tuple[Span, ...]:
-    """tqdm's bars: the differences between what they showed. A bar of another length is another bar, an evaluation's
-    say; the longest in time is the training's."""
-    bars: dict[int, list[tuple[int, float]]] = {}
-    for done, total, hours, minutes, seconds in CLOCK.findall(text):
-        at = 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds)
-        bars.setdefault(int(total), []).append((int(done), float(at)))
-    if not bars:
-        return ()
-    shown = max(bars.values(), key=lambda bar: bar[-1][1])
-    found = []
-    since = shown[0]
-    for now in shown[1:]:
-        if now[0] < since[0] or now[1] < since[1]:  # a new one of the same length
-            since = now
-        # A clock of whole seconds: a difference below five of them is a tenth off and more.
-        elif now[0] > since[0] and now[1] - since[1] >= 5:
-            found.append(Span(now[0], now[1] - since[1], now[0] - since[0]))
-            since = now
-    if not found and shown[-1][0] and shown[-1][1]:
-        found = [Span(shown[-1][0], shown[-1][1], shown[-1][0])]
-    return tuple(found)
-
-
 def _runtimes(dicts: Iterable[Mapping[str, Any]]) -> Iterable[Span]:
     """Hugging Face's last word: `train_runtime` and steps a second."""
     for entry in dicts:
@@ -249,7 +215,11 @@ def _losses(lines: Iterable[str], dicts: Iterable[Mapping[str, Any]]) -> tuple[d
         for pattern, target in ((LOSS, losses), (NORM, norms)):
             if match := pattern.search(line):
                 target.setdefault(int(step[1].replace(",", "")), float(match[1]))
-    return losses, norms
+    if not losses:  # what stands behind a bar, and in a notebook's table
+        for line in lines:
+            if (shown := bars.step_of(line)) is not None and (match := LOSS.search(line)):
+                losses.setdefault(shown, float(match[1]))
+    return {**losses, **tables.losses(lines)}, norms
 
 
 def _parts(dicts: Iterable[Mapping[str, Any]]) -> dict[str, float]:
