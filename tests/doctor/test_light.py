@@ -24,6 +24,8 @@ COMMANDS = {
     "gpu": ["gpu", "--from-text", str(HERE / "logs" / "one_book.txt"), "--run-seconds", "34414"],
     "log": ["log", str(HERE / "logs" / "one_book.txt"), "configs/one_book.yaml", "--gpu", "RTX 5080 Laptop"],
     "config": ["config", "configs/one_book.yaml", "--tokens", "130520", "--gpu", "RTX 4090"],
+    "compare": ["compare", *[str(HERE / "logs" / "one_book.txt")] * 2],
+    "memory": ["memory", "configs/one_book.yaml", "--tokens", "130520", "--gpu", "RTX 4090", "--no-trace"],
     "script": ["script", str(ROOT / "benchmarks" / "throughput.py")],
 }
 

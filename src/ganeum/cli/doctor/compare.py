@@ -39,11 +39,15 @@ def command(
     settings, shapes, versions and clocks that differ, and the first loss, the gradient's norm and the loss at equal
     tokens. Nothing is run.
     """
+    from dataclasses import replace
+
     from ganeum.cli.doctor.answer import amount, show
     from ganeum.doctor import compare
 
     ours = _side(run, amount("--step-tokens", step_tokens))
     theirs = _side(baseline, amount("--baseline-step-tokens", baseline_step_tokens))
+    if ours.name == theirs.name:
+        ours, theirs = replace(ours, name=run), replace(theirs, name=baseline)
     show(compare.report(ours, theirs, amount("--tokens", tokens)), as_json, out)
 
 
