@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -169,3 +170,35 @@ def test_pieces_of_scripts_make_no_traceback() -> None:
             audit.of_script(kept, "train.py").text()
         except DataError:
             continue
+
+
+def notebook(text: str) -> str:
+    """A notebook with that code in its third cell, among text, magics, shell and another language."""
+    cells = [
+        {"cell_type": "markdown", "source": ["# Training\n", "loss.backward() happens below"]},
+        {"cell_type": "code", "source": ["%load_ext autoreload\n", "!pip install transformers\n", "import os\n",
+                                         "if True:\n", "    !nvidia-smi\n"]},
+        {"cell_type": "code", "source": text.splitlines(keepends=True)},
+        {"cell_type": "code", "source": "%%bash\nfor f in *; do echo $f; done"},
+        {"cell_type": "code", "source": "this is no Python"},
+        {"cell_type": "code", "source": ["model.generate?"]},
+    ]  # fmt: skip
+    return json.dumps({"cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {}})
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_notebook_s_faults_are_seen_in_their_cells(name: str) -> None:
+    """The same findings as in a script, each with its cell and the line in it."""
+    text = FAULTS[name][0]
+    plain = audit.of_script(text, "train.py").findings
+    found = audit.of_script(notebook(text), "train.ipynb").findings
+    assert [one.where and one.where.replace("train.py, ", "train.ipynb, cell 3, ") for one in plain] == [
+        one.where for one in found
+    ]
+
+
+def test_a_notebook_without_python_is_refused() -> None:
+    """And what is none at all, in words."""
+    for text, said in (('{"cells": []}', "it has no cell with Python in it"), ("{", "it is no notebook")):
+        with pytest.raises(DataError, match=said):
+            audit.of_script(text, "train.ipynb")

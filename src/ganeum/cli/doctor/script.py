@@ -9,14 +9,17 @@ import typer
 
 
 def command(
-    file: Annotated[str, typer.Argument(metavar="FILE.py|-", help="a training script", show_default=False)],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE.py|FILE.ipynb|-", help="a training script or a notebook", show_default=False),
+    ],
     gpu: Annotated[
         str | None, typer.Option(metavar="NAME", help="the card that it is to run on (ganeum gpus), where it matters")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON, as in doctor.json.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="also write doctor.json here")] = None,
 ) -> None:
-    """Say what in a training script costs time or memory, or teaches the wrong thing, worst first.
+    """Say what in a training script or a notebook costs time or memory, or teaches the wrong thing, worst first.
 
     It is read and never run: TrainingArguments, loaders, tokenizers, loops by hand, switches. Values are followed
     through constants, argparse's defaults, dataclasses and dictionaries; what cannot be seen convicts nobody.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ganeum.doctor.audit import notebook
 from ganeum.errors import DataError
 
 
@@ -73,27 +74,31 @@ class Assignment:
 
 @dataclass
 class Script:
-    """A script, taken apart."""
+    """A script, taken apart; of a notebook's lines ``places`` says where they stand."""
 
     path: str
     text: str
     tree: ast.Module = field(repr=False)
+    places: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, text: str, path: str) -> Script:
-        """Of a script's text.
+        """Of a script's text, or a notebook's.
 
         Raises:
             DataError: it is no Python.
         """
+        places: tuple[str, ...] = ()
+        if notebook.is_one(text, path):
+            text, places = notebook.script(text, path)
         try:
-            return cls(path, text, ast.parse(text))
+            return cls(path, text, ast.parse(text), places)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None)
             raise DataError(
                 f"it is no Python that can be read: {getattr(error, 'msg', error)}",
                 where=f"{path}, line {line}" if line else path,
-                suggestion="a .py file; of a notebook `jupyter nbconvert --to script` makes one",
+                suggestion="a .py or an .ipynb file",
             ) from None
 
     @cached_property
@@ -227,7 +232,7 @@ class Script:
 
     def where(self, line: int) -> str:
         """For a finding."""
-        return f"{self.path}, line {line}"
+        return self.places[line - 1] if self.places else f"{self.path}, line {line}"
 
     def keyed(self) -> Iterator[tuple[str, ast.expr]]:
         """Everything that is given a name, in whatever way: assignments, keywords of calls, entries of dictionaries."""
