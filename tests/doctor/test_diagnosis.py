@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_an_answer(diagnosed: Any) -> None:
 
 
 def test_only_what_can_be_applied_and_keeps_the_learning_is_applied(diagnosed: Any) -> None:
-    """A bound and a change of what is learnt are told; the keys of the third are written, and those of a periodic one."""
+    """A bound and a change of what is learnt are told; keys of the third are written, and those of a periodic one."""
     found = [
         remedy("kept batches", bound=True, keys={"data.a": 1}),
         remedy("larger stride", "overlapping_windows", same_learning=False, keys={"data.stride": 8}),

@@ -84,8 +84,8 @@ def _training(batches: Any, before: Any = lambda: None) -> Training:
 
     def step(batch: dict[str, Tensor]) -> Tensor:
         before()
-        logits = model(batch["input_ids"])
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch.pop("labels").flatten())
+        logits, labels = model(batch["input_ids"])[:, :-1], batch.pop("labels")[:, 1:]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()

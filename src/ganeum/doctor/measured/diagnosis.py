@@ -25,7 +25,7 @@ from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
-SHARE_OF_ITSELF = 0.12  # of the time, for the run against itself
+SHARE_OF_ITSELF, SHARE_OF_WATCHING = 0.12, 0.05  # of the time, before anything is tried
 LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
 WATCHED_STEPS = (16, 200)
 PHASE_STEPS, PHASES_S = 8, 2.0
@@ -39,7 +39,7 @@ def diagnose(subject: Subject, *, minutes: float = 6.0, examine: bool = True, sa
     Args:
         subject: a config of ours, ``FILE.py:FUNCTION``, or a function at the top of a file; the function takes nothing
             and returns a :class:`ganeum.doctor.Training`.
-        minutes: at most, about; it ends sooner when everything is known well enough.
+        minutes: at most, about, from when the training is built; it ends sooner when all is known well enough.
         examine: also look for what makes it learn wrongly.
         say: told what is being measured.
 
@@ -48,7 +48,7 @@ def diagnose(subject: Subject, *, minutes: float = 6.0, examine: bool = True, sa
         RunError: the training itself cannot be built or stepped.
     """
     with Workers(subject) as workers:
-        diagnosis = Diagnosis(workers, time.monotonic() + 60 * minutes, say)
+        diagnosis = Diagnosis(workers, 60 * minutes, say)
         diagnosis.run(examine)
         return answer.report(diagnosis.course)
 
@@ -59,18 +59,18 @@ class Diagnosis:
 
     Attributes:
         workers: variants of the training.
-        deadline: on the monotonic clock.
+        budget_s: seconds from when the training is built.
         say: told what is being measured.
     """
 
     workers: Workers
-    deadline: float
+    budget_s: float
     say: Say
     course: Course = field(init=False)
 
     def __post_init__(self) -> None:
         self.course = Course(str(_name(self.workers.subject)))
-        self.began = time.monotonic()
+        self.began = self._built = time.monotonic()
         self._seconds = LEAST_S  # of a contest
 
     def run(self, examine: bool) -> None:
@@ -78,7 +78,7 @@ class Diagnosis:
         remedies = self._look(examine)
         # The longer a step, the longer a contest; but there is time for all of them, and for a second time for some.
         pairs_s = max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s)
-        self._seconds = min(pairs_s, (self.deadline - time.monotonic()) / (5 + 1.5 * len(remedies)))
+        self._seconds = min(pairs_s, self._left() / (5 + 1.5 * len(remedies)))
         base = self._base()
         self._floor(base)
         for remedy in remedies:
@@ -105,6 +105,7 @@ class Diagnosis:
             try:
                 course.facts = dict(first.facts())
                 self.workers.learn(first)
+                self._built = time.monotonic()
                 course.step_s = first.warm()
                 phases = first.phases(_between(1, PHASE_STEPS, round(PHASES_S / course.step_s)))
             except Gone as gone:
@@ -137,7 +138,7 @@ class Diagnosis:
     def _measure_periodic(self, config: Config) -> None:
         """What a run of ours does every so many steps."""
         self.say("evaluation, checkpoints, samples")
-        limit = min(30.0, 0.08 * (self.deadline - time.monotonic()))
+        limit = min(30.0, 0.08 * self._left())
         try:
             with self.workers.empty() as worker:
                 self.course.told += worker.call(
@@ -156,11 +157,12 @@ class Diagnosis:
         self.say("the run against itself")
         try:
             course.step_s = base.warm()
-            steps = _between(*WATCHED_STEPS, round(WATCHED_S / course.step_s))
-            if steps * course.step_s < 2 * WATCHED_S:
+            watched_s = min(WATCHED_S, SHARE_OF_WATCHING * self.budget_s)
+            steps = _between(*WATCHED_STEPS, round(watched_s / course.step_s))
+            if steps * course.step_s < 2 * watched_s:
                 self._unlike(base, steps)
             with self._base() as twin:
-                seconds = min(2 * self._seconds, SHARE_OF_ITSELF * (self.deadline - self.began))
+                seconds = min(2 * self._seconds, SHARE_OF_ITSELF * self.budget_s)
                 course.itself = contest(base, twin, seconds=seconds, floor=LEAST_FLOOR / 2, multiple=course.multiple)
         except Gone as gone:
             raise _unmeasurable(gone) from None
@@ -286,7 +288,11 @@ class Diagnosis:
 
     def _is_late(self, share: float) -> bool:
         """Whether so much of the time is over."""
-        return time.monotonic() - self.began > share * (self.deadline - self.began)
+        return self._left() < (1 - share) * self.budget_s
+
+    def _left(self) -> float:
+        """Seconds."""
+        return self._built + self.budget_s - time.monotonic()
 
 
 def _effect(trial: Trial) -> float:
