@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from trainings import (
+from honest import (
     BEGIN,
     END,
     PAD,
@@ -30,6 +29,7 @@ from trainings import (
     with_experts,
     with_lora,
 )  # fmt: skip
+from torch import Tensor, nn
 
 from ganeum.doctor.causes import causes
 from ganeum.doctor.examine import examine
