@@ -137,3 +137,36 @@ def test_kernels_asked_for_inside_a_step_are_overruled() -> None:
         return without(training) and not without(acts.all_kernels(training))
 
     assert apart(look)
+
+
+def test_a_vocabulary_is_padded_before_the_first_update() -> None:
+    """The optimizer moves the new table; tokens keep their rows, and a table that fits is left alone."""
+    transformers = pytest.importorskip("transformers")
+
+    def gpt2(vocabulary: int) -> Callable[[], nn.Module]:
+        config = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=vocabulary, n_positions=64)
+        return lambda: transformers.GPT2LMHeadModel(config)  # type: ignore[no-any-return]
+
+    def look() -> tuple[tuple[int, int], bool, bool]:
+        training = Sound(model=gpt2(50)).build()
+        before = training.model.get_input_embeddings().weight.detach().clone()  # type: ignore[union-attr,operator]
+        training = acts.vocabulary_padded(training)
+        table = training.model.get_input_embeddings().weight  # type: ignore[union-attr,operator]
+        same, first = torch.equal(table[:50], before), table.detach().clone()
+        losses(training)
+        return tuple(table.shape), same, not torch.equal(table, first)
+
+    losses(Sound(model=gpt2(50)).build(), 1)
+    assert apart(look) == ((64, 16), True, True)
+    with pytest.raises(acts.NotApplicable, match="a multiple of 64 already"):
+        acts.vocabulary_padded(Sound(model=gpt2(64)).build())
+
+
+def test_compiling_is_asked_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forward pass goes through torch.compile, whose kernels come with the first step."""
+    asked: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: asked.append(function) or function)
+    training = acts.compiled(Sound().build())
+    found = losses(training)
+    assert len(asked) == 1
+    assert found == pytest.approx(losses(Sound().build()), rel=1e-4)

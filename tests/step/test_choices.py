@@ -95,7 +95,7 @@ def test_only_tf32_rounds_fp32_products() -> None:
 
 def test_compiling_is_chosen_when_it_saves_more_than_it_costs(gpu: pytest.MonkeyPatch) -> None:
     """60 s against a quarter of the steps' time: 2,000 steps of 100 ms save 50 s, 3,000 save 75 s; the reason tells."""
-    gpu.setattr(compilation, "_missing_for_cuda", lambda _: None)
+    gpu.setattr(compilation, "missing_for_cuda", lambda _: None)
     assert not compilation.choose("auto", steps=2_000, step_s_estimate=0.1, device=CARD)[0]
     value, reason = compilation.choose("auto", steps=3_000, step_s_estimate=0.1, device=CARD)
     assert value

@@ -38,7 +38,7 @@ def choose(
         )
     if device.kind != "cuda":
         return False, f"not measured on {device.kind}"
-    missing = _missing_for_cuda(device)
+    missing = missing_for_cuda(device)
     if missing:
         return False, f"torch.compile needs {missing} here"
     if steps is None or step_s_estimate is None:
@@ -51,7 +51,7 @@ def choose(
     return saved_s > COMPILE_S, figures
 
 
-def _missing_for_cuda(device: Device) -> str | None:
+def missing_for_cuda(device: Device) -> str | None:
     """What torch.compile lacks to make GPU kernels, or None."""
     if (device.capability or (7, 0)) < (7, 0):
         return "a GPU of compute capability 7.0 or later"

@@ -29,7 +29,7 @@ from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry, updaters
 from ganeum.doctor.measured.watch import put_back, replace_all, watched
 from ganeum.hardware import machine
-from ganeum.step.compile import _missing_for_cuda
+from ganeum.step.compile import missing_for_cuda
 
 LOOKED_AT, LOOK_S = 4, 3.0  # steps; seconds after which no further one is taken
 PROBED = 8  # batches whose shapes are looked at
@@ -54,7 +54,7 @@ def of(training: Training) -> dict[str, Any]:
 def _machine(training: Training, at: torch.device) -> dict[str, Any]:
     device = hardware.detect(str(at))
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    compiler = _missing_for_cuda(device) if at.type == "cuda" else _missing_for_cpu()
+    compiler = missing_for_cuda(device) if at.type == "cuda" else _missing_for_cpu()
     return {
         "ours": False,
         "device": at.type,

@@ -105,13 +105,13 @@ def vocabulary_padded(training: Training) -> Training:
     optimizers = updaters(training)
     if any(one.state for one in optimizers):
         raise NotApplicable("the optimizer has begun already")
-    before = dict(model.named_parameters(remove_duplicate=False))
+    before, rows = dict(model.named_parameters(remove_duplicate=False)), model.get_input_embeddings().weight.size(0)
     model.resize_token_embeddings(pad_to_multiple_of=MULTIPLE, mean_resizing=False)
     after: dict[int, nn.Parameter] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in before and before[name] is not parameter:
             after[id(before[name])] = parameter
-    if not after:
+    if model.get_input_embeddings().weight.size(0) == rows:  # a table may also grow within its parameter
         raise NotApplicable(f"the vocabulary is a multiple of {MULTIPLE} already")
     for optimizer in optimizers:
         for group in optimizer.param_groups:

@@ -21,9 +21,10 @@ ITS_OWN = ("use_reentrant", "context_fn", "determinism_check", "debug", "early_s
 def not_recomputed(training: Training) -> Training:
     """Activations are kept: Hugging Face's switch, their modules' flag, torch's function itself."""
     for module in training.model.modules():
-        if callable(off := getattr(module, "gradient_checkpointing_disable", None)) and getattr(
-            module, "is_gradient_checkpointing", True
-        ):
+        # The first is their newer name for the second.
+        names = (f"{kind}_checkpointing_disable" for kind in ("activation", "gradient"))
+        off = next((found for name in names if callable(found := getattr(module, name, None))), None)
+        if off is not None and any(getattr(part, "gradient_checkpointing", False) is True for part in module.modules()):
             off()
         if getattr(module, "gradient_checkpointing", False) is True:
             vars(module)["gradient_checkpointing"] = False
