@@ -23,7 +23,7 @@ from ganeum.doctor.measured.training import Block
 
 CONFIDENCE = 0.99
 FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median with 99 %
-HOPELESS = 0.5  # slower than this in each of the first four pairs: no more of them are needed
+HOPELESS = 0.5  # slower than this in each of the first four pairs, or twice so before: no more of them are needed
 FEW_PAIRS = 6  # 97 %, where there is no time for more
 MOST_PAIRS = 1_000
 BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
@@ -106,7 +106,11 @@ def contest(
     began = clock()
     for one in (a, b):
         one.rewind()
-    step_s = max(one.warm() for one in (a, b))
+    quickest = [one.warm() for one in (a, b)]
+    if only_gain and HOPELESS**2 * quickest[1] > quickest[0]:
+        found = ratio([(a.block(1), b.block(1))])
+        return Ratio(**{**vars(found), "seconds": clock() - began})
+    step_s = max(quickest)
     began = max(began, clock() - seconds / 2)  # a variant that is compiled starts late
     steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
     pairs: list[tuple[Block, Block]] = []

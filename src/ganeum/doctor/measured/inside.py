@@ -23,7 +23,6 @@ from ganeum.doctor.measured.training import Block, Training
 from ganeum.errors import ConfigError, GaneumError
 
 SEED = 20_261
-LONG_S = 2.0  # seconds of a step whose first is not repeated to warm up
 FORKABLE = ("torch", "transformers", "numpy", "ganeum", "safetensors", "tokenizers", "sympy", "huggingface_hub")
 
 
@@ -109,14 +108,14 @@ class Inside:
     def warm(self, seconds: float, least: int) -> float:
         """Steps that are not counted: ``least``, and then until ``seconds`` have passed → seconds of the quickest.
 
-        Of steps that are longer than that none, where some were taken before; of very long ones one.
+        Of steps that are longer than that two are enough, and none where some were taken before.
         """
         end, taken = time.perf_counter() + seconds, 0
         if seconds < self._quickest < float("inf"):
             return self._quickest
         while taken < least or (time.perf_counter() < end and taken < 10_000):
             self._quickest, taken = min(self._quickest, self.block(1).seconds), taken + 1
-            if self._quickest > LONG_S:
+            if taken > 1 and self._quickest > seconds:
                 break
         return self._quickest
 

@@ -42,6 +42,13 @@ def settled(subject: Subject) -> Config | Named:
     return Named(Path(source).resolve(), name)
 
 
+def needs_transformers(subject: Config | Named) -> bool:
+    """Whether it is likely to load that library."""
+    if isinstance(subject, Config):
+        return subject.model.source is not None
+    return "transformers" in subject.file.read_text(encoding="utf-8", errors="replace")
+
+
 def request(subject: Config | Named, remedies: Sequence[Remedy]) -> Mapping[str, Any]:
     """What a worker is told to build: the config with the remedies' keys, or the function; then what is done to it.
 

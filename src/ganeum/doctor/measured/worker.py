@@ -18,7 +18,7 @@ from typing import IO, Any
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured.fork_server import ForkServer, early
 from ganeum.doctor.measured.remedy import Remedy
-from ganeum.doctor.measured.subject import request, settled
+from ganeum.doctor.measured.subject import needs_transformers, request, settled
 from ganeum.doctor.measured.training import Block, Subject
 from ganeum.errors import DeviceError
 
@@ -28,6 +28,12 @@ MODULES = (
     "torch",
     "torch._dynamo",
     *(f"ganeum.doctor.measured.{name}" for name in ("inside", "ours", "acts", "facts")),
+)
+
+TRANSFORMERS = (
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
 )
 
 
@@ -50,7 +56,7 @@ class Workers:
             )
         self.subject, self.limit_s = settled(subject), limit_s
         self._servers: dict[tuple[tuple[str, str | None], ...], ForkServer] = {}
-        self._modules: tuple[str, ...] = MODULES
+        self._modules: tuple[str, ...] = MODULES + (TRANSFORMERS if needs_transformers(self.subject) else ())
         self._open: list[Worker] = []
 
     def __enter__(self) -> Workers:
