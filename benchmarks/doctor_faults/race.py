@@ -1,7 +1,9 @@
 """An A/B that shares no code with the doctor's: two processes that take turns, and the ratio of their speeds.
 
 A, B, B, A, … in blocks of some steps; each neighbouring A and B give one ratio of tokens that carry loss per second.
-The median counts; its 95 % interval is that of the order statistics (a sign test turned round).
+The median counts; its 95 % interval is that of the order statistics (a sign test turned round). Where both sides
+compute in one thread and no other process is part of the fault, seconds for which the kernel kept them from a core are
+left out.
 """
 
 from __future__ import annotations
@@ -52,15 +54,15 @@ class Runner:
         self._rest()
         self._answer()
 
-    def run(self, steps: int) -> tuple[float, int]:
-        """Seconds and tokens of some steps."""
+    def run(self, steps: int) -> tuple[float, float, bool, int]:
+        """Of some steps: seconds, those of them kept from a core, whether one thread computed alone, tokens."""
         if self.beside is not None:
             self.beside.send_signal(signal.SIGCONT)
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        seconds, tokens = self._answer()
+        seconds, waited, alone, tokens = self._answer()
         self._rest()
-        return seconds, tokens
+        return seconds, waited, alone, tokens
 
     def close(self) -> None:
         """Ends it, and what ran beside it."""
@@ -86,17 +88,20 @@ def raced(a: Runner, b: Runner, seconds: float) -> Raced:
     steps = {}
     for side in (a, b):
         side.run(5)
-        taken, _ = side.run(5)
+        taken, *_ = side.run(5)
         steps[side] = max(1, round(5 * BLOCK_S / max(taken, 1e-4)))
-    logs: list[float] = []
+    blocks: dict[Runner, list[tuple[float, float, bool, int]]] = {a: [], b: []}
     order = [a, b, b, a]
-    while time.perf_counter() - started < seconds or len(logs) < 6:
-        speeds = {a: [], b: []}
+    while time.perf_counter() - started < seconds or len(blocks[a]) < 6:
         for side in order:
-            took, tokens = side.run(steps[side])
-            speeds[side].append(tokens / took)
-        logs += [math.log(fast / slow) for fast, slow in zip(speeds[b], speeds[a], strict=True)]
+            blocks[side].append(side.run(steps[side]))
         order = order[2:] + order[:2]
+    apart = a.beside is None and b.beside is None and all(alone for side in (a, b) for _, _, alone, _ in blocks[side])
+    speeds = {
+        side: [tokens / (took - waited if apart else took) for took, waited, _, tokens in blocks[side]]
+        for side in (a, b)
+    }
+    logs = [math.log(fast / slow) for slow, fast in zip(speeds[a], speeds[b], strict=True)]
     low, high = interval(logs)
     spent = time.perf_counter() - started
     return Raced(math.exp(statistics.median(logs)), math.exp(low), math.exp(high), len(logs), spent)

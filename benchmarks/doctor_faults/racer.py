@@ -1,19 +1,24 @@
 """One side of an A/B: builds a training, then takes as many steps as each line of its input says.
 
-Answers a line for each: seconds and tokens that carry loss. What the training itself prints goes nowhere.
+Answers a line for each: seconds, those of them that the main thread stood ready and was not let onto a core, whether
+only that thread computed, and tokens that carry loss. What the training itself prints goes nowhere.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from doctor_faults.catalogue import parts_of
 from doctor_faults.subjects import assembled
+
+MOST_ASIDE = 1.1  # times the main thread's computing, of all threads together
 
 
 def endless(batches: Any) -> Iterator[Any]:
@@ -22,23 +27,37 @@ def endless(batches: Any) -> Iterator[Any]:
         yield from batches
 
 
+def waited() -> float:
+    """Seconds in the kernel's queue for a core so far, of the main thread (Linux's schedstat)."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 def main() -> None:
-    """``subject``, ``names`` and ``honest`` as JSON in the first argument."""
+    """``subject``, ``names``, ``seed``, ``honest`` as JSON in the first argument; ``ready``: so many batches lie ready
+    and are taken again and again, 0: each is fetched."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     asked = json.loads(sys.argv[1])
     built = assembled(parts_of(asked["subject"], asked["names"], asked["seed"], **asked["honest"]))
-    batches, step = endless(built["batches"]), built["step"]
+    batches, step = built["batches"], built["step"]
+    if asked["ready"]:
+        batches = list(itertools.islice(batches, asked["ready"]))
+    batches = endless(batches)
     print(json.dumps("ready"), file=answers)
     for line in sys.stdin:
-        tokens, started = 0, time.perf_counter()
+        tokens, started = 0, (time.perf_counter(), waited(), time.process_time(), time.thread_time())
         for _ in range(int(line)):
             batch = next(batches)
             step(batch)
             tokens += int((batch["labels"] != -100).sum())
-        print(json.dumps([time.perf_counter() - started, tokens]), file=answers)
+        ended = (time.perf_counter(), waited(), time.process_time(), time.thread_time())
+        seconds, waiting, process, thread = (after - before for after, before in zip(ended, started, strict=True))
+        print(json.dumps([seconds, waiting, process < MOST_ASIDE * thread, tokens]), file=answers)
 
 
 if __name__ == "__main__":
