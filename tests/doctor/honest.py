@@ -173,6 +173,10 @@ def theirs(
     special = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END}
     small: dict[str, Any] = {
         "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32},
+        "opt": {
+            "hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "ffn_dim": 64,
+        },
         "llama": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
         "mixtral": {
             "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

@@ -185,6 +185,7 @@ HONEST: dict[str, Callable[[], Training]] = {
     "gpt2 with adapters": lambda: gpt2(fresh=False, change=with_lora),
     "batches of like lengths in any order": lambda: gpt2(random.Random(1).sample(by_length(), 16)),
     "llama": lambda: theirs("llama", tokenizer=Tokens()),
+    "opt, whose places follow its mask": lambda: theirs("opt", tokenizer=Tokens()),
     "llama on the left": lambda: theirs("llama", tokenizer=Tokens(), batches=padded(left=True)),
     "mixtral": lambda: theirs("mixtral", tokenizer=Tokens()),
     "t5": lambda: theirs("t5", tokenizer=Tokens()),
@@ -266,6 +267,7 @@ FAULTS: dict[str, tuple[str, Callable[[], Training]]] = {
         "vocabulary",
         lambda: gpt2(changed(padded(), input_ids=lambda one: torch.where(one["input_ids"] == 9, V, one["input_ids"]))),
     ),
+    "rows too long": ("vocabulary", lambda: gpt2(n_positions=8)),
     "unknown tokens": (
         "vocabulary",
         lambda: gpt2(changed(padded(), input_ids=lambda one: one["input_ids"].where(one["input_ids"] < 50, UNKNOWN))),
@@ -292,3 +294,66 @@ def test_a_fault_is_seen(name: str) -> None:
     found: list[Finding] = [one for one in examine(build()) if one.is_alarm]
     assert cause in [one.cause for one in found]
     assert all(one.sure == "measured" and one.evidence and one.cause in causes() for one in found)
+
+
+def test_held_out_rows_that_are_trained_on_are_found() -> None:
+    """Wholly, and in a piece of 32 tokens; other text is no overlap."""
+    batches = [torch.randint(0, 999, (4, 64), generator=torch.Generator().manual_seed(n))
+               for n in range(12)]  # fmt: skip
+    other = [torch.randint(0, 999, (4, 64), generator=torch.Generator().manual_seed(77))]
+    partly = [torch.cat((other[0][:, :10], batches[1][:, 32:64], other[0][:, :22]), 1)]
+
+    def step(batch: Tensor) -> None:
+        """Nothing is learnt: only batches are looked at."""
+
+    def overlap(validation: list[Tensor]) -> list[float | None]:
+        taken = Training(Plain(), batches, step)
+        return [one.size for one in examine(taken, validation=validation) if one.cause == "validation_overlap"]
+
+    assert [1.0] == overlap(batches[:2])
+    assert [1.0] == overlap(partly)
+    assert [] == overlap(other)
+
+
+def test_whatever_a_step_keeps_is_put_back() -> None:
+    """Weights, gradients, modes, AdamW's state, a schedule, a counter, a list, random numbers, an iterator's place."""
+    torch.manual_seed(2)
+    model = Plain()
+    optimizer = adamw(model, 1e-2)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+    losses: list[float] = []
+    count = 0
+
+    def step(batch: tuple[Tensor, Tensor]) -> None:
+        nonlocal count
+        count += 1
+        _, loss = model(*batch)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+
+    def state() -> Any:
+        return copy.deepcopy(
+            (model.state_dict(), optimizer.state_dict(), schedule.state_dict(), losses, count, torch.get_rng_state())
+        )
+
+    batches = windows()
+    for before in (0, 3):
+        training = Training(model.train(), iter(batches), step, optimizer)
+        for batch in batches[:before]:
+            step(batch)
+        there = state()
+        examine(training)
+        again = state()
+        torch.testing.assert_close(again, there, rtol=0, atol=0)
+        assert all(p.grad is None for p in model.parameters())
+        assert torch.equal(batches[0][0], next(iter(training.batches))[0])
+
+
+def test_what_a_step_raises_is_raised() -> None:
+    """Where no finding explains it."""
+    training = plain(batches=[("not", "tensors")] * 4)
+    with pytest.raises(AttributeError):
+        examine(training)

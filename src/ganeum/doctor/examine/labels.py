@@ -11,6 +11,7 @@ from ganeum.doctor.finding import Finding
 SOME = 0.01  # of what counts: padding below it is an end that is learnt, or a text that happens to end so
 NOTHING = 0.2  # of the rows: a few that were cut in their question are usual
 MOST = 0.9
+RESIZE = "model.resize_token_embeddings(len(tokenizer))"
 FEW = 2  # rows that end within a batch, before anything is said about ends
 
 
@@ -26,16 +27,19 @@ def look(rows: Sequence[Rows], seen: Seen, known: Known) -> Iterator[Finding]:
 
 def _beyond(seen: Seen) -> Iterator[Finding]:
     for which, worst, count in dict.fromkeys(seen.beyond):
-        label = which == "logits"
+        title, change = {
+            "logits": (f"a label is {worst:,}, and the model has {count:,} classes", f"{RESIZE}; -100 to ignore one"),
+            "ids": (f"an id is {worst:,}, and its table has {count:,} rows", RESIZE),
+            "places": (
+                f"a row has {worst + 1:,} places, and the model has {count:,}",
+                f"truncation=True with max_length={count} in the tokenizer, or more positions in the model",
+            ),
+        }[which]
         yield Finding(
             cause="vocabulary",
-            title=f"a label is {worst:,}, and the model has {count:,} classes"
-            if label
-            else f"an id is {worst:,}, and its table has {count:,} rows",
+            title=title,
             evidence=("on a GPU this is `device-side assert triggered`, on a CPU an IndexError",),
-            change="model.resize_token_embeddings(len(tokenizer)); -100 for labels that are to be ignored"
-            if label
-            else "model.resize_token_embeddings(len(tokenizer)); no more places than the model has positions",
+            change=change,
             severity="error",
             sure="measured",
         )

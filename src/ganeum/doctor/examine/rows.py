@@ -138,13 +138,16 @@ def _tables(seen: Pass) -> list[Embedded]:
 
 
 def _places(ids: Tensor) -> bool:
-    return ids.shape[1] > 1 and bool(((ids[:, 1:] - ids[:, :-1]) == 1).float().mean() > 0.9)
+    """Whether they count up, and stand still on padding."""
+    steps = ids[:, 1:] - ids[:, :-1]
+    follow, stay = ((steps == by).float().mean() if steps.numel() else 0.0 for by in (1, 0))
+    return bool(follow > 0.3 and follow + stay > 0.95)
 
 
 def _decoders(seen: Pass, loss: Loss) -> Iterator[Embedded]:
-    """Tables whose ids can be what the targets belong to: the last first, of equally good ones that of V rows."""
+    """Tables whose ids can be what the targets belong to: the vocabulary's first, and the last of several."""
     fits = [e for e in _tables(seen) if _laid(loss, e.ids) is not None]
-    yield from sorted(fits, key=lambda e: (e.rows < loss.classes, -e.place))
+    yield from sorted(fits, key=lambda e: (e.rows != loss.classes, -e.place))
 
 
 def _laid(loss: Loss, ids: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -211,7 +211,7 @@ class Watch(TorchFunctionMode):
         ids = input.detach().to("cpu", torch.int64)
         self.now.embedded.append(Embedded(ids, weight.shape[0], self.place))
         self.place += 1
-        self._beyond("table of ids", ids, weight.shape[0])
+        self._beyond("places" if ids.numel() > 1 and _counts_up(ids) else "ids", ids, weight.shape[0])
 
     def _beyond(self, which: str, ids: Tensor, rows: int) -> None:
         if ids.numel() and (int(ids.max()) >= rows or int(ids.min()) < 0):
@@ -388,6 +388,12 @@ class Watch(TorchFunctionMode):
                 said = "zero" if size == 0 else "some" if size < float("inf") else "bad"
             self.seen.gradients[name] = max(self.seen.gradients.get(name, "none"), said, key=order.index)
         return self._norm(self._all())
+
+
+def _counts_up(ids: Tensor) -> bool:
+    """Whether they are places in a row, and no text."""
+    last = ids.reshape(-1, ids.shape[-1])[0]
+    return bool(((last[1:] - last[:-1]) == 1).all())
 
 
 @torch.no_grad()
