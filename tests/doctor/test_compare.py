@@ -279,6 +279,25 @@ def test_a_run_that_changed_on_its_way_is_no_measure() -> None:
     assert "such runs differ by 3" in compare.report(side([v * 1.1 for v in uneven]), side(uneven)).headline
 
 
+def test_forty_pairs_of_equal_runs_raise_no_alarm() -> None:
+    """Steps of two parts with noise of a tenth, bursts of others' work among them: nothing is called slower."""
+    draw = random.Random(5)
+
+    def run() -> Side:
+        rows, busy = [], 1.0
+        for step in range(60):
+            busy = draw.choice([1.0, 1.0, 1.0, 1.6]) if draw.random() < 0.2 else busy
+            parts = {
+                name: seconds * busy * draw.lognormvariate(0, 0.1)
+                for name, seconds in (("forward", 1.0), ("backward", 2.0))
+            }
+            rows.append(Stretch(step, 1, sum(parts.values()), 100.0, parts))
+        return Side("it", tuple(rows))
+
+    reports = [compare.report(run(), run()) for _ in range(40)]
+    assert [] == [one.title for report in reports for one in report.alarms]
+
+
 @pytest.mark.parametrize(
     ("loss", "verdict"), [(math.log(257) + 0.1, "good"), (0.3, "bad"), (40.0, "bad"), (float("nan"), "bad")]
 )

@@ -161,10 +161,11 @@ def test_a_slope_is_theil_and_sens() -> None:
     [
         (lambda n: 500 * MIB + 2 * MIB * n, True),
         (lambda n: 500 * MIB + 100 * MIB * (1 - 0.9**n), False),  # caches that fill
+        (lambda n: 500 * MIB + 400 * MIB * (1 - 0.94**n), False),  # slowly
         (lambda n: 500 * MIB + 300 * MIB * (n > 30), False),  # one jump
         (lambda n: 500 * MIB, False),
     ],
-    ids=["a leak", "warming up", "a jump", "level"],
+    ids=["a leak", "warming up", "warming up slowly", "a jump", "level"],
 )
 def test_growth_that_lasts_is_told_from_growth_that_ends(held: Callable[[int], float], lasting: bool) -> None:
     """Over 100 steps with 1 MiB of noise, by pages of 4 KiB."""

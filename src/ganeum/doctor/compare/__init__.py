@@ -124,7 +124,10 @@ def _parts(
                 *(one.sentence() for one in variables),
                 *(one.sentence() for one in machine),
                 *(
-                    ("neither their configs nor what they ran on differ in anything that acts on it",)
+                    (
+                        "neither their configs nor what they ran on differ in anything that acts on it: another "
+                        "program on the same machine does that, too, and no record shows it",
+                    )
                     if nothing and run.environment and baseline.environment
                     else ()
                 ),
@@ -150,7 +153,7 @@ def _finding(found: Gap, parts: Sequence[Part], cause: str, evidence: Sequence[s
         title=f"{names}: {times}{share}",
         evidence=tuple(evidence),
         change=("as the baseline has it: " + " ".join(change)) if change else TRY[name],
-        severity="warning" if by > 0.05 * found.run_s else "note",
+        severity="warning" if by > 0.05 * found.run_s and (found.is_slower or name == "outside") else "note",
         sure="measured",
         size=by / found.run_s,
         interval=between,

@@ -13,6 +13,7 @@ from ganeum.doctor.compare.interval import Apart
 from ganeum.doctor.compare.side import PARTS, Side
 
 THOUSAND = 1000  # tokens, for which seconds are told
+OTHERWISE = 1.5  # times more than the steps grew: evaluations and the like that are told
 NOTHING = 0.02  # of a step: parts that differ by less are not told as findings
 WORDS = {
     "data": "waiting for the batch",
@@ -27,12 +28,13 @@ WORDS = {
 @dataclass(frozen=True)
 class Part:
     """A part of the time: seconds a token (or a step) of the one and of the other, and how far apart; ``ratio``: the
-    one by the other."""
+    one by the other; ``floor``: seconds by which such a part differs from itself."""
 
     name: str
     run: float
     baseline: float
     apart: Apart
+    floor: float = 0.0
 
     @property
     def ratio(self) -> float | None:
@@ -88,9 +90,10 @@ class Gap:
     def matters(self, part: Part) -> bool:
         """Surely apart, and by enough to be told."""
         least = max(NOTHING, self.floor) * min(self.run_s, self.baseline_s)
-        if part.name == "outside":  # one figure of each run
-            return abs(part.apart.by) > least
-        return part.apart.excludes() and abs(part.apart.by) > least
+        if part.name == "outside":  # one figure of each run; on a machine that is slower it is, too
+            beyond = abs(log(max(part.run, 1e-12) / max(part.baseline, 1e-12)) - log(self.step))
+            return abs(part.apart.by) > least and beyond > log(OTHERWISE) + self.floor
+        return part.apart.excludes(part.floor) and abs(part.apart.by) > least
 
     def as_dict(self) -> dict[str, Any]:
         """For ``doctor.json``; seconds are of a token or a step, as ``per`` says."""
@@ -146,7 +149,8 @@ def _part(name: str, run: Side, baseline: Side, *, per_token: bool, step_s: floa
     ours, theirs = (interval.blocks(side.values(name, per_token=per_token)) for side in (run, baseline))
     if not ours or not theirs or max(median(ours), median(theirs)) < 1e-4 * step_s:
         return None
-    return Part(name, median(ours), median(theirs), interval.apart(ours, theirs))
+    floor = (exp(interval.floor(ours, theirs)) - 1) * min(median(ours), median(theirs))
+    return Part(name, median(ours), median(theirs), interval.apart(ours, theirs), floor)
 
 
 def _outside(run: Side, baseline: Side, run_s: float, baseline_s: float) -> tuple[float | None, list[Part]]:
