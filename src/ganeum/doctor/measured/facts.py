@@ -17,6 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ganeum import hardware
+from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.doctor.measured import tensors
 from ganeum.doctor.measured.acts.attention import READS, configs, theirs
 from ganeum.doctor.measured.acts.data import copied, empty_share
@@ -28,10 +30,13 @@ from ganeum.doctor.measured.tensors import IGNORED
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry, updaters
 from ganeum.doctor.measured.watch import put_back, replace_all, watched
+from ganeum.errors import GaneumError
 from ganeum.hardware import machine
+from ganeum.plan import fastest
 from ganeum.step.compile import missing_for_cuda
 
 LOOKED_AT, LOOK_S = 4, 3.0  # steps; seconds after which no further one is taken
+MICRO = "train.micro_batch_size"
 PROBED = 8  # batches whose shapes are looked at
 SWITCHES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING",
@@ -47,8 +52,18 @@ def of(training: Training) -> dict[str, Any]:
     found = _machine(training, at) | _model(training) | _optimizer(training) | _batches(training)
     found |= _seen(training, at)
     if isinstance(training, Ours) and training.config is not None:
-        found |= {"ours": True, "decided": training.config.model_dump()}
+        found |= {"ours": True, "decided": training.config.model_dump(), "planned_at_once": _planned(training.config)}
     return found
+
+
+def _planned(config: Config) -> int | None:
+    """The micro-batch that the plan would choose."""
+    device = hardware.detect(config.device)
+    try:
+        keys, _ = fastest.choose(change(config, {MICRO: "auto"}), device)
+    except GaneumError:
+        return None
+    return keys.get(MICRO)
 
 
 def _machine(training: Training, at: torch.device) -> dict[str, Any]:

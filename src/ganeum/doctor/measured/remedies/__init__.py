@@ -30,8 +30,16 @@ def of_config(config: Config, facts: Facts) -> list[Remedy]:
 
 
 def _first(found: Iterable[Remedy]) -> list[Remedy]:
-    """The most promising first; what changes the learning counts for half of what it promises."""
-    return sorted(found, key=lambda one: round((one.promise - 1) * (1 if one.same_learning else 0.5), 2), reverse=True)
+    """The most promising first. What changes the learning counts for half of what it promises, and so does each one of
+    a group beside the one before it, since only one of them is taken."""
+    scores: dict[int, float] = {}
+    groups: dict[str, int] = {}
+    found = sorted(found, key=lambda one: one.promise, reverse=True)
+    for place, one in enumerate(found):
+        before = groups.get(one.group, 0) if one.group else 0
+        groups[one.group] = before + 1
+        scores[place] = (one.promise - 1) * 0.5**before * (1 if one.same_learning else 0.5)
+    return [found[place] for place in sorted(scores, key=lambda place: -scores[place])]
 
 
 def _recomputed(facts: Facts) -> Iterator[Remedy]:

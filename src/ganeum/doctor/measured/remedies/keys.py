@@ -61,22 +61,21 @@ def of_keys(config: Config, facts: Facts) -> Iterator[Remedy]:
 
 
 def _micro_batches(config: Config, facts: Facts) -> Iterator[Remedy]:
-    """More sequences at once, and on a CPU, whose cache is small, also fewer."""
+    """What the plan would choose, twice as many sequences at once, and on a CPU, whose cache is small, also fewer."""
     size, whole = config.train.micro_batch_size, config.train.batch_size
     assert size != "auto", "resolved before"
-    sizes = [n for n in divisors(whole) if n > size]
-    by_tokens = config.train.batch_tokens is not None
-    tried = [n for n in (2 * size, 4 * size, sizes[-1] if sizes else 0) if (n in sizes or by_tokens) and n]
-    if facts["device"] == "cpu":
-        tried += [n for n in divisors(whole) if n < size][-1:]
-    for n in dict.fromkeys(tried):
-        yield _key(
-            f"{n} at once",
-            "small_micro_batch",
-            {"train.micro_batch_size": n},
-            group="micro-batch",
-            promise=(1.4 if n == 2 * size else 1.35) if n > size and size < 8 else 1.1 if n > size else 1.01,
-        )
+    planned = facts.get("planned_at_once") or size
+    fewer = [n for n in divisors(whole) if n < size][-1:] if facts["device"] == "cpu" else []
+    promises = {planned: 1.4 if size < 8 else 1.15, 2 * size: 1.35 if size < 8 else 1.1, **dict.fromkeys(fewer, 1.01)}
+    for n, promise in promises.items():
+        if n != size and (config.train.batch_tokens is not None or whole % n == 0):
+            yield _key(
+                f"{n} at once",
+                "small_micro_batch" if n > size else "large_micro_batch",
+                {"train.micro_batch_size": n},
+                group="micro-batch",
+                promise=promise if n > size else 1.01,
+            )
 
 
 def _key(name: str, cause: str, keys: Mapping[str, Any], **more: Any) -> Remedy:
