@@ -50,6 +50,9 @@ class Pretended:
         self.world.now += seconds
         return self.world.step_s(self.names)
 
+    def call(self, module: str, function: str, **arguments: Any) -> Any:
+        raise Gone("not pretended")
+
     def watch(self, steps: int) -> Block:
         return Block(steps, steps * STEP_S, steps, times=(STEP_S,) * steps, waits=(0.0,) * steps)
 
@@ -60,9 +63,10 @@ class Pretended:
         return {"resident": 0.1}
 
     def block(self, steps: int) -> Block:
-        seconds = steps * self.world.step_s(self.names) * self.world.draw.uniform(0.98, 1.02)
-        self.world.now += seconds
-        return Block(steps, seconds, 100 * steps)
+        own = steps * self.world.step_s(self.names) * self.world.draw.uniform(0.98, 1.02)
+        waited = own * self.world.crowd
+        self.world.now += own + waited
+        return Block(steps, own + waited, 100 * steps, computed=own, waited=waited)
 
 
 class World:
@@ -76,6 +80,7 @@ class World:
         self.effects, self.found, self.now, self.draw = effects, list(found), 0.0, random.Random(5)
         self.built: list[list[str]] = []
         self.learns: list[Finding] = []
+        self.crowd = 0.0  # seconds of waiting for a core to one of computing
         self.subject = "mine.py:build"
 
     def __enter__(self) -> World:
@@ -88,6 +93,9 @@ class World:
             if isinstance(self.effects.get(remedy.name), Exception):
                 raise self.effects[remedy.name]
         return Pretended(self, applied)
+
+    def empty(self) -> Pretended:
+        return Pretended(self, ())
 
     def learn(self, worker: Pretended) -> None: ...
 
@@ -191,6 +199,13 @@ def test_only_what_can_be_applied_and_keeps_the_learning_is_applied(diagnosed: A
     by_cause = {finding.cause: finding for finding in report.findings}
     assert by_cause["overlapping_windows"].severity == "note"
     assert "up to 2.0" in by_cause["loader"].title
+
+
+def test_other_programs_on_its_core_are_told(diagnosed: Any) -> None:
+    """As much waiting for the core as computing on it: half of the time is another's, and a fault of twice is twice."""
+    world = World({"slow": 0.5}, [remedy("slow")])
+    world.crowd = 1.0
+    assert measured(diagnosed(world)) == pytest.approx({"loader": 0.5, "other_processes": 0.5}, abs=0.02)
 
 
 def test_what_there_was_no_time_for_is_told(diagnosed: Any) -> None:

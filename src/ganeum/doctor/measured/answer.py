@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
 from ganeum import units
 from ganeum.doctor.causes import cause
 from ganeum.doctor.finding import Finding, Report, worst_first
 from ganeum.doctor.measured import waterfall
-from ganeum.doctor.measured.contest import Ratio
+from ganeum.doctor.measured.contest import Ratio, interval
 from ganeum.doctor.measured.often import Periodic
 from ganeum.doctor.measured.remedy import Remedy
+
+CROWDED = 0.1  # of the time: what other programs take before it is said
 
 
 @dataclass
@@ -112,7 +115,7 @@ def report(course: Course) -> Report:
     return Report(
         subject=course.subject,
         headline=_headline(course),
-        findings=worst_first([*found, *course.told]),
+        findings=worst_first([*found, *_crowd(course), *course.told]),
         without_effect=(*silent, *course.failed),
         drawn=waterfall.drawn(course),
         facts=_facts(course),
@@ -175,6 +178,31 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
         interval=(share(alone.low), share(alone.high)),
         unit="share of the time",
     )
+
+
+def _crowd(course: Course) -> list[Finding]:
+    """Other programs on the same core, where they were there at the beginning and at the end."""
+    looks = [one.waited for one in (course.itself, course.itself_again) if one is not None and one.waited]
+    if len(looks) < 2 or min(median(look) for look in looks) < CROWDED:
+        return []
+    shares = [share for look in looks for share in look]
+    low, high, _ = interval(shares)
+    return [
+        Finding(
+            cause="other_processes",
+            title=f"other programs have its core for {median(shares):.0%} of the time",
+            evidence=(
+                "it stood ready for so long and was not let onto a core (Linux's schedstat), in "
+                f"{len(looks[0])} blocks at the beginning and {len(looks[1])} at the end",
+                "the ratios here leave that time out, and so do its tokens per second",
+            ),
+            change="end what else computes here (top), or give it a core of its own (taskset)",
+            sure="measured",
+            size=median(shares),
+            interval=(low, high),
+            unit="share of the time",
+        )
+    ]
 
 
 def _sentence(course: Course, trial: Trial) -> str:

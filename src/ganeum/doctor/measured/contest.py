@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Protocol
 
@@ -50,6 +50,7 @@ class Ratio:
         rates: tokens per second of the first and of the second, over all their blocks.
         seconds: that it took.
         undisturbed: waiting for a core was left out.
+        waited: the share of the first one's time that was left out, of each block.
     """
 
     median: float
@@ -60,6 +61,7 @@ class Ratio:
     rates: tuple[float, float]
     seconds: float
     undisturbed: bool = False
+    waited: tuple[float, ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -78,7 +80,7 @@ class Ratio:
     def joined(self, other: Ratio) -> Ratio:
         """Both measurements of the same two variants as one."""
         joined = of(self.logs + other.logs, self.rates, self.seconds + other.seconds)
-        return Ratio(**{**vars(joined), "undisturbed": self.undisturbed and other.undisturbed})
+        return replace(joined, undisturbed=self.undisturbed and other.undisturbed)
 
     def __str__(self) -> str:
         return f"{self.median:.3f} times ({self.low:.3f} to {self.high:.3f})"
@@ -109,7 +111,7 @@ def contest(
     quickest = [one.warm() for one in (a, b)]
     if only_gain and HOPELESS**2 * quickest[1] > quickest[0]:
         found = ratio([(a.block(1), b.block(1))])
-        return Ratio(**{**vars(found), "seconds": clock() - began})
+        return replace(found, seconds=clock() - began)
     step_s = max(quickest)
     began = max(began, clock() - seconds / 2)  # a variant that is compiled starts late
     steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
@@ -130,7 +132,7 @@ def contest(
         elif spent >= seconds and (len(pairs) >= FEW_PAIRS or spent >= 2 * seconds):  # long steps, and little time
             break
     found = ratio(pairs)
-    return Ratio(**{**vars(found), "seconds": clock() - began})
+    return replace(found, seconds=clock() - began)
 
 
 def ratio(pairs: Sequence[tuple[Block, Block]]) -> Ratio:
@@ -138,7 +140,8 @@ def ratio(pairs: Sequence[tuple[Block, Block]]) -> Ratio:
     undisturbed = all(_on_one_core(blocks) for blocks in zip(*pairs, strict=True))
     rates = [(_rate(a, undisturbed), _rate(b, undisturbed)) for a, b in pairs]
     found = of([math.log(b / a) for a, b in rates], (median(a for a, _ in rates), median(b for _, b in rates)), 0.0)
-    return Ratio(**{**vars(found), "undisturbed": undisturbed})
+    waited = tuple((a.waited or 0.0) / a.seconds for a, _ in pairs) if undisturbed else ()
+    return replace(found, undisturbed=undisturbed, waited=waited)
 
 
 def of(logs: Sequence[float], rates: tuple[float, float], seconds: float) -> Ratio:

@@ -19,16 +19,20 @@ from ganeum.doctor.measured import answer, bursts
 from ganeum.doctor.measured.answer import Course, Stair, Trial
 from ganeum.doctor.measured.contest import BLOCK_S, Ratio, contest
 from ganeum.doctor.measured.remedy import Remedy
+from ganeum.doctor.measured.subject import request
 from ganeum.doctor.measured.training import Subject
 from ganeum.doctor.measured.worker import Gone, Worker, Workers
+from ganeum.doctor.memory import observed
 from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
 SHARE_OF_ITSELF, SHARE_OF_WATCHING = 0.12, 0.05  # of the time, before anything is tried
+LEAST_LIMIT_S, SHARE_OF_ONE = 10.0, 0.2  # for one command of a variant: to warm up, compiling included
 LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
 WATCHED_STEPS = (16, 200)
 PHASE_STEPS, PHASES_S = 8, 2.0
+LEFTOVER_STEPS, LEFTOVERS_S = 50, 3.0
 
 Say = Callable[[str], None]
 
@@ -122,6 +126,7 @@ class Diagnosis:
                 course.told += remedies.told(course.facts, None)
         if examine:
             self._examine()
+            self._leftovers()
         if isinstance(config, Config):
             self._measure_periodic(config)
         return found
@@ -134,6 +139,23 @@ class Diagnosis:
                 self.course.told += untouched.examine()
         except Gone as gone:
             self.course.failed.append(f"what it learns could not be examined: {gone}")
+
+    def _leftovers(self) -> None:
+        """What its steps leave behind in memory."""
+        seconds = min(LEFTOVERS_S, SHARE_OF_WATCHING * self.budget_s)
+        if LEFTOVER_STEPS * self.course.step_s > 4 * seconds:
+            return
+        self.say("what its steps leave behind")
+        with suppress(Gone), self.workers.empty() as worker:  # no finding, then: it is the examination that tells why
+            seen = worker.call(
+                "ganeum.doctor.measured.creep",
+                "of_subject",
+                what=request(self.workers.subject, ()),
+                steps=LEFTOVER_STEPS,
+                seconds=seconds,
+            )
+            known = {finding.cause for finding in self.course.told}
+            self.course.told += [finding for finding in observed.findings(seen) if finding.cause not in known]
 
     def _measure_periodic(self, config: Config) -> None:
         """What a run of ours does every so many steps."""
@@ -191,6 +213,7 @@ class Diagnosis:
         self.say(remedy.name)
         try:
             with self.workers.start([remedy]) as changed:
+                changed.limit_s = max(LEAST_LIMIT_S, SHARE_OF_ONE * self.budget_s)
                 alone = self._contest(base, changed)
             self.course.trials.append(Trial(remedy, alone))
         except Gone as gone:
@@ -264,12 +287,16 @@ class Diagnosis:
     def _again(self) -> None:
         """The run against itself once more, in new processes: is the noise what it was?"""
         course = self.course
-        if course.stairs and not self._is_late(0.95):
+        if not self._is_late(0.95):
             self.say("the run against itself, again")
             with suppress(Gone), self._base() as base, self._base() as twin:
                 again = self._contest(base, twin, only_gain=False)
                 course.itself_again = again
-                course.floor = max(course.floor, min(abs(again.median - 1), max(again.low - 1, 1 - again.high)))
+                course.floor = max(course.floor, again.low - 1, 1 - again.high)
+        for trial in course.trials:  # what was believed of less noise
+            if trial.upon is not None and not self._helps(trial.best):
+                trial.refuted = True
+                course.stairs = [stair for stair in course.stairs if stair.remedy is not trial.remedy]
 
     # ------------------------------------------------------------------------------------------------------ small words
 
