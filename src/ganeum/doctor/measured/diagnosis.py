@@ -22,7 +22,6 @@ from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request
 from ganeum.doctor.measured.training import Subject
 from ganeum.doctor.measured.worker import Gone, Worker, Workers
-from ganeum.doctor.memory import observed
 from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
@@ -142,6 +141,8 @@ class Diagnosis:
 
     def _leftovers(self) -> None:
         """What its steps leave behind in memory."""
+        from ganeum.doctor.memory import observed
+
         seconds = min(LEFTOVERS_S, SHARE_OF_WATCHING * self.budget_s)
         if LEFTOVER_STEPS * self.course.step_s > 4 * seconds:
             return
