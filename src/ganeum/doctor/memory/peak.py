@@ -61,7 +61,7 @@ SMALL = 0.01  # GiB: less is told in MiB
 TOLD = 0.05  # of the peak: parts that are less get no finding
 SAVES = 0.02  # of what is needed: levers that save less are not told
 SHOWN = 3  # levers of a part
-IN_PIECES = 0.10  # of what is reserved
+IN_PIECES, WORTH = 0.10, 0.1  # of what is reserved, and GiB: pieces that are told
 BAR = 24
 DRAWN = 0.05  # GiB: a step that takes less is not drawn
 
@@ -169,7 +169,7 @@ class Peak:
                 unit="GiB" if gib >= SMALL else "MiB",
             )
         pieces = self.parts.get("pieces", 0.0)
-        if self.memory.get("fragmentation", 0.0) > IN_PIECES:
+        if self.memory.get("fragmentation", 0.0) > IN_PIECES and pieces > WORTH:
             yield Finding(
                 cause="fragmentation",
                 title=f"{shown(pieces)} are reserved and lie in pieces between tensors",

@@ -9,7 +9,7 @@ from ganeum.config import Config
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.memory import peak
 from ganeum.doctor.memory.growth import Growth, growth
-from ganeum.doctor.memory.peak import IN_PIECES, Peak
+from ganeum.doctor.memory.peak import IN_PIECES, WORTH, Peak
 from ganeum.hardware.device import Device
 from ganeum.record import RunDirectory, read_metrics
 from ganeum.record.files import read_json
@@ -108,7 +108,7 @@ def _beside_plan(
 
 def _pieces(allocated: float, reserved: float) -> Iterator[Finding]:
     share = 1 - allocated / reserved
-    if share > IN_PIECES:
+    if share > IN_PIECES and reserved - allocated > WORTH:
         yield Finding(
             cause="fragmentation",
             title=f"{reserved - allocated:.2f} GiB were reserved beside the most that was given out",
