@@ -13,7 +13,7 @@ from ganeum.doctor.measured import remedies
 
 CPU: dict[str, Any] = {
     "ours": False, "device": "cpu", "device_name": "a CPU", "capability": None, "bf16": False, "cores": 4,
-    "physical_cores": 4, "bound_cores": 4, "all_cores": 4, "environment": {}, "cannot_compile": None, "threads": 4,
+    "physical_cores": 4, "bound_cores": 4, "all_cores": 4, "environment": {}, "cannot_compile": None, "threads": 4, "load": 0.5,
     "parameters": 1_000_000, "dtypes": ["float32"], "theirs": True, "attention": ["sdpa"], "reads": [],
     "vocabulary": 50_257, "checkpointing": False, "compiled": False, "hooks": 0, "matmul_precision": "highest",
     "mkldnn": True, "sdpa_replaced": False, "optimizer": "AdamW", "optimizers": 1, "has_fused": True, "fused": True,
@@ -83,6 +83,12 @@ def test_a_fact_leads_to_its_remedy(more: dict[str, Any], name: str) -> None:
     """And without it there is none of that name."""
     assert name in names(CPU, **more)
     assert name not in names(CPU)
+
+
+def test_a_crowded_machine_gets_no_more_threads() -> None:
+    """They would wait for each other; fewer than there are, it does get."""
+    assert "4 threads" not in names(CPU, threads=1, load=6.0)
+    assert "4 threads" in names(CPU, threads=32, load=40.0)
 
 
 def test_what_runs_in_the_loader_is_the_loader_s() -> None:

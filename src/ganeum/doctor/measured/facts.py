@@ -79,6 +79,7 @@ def _machine(training: Training, at: torch.device) -> dict[str, Any]:
         "cores": machine.cores(),
         "physical_cores": _physical(),
         "bound_cores": bound,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
         "all_cores": _could_have(bound),
         "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
         "cannot_compile": compiler,

@@ -55,7 +55,9 @@ def of_host(facts: Facts) -> Iterator[Remedy]:
             act="all_cores",
             promise=facts["all_cores"] / facts["bound_cores"],
         )
-    if threads > cores or (on_cpu and threads < facts["physical_cores"]):
+    # More threads only where cores are free for them: on a crowded machine they wait for each other.
+    idle = on_cpu and facts["load"] <= cores - threads + 1
+    if threads > cores or (idle and threads < facts["physical_cores"]):
         many = threads > cores
         yield Remedy(
             name=f"{cores} thread" + ("s" if cores > 1 else ""),
