@@ -84,8 +84,9 @@ class Diagnosis:
         self._seconds = min(pairs_s, self._left() / (5 + 1.5 * len(remedies)))
         base = self._base()
         self._floor(base)
+        began = time.monotonic()
         for remedy in remedies:
-            if self._is_late(0.6):
+            if not self._has_room(time.monotonic() - began):
                 self.course.untried.append(remedy)
             elif not self._try(base, remedy):  # the system ended that one for what this one took
                 base.close()
@@ -232,7 +233,7 @@ class Diagnosis:
                 if any(remedy.group and remedy.group == other.group for other in taken):
                     trial.covered = True
                     continue
-                if self._is_late(0.85):
+                if self._is_late(1.1):
                     trial.unconfirmed = True
                     continue
                 self.say("+ " + remedy.name if taken else remedy.name + ", again")
@@ -317,6 +318,14 @@ class Diagnosis:
     def _is_late(self, share: float) -> bool:
         """Whether so much of the time is over."""
         return self._left() < (1 - share) * self.budget_s
+
+    def _has_room(self, spent: float) -> bool:
+        """Whether there is time for another remedy beside what must follow: those that helped once more, all of them
+        together, and the run against itself."""
+        trials = self.course.trials
+        one = spent / len(trials) if trials else 1.5 * self._seconds
+        again = sum(self._helps(trial.alone) for trial in trials)
+        return self._left() > one * (again + (again > 1) + 2)
 
     def _left(self) -> float:
         """Seconds."""
