@@ -334,7 +334,7 @@ def test_a_run_that_learns_less_of_as_many_tokens_is_not_simply_faster(trained: 
 
 
 def test_the_command_answers_in_text_json_and_words(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By a run's name, a directory, a metrics.jsonl and a log; what is none of them is an error in words."""
     monkeypatch.setenv("GANEUM_RESULTS", str(trained))
@@ -346,5 +346,7 @@ def test_the_command_answers_in_text_json_and_words(
         assert json.loads(out.read_text())["facts"]["gap"]["interval"][0] > 1.5
     monkeypatch.setattr(sys, "argv", ["ganeum"])
     with pytest.raises(SystemExit) as end:
-        cli.main(["doctor", "compare", "nowhere", "plain"])
+        cli.main(["doctor", "compare", "plane", "plain"])
     assert end.value.code == 2
+    assert "plane is neither a run nor a file" in (said := capsys.readouterr().err)
+    assert "try    plain" in said

@@ -57,15 +57,25 @@ def _side(word: str, tokens: int | None) -> Side:
     Raises:
         DataError: it is none, or says nothing that could be compared.
     """
+    from difflib import get_close_matches
+
     from ganeum.cli.doctor.answer import text_of
     from ganeum.doctor import compare
-    from ganeum.record import RunDirectory, results_dir
+    from ganeum.errors import DataError
+    from ganeum.record import RunDirectory, results_dir, runs
 
     if word != "-":
         for path in (Path(word), results_dir() / word):
             run = RunDirectory(path.resolve())
             if run.exists():
                 return compare.of_run(run)
+        if not Path(word).exists():
+            near = get_close_matches(Path(word).name, [run.name for run in runs()], n=3, cutoff=0.5)
+            raise DataError(
+                f"{word} is neither a run nor a file",
+                where=str(results_dir()),
+                suggestion=" or ".join(near) or "`ganeum runs` lists the runs there are",
+            )
         if Path(word).name == "metrics.jsonl" and Path(word).is_file():
             return compare.of_metrics(Path(word), word)
     return compare.of_log(text_of(word), "the log" if word == "-" else Path(word).name, tokens)

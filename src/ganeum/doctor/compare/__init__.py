@@ -210,7 +210,7 @@ def _padding(run: Side, baseline: Side) -> Iterator[Finding]:
         cause="padding",
         title=f"{ours:.0%} of what it computes is padding, the baseline's {theirs:.0%}",
         evidence=(f"for each token that carries loss {times:.3g} times as many are computed",),
-        change="data.batching=length, or packed; rows of like length together",
+        change="data.batching=buckets, or packed: rows of like length together",
         sure="measured",
         size=1 - 1 / times,
         unit="share of the time",
