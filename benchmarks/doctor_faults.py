@@ -38,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "doctor-faults.jsonl"
 LONGER = 10  # times as long as the doctor's own contest
 SHORTEST_S, LONGEST_S = 15.0, 60.0  # of a race
+OWN_LONGER = 2.0  # times the minutes, for runs of ours: what they do beside their steps is measured, too
 
 
 def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) -> dict[str, float]:
@@ -67,10 +68,11 @@ def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) 
 
 def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, Any]:
     """A line of the results: what the doctor said of a case, what is so, and the verdicts."""
+    minutes *= OWN_LONGER if case.own else 1
     answer = diagnosed(case, minutes, work, core)
     report = answer["report"]
     line: dict[str, Any] = {"case": case.name, **asdict(case), "minutes": minutes, "seconds": answer["seconds"]}
-    line |= {"failed": answer["failed"], "verdicts": [], "surplus": []}
+    line |= {"others": answer["others"], "failed": answer["failed"], "verdicts": [], "surplus": []}
     if report is None:
         return line
     line["truths"] = {
@@ -79,7 +81,7 @@ def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, An
     line["verdicts"] = [judged(case, name, report, line["truths"].get(name)) for name in case.faults]
     keys = ("cause", "severity", "title", "size", "interval", "unit")
     line["findings"] = [{key: one.get(key) for key in keys} for one in report["findings"]]
-    line["surplus"] = [{key: one.get(key) for key in keys} for one in surplus(case, report)]
+    line["surplus"] = [{key: one.get(key) for key in keys} for one in surplus(case, report, answer["others"])]
     facts = report["facts"]
     line["facts"] = {
         key: facts.get(key) for key in ("floor", "noise", "tokens_per_second", "step_s", "phases", "trials")
@@ -98,6 +100,7 @@ def told(line: dict[str, Any]) -> str:
         right = "named" if one["named"] else "MISSED" if one["due"] else "below the floor"
         near = "" if one.get("near") is None or not one["due"] else " near" if one["near"] else " OFF"
         parts.append(f"{one['fault']} {right} {size}{real}{near}")
+    parts += [f"others had {line['others']:.0%} of its core"] if line["others"] > 0.1 else []
     parts += [f"SURPLUS {one['cause']} {one['size'] or ''}" for one in line["surplus"]]
     return "; ".join(parts)
 

@@ -50,6 +50,7 @@ from doctor_faults.catalogue import training
 def build():
     return training({subject!r}, {faults!r}, seed={seed}, **{honest!r})
 """
+COUNTED = ("/bin/bash", "-c", '"$@"; status=$?; times > spent.txt; exit $status', "counted")
 PATIENCE = 4.0  # times the minutes that the doctor was given
 
 
@@ -139,17 +140,33 @@ def diagnosed(case: Case, minutes: float, work: Path, core: int) -> dict[str, An
     with_env = {**os.environ, **environment(case, folder)}
     beside = [name for name in case.faults if not case.own and FAULTS[name].beside]
     burner = subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", BURNER]) if beside else None
-    started = time.perf_counter()
+    started, before = time.perf_counter(), computed(core)
     try:
-        status, told = _run(["taskset", "-c", str(core), *command], with_env, folder, PATIENCE * 60 * minutes + 60)
+        status, told = _run(
+            ["taskset", "-c", str(core), *COUNTED, *command], with_env, folder, PATIENCE * 60 * minutes + 60
+        )
     finally:
         if burner is not None:
             burner.kill()
             burner.wait()
+    seconds = time.perf_counter() - started
     (folder / "told.txt").write_text(told)
     found = json.loads(answer.read_text()) if answer.exists() else None
     failed = None if status == 0 and found is not None else told[-1500:]
-    return {"report": found, "seconds": time.perf_counter() - started, "failed": failed}
+    others = max(0.0, computed(core) - before - _spent(folder / "spent.txt")) / seconds
+    return {"report": found, "seconds": seconds, "others": others, "failed": failed}
+
+
+def computed(core: int) -> float:
+    """Seconds that a core has computed, for whomever."""
+    ticks = next(line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    return (sum(map(int, ticks[1:9])) - int(ticks[4]) - int(ticks[5])) / os.sysconf("SC_CLK_TCK")
+
+
+def _spent(file: Path) -> float:
+    """Seconds of cores in the second line of what the shell's `times` wrote: of a command and all that it waited for."""
+    words = file.read_text().split()[2:4] if file.exists() else []
+    return sum(60 * float(minutes) + float(seconds) for minutes, seconds in (word[:-1].split("m") for word in words))
 
 
 def _run(command: list[str], env: Mapping[str, str], folder: Path, limit_s: float) -> tuple[int, str]:

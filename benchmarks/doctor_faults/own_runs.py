@@ -15,6 +15,9 @@ GPT: Mapping[str, Any] = {
     "train.batch_size": 8,
     "train.micro_batch_size": 8,
     "train.max_iters": 600,
+    "train.eval_interval": 300,
+    "train.eval_tokens": 2048,
+    "train.checkpoint_interval": 600,
     "train.compile": False,
     "sample.interval": 0,
     "log.tensorboard": False,
@@ -24,7 +27,11 @@ T5: Mapping[str, Any] = {
     "model.fresh": True,
     "train.batch_size": 16,
     "train.max_iters": 400,
+    "train.eval_interval": 200,
+    "train.eval_tokens": 2048,
+    "train.checkpoint_interval": 400,
     "train.compile": False,
+    "sample.interval": 0,
     "train.learning_rate": 1e-3,
     "data.max_length": 128,
     "data.max_target_length": 32,
@@ -102,9 +109,7 @@ OWN_FAULTS: Mapping[str, OwnFault] = {
     "second_helping": OwnFault(
         "recomputation", ("checkpointing_for_nothing",), {"train.activation_checkpointing": "whole"}
     ),
-    "exam_week": OwnFault(
-        "an evaluation every few steps", ("too_often",), {"train.eval_interval": 4, "train.checkpoint_interval": 600}
-    ),
+    "exam_week": OwnFault("an evaluation every few steps", ("too_often",), {"train.eval_interval": 4}),
     "line_by_line_ledger": OwnFault(
         "a checkpoint every step", ("too_often", "slow_disk"), {"train.checkpoint_interval": 1}
     ),

@@ -55,6 +55,7 @@ def write(lines: Sequence[Mapping[str, Any]]) -> None:
         "other_alarms": len(surplus),
         "clean": len(clean),
         "clean_with_alarm": [line["case"] for line in clean if line["surplus"]],
+        "disturbed": sum(line["others"] > 0.05 for line in done),
         "median_seconds": median(line["seconds"] for line in done) if done else None,
         "minutes": sorted({line["minutes"] for line in newest}),
     }
@@ -82,6 +83,8 @@ def _page(summary: Mapping[str, Any], faulty: Sequence[Any], clean: Sequence[Any
     yield f"| precision: alarms of faulty trainings that name a fault put in | {right} of {right + other} |"
     silent = summary["clean"] - len(summary["clean_with_alarm"])
     yield f"| trainings without a fault that raise no alarm | {silent} of {summary['clean']} |"
+    if summary["disturbed"]:
+        yield f"| diagnoses during which other programs had more than 5 % of the core | {summary['disturbed']} |"
     if summary["failed"]:
         yield f"| diagnoses that failed | {len(summary['failed'])} |"
     yield ""

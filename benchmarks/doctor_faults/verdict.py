@@ -11,6 +11,7 @@ from doctor_faults.fault import FAULTS
 from doctor_faults.own_runs import OWN_FAULTS
 
 NEAR = 0.2  # of the truth
+DISTURBED = 0.05  # of the time: what other programs had of the core
 
 
 def known(case: Case, name: str) -> Any:
@@ -61,7 +62,9 @@ def judged(case: Case, name: str, report: Mapping[str, Any], truth: Mapping[str,
     return verdict
 
 
-def surplus(case: Case, report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Alarms that name none of a case's faults."""
+def surplus(case: Case, report: Mapping[str, Any], others: float = 0.0) -> list[Mapping[str, Any]]:
+    """Alarms that name none of a case's faults; ``others``: the share of the time for which the core was seen to
+    compute for other programs, whose alarm is right where that is much."""
     right = {cause for name in case.faults for cause in known(case, name).causes}
+    right |= {"other_processes"} if others > DISTURBED else set()
     return [one for one in report["findings"] if one["severity"] != "note" and one["cause"] not in right]
