@@ -94,7 +94,8 @@ def differences(run: Config, baseline: Config, device: Device | None, tokens: in
             continue
         parts, cause, effect = _effect(key)
         planned = None
-        if now is not None and set(parts) & set(EVERYTHING) and key != "device":
+        # What data come to is measured (padding), and not planned.
+        if now is not None and set(parts) & set(EVERYTHING) and not key.startswith(("data.", "device")):
             assert device is not None
             other = _per_token(run, device, tokens, {key: theirs.get(key)})
             planned = now / other if other else None
