@@ -13,7 +13,8 @@ from ganeum.doctor.measured import remedies
 
 CPU: dict[str, Any] = {
     "ours": False, "device": "cpu", "device_name": "a CPU", "capability": None, "bf16": False, "cores": 4,
-    "physical_cores": 4, "bound_cores": 4, "all_cores": 4, "environment": {}, "cannot_compile": None, "threads": 4, "load": 0.5,
+    "physical_cores": 4, "bound_cores": 4, "all_cores": 4, "environment": {}, "cannot_compile": None, "threads": 4,
+    "load": 0.5,
     "parameters": 1_000_000, "dtypes": ["float32"], "theirs": True, "attention": ["sdpa"], "reads": [],
     "vocabulary": 50_257, "checkpointing": False, "compiled": False, "hooks": 0, "matmul_precision": "highest",
     "mkldnn": True, "sdpa_replaced": False, "optimizer": "AdamW", "optimizers": 1, "has_fused": True, "fused": True,
