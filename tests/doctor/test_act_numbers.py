@@ -170,3 +170,44 @@ def test_compiling_is_asked_of_the_model(monkeypatch: pytest.MonkeyPatch) -> Non
     found = losses(training)
     assert len(asked) == 1
     assert found == pytest.approx(losses(Sound().build()), rel=1e-4)
+
+
+def test_a_text_is_tokenised_once() -> None:
+    """By a tokenizer of transformers in the loader: its batches come again without it."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"<pad>": 0, "a": 1, "small": 2, "cat": 3}
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<pad>"))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=fast, pad_token="<pad>")
+
+    class Texts:
+        def __iter__(self) -> Any:
+            for _ in range(8):
+                ids = tokenizer(["a small cat", "a cat"], padding=True, return_tensors="pt")
+                yield {**ids, "labels": ids["input_ids"]}
+
+    def look() -> tuple[list[str], list[float], list[float], int]:
+        chosen = [str(one.act) for one in remedies.of_training(facts.of(Sound(data=Texts()).build()))]
+        as_it_is = losses(Sound(data=Texts()).build())
+        training = acts.tokenised_before(Sound(data=Texts()).build())
+        calls_left: list[int] = []
+        own = type(tokenizer)._call_one if hasattr(type(tokenizer), "_call_one") else type(tokenizer)._encode_plus
+        name = own.__name__
+        setattr(type(tokenizer), name, lambda *inputs, **named: calls_left.append(1) or own(*inputs, **named))
+        return chosen, as_it_is, losses(training), len(calls_left)
+
+    chosen, as_it_is, found, calls_left = apart(look)
+    assert "tokenised_before" in chosen
+    assert found == pytest.approx(as_it_is, rel=1e-5)
+    assert calls_left == 0
+
+
+def test_python_no_longer_looks_for_cycles_by_itself() -> None:
+    """And what was there is left out when it is asked to."""
+
+    def look() -> tuple[bool, bool]:
+        acts.pauses_off(Sound().build())
+        return gc.isenabled(), gc.get_freeze_count() > 1_000
+
+    assert apart(look) == (False, True)
