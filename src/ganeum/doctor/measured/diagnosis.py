@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.doctor.finding import Report
 from ganeum.doctor.measured import answer, bursts
 from ganeum.doctor.measured.answer import Course, Stair, Trial
@@ -22,7 +23,7 @@ from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request
 from ganeum.doctor.measured.training import Subject
 from ganeum.doctor.measured.worker import Gone, Worker, Workers
-from ganeum.errors import RunError
+from ganeum.errors import GaneumError, RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
@@ -95,6 +96,7 @@ class Diagnosis:
         self._climb([trial for trial in self.course.trials if self._helps(trial.alone)])
         self._together()
         self._again()
+        self._limit()
         self.course.seconds = time.monotonic() - self.began
 
     # ------------------------------------------------------------------------------------------------ the run itself
@@ -299,6 +301,20 @@ class Diagnosis:
             if trial.upon is not None and not self._helps(trial.best):
                 trial.refuted = True
                 course.stairs = [stair for stair in course.stairs if stair.remedy is not trial.remedy]
+
+    def _limit(self) -> None:
+        """What the device could do at the best, by the plan of what was reached; of our own models, whose every token
+        carries loss."""
+        from ganeum.plan.library import plan
+
+        config, course = self.workers.subject, self.course
+        if not isinstance(config, Config) or config.model.source is not None:
+            return
+        with suppress(GaneumError):
+            planned = plan(change(config, answer.keys(course)))["time"]
+            rate = planned["tokens_per_second"] * planned["step_s"] / planned["low"]
+            if rate > course.rate * (course.together.median if course.together is not None else 1.0):
+                course.limit = rate, "at the best, by the plan of what was reached"
 
     # ------------------------------------------------------------------------------------------------------ small words
 
