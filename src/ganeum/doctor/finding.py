@@ -91,7 +91,7 @@ class Finding:
         told = f"{MARKS[self.severity]} {self.title}" + (f"  [{self.where}]" if self.where else "")
         lines = [wrapped(told, "  ")]
         lines += [wrapped(line, "    ") for line in self.evidence]
-        if self.size is not None or self.sure == "unconfirmed here":
+        if self.size is not None or self.interval is not None or self.sure == "unconfirmed here":
             lines.append(wrapped(f"size   {self._size()} ({self.sure})", "    ", "           "))
         if self.size is None and self.sure in ("read", "unconfirmed here") and self.known.published:
             lines.append(wrapped(f"others {self.known.published}", "    ", "           "))
@@ -102,6 +102,8 @@ class Finding:
         return "\n".join(lines)
 
     def _size(self) -> str:
+        if self.size is None and self.interval is not None:
+            return f"between {self.interval[0]:.3g} and {self.interval[1]:.3g} {self.unit}".rstrip()
         if self.size is None:
             return "not known before it is measured"
         share = self.unit.startswith("share")

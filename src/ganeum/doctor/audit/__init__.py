@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ganeum import units
+from ganeum.doctor.audit.bounds import bounded
 from ganeum.doctor.audit.settings import Nothing, Said
 from ganeum.doctor.confirmed import labelled
 from ganeum.doctor.finding import Finding, Report, worst_first
@@ -16,7 +17,7 @@ __all__ = ["of_script", "report"]
 def report(said: Iterable[Said], subject: str, device: Device | None = None) -> Report:
     """Findings worst first, and what was set and changes nothing; ``device``: where it is to run, if that is known."""
     everything = list(said)
-    findings = worst_first(labelled(one, device) for one in everything if isinstance(one, Finding))
+    findings = worst_first(labelled(bounded(one, device), device) for one in everything if isinstance(one, Finding))
     nothing = tuple(dict.fromkeys(one.text for one in everything if isinstance(one, Nothing)))
     alarms = sum(finding.is_alarm for finding in findings)
     headline = f"{units.things(alarms, 'thing')} to change, {units.things(len(findings) - alarms, 'note')}"
