@@ -164,7 +164,7 @@ def computed(core: int) -> float:
 
 
 def _spent(file: Path) -> float:
-    """Seconds of cores in the second line of what the shell's `times` wrote: of a command and all that it waited for."""
+    """Seconds of cores in the second line of the shell's `times`: a command's, with all that it waited for."""
     words = file.read_text().split()[2:4] if file.exists() else []
     return sum(60 * float(minutes) + float(seconds) for minutes, seconds in (word[:-1].split("m") for word in words))
 
