@@ -176,11 +176,13 @@ def test_versions_variables_and_devices_that_differ_are_told(trained: Path, tmp_
     told = json.loads(run.environment_path.read_text())
     told["packages"]["torch"], told["variables"]["OMP_NUM_THREADS"] = "2.11.0", "64"
     run.environment_path.write_text(json.dumps(told))
+    run.plan_path.write_text(json.dumps({**json.loads(run.plan_path.read_text()), "device": {"name": "another CPU"}}))
     report = beside(run, plain)
     one = report.alarms[0]
     assert "oversubscription" == one.cause
     assert any(line.startswith("torch: 2.11.0, the baseline ") for line in one.evidence)
     assert {"torch", "OMP_NUM_THREADS"} <= set(report.facts["machine"])
+    assert "on another device (device: another CPU, the baseline " in report.headline
 
 
 def test_records_that_are_damaged_short_or_resumed_are_told_in_words(trained: Path, tmp_path: Path) -> None:

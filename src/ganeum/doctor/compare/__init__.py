@@ -69,7 +69,7 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
     }
     return Report(
         subject=f"{run.name} beside {baseline.name}",
-        headline=_headline(found),
+        headline=_headline(found) + _elsewhere(changed),
         findings=worst_first(findings),
         ruled_out=tuple(_same(run, baseline, found, differences, changed)),
         without_effect=tuple(one.sentence() for one in differences if not one.matters),
@@ -89,6 +89,10 @@ def _headline(found: Gap) -> str:
     if not (found.is_slower or found.is_faster):
         return f"no measurable difference: {told}, and such runs differ by {exp(found.floor) - 1:.1%} from themselves"
     return told
+
+
+def _elsewhere(changed: Sequence[Changed]) -> str:
+    return "".join(f"; on another device ({one.sentence()})" for one in changed if one.what == "device")
 
 
 def _parts(
