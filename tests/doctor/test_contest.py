@@ -121,6 +121,14 @@ def test_waiting_for_its_own_threads_is_its_own_affair() -> None:
     assert found.median == pytest.approx(0.25)
 
 
+def test_a_thread_that_fetches_is_paid_for() -> None:
+    """One that computes a tenth more in a thread beside, for which its main thread waits, is a tenth slower."""
+    clock = Time()
+    plain = Fake(clock, 0.010, cores=1.0)
+    helped = Fake(clock, 0.010, waits=lambda _: 0.1, cores=1.1)
+    assert measured(plain, helped).median == pytest.approx(1 / 1.1)
+
+
 def test_like_ones_are_called_different_as_rarely_as_promised() -> None:
     """1,000 contests of a thing with itself, in noise with a heavy tail: the interval misses 1 in at most 1 % and
     three standard deviations of that."""

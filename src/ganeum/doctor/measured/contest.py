@@ -27,7 +27,9 @@ HOPELESS = 0.5  # slower than this in each of the first four pairs, or twice so 
 FEW_PAIRS = 6  # 97 %, where there is no time for more
 MOST_PAIRS = 1_000
 BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
-MOST_AT_ONCE = 1.15  # cores, of a training that computes on one; the rest is the account's own
+MOST_AT_ONCE = (
+    1.15  # cores, of a training that computes on one; the rest is a thread that fetches, or the account's own
+)
 PRECISE = 0.08  # an interval this wide to either side, in parts of the effect: no more is needed
 
 
@@ -173,11 +175,10 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
 def _on_one_core(blocks: Sequence[Block]) -> bool:
     """Whether one thread at a time was at work in all of them, so that it can have waited only for other programs. With
     more than one, and with children, they may wait for each other, which is the training's own affair."""
-    computed, own = [block.computed for block in blocks], [block.own for block in blocks]
-    if None in computed or None in own:
+    known = [(b.computed, b.seconds - b.waited) for b in blocks if b.computed is not None and b.waited is not None]
+    if len(known) < len(blocks) or min(own for _, own in known) <= 0:
         return False
-    seconds = [one for one in own if one is not None]
-    return min(seconds) > 0 and sum(one for one in computed if one is not None) < MOST_AT_ONCE * sum(seconds)
+    return sum(computed for computed, _ in known) < MOST_AT_ONCE * sum(own for _, own in known)
 
 
 def _rate(block: Block, undisturbed: bool) -> float:

@@ -89,8 +89,9 @@ class Block:
 
     @property
     def own(self) -> float | None:
-        """Seconds without those that its main thread waited for a core."""
-        return None if self.waited is None else self.seconds - self.waited
+        """Seconds without those that its main thread waited for a core; no fewer than all its threads computed, since
+        it may have waited for one of them."""
+        return None if self.waited is None else max(self.seconds - self.waited, self.computed or 0.0)
 
 
 @dataclass(frozen=True)
