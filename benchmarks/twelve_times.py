@@ -91,7 +91,7 @@ def measured_times(causes: Sequence[str], report: Mapping[str, Any]) -> str:
         share = report["facts"]["phases"].get("data", 0.0)
         told.append(f"at most {1 / (1 - share):.3f}: {share:.2%} of a step is waiting for its batch")
     if "padding_side" in causes and not told:
-        told.append("1: the same tokens on the other side")
+        told.append("none: it moves padding, and takes none away")
     return "; ".join(told) or "not tried"
 
 
