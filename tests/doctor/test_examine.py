@@ -138,6 +138,11 @@ def broken_weight(model: nn.Module) -> torch.optim.Optimizer:
     return adamw(model)
 
 
+def all_frozen() -> Training:
+    model = Plain().requires_grad_(False)
+    return Training(model, windows(), lambda batch: model(*batch)[1])
+
+
 def clears_each(training: Training) -> Training:
     inner, optimizer, model = training.step, training.optimizer, training.model
     assert inner is not None
@@ -252,6 +257,7 @@ FAULTS: dict[str, tuple[str, Callable[[], Training]]] = {
     "half an optimizer": ("never_updated", lambda: plain(optimizer=halved)),
     "cut off": ("never_updated", lambda: plain(model=Cut())),
     "frozen as drawn": ("never_updated", lambda: plain(model=frozen(Plain(), "blocks.0"))),
+    "all frozen": ("never_updated", all_frozen),
     "evaluation mode": ("eval_mode", lambda: plain(model=Plain().eval())),
     "evaluation mode, gpt2": ("eval_mode", lambda: gpt2(change=lambda model: model.eval())),
     "not a number": ("loss_nan", lambda: plain(optimizer=broken_weight)),

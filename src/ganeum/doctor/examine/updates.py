@@ -31,6 +31,15 @@ def look(seen: Seen, training: Training) -> Iterator[Finding]:
     yield from _kept(seen, training.model)
     yield from _accumulation(seen)
     yield from _not_finite(seen)
+    if seen.steps and not seen.passes and not seen.changed:
+        yield Finding(
+            cause="never_updated",
+            title=f"nothing is learnt in {seen.steps} steps: there is no way back, and no weight changes",
+            evidence=("neither backward() nor an optimizer was seen",),
+            change="loss.backward() and optimizer.step(); requires_grad_(True) for what is to be learnt",
+            severity="error",
+            sure="measured",
+        )
     if seen.error is None and seen.passes:
         if any(bool((loss.targets != IGNORED).any()) for one in seen.passes for loss in one.losses) or not any(
             one.losses for one in seen.passes
@@ -160,8 +169,10 @@ def _not_finite(seen: Seen) -> Iterator[Finding]:
 def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
     """Weights that no update moves, and why."""
     model = training.model
-    named = dict(model.named_parameters())
+    named = {name: p for name, p in model.named_parameters() if p.numel()}  # in parts elsewhere, they are empty here
     learnt = {name: p for name, p in named.items() if p.requires_grad}
+    if not learnt:
+        return
     if not seen.updates:
         yield Finding(
             cause="never_updated",
