@@ -24,7 +24,7 @@ import yaml
 from doctor_faults.cases import Case
 from doctor_faults.fault import FAULTS
 from doctor_faults.own_runs import GPT, OWN_FAULTS, T5
-from doctor_faults.race import BENCHMARKS, BURNER, surroundings
+from doctor_faults.race import BENCHMARKS, BURNER, KEPT, surroundings
 
 HELD = """
 import os as _os
@@ -115,7 +115,7 @@ def environment(case: Case, folder: Path) -> dict[str, str]:
     """What the doctor's processes have besides; writes the module that Python reads when it starts."""
     own = [OWN_FAULTS[name] for name in case.faults] if case.own else []
     (folder / "sitecustomize.py").write_text(HELD + "\n".join(fault.patch for fault in own))
-    said: dict[str, str] = {}
+    said = dict(KEPT)
     for name in case.faults:
         said |= OWN_FAULTS[name].environment if case.own else FAULTS[name].environment
     paths = [str(folder), str(BENCHMARKS.parent / "src")]

@@ -23,6 +23,8 @@ from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 BLOCK_S = 0.15
+# glibc gives large blocks back and faults them in again at each step: an honest training keeps them (1.20 times).
+KEPT = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "10000000000", "MALLOC_TOP_PAD_": "100000000"}
 BURNER = "while True:\n    sum(range(10000))"
 
 
@@ -40,7 +42,7 @@ class Raced:
 def surroundings(environment: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with ganeum, the faults and what a fault sets in it."""
     paths = [str(BENCHMARKS), str(BENCHMARKS.parent / "src"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path), **environment}
+    return {**os.environ, **KEPT, "PYTHONPATH": os.pathsep.join(path for path in paths if path), **environment}
 
 
 class Runner:
