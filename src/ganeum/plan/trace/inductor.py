@@ -212,8 +212,8 @@ def _kernels(replace: _Replace, launched: Callable[..., None]) -> None:
     # The generated code's first lines import triton, which a machine without a GPU may lack.
     replace(PythonWrapperCodegen, write_triton_header_once=PythonWrapperCodegen.write_get_raw_stream_header_once)
     replace(guards, _empty_strided_cuda=_empty, _reinterpret_tensor=_reinterpret)
-    if not hasattr(torch._C, "_cuda_getCurrentRawStream"):
-        replace(torch._C, _cuda_getCurrentRawStream=lambda index: 0)
+    # Generated code asks for the stream to run in: a build for CPUs lacks the function, one with CUDA asks the driver.
+    replace(torch._C, _cuda_getCurrentRawStream=lambda index: 0)
     replace(utils, get_gpu_dram_gbps=lambda: 1_555)  # bandwidth decides only what is bound by arithmetic: an A100's
 
 

@@ -291,7 +291,8 @@ _LINES: dict[CodeType, str | None] = {}
 
 
 def _source(backward: bool) -> tuple[str, bool]:
-    """``file.py:12`` of the innermost line outside torch, and, in a backward pass, whether it runs within that pass."""
+    """``file.py:12`` of the innermost line outside torch and what it compiled, and, in a backward pass, whether it runs
+    within that pass."""
     frame: FrameType | None = sys._getframe(2)
     inside = True
     while frame is not None:
@@ -300,7 +301,8 @@ def _source(backward: bool) -> tuple[str, bool]:
             inside = False
         name = _LINES.get(code, "?")
         if name == "?":
-            name = _LINES[code] = _shortened(code.co_filename)
+            compiled = str(frame.f_globals.get("__name__")).startswith("torch.")
+            name = _LINES[code] = None if compiled else _shortened(code.co_filename)
         if name is not None:
             return f"{name}:{frame.f_lineno}", inside or not backward
         frame = frame.f_back
