@@ -88,7 +88,7 @@ def test_a_product_is_padded_to_the_alignment_of_tensor_cores() -> None:
     assert found[50_304] == [2 * 2048 * 50_304]
 
 
-def step(compiled: bool, operations: Operations | None = None) -> Trace:
+def step(compiled: bool, operations: Operations | None = None, checkpointing: str = "none") -> Trace:
     config = Config.model_validate(
         {
             "name": "compiled",
@@ -100,7 +100,7 @@ def step(compiled: bool, operations: Operations | None = None) -> Trace:
                 "precision": "bf16",
                 "compile": compiled,
                 "loss_chunk": 512,
-                "activation_checkpointing": "none",
+                "activation_checkpointing": checkpointing,
             },
         }
     )
@@ -126,6 +126,15 @@ def test_a_compiled_step_keeps_less_for_the_backward_pass() -> None:
     assert {event.source.split("/")[0] for event in compiled.events if isinstance(event, Allocation)} <= {"ganeum", ""}
     assert any(one.name == FUSED for one in operations.counts)
     assert any(one.flops and one.phase == "backward" for one in operations.counts)
+
+
+def test_what_is_computed_twice_is_compiled() -> None:
+    """Checkpoints stay within the one graph: nothing that watches the step breaks it."""
+    torch._dynamo.utils.counters.clear()
+    found = step(True, checkpointing="whole")
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert max(live(found.events)) < max(live(step(False, checkpointing="none").events))
 
 
 def test_no_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,9 @@ def compiling_for(card: Device, launched: Callable[..., None] = lambda *argument
                 "max_autotune": False,
             }
         ),
-        functorch.patch(enable_autograd_cache=False),
+        # What is computed twice begins with the random state that it had: a generator's, of which there is none here,
+        # or its numbers, on the CPU. Neither takes memory on the card.
+        functorch.patch(enable_autograd_cache=False, graphsafe_rng_functionalization=False),
         warnings.catch_warnings(),
     ):
         # Generated code checks its inputs' alignment, which a fake tensor answers with a warning.
@@ -214,6 +216,7 @@ def _kernels(replace: _Replace, launched: Callable[..., None]) -> None:
     replace(guards, _empty_strided_cuda=_empty, _reinterpret_tensor=_reinterpret)
     # Generated code asks for the stream to run in: a build for CPUs lacks the function, one with CUDA asks the driver.
     replace(torch._C, _cuda_getCurrentRawStream=lambda index: 0)
+    replace(torch.ops.higher_order, run_and_save_rng_state=_first, run_with_rng_state=_again)
     replace(utils, get_gpu_dram_gbps=lambda: 1_555)  # bandwidth decides only what is bound by arithmetic: an A100's
 
 
@@ -223,6 +226,16 @@ def _empty(size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -
 
 def _reinterpret(tensor: Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> Tensor:
     return torch.as_strided(tensor, size, stride, tensor.storage_offset() + offset)
+
+
+def _first(operation: Any, *arguments: Any, **options: Any) -> tuple[Tensor, Any]:
+    """An operation that draws numbers, and the random state before it, on the CPU as CUDA's is."""
+    return torch.cuda.get_rng_state(), operation(*arguments, **options)
+
+
+def _again(state: Tensor, operation: Any, *arguments: Any, **options: Any) -> Any:
+    """The same once more, in the backward pass."""
+    return operation(*arguments, **options)
 
 
 def _pays(match: Any, mat1: Tensor, mat2: Tensor, op: Any, input: Tensor | None = None) -> bool:

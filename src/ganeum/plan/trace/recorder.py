@@ -13,6 +13,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -122,9 +123,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self.kinds[found[0]] = kind
 
     def finished(self) -> tuple[Event, ...]:
-        """The events, each allocation with what became known of it."""
+        """The events, each allocation with what became known of it. Of what goes at once the oldest goes first: the
+        order in which Python lets go of it changes from process to process."""
         self._keys.clear()  # with the references, so that what goes later is no event
-        events = self.events
+        events: list[Event] = []
+        age = {event.key: place for place, event in enumerate(self.events) if isinstance(event, Allocation)}
+        for releases, run in groupby(self.events, key=lambda event: isinstance(event, Release)):
+            some = list(run)
+            events += sorted(some, key=lambda event: age[event.key]) if releases else some
         for place, event in enumerate(events):
             if isinstance(event, Allocation) and event.key in self.kinds:
                 known = self.kinds[event.key]
@@ -231,10 +237,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # Where it happens
 
     def _enter(self, module: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling():  # what is written here would break the graph within a checkpoint
+            return
         self._layers.append(self._names.get(id(module), self._layers[-1] if self._layers else ""))
 
     def _leave(self, module: nn.Module, *_: Any) -> None:
-        if self._layers:
+        if self._layers and not torch.compiler.is_compiling():
             self._layers.pop()
 
     def _place(self, backward: bool) -> tuple[str, str]:
