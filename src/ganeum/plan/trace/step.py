@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from ganeum.plan.trace.fake_cuda import Card, fake_cuda, fakes, unnoticed
 from ganeum.plan.trace.kernels import as_in_a_run
 from ganeum.plan.trace.operations import Operations
 from ganeum.plan.trace.recorder import Recorder
+from ganeum.plan.trace.repeated import Repeated
 from ganeum.plan.trace.workspaces import Workspaces
 from ganeum.step.assemble import assemble, prepare
 from ganeum.step.optimizer_step import OptimizerStep
@@ -150,6 +151,7 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
             stack.enter_context(operations)
         stack.enter_context(recorder.modules_of(model))
         starts: list[int] = []
+        repeated = Repeated(recorder, operations)
 
         def begin() -> None:
             starts.append(len(recorder.events))
@@ -158,6 +160,8 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
 
         if way.purpose in ("training", "evaluation"):
             step = assemble(prepare(model, config), config)
+            repeated.updates(step.optimizer)
+            stack.enter_context(repeated.losses())
             for backward in (False, True):  # a run on a GPU tries one sequence first (train/start.py)
                 recorder.warm(backward)
             whole = whole_batch(config, model, way)
@@ -174,7 +178,8 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
                 (generation.read if way.purpose == "inference" else generation.written)(model, way, device.kind)
         recorder.phase = "build"
         recorder.label(model.parameters(), "weights")
-        return scene.trace(starts, {"purpose": way.purpose, "micro_batch_size": way.micro_batch_size})
+        found = scene.trace(starts, {"purpose": way.purpose, "micro_batch_size": way.micro_batch_size})
+        return replace(found, loops=tuple(repeated.loops))
 
 
 def settled(config: Config, device: Device, way: Execution) -> Config:
