@@ -36,7 +36,16 @@ COMPARED: Mapping[Any, Callable[[Any, Any], bool]] = {
     aten.le: operator.le,
 }
 NEGATED = frozenset((aten.bitwise_not, aten.logical_not))
-WELL: Mapping[Any, bool] = {aten.isfinite: True, aten.isnan: False, aten.isinf: False, aten.all: True, aten.any: False}
+WELL: Mapping[Any, bool] = {
+    aten.isfinite: True,
+    aten.isnan: False,
+    aten.isinf: False,
+    aten.all: True,
+    aten.any: False,
+    aten._is_all_true: True,  # torch.distributions looks whether its arguments are numbers
+    aten._is_any_true: False,
+}
+ALIKE = frozenset((aten.allclose, aten.equal))  # asked in assertions; these answer with a bool at once
 WATCHED = frozenset((*MADE, *FILLED, *KEPT, *COMPARED, *NEGATED, *WELL, aten.sum))
 
 

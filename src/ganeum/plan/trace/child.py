@@ -35,6 +35,8 @@ from ganeum.plan.trace.roofline import Operation
 
 KNOWN = ("2.13",)  # versions of torch that the tests of traces pass with
 LIMIT_S = 180.0  # for one trace: mT5-large takes 20 s on one slow core, a compiled model 40
+# Not -m, which looks for modules in the current directory first: somebody's types.py there would be taken for Python's.
+START = "import sys; sys.path[:] = filter(None, sys.path); from ganeum.plan.trace.child import main; main()"
 REMEMBERED = "tracing.json"  # in the cache directory: version of torch → what its self-test said, empty where it passed
 
 
@@ -142,7 +144,7 @@ class Child:
             self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed with it)
             self._lines = queue.Queue()
             self._process = subprocess.Popen(
-                [self.python, "-m", "ganeum.plan.trace.child"],
+                [self.python, "-c", START],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -235,6 +237,7 @@ def _script(request: Mapping[str, Any]) -> dict[str, Any]:
     from ganeum.plan.trace.anybody import trace
     from ganeum.plan.trace.script import load
 
+    sys.argv = [request["file"]]  # as the script itself would see it
     build, step = load(Path(request["file"]), request["function"])
     return {"trace": trace(build, step, _device(request["device"])).to_json(), "expandable": False, "why": ""}
 
@@ -272,7 +275,3 @@ def _remember(file: Path, known: Mapping[str, str]) -> None:
     with suppress(OSError):  # then it is asked again the next time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(known, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

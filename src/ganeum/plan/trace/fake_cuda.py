@@ -233,7 +233,7 @@ def _answers(card: Card) -> Iterator[None]:
         (torch.Tensor, "pin_memory", lambda tensor, *_: tensor),
         (torch.Tensor, "is_pinned", lambda tensor, *_: False),
     ]
-    with _replaced(answers):
+    with replaced(answers):
         yield
 
 
@@ -246,7 +246,7 @@ def fakes() -> Iterator[None]:
     unseen = types.SimpleNamespace(getweakrefs=_giving([]))
     # What a worker loads would come from another process through shared memory, which fake tensors have none of.
     answers = [(torch.utils, "weakref", unseen), (torch.utils.data.DataLoader, "__init__", _in_this_process())]
-    with _replaced(answers), FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False):
+    with replaced(answers), FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False):
         yield
 
 
@@ -280,12 +280,12 @@ def unnoticed() -> Iterator[None]:
         import transformers.utils.import_utils as theirs
 
         answers.append((theirs, "is_fake_tensor", _giving(False)))
-    with _replaced(answers):
+    with replaced(answers):
         yield
 
 
 @contextmanager
-def _replaced(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
+def replaced(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
     """(where, name, value): each is that inside, and afterwards what it was."""
     before = [(where, name, vars(where)[name]) for where, name, _ in answers if name in vars(where)]
     inherited = [(where, name) for where, name, _ in answers if name not in vars(where)]

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ganeum.plan.trace import cpu_casts, kernels
-from ganeum.plan.trace.answers import Answers
+from ganeum.plan.trace.answers import ALIKE, Answers
 from ganeum.plan.trace.attention import Attention
 from ganeum.plan.trace.events import Allocation, Event, Kind, Release
 from ganeum.plan.trace.workspaces import MATRIX_PRODUCTS, Workspaces
@@ -150,6 +150,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if packet is aten._local_scalar_dense:
             return self._number(func, args)
+        if packet in ALIKE and _is_fake(args[0]):
+            self._assumed("whether tensors are alike is asked", True)
+            return True
         backward = torch._C._current_graph_task_id() != -1
         if packet is aten.scaled_dot_product_attention and self.attention is not None and args[0].is_cuda:
             with self:  # where no gradients are recorded, torch has not chosen a kernel by now
@@ -187,9 +190,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args)
         value, known = self.answers.number(tensor)
         if not known and tensor.device.type != "cpu":
-            _, source = self._place(False)
-            self.uncertain[f"a number is read from the device ({source}) and was taken as {value}"] = None
+            self._assumed("a number is read from the device", value)
         return value
+
+    def _assumed(self, what: str, value: Any) -> None:
+        _, source = self._place(False)
+        self.uncertain[f"{what} ({source}) and was taken as {value}"] = None
 
     def _track(
         self, tensor: Tensor, operation: str, kind: Kind | None, layer: str, source: str, *, resized: bool = False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
-from ganeum.errors import ConfigError
+from ganeum.errors import ConfigError, TraceError
 
 FORM = """\
 def training():
@@ -40,14 +43,17 @@ def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], 
 
     Raises:
         ConfigError: the file has no such function, or it gives something else.
+        TraceError: the file or the function fails; with its line.
     """
     sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None, "a file that is there"
-    assert spec.loader is not None
+    name = file.stem if file.stem not in sys.modules else f"{file.stem} (script)"  # a random.py replaces no module
+    loader = SourceFileLoader(name, str(file.resolve()))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None, "made of a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    with _located(file, "it cannot be imported"):
+        loader.exec_module(module)
     if not callable(found := getattr(module, function, None)):
         has = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ConfigError(
@@ -55,7 +61,8 @@ def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], 
             where=str(file),
             suggestion=" or ".join(f"{file}:{name}" for name in has[:6]) or FORM,
         )
-    given = found()
+    with _located(file, f"{function}() failed"):
+        given = found()
     if not (isinstance(given, tuple) and len(given) == 2 and all(callable(one) for one in given)):
         raise ConfigError(
             f"{function}() gives {type(given).__name__}, where a pair of functions is expected, build and step",
@@ -64,3 +71,19 @@ def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], 
         )
     build, step = given
     return build, step
+
+
+@contextmanager
+def _located(file: Path, what: str) -> Iterator[None]:
+    """An error inside is told with the innermost line of the file."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise TraceError(f"{what}: SyntaxError: {error.msg}", where=f"{error.filename}, line {error.lineno}") from error
+    except Exception as error:
+        own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.resolve())]
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise TraceError(
+            f"{what}: {type(error).__name__}: {first}",
+            where=f"{file}, line {own[-1].lineno}: {own[-1].line}" if own else str(file),
+        ) from error
