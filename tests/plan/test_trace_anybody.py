@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 from collections.abc import Callable
@@ -352,6 +353,27 @@ def test_what_cannot_be_built_is_said_with_a_way_out(
     with pytest.raises(TraceError, match="build failed") as raised:
         trace(build, lambda model: model(torch.ones(2, 4)), device)
     assert raised.value.suggestion == suggestion
+
+
+@pytest.mark.parametrize(
+    ("build", "gpu"),
+    [(lambda model: model.cuda(), "A100 PCIe 40GB"), (lambda model: nn.Sequential(model), None)],
+)
+def test_a_model_that_is_there_keeps_its_weights(build: Callable[[nn.Module], nn.Module], gpu: str | None) -> None:
+    """Moved or run it would lose them; a copy of it may be traced."""
+    model = nn.Linear(4, 4)
+    before = model.weight.detach().clone()
+    device = "cpu" if gpu is None else "cuda"
+
+    def step(given: nn.Module) -> None:
+        given(torch.randn(2, 4, device=device)).sum().backward()
+
+    with pytest.raises(TraceError, match="the weights of a Linear were made before"):
+        predict_memory(lambda: build(model), step, gpu=gpu)
+    assert predict_memory(lambda: build(copy.deepcopy(model)), step, gpu=gpu).peak_allocated
+    assert type(model.weight) is nn.Parameter
+    assert torch.equal(before, model.weight)
+    assert model.weight.grad is None
 
 
 def test_what_torch_has_no_fake_form_of_is_refused() -> None:

@@ -186,6 +186,26 @@ def test_a_script_that_reads_and_prints_is_no_other_request(tmp_path: Path) -> N
     assert error.value.suggestion == f"{file}:asks or {file}:takes"
 
 
+def test_the_child_goes_with_its_parent() -> None:
+    """Killed in the middle of a trace, nobody is left who would end it: a minute's work ends within seconds."""
+    import subprocess
+
+    child_code = (
+        "import time, ganeum.plan.trace.child as child; child._tested = lambda: '';"
+        "child.DO = {'run': lambda _: time.sleep(60)}; child.main()"
+    )
+    parent_code = (
+        f"import os, subprocess, sys, time; it = subprocess.Popen([sys.executable, '-c', {child_code!r}],"
+        'stdin=subprocess.PIPE, text=True); it.stdin.write(\'{"do": "run"}\\n\'); it.stdin.flush(); time.sleep(3);'
+        "print(it.poll(), flush=True); os.kill(os.getpid(), 9)"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(  # waits for the end of the pipes, which both hold
+        [sys.executable, "-c", parent_code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (-9, b"None\n")
+
+
 def test_the_asking_side_loads_no_torch() -> None:
     """A plan with a trace is made by a process that never imports torch."""
     import subprocess

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import optimizer as optimizers
 
 from ganeum.errors import GaneumError, TraceError
@@ -18,7 +19,7 @@ from ganeum.hardware.device import Device
 from ganeum.hardware.machine import look
 from ganeum.plan.trace.bystanders import bystanders
 from ganeum.plan.trace.events import Allocation, Trace
-from ganeum.plan.trace.fake_cuda import unnoticed
+from ganeum.plan.trace.fake_cuda import replaced, unnoticed
 from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.replay import Replayed, replay
 from ganeum.plan.trace.step import stage
@@ -35,11 +36,14 @@ LEAVE_OUT = "leave out what looks at numbers (metrics, plots, sampling), or take
 def predict(build: Callable[[], Built], step: Callable[[Built], Any], gpu: str | None = None) -> Replayed:
     """The memory that two steps take; see :func:`ganeum.plan.predict_memory`."""
     device = look() if gpu is None else card(gpu)
-    return replay(trace(build, step, device))
+    with _weights_kept():
+        return replay(trace(build, step, device))
 
 
 def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Device, *, steps: int = 2) -> Trace:
     """What ``build()`` and then ``step`` of what it gave, ``steps`` times, ask of the allocator of ``device``.
+
+    Weights that were made before become fake ones where they are moved: the process had better be one for traces.
 
     Raises:
         TraceError: it cannot be done without numbers, nothing of it lies on the device, or the code itself fails.
@@ -81,6 +85,35 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
             )
         settings = {"optimizers": sorted({type(one).__name__ for one in seen})}
         return scene.trace(starts, settings)
+
+
+@contextmanager
+def _weights_kept() -> Iterator[None]:
+    """Inside, a module that has numbers can neither be moved nor be run: it would be left without them."""
+    from torch._subclasses import FakeTensor
+
+    apply: Any = nn.Module._apply
+
+    def refuse(module: nn.Module, *_: Any) -> None:
+        if any(not isinstance(weight, FakeTensor) for weight in module.parameters(recurse=False)):
+            raise TraceError(
+                f"the weights of a {type(module).__name__} were made before",
+                where="predict_memory",
+                why="a trace would take their numbers away: it goes without any",
+                suggestion="make the model in build, or copy.deepcopy(model) there",
+            )
+
+    def checked(module: nn.Module, *given: Any, **named: Any) -> Any:
+        for part in module.modules():
+            refuse(part)
+        return apply(module, *given, **named)
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        with replaced([(nn.Module, "_apply", checked)]):
+            yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -188,6 +189,7 @@ def _signal(number: int) -> str:
 
 def main() -> None:
     """Answers requests, a line each, until there are no more."""
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     answers, requests = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)  # whatever is printed meanwhile is no answer
     with Path(os.devnull).open() as nothing:
@@ -209,6 +211,13 @@ def main() -> None:
             told = {"reason": f"{type(error).__name__}: {_first_line(error)}"}
         answers.write(json.dumps(told) + "\n")
         answers.flush()
+
+
+def _leave_with(parent: int) -> None:
+    """Whoever asked may be killed in the middle of a trace, which nobody waits for then."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _first_line(error: Exception) -> str:
