@@ -133,6 +133,24 @@ def test_compiled_code_that_cannot_be_traced_is_traced_uncompiled(monkeypatch: p
         exact.of(Child(), RUN, CARD, Execution(precision="fp16"))
 
 
+def test_a_run_is_traced_with_its_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those cannot be traced, its steps alone are, with a note."""
+    asked: list[bool] = []
+
+    def run(*_: object, between: bool = False, **__: object) -> Answer:
+        asked.append(between)
+        if between:
+            raise NotTraced("no numbers")
+        return Answer(Trace((Allocation(1, 4096, "aten::mm"),)))
+
+    monkeypatch.setattr(Child, "run", run)
+    closed = plan(RUN, device=CARD)
+    found = exact.started(closed, _settled(closed), CARD)
+    assert asked == [True, False]
+    told = "evaluations and samples could not be traced (no numbers): these are the steps alone"
+    assert found["memory_gib"]["uncertain"] == [told]
+
+
 def _settled(closed: exact.Plan) -> Config:
     return exact.change(RUN, {one["key"]: one["value"] for one in closed["choices"]})
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -58,7 +59,7 @@ class Answers:
     def learn(self, func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> None:
         """Looks at an operation and its result."""
         if func._schema.is_mutable:
-            for changed in (*args[:1], out):
+            for changed in tree_leaves((*args[:1], out)):  # of foreach forms a list
                 if isinstance(changed, Tensor) and changed.layout == torch.strided:
                     self._known.pop(changed.untyped_storage(), None)
         if packet in WATCHED and isinstance(out, Tensor) and out.layout == torch.strided:

@@ -76,8 +76,10 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, config: Config, device: Device, way: Execution, *, operations: bool = False) -> Answer:
-        """The step of a run of ours; ``operations``: with what it computes.
+    def run(
+        self, config: Config, device: Device, way: Execution, *, operations: bool = False, between: bool = False
+    ) -> Answer:
+        """The step of a run of ours; ``operations``: with what it computes; ``between``: an evaluation and a sample.
 
         Raises:
             NotTraced: with the reason.
@@ -89,6 +91,7 @@ class Child:
                 "device": asdict(device),
                 "way": {**vars(way), "lora": way.lora.model_dump()},
                 "operations": operations,
+                "between": between,
             }
         )
 
@@ -236,7 +239,7 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
 
     config, way = Config.model_validate_json(request["config"]), request["way"]
     execution, seen = Execution(**{**way, "lora": Lora(**way["lora"])}), Operations() if request["operations"] else None
-    found = trace(config, _device(request["device"]), execution, seen)
+    found = trace(config, _device(request["device"]), execution, seen, between=request["between"])
     done = None if seen is None else roofline.to_json(roofline.of_all(seen.counts, execution.accumulation))
     expandable, why = choose_expandable_segments(config.train.expandable_segments, request["device"]["kind"])
     return {"trace": found.to_json(), "expandable": expandable, "why": why, "operations": done}

@@ -54,7 +54,7 @@ class Card:
     @classmethod
     def of(cls, device: Device) -> Card:
         """The card behind ``device``, which is a CUDA device."""
-        known = next((gpu for gpu, _ in catalogue.candidates(device.name)), None)
+        known = catalogue.find(device.name, device.memory_gib)
         count = known.figures.get("sm_count") if known is not None else None
         return cls(
             device.name,
