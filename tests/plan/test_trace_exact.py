@@ -17,6 +17,7 @@ from ganeum.hardware.card import card
 from ganeum.hardware.machine import look
 from ganeum.plan.closed_form import plan
 from ganeum.plan.execution import Execution
+from ganeum.plan.page import memory_picture
 from ganeum.plan.page.render import Page
 from ganeum.plan.trace import exact, learnt
 from ganeum.plan.trace.allocator import CachingAllocator
@@ -246,6 +247,10 @@ def test_the_fastest_that_fits_is_chosen_by_traces(monkeypatch: pytest.MonkeyPat
     batch = found["batch"]
     assert batch["micro_batch_size"] > closed["batch"]["micro_batch_size"]
     assert 960 == batch["micro_batch_size"] * batch["gradient_accumulation_steps"]
+    first = closed["batch"]["micro_batch_size"]  # the closed form's figures are those of its own way, and say so
+    assert first == found["memory_gib"]["closed_form"]["micro_batch_size"]
+    rows = str(memory_picture.rows(found["memory_gib"]))
+    assert f"by the closed form with {first:,} at once, checkpointing none" in rows
     small = exact.change(RUN, {"train.batch_size": 8})
     (level,) = [
         one

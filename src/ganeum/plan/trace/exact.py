@@ -107,7 +107,7 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
     """
     settled = change(config, _chosen(plan, config))
     size = plan["batch"]["micro_batch_size"]
-    way = execution.of(settled, device, size)
+    way = first = execution.of(settled, device, size)
     batch, choices = dict(plan["batch"]), list(plan["choices"])
     with Child() as child:
         try:
@@ -125,6 +125,11 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
         except NotTraced as reason:
             return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
         memory = section(exact, device, plan["memory_gib"])
+        if way != first and "closed_form" in memory:  # its figures are those of the way that it chose
+            memory["closed_form"] |= {
+                "micro_batch_size": first.micro_batch_size,
+                "activation_checkpointing": first.checkpointing,
+            }
         if explain:
             memory["levers"] = _levers(child, settled, device, way, exact)
     if probe is not None:
