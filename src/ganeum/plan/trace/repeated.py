@@ -113,7 +113,7 @@ class Repeated:
             if made == gone:  # it leaves nothing, and takes nothing away
                 known[what] = events, self.counts - before
 
-        part._update = seen  # type: ignore[method-assign]
+        part._update = seen  # type: ignore[assignment,method-assign]
 
 
 def _looks(part: Ruled, piece: Piece) -> Iterator[Any]:
