@@ -1,0 +1,153 @@
+"""What a device has room for: the most sequences at once, and the longest, from traces. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+from ganeum import units
+from ganeum.config import Config
+from ganeum.hardware.device import Device
+from ganeum.plan.architecture import configured
+from ganeum.plan.execution import Execution
+from ganeum.plan.fastest import weigh
+from ganeum.plan.trace import affine
+from ganeum.plan.trace.allocator import CachingAllocator
+from ganeum.plan.trace.allocator_settings import Settings, of_environment
+from ganeum.plan.trace.child import Answer, Child
+from ganeum.plan.trace.events import Trace
+from ganeum.plan.trace.replay import peaks, sizes
+
+# Of what is free on a GPU this much is left to what no trace sees: kernels' own buffers, and the driver's rounding.
+SPARE = 0.02
+
+GRAIN = 64  # tokens: lengths are multiples of it
+MOST = 1 << 20  # tokens: no row is longer
+MOST_AT_ONCE = 1 << 16  # sequences
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a device has for tensors: bytes free, bytes in all, and how its allocator works."""
+
+    free: int
+    memory: int
+    settings: Settings
+
+    @classmethod
+    def of(cls, device: Device, answer: Answer) -> Room:
+        """The environment's settings hold where there are any, as for a run."""
+        return cls(
+            round(device.usable_gib * units.GIB * (1 - SPARE)),
+            round(device.memory_gib * units.GIB),
+            of_environment() or Settings(expandable_segments=answer.expandable),
+        )
+
+    def peaks(self, events: list[tuple[int, int]]) -> tuple[int, int]:
+        """Bytes allocated and reserved at most, on a device without end."""
+        allocator = CachingAllocator(self.settings, memory=self.memory)
+        peaks(events, allocator)
+        return allocator.peak_allocated, allocator.peak_reserved
+
+    def holds(self, events: list[tuple[int, int]]) -> bool:
+        """Whether these requests go through, the allocator's own retries included."""
+        return peaks(events, CachingAllocator(self.settings, capacity=self.free, memory=self.memory))
+
+
+def largest(child: Child, config: Config, device: Device, way: Execution, guess: int) -> int:
+    """The most sequences at once that fit: from traces at two sizes near the guess, proved by one at the size itself,
+    whose peaks are those that the two had said, or by one more that does not fit.
+
+    Args:
+        guess: about how many, as the closed form has it.
+
+    Raises:
+        NotTraced: with the reason.
+    """
+
+    room: Room | None = None
+    known: dict[int, Trace] = {}
+    said: tuple[int, int] | None = None  # what the family had said of the size that is traced next: its peaks
+    low, high, size = 0, MOST_AT_ONCE + 1, min(max(guess, 1), MOST_AT_ONCE)
+    while high - low > 1:
+        answer = child.run(config, device, replace(way, micro_batch_size=size))
+        room = room or Room.of(device, answer)
+        known[size] = answer.trace
+        exact = said is not None and said == room.peaks(sizes(answer.trace))
+        low, high = (size, high) if room.holds(sizes(answer.trace)) else (low, size)
+        if len(known) == 1:  # a neighbour, so that kernels that are chosen by the size are those of the first
+            size = size + max(1, size // 8) if low else max(1, size - max(1, size // 8))
+            continue
+        found, family = _between(room, known, low, high)
+        if exact and family is not None and found in (low, size):
+            return low
+        size = min(max(found, low + 1), high - 1)
+        said = room.peaks(family.events(size)) if family is not None else None
+    return low
+
+
+def _between(room: Room, known: Mapping[int, Trace], low: int, high: int) -> tuple[int, affine.Family | None]:
+    """The largest size that seems to fit, by the two traces that are nearest to where it stops fitting: their family,
+    or, where they are unalike, the line through their peaks."""
+    near = sorted(known, key=lambda size: min(abs(size - low), abs(size - high)))[:2]
+    one, other = sorted(near)
+    try:
+        family = affine.fit({one: known[one], other: known[other]})
+        return affine.largest(lambda size: size < high and (size <= low or room.holds(family.events(size)))), family
+    except affine.Unalike:
+        lower, upper = (room.peaks(sizes(known[size]))[1] for size in (one, other))
+        slope = max(1.0, (upper - lower) / (other - one))
+        return one + math.floor((room.free - lower) / slope), None
+
+
+def longest(child: Child, config: Config, device: Device, way: Execution) -> int:
+    """Tokens of the longest rows that fit, at as many at once as ``way`` has: a multiple of ``GRAIN``, 0 where not even
+    that fits. Of pairs it is the source that grows. Looked for by traces, from where the closed form ends.
+
+    Raises:
+        NotTraced: with the reason.
+    """
+    architecture = configured.of(config)
+    known = architecture.longest if config.model.source is not None else None
+    most = (known or MOST) // GRAIN
+
+    def of_length(grains: int) -> Execution:
+        tokens = grains * GRAIN
+        return replace(way, source_length=tokens) if way.source_length else replace(way, length=tokens)
+
+    @cache
+    def fits(grains: int) -> bool:
+        if grains > most:
+            return False
+        answer = child.run(config, device, of_length(grains))
+        return _holds(Room.of(device, answer), answer.trace)
+
+    near = affine.largest(lambda grains: grains <= most and weigh(architecture, of_length(grains)).fits(device))
+    return GRAIN * _last(fits, near)
+
+
+def _last(fits: Callable[[int], bool], near: int) -> int:
+    """The largest number that fits, 0 where none does, when it is not far from ``near``.
+
+    >>> [_last(lambda number: number <= 37, near) for near in (0, 1, 36, 37, 38, 90)]
+    [37, 37, 37, 37, 37, 37]
+    >>> _last(lambda number: False, 3)
+    0
+    """
+    low, step = max(near, 0), 1
+    while low and not fits(low):
+        low, step = max(0, low - step), 2 * step
+    high, step = low + 1, 1
+    while fits(high):
+        low, step = high, 2 * step
+        high = low + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _holds(room: Room, trace: Trace) -> bool:
+    return room.holds(sizes(trace))
