@@ -72,8 +72,8 @@ def test_copies_are_what_would_have_been_seen(train: dict[str, Any], monkeypatch
 
 
 def test_two_sizes_give_any_other_of_a_real_step() -> None:
-    """336 and 480 rows of a loss, in chunks of 64: at 9 and at 12 sequences what is traced there, to the byte. (In fp32:
-    flash attention's sums in a fixed order take memory in steps of the card's processors.)"""
+    """336 and 480 rows of a loss, in chunks of 64: at 9 and at 12 sequences what is traced there, to the byte. (In
+    fp32: flash attention's sums in a fixed order take memory in steps of the card's processors.)"""
     config = run(precision="fp32")
 
     def of(size: int) -> Trace:
