@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -284,6 +286,94 @@ def test_what_usually_stands_around_a_step_works() -> None:
     assert found.uncertain == (
         "cuDNN's LSTM and GRU keep memory of their own for the backward pass; traced is their plain form",
     )
+
+
+def test_what_a_step_calls_besides_does_nothing(tmp_path: Path) -> None:
+    """Seeds, statistics, marks, a formatted loss, assertions, distributions; a checkpoint that is there stays whole."""
+    kept = tmp_path / "best.pt"
+    kept.write_bytes(b"a checkpoint")
+
+    def step(model: nn.Module) -> None:
+        state = torch.cuda.get_rng_state()
+        torch.cuda.nvtx.range_push("step")  # type: ignore[no-untyped-call]
+        scores = model(torch.randn(2, 4, device="cuda"))
+        assert torch.equal(scores, scores)
+        assert torch.allclose(scores, scores)
+        choices = torch.distributions.Categorical(logits=scores)
+        loss = -choices.log_prob(choices.sample()).mean()  # type: ignore[no-untyped-call]
+        loss.backward()
+        assert torch.cuda.memory_stats()["allocated_bytes.all.peak"] >= 0
+        torch.cuda.nvtx.range_pop()  # type: ignore[no-untyped-call]
+        torch.cuda.set_rng_state(state)
+        assert f"{loss:.2f}" == "0.00"
+        torch.save(model.state_dict(), kept)
+
+    names = torch.save, Tensor.__format__, torch.cuda.get_rng_state
+    assert trace(lambda: nn.DataParallel(nn.Linear(4, 4)).cuda(), step, A100).events
+    assert kept.read_bytes() == b"a checkpoint"
+    assert names == (torch.save, Tensor.__format__, torch.cuda.get_rng_state)
+
+
+def test_a_function_that_is_compiled_is_traced() -> None:
+    """It stands in the file, not in what ``build`` gives."""
+    forward = torch.compile(lambda model, x: model(x).relu().mean())
+
+    def step(model: nn.Module) -> None:
+        forward(model, torch.randn(2, 4, device="cuda")).backward()
+
+    assert any("padded" in said for said in trace(lambda: nn.Linear(4, 4).cuda(), step, A100).uncertain)
+
+
+def test_a_transformer_that_evaluates_has_the_peak_of_a_real_one() -> None:
+    """Its kernel for a whole layer would hide all between."""
+
+    def build() -> nn.Module:
+        return nn.TransformerEncoder(nn.TransformerEncoderLayer(64, 4, 128, batch_first=True), 2).eval()
+
+    def step(model: nn.Module) -> None:
+        with torch.no_grad():
+            model(torch.randn(8, 32, 64))
+
+    found = trace(build, step, CPU)
+    assert measured(build, step) == pytest.approx(max(live(found.events)), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("build", "device", "suggestion"),
+    [
+        (lambda: nn.Linear(4, 4).cuda(), CPU, '--gpu "RTX 4090" for one; in Python gpu="RTX 4090"'),
+        (lambda: nn.LazyLinear(4).cuda(), A100, "nn.Linear, with sizes, for nn.LazyLinear"),
+        (lambda: torch.jit.script(nn.Linear(4, 4)).cuda(), A100, "the module itself, without torch.jit.script"),
+    ],
+)
+def test_what_cannot_be_built_is_said_with_a_way_out(
+    build: Callable[[], nn.Module], device: Device, suggestion: str
+) -> None:
+    """Without a card, with layers that wait for numbers, and as a script."""
+    with pytest.raises(TraceError, match="build failed") as raised:
+        trace(build, lambda model: model(torch.ones(2, 4)), device)
+    assert raised.value.suggestion == suggestion
+
+
+@pytest.mark.parametrize(
+    ("build", "gpu"),
+    [(lambda model: model.cuda(), "A100 PCIe 40GB"), (lambda model: nn.Sequential(model), None)],
+)
+def test_a_model_that_is_there_keeps_its_weights(build: Callable[[nn.Module], nn.Module], gpu: str | None) -> None:
+    """Moved or run it would lose them; a copy of it may be traced."""
+    model = nn.Linear(4, 4)
+    before = model.weight.detach().clone()
+    device = "cpu" if gpu is None else "cuda"
+
+    def step(given: nn.Module) -> None:
+        given(torch.randn(2, 4, device=device)).sum().backward()
+
+    with pytest.raises(TraceError, match="the weights of a Linear were made before"):
+        predict_memory(lambda: build(model), step, gpu=gpu)
+    assert predict_memory(lambda: build(copy.deepcopy(model)), step, gpu=gpu).peak_allocated
+    assert type(model.weight) is nn.Parameter
+    assert torch.equal(before, model.weight)
+    assert model.weight.grad is None
 
 
 def test_what_torch_has_no_fake_form_of_is_refused() -> None:

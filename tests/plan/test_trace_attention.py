@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ganeum.hardware.card import card
+from ganeum.hardware.machine import nvidia
 from ganeum.plan.trace.attention import choose
 from ganeum.plan.trace.events import Allocation
 from ganeum.plan.trace.fake_cuda import Card, self_test
@@ -20,6 +21,12 @@ A100, V100, RTX3090, H100 = (
     Card.of(card(name)) for name in ("A100 PCIe 40GB", "V100 PCIe 16GB", "RTX 3090", "H100 PCIe")
 )
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+
+
+def test_cards_of_one_name_are_told_apart_by_their_memory() -> None:
+    """As the driver names them; the second of two in a machine is itself, too."""
+    found = [Card.of(nvidia("NVIDIA GeForce RTX 3080", gib, 8, (8, 6), 1)) for gib in (9.77, 11.77)]
+    assert [68, 70] == [one.multiprocessors for one in found]
 
 
 def heads(dtype: torch.dtype = BF16, size: int = 64, tokens: int = 128, heads: int = 4, **more: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from ganeum.config import Config
 from ganeum.config.schema import Model, Train
-from ganeum.errors import ConfigError
+from ganeum.errors import ConfigError, TraceError
 from ganeum.hardware import peaks
 from ganeum.hardware.card import card
 from ganeum.plan import execution
@@ -38,8 +39,11 @@ def stub(tmp_path: Path) -> Path:
     return program
 
 
-def test_two_steps_of_a_run_are_traced() -> None:
-    """A GPT's step on a card that is not here; asked a second time, the answer is there already."""
+def test_two_steps_of_a_run_are_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPT's step on a card that is not here; asked a second time, the answer is there already. A file in the current
+    directory that is called like a module of Python's is not taken for it."""
+    (tmp_path / "types.py").write_text("raise SystemExit('mine')\n")
+    monkeypatch.chdir(tmp_path)
     with Child() as process:
         answer = process.run(TINY, A100, WAY)
         assert process.run(TINY, A100, WAY) is answer
@@ -126,6 +130,9 @@ def test_a_script_is_found(tmp_path: Path) -> None:
     path, function = script.split(f"{file}:training")
     build, _ = script.load(path, function)
     assert build() == 1
+    build, _ = script.load(file.rename(tmp_path / "random"), function)  # no ending, and a name that is Python's
+    assert (build(), callable(random.random)) == (1, True)
+    (tmp_path / "random").rename(file)
     for text, said in (
         (str(file), "--script names no function: "),
         (f"{tmp_path / 'absent.py'}:training", "there is no file "),
@@ -137,6 +144,29 @@ def test_a_script_is_found(tmp_path: Path) -> None:
     assert error.value.suggestion == f"{file}:training or {file}:other"
     with pytest.raises(ConfigError, match=r"other\(\) gives int, where a pair of functions is expected"):
         script.load(file, "other")[0]()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def f(:\n", "it cannot be imported: SyntaxError: "),
+        ("\nimport absent_module\n", "it cannot be imported: ModuleNotFoundError: No module named 'absent_module'"),
+        ("def f():\n    raise ValueError('no data')\n", "f() failed: ValueError: no data"),
+        (
+            "def f(size):\n    return size\n",
+            "f() failed: TypeError: f() missing 1 required",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_script_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    """The file, and its line where it is one's."""
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    with pytest.raises(TraceError) as error:
+        script.load(file, "f")[0]()
+    assert error.value.what.startswith(said)
+    assert str(file) in str(error.value.where)
+    assert ", line" in str(error.value.where) or "missing" in said
 
 
 def test_a_script_that_reads_and_prints_is_no_other_request(tmp_path: Path) -> None:
@@ -154,6 +184,26 @@ def test_a_script_that_reads_and_prints_is_no_other_request(tmp_path: Path) -> N
         with pytest.raises(NotTraced, match="there is no function train in it") as error:
             process.script(file, "train", A100)
     assert error.value.suggestion == f"{file}:asks or {file}:takes"
+
+
+def test_the_child_goes_with_its_parent() -> None:
+    """Killed in the middle of a trace, nobody is left who would end it: a minute's work ends within seconds."""
+    import subprocess
+
+    child_code = (
+        "import time, ganeum.plan.trace.child as child; child._tested = lambda: '';"
+        "child.DO = {'run': lambda _: time.sleep(60)}; child.main()"
+    )
+    parent_code = (
+        f"import os, subprocess, sys, time; it = subprocess.Popen([sys.executable, '-c', {child_code!r}],"
+        'stdin=subprocess.PIPE, text=True); it.stdin.write(\'{"do": "run"}\\n\'); it.stdin.flush(); time.sleep(3);'
+        "print(it.poll(), flush=True); os.kill(os.getpid(), 9)"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(  # waits for the end of the pipes, which both hold
+        [sys.executable, "-c", parent_code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (-9, b"None\n")
 
 
 def test_the_asking_side_loads_no_torch() -> None:

@@ -17,6 +17,7 @@ from ganeum.hardware.card import card
 from ganeum.hardware.machine import look
 from ganeum.plan.closed_form import plan
 from ganeum.plan.execution import Execution
+from ganeum.plan.page import memory_picture
 from ganeum.plan.page.render import Page
 from ganeum.plan.trace import exact, learnt
 from ganeum.plan.trace.allocator import CachingAllocator
@@ -133,6 +134,24 @@ def test_compiled_code_that_cannot_be_traced_is_traced_uncompiled(monkeypatch: p
         exact.of(Child(), RUN, CARD, Execution(precision="fp16"))
 
 
+def test_a_run_is_traced_with_its_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those cannot be traced, its steps alone are, with a note."""
+    asked: list[bool] = []
+
+    def run(*_: object, between: bool = False, **__: object) -> Answer:
+        asked.append(between)
+        if between:
+            raise NotTraced("no numbers")
+        return Answer(Trace((Allocation(1, 4096, "aten::mm"),)))
+
+    monkeypatch.setattr(Child, "run", run)
+    closed = plan(RUN, device=CARD)
+    found = exact.started(closed, _settled(closed), CARD)
+    assert asked == [True, False]
+    told = "evaluations and samples could not be traced (no numbers): these are the steps alone"
+    assert found["memory_gib"]["uncertain"] == [told]
+
+
 def _settled(closed: exact.Plan) -> Config:
     return exact.change(RUN, {one["key"]: one["value"] for one in closed["choices"]})
 
@@ -228,6 +247,10 @@ def test_the_fastest_that_fits_is_chosen_by_traces(monkeypatch: pytest.MonkeyPat
     batch = found["batch"]
     assert batch["micro_batch_size"] > closed["batch"]["micro_batch_size"]
     assert 960 == batch["micro_batch_size"] * batch["gradient_accumulation_steps"]
+    first = closed["batch"]["micro_batch_size"]  # the closed form's figures are those of its own way, and say so
+    assert first == found["memory_gib"]["closed_form"]["micro_batch_size"]
+    rows = str(memory_picture.rows(found["memory_gib"]))
+    assert f"by the closed form with {first:,} at once, checkpointing none" in rows
     small = exact.change(RUN, {"train.batch_size": 8})
     (level,) = [
         one

@@ -88,7 +88,7 @@ def test_a_product_is_padded_to_the_alignment_of_tensor_cores() -> None:
     assert found[50_304] == [2 * 2048 * 50_304]
 
 
-def step(compiled: bool, operations: Operations | None = None) -> Trace:
+def step(compiled: bool, operations: Operations | None = None, checkpointing: str = "none") -> Trace:
     config = Config.model_validate(
         {
             "name": "compiled",
@@ -100,7 +100,7 @@ def step(compiled: bool, operations: Operations | None = None) -> Trace:
                 "precision": "bf16",
                 "compile": compiled,
                 "loss_chunk": 512,
-                "activation_checkpointing": "none",
+                "activation_checkpointing": checkpointing,
             },
         }
     )
@@ -123,8 +123,34 @@ def test_a_compiled_step_keeps_less_for_the_backward_pass() -> None:
     assert max(live(compiled.events)) < max(live(plain.events))
     assert compiled.uncertain == (ASSUMED,)
     assert plain.uncertain == ()
+    assert {event.source.split("/")[0] for event in compiled.events if isinstance(event, Allocation)} <= {"ganeum", ""}
     assert any(one.name == FUSED for one in operations.counts)
     assert any(one.flops and one.phase == "backward" for one in operations.counts)
+
+
+def test_what_is_computed_twice_is_compiled() -> None:
+    """Checkpoints stay within the one graph: nothing that watches the step breaks it."""
+    torch._dynamo.utils.counters.clear()
+    found = step(True, checkpointing="whole")
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert max(live(found.events)) < max(live(step(False, checkpointing="none").events))
+
+
+def test_no_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of torch with CUDA has the functions that generated code calls, and would look for a driver."""
+
+    def driver(index: int) -> int:
+        raise AssertionError(f"CUDA was asked for device {index}")
+
+    for name in ("_cuda_getCurrentRawStream", "_cuda_getDevice", "_cuda_setDevice", "_cuda_exchangeDevice"):
+        monkeypatch.setattr(torch._C, name, driver, raising=False)
+    with compiling() as recorder:
+        x = torch.empty(1024, 1024)
+        with recorder, torch.no_grad():
+            torch.compile(lambda x: x.sin() + 1)(x)
+    assert sizes(recorder) == [4 * MIB]
+    assert torch._C._cuda_getCurrentRawStream is driver
 
 
 def test_torch_is_afterwards_as_it_was() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ganeum.config import Config
+from ganeum.config.change import change
 from ganeum.data.batch import WindowBatch
 from ganeum.hardware.device import Device
 from ganeum.plan import execution
 from ganeum.plan.trace.events import Allocation, Trace, live
 from ganeum.plan.trace.step import trace
 from ganeum.step.optimizer_step import OptimizerStep
+from ganeum.train.evaluate import ValidationSet
 from ganeum.train.start import start
 
 CPU = Device("a CPU", "cpu", memory_gib=64, usable_gib=50)
@@ -78,14 +80,18 @@ def measured(config: Config) -> int:
     whole, at_once = WindowBatch(tokens, tokens), config.train.micro_batch_size
     assert isinstance(at_once, int)
     step.on(whole, at_once=at_once, step=0, learning_rate=1e-3)
-    before = held(step)
+    return held(step) + most(lambda: step.on(whole, at_once=at_once, step=1, learning_rate=1e-3))
+
+
+def most(work: Callable[[], object]) -> int:
+    """Bytes at its fullest moment, above what was there before."""
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        step.on(whole, at_once=at_once, step=1, learning_rate=1e-3)
+        work()
     assert seen.profiler is not None
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     ordered = sorted(events, key=lambda event: event.start_ns())
-    return before + max(itertools.accumulate(int(event.nbytes()) for event in ordered))
+    return max(itertools.accumulate(int(event.nbytes()) for event in ordered))
 
 
 def peak(found: Trace) -> int:
@@ -100,6 +106,27 @@ def test_a_traced_step_has_the_peak_of_a_real_one(name: str) -> None:
     assert isinstance(config.train.micro_batch_size, int)
     way = execution.of(config, CPU, config.train.micro_batch_size)
     assert measured(config) == pytest.approx(peak(trace(config, CPU, way)), rel=NEAR)
+
+
+def test_between_its_steps_a_run_evaluates_and_writes() -> None:
+    """At sizes of their own, which may need more than a step: as much as an evaluation really takes. What the run does
+    then is as before."""
+    config = change(config_of({}, {"eval_batch_size": 16, "eval_tokens": "all"}), {"sample.num_samples": 3})
+    found = trace(config, CPU, execution.of(config, CPU, 2), between=True)
+    heights = list(live(found.events))
+    _, second, between, last = found.steps
+    written = next(n for n, e in enumerate(found.events) if isinstance(e, Allocation) and e.phase == "generation")
+    step, tokens = start(config), torch.zeros(16, 256, dtype=torch.int64)
+    step.on(WindowBatch(tokens, tokens).first(2), at_once=2, step=0, learning_rate=1e-3)
+    evaluation = held(step) + most(lambda: ValidationSet(WindowBatch(tokens, tokens), None).evaluate(step, 16))
+    assert max(heights[between:written]) == pytest.approx(evaluation, rel=NEAR)
+    assert max(heights[second:between]) == max(heights[last:]) < max(heights[between:written])
+    assert max(heights[written:last]) < max(heights[last:])
+    silent = change(config, {"sample.interval": 0, "train.eval_tokens": 512})
+    fewer = trace(silent, CPU, execution.of(silent, CPU, 2), between=True)
+    assert {e.phase for e in fewer.events if isinstance(e, Allocation)} >= {"evaluation"}
+    assert not any(e.phase == "generation" for e in fewer.events if isinstance(e, Allocation))
+    assert max(live(fewer.events)) == max(heights[last:])
 
 
 def test_what_is_recorded_says_what_it_is_for() -> None:

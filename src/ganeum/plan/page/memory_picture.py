@@ -39,7 +39,10 @@ def _peak(memory: Mapping[str, Any]) -> Rows:
     found.append(("", Text(f"fullest in {memory['operation']}{where}, traced in {memory['traced_s']:.1f} s")))
     if closed is not None:
         bounds = f": {closed['low']:.2f} to {closed['high']:.2f}" if "peak_reserved" in memory else ", tensors alone"
-        found.append((_gib(closed["tensors"]), Text(f"by the closed form{bounds}")))
+        way = ""  # where it is another than the traced one
+        if "micro_batch_size" in closed:
+            way = f" with {closed['micro_batch_size']:,} at once, checkpointing {closed['activation_checkpointing']}"
+        found.append((_gib(closed["tensors"]), Text(f"by the closed form{way}{bounds}")))
     if probe := memory.get("probe"):
         found.append(_probe(probe))
     if learned := memory.get("correction"):

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
 
@@ -36,7 +37,16 @@ COMPARED: Mapping[Any, Callable[[Any, Any], bool]] = {
     aten.le: operator.le,
 }
 NEGATED = frozenset((aten.bitwise_not, aten.logical_not))
-WELL: Mapping[Any, bool] = {aten.isfinite: True, aten.isnan: False, aten.isinf: False, aten.all: True, aten.any: False}
+WELL: Mapping[Any, bool] = {
+    aten.isfinite: True,
+    aten.isnan: False,
+    aten.isinf: False,
+    aten.all: True,
+    aten.any: False,
+    aten._is_all_true: True,  # torch.distributions looks whether its arguments are numbers
+    aten._is_any_true: False,
+}
+ALIKE = frozenset((aten.allclose, aten.equal))  # asked in assertions; these answer with a bool at once
 WATCHED = frozenset((*MADE, *FILLED, *KEPT, *COMPARED, *NEGATED, *WELL, aten.sum))
 
 
@@ -49,7 +59,7 @@ class Answers:
     def learn(self, func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> None:
         """Looks at an operation and its result."""
         if func._schema.is_mutable:
-            for changed in (*args[:1], out):
+            for changed in tree_leaves((*args[:1], out)):  # of foreach forms a list
                 if isinstance(changed, Tensor) and changed.layout == torch.strided:
                     self._known.pop(changed.untyped_storage(), None)
         if packet in WATCHED and isinstance(out, Tensor) and out.layout == torch.strided:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import optimizer as optimizers
 
 from ganeum.errors import GaneumError, TraceError
 from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
 from ganeum.hardware.machine import look
+from ganeum.plan.trace.bystanders import bystanders
 from ganeum.plan.trace.events import Allocation, Trace
-from ganeum.plan.trace.fake_cuda import unnoticed
+from ganeum.plan.trace.fake_cuda import replaced, unnoticed
 from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.replay import Replayed, replay
 from ganeum.plan.trace.step import stage
 
 Built = TypeVar("Built")
+
+COMPILED = "_torchdynamo_orig_callable"  # an attribute of a function that torch.compile made
 
 OURS = Path(__file__).parent
 NUMBERS = "fake tensors have shapes and no numbers, and here the code needs some"
@@ -32,11 +36,14 @@ LEAVE_OUT = "leave out what looks at numbers (metrics, plots, sampling), or take
 def predict(build: Callable[[], Built], step: Callable[[Built], Any], gpu: str | None = None) -> Replayed:
     """The memory that two steps take; see :func:`ganeum.plan.predict_memory`."""
     device = look() if gpu is None else card(gpu)
-    return replay(trace(build, step, device))
+    with _weights_kept():
+        return replay(trace(build, step, device))
 
 
 def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Device, *, steps: int = 2) -> Trace:
     """What ``build()`` and then ``step`` of what it gave, ``steps`` times, ask of the allocator of ``device``.
+
+    Weights that were made before become fake ones where they are moved: the process had better be one for traces.
 
     Raises:
         TraceError: it cannot be done without numbers, nothing of it lies on the device, or the code itself fails.
@@ -44,16 +51,18 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
     with ExitStack() as stack:
         scene = stack.enter_context(stage(device))
         recorder = scene.recorder
+        stack.enter_context(bystanders(device.kind))
+        stack.enter_context(_operation_by_operation())
         stack.enter_context(recorder)
         with _explained(build, "build"):
             built = build()
         stack.enter_context(unnoticed())
-        if device.kind == "cuda" and any(_compiled(module) for module in _modules(built)):
+        if device.kind == "cuda" and any(map(_compiled, (*_parts(built), *_within_reach(build, step)))):
             from ganeum.plan.trace import inductor
 
             stack.enter_context(inductor.compiling_for(device))
             recorder.uncertain[inductor.ASSUMED] = None
-        found = tuple(dict.fromkeys(_modules(built)))
+        found = tuple(dict.fromkeys(part for part in _parts(built) if isinstance(part, nn.Module)))
         stack.enter_context(recorder.modules_of(*found))
         for module in found:
             recorder.label(module.parameters(), "weights")
@@ -76,6 +85,47 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
             )
         settings = {"optimizers": sorted({type(one).__name__ for one in seen})}
         return scene.trace(starts, settings)
+
+
+@contextmanager
+def _weights_kept() -> Iterator[None]:
+    """Inside, a module that has numbers can neither be moved nor be run: it would be left without them."""
+    from torch._subclasses import FakeTensor
+
+    apply: Any = nn.Module._apply
+
+    def refuse(module: nn.Module, *_: Any) -> None:
+        if any(not isinstance(weight, FakeTensor) for weight in module.parameters(recurse=False)):
+            raise TraceError(
+                f"the weights of a {type(module).__name__} were made before",
+                where="predict_memory",
+                why="a trace would take their numbers away: it goes without any",
+                suggestion="make the model in build, or copy.deepcopy(model) there",
+            )
+
+    def checked(module: nn.Module, *given: Any, **named: Any) -> Any:
+        for part in module.modules():
+            refuse(part)
+        return apply(module, *given, **named)
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        with replaced([(nn.Module, "_apply", checked)]):
+            yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _operation_by_operation() -> Iterator[None]:
+    """Inside, nn.TransformerEncoder in evaluation takes its steps one by one. Its kernel for all of a layer shows
+    nothing of what it makes in between, which is about the same."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
@@ -110,23 +160,35 @@ def _updates(recorder: Recorder, modules: Iterable[nn.Module]) -> Iterator[list[
             handle.remove()
 
 
-def _modules(built: Any, depth: int = 3) -> Iterator[nn.Module]:
-    """The modules in what ``build`` gave: itself, in a tuple, a list or a dictionary, or as attributes of an object."""
-    if isinstance(built, nn.Module):
+def _parts(built: Any, depth: int = 3) -> Iterator[Any]:
+    """Modules and compiled functions in what ``build`` gave: itself, in a tuple, a list or a dictionary, or as
+    attributes of an object."""
+    if isinstance(built, nn.Module) or _compiled(built):
         yield built
     elif depth and isinstance(built, (list, tuple, set)):
         for one in built:
-            yield from _modules(one, depth - 1)
+            yield from _parts(one, depth - 1)
     elif depth and isinstance(built, Mapping):
-        yield from _modules(list(built.values()), depth)
+        yield from _parts(list(built.values()), depth)
     elif depth and hasattr(built, "__dict__") and not isinstance(built, (type, Tensor)):
-        yield from _modules(list(vars(built).values()), depth - 1)
+        yield from _parts(list(vars(built).values()), depth - 1)
 
 
-def _compiled(module: nn.Module) -> bool:
-    """``torch.compile(module)`` or ``module.compile()``."""
-    parts = module.modules()
-    return hasattr(module, "_orig_mod") or any(part._compiled_call_impl is not None for part in parts)
+def _within_reach(*functions: Callable[..., Any]) -> Iterator[Any]:
+    """What functions can call by name: in their files, and where they are written."""
+    for function in functions:
+        yield from getattr(function, "__globals__", {}).values()
+        for cell in getattr(function, "__closure__", None) or ():
+            with suppress(ValueError):  # a name that has no value yet
+                yield cell.cell_contents
+
+
+def _compiled(part: Any) -> bool:
+    """``torch.compile(module or function)``, ``@torch.compile`` or ``module.compile()``."""
+    if not isinstance(part, nn.Module):
+        told = getattr(part, "__dict__", {})
+        return COMPILED in told and "_torchdynamo_disable" not in told  # what torch itself made of others' functions
+    return hasattr(part, "_orig_mod") or any(inner._compiled_call_impl is not None for inner in part.modules())
 
 
 @contextmanager
@@ -155,13 +217,32 @@ def _explained(function: Callable[..., Any], name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # of whatever the code does
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        numbers = "numpy" in first.lower() or "fake tensor" in first.lower() or "FakeTensor" in first
+        why, suggestion = _remedy(first)
         raise TraceError(
             f"{name} failed: {type(error).__name__}: {first}",
             where=_line(error, function),
-            why=NUMBERS if numbers else None,
-            suggestion=LEAVE_OUT if numbers else None,
+            why=why,
+            suggestion=suggestion,
         ) from error
+
+
+def _remedy(said: str) -> tuple[str | None, str | None]:
+    """Why that may be, and what to try, as far as the error's own words tell."""
+    words = said.lower()
+    if "cuda generator" in words:
+        return (
+            "without a GPU torch has no random generator for one",
+            "leave generator= out: memory does not depend on it",
+        )
+    if "uninitializedparameter" in words:
+        return "a lazy layer takes its sizes from numbers that it is shown", "nn.Linear, with sizes, for nn.LazyLinear"
+    if "scriptmodule" in words:
+        return "a script's weights cannot be exchanged for fake ones", "the module itself, without torch.jit.script"
+    if "numpy" in words or "fake tensor" in words or "faketensor" in words:
+        return NUMBERS, LEAVE_OUT
+    if "cuda" in words and not torch.cuda.is_available():
+        return "no card was named, and there is none here", '--gpu "RTX 4090" for one; in Python gpu="RTX 4090"'
+    return None, None
 
 
 def _line(error: BaseException, function: Callable[..., Any]) -> str:

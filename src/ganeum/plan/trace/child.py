@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -35,6 +36,8 @@ from ganeum.plan.trace.roofline import Operation
 
 KNOWN = ("2.13",)  # versions of torch that the tests of traces pass with
 LIMIT_S = 180.0  # for one trace: mT5-large takes 20 s on one slow core, a compiled model 40
+# Not -m, which looks for modules in the current directory first: somebody's types.py there would be taken for Python's.
+START = "import sys; sys.path[:] = filter(None, sys.path); from ganeum.plan.trace.child import main; main()"
 REMEMBERED = "tracing.json"  # in the cache directory: version of torch → what its self-test said, empty where it passed
 
 
@@ -73,8 +76,10 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, config: Config, device: Device, way: Execution, *, operations: bool = False) -> Answer:
-        """The step of a run of ours; ``operations``: with what it computes.
+    def run(
+        self, config: Config, device: Device, way: Execution, *, operations: bool = False, between: bool = False
+    ) -> Answer:
+        """The step of a run of ours; ``operations``: with what it computes; ``between``: an evaluation and a sample.
 
         Raises:
             NotTraced: with the reason.
@@ -86,6 +91,7 @@ class Child:
                 "device": asdict(device),
                 "way": {**vars(way), "lora": way.lora.model_dump()},
                 "operations": operations,
+                "between": between,
             }
         )
 
@@ -142,7 +148,7 @@ class Child:
             self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed with it)
             self._lines = queue.Queue()
             self._process = subprocess.Popen(
-                [self.python, "-m", "ganeum.plan.trace.child"],
+                [self.python, "-c", START],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -186,6 +192,7 @@ def _signal(number: int) -> str:
 
 def main() -> None:
     """Answers requests, a line each, until there are no more."""
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     answers, requests = os.fdopen(os.dup(1), "w", encoding="utf-8"), os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)  # whatever is printed meanwhile is no answer
     with Path(os.devnull).open() as nothing:
@@ -209,6 +216,13 @@ def main() -> None:
         answers.flush()
 
 
+def _leave_with(parent: int) -> None:
+    """Whoever asked may be killed in the middle of a trace, which nobody waits for then."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no message"])[0]
 
@@ -225,7 +239,7 @@ def _run(request: Mapping[str, Any]) -> dict[str, Any]:
 
     config, way = Config.model_validate_json(request["config"]), request["way"]
     execution, seen = Execution(**{**way, "lora": Lora(**way["lora"])}), Operations() if request["operations"] else None
-    found = trace(config, _device(request["device"]), execution, seen)
+    found = trace(config, _device(request["device"]), execution, seen, between=request["between"])
     done = None if seen is None else roofline.to_json(roofline.of_all(seen.counts, execution.accumulation))
     expandable, why = choose_expandable_segments(config.train.expandable_segments, request["device"]["kind"])
     return {"trace": found.to_json(), "expandable": expandable, "why": why, "operations": done}
@@ -235,6 +249,7 @@ def _script(request: Mapping[str, Any]) -> dict[str, Any]:
     from ganeum.plan.trace.anybody import trace
     from ganeum.plan.trace.script import load
 
+    sys.argv = [request["file"]]  # as the script itself would see it
     build, step = load(Path(request["file"]), request["function"])
     return {"trace": trace(build, step, _device(request["device"])).to_json(), "expandable": False, "why": ""}
 
@@ -272,7 +287,3 @@ def _remember(file: Path, known: Mapping[str, str]) -> None:
     with suppress(OSError):  # then it is asked again the next time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(known, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

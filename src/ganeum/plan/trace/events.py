@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["weights", "gradients", "optimizer", "activations", "logits", "workspace", "inputs", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-FORMAT = 1  # of the JSON
+FORMAT = 2  # of the JSON
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ Event = Allocation | Release
 
 
 @dataclass(frozen=True)
+class Loop:
+    """A loss that goes around its rows chunk by chunk.
+
+    Attributes:
+        starts: for each round the number of events before it, and the number before what follows the last one.
+        rows: of all rounds together.
+        chunk: rows of each round but the last, which has what remains.
+    """
+
+    starts: tuple[int, ...]
+    rows: int
+    chunk: int
+
+
+@dataclass(frozen=True)
 class Trace:
     """The events of building a model and of its first steps.
 
@@ -61,6 +76,7 @@ class Trace:
         device: ``cuda`` or ``cpu``: whose operations were traced.
         settings: what the trace was made with and decided: torch's version, attention kernels, capability.
         uncertain: what it had to assume, as sentences.
+        loops: of losses, in order.
     """
 
     events: tuple[Event, ...]
@@ -68,6 +84,7 @@ class Trace:
     device: str = "cuda"
     settings: dict[str, Any] = field(default_factory=dict)
     uncertain: tuple[str, ...] = ()
+    loops: tuple[Loop, ...] = ()
 
     def to_json(self) -> str:
         """One line; :meth:`from_json` makes the same trace of it."""
@@ -90,6 +107,7 @@ class Trace:
             "device": self.device,
             "settings": self.settings,
             "uncertain": self.uncertain,
+            "loops": [[loop.starts, loop.rows, loop.chunk] for loop in self.loops],
         }
         return json.dumps(whole, separators=(",", ":"))
 
@@ -105,7 +123,9 @@ class Trace:
                 Release(row[0]) if len(row) == 1 else Allocation(row[0], row[1], *(words[i] for i in row[2:]))
                 for row in whole["events"]
             )
-            return cls(events, tuple(whole["steps"]), whole["device"], whole["settings"], tuple(whole["uncertain"]))
+            loops = tuple(Loop(tuple(starts), rows, chunk) for starts, rows, chunk in whole["loops"])
+            said = tuple(whole["uncertain"])
+            return cls(events, tuple(whole["steps"]), whole["device"], whole["settings"], said, loops)
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"this is no trace: {error!r}") from error
 

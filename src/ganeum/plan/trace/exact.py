@@ -55,22 +55,26 @@ class Exact:
     operations: dict[Operation, float] | None = None
 
 
-def of(child: Child, config: Config, device: Device, way: Execution, *, operations: bool = False) -> Exact:
-    """One way to run, traced; ``operations``: with what it computes.
+def of(
+    child: Child, config: Config, device: Device, way: Execution, *, operations: bool = False, between: bool = False
+) -> Exact:
+    """One way to run, traced; ``operations``: with what it computes; ``between``: with an evaluation and a sample.
 
-    Where compiled code cannot be traced, it is traced uncompiled, and ``uncertain`` says so.
+    Where these or compiled code cannot be traced, the steps alone are, uncompiled, and ``uncertain`` says so.
 
     Raises:
         NotTraced: with the reason.
     """
     begun = time.perf_counter()
     try:
-        answer = child.run(config, device, way, operations=operations)
+        answer = child.run(config, device, way, operations=operations, between=between)
     except NotTraced as reason:
-        if not way.compiled:
+        if not way.compiled and not between:
             raise
         answer = child.run(config, device, replace(way, compiled=False), operations=operations)
         told = f"compiled code could not be traced ({reason}): it takes a little less than this"
+        if not way.compiled:
+            told = f"evaluations and samples could not be traced ({reason}): these are the steps alone"
         answer = replace(answer, trace=replace(answer.trace, uncertain=(*answer.trace.uncertain, told)))
     return found(answer, device, time.perf_counter() - begun)
 
@@ -103,7 +107,7 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
     """
     settled = change(config, _chosen(plan, config))
     size = plan["batch"]["micro_batch_size"]
-    way = execution.of(settled, device, size)
+    way = first = execution.of(settled, device, size)
     batch, choices = dict(plan["batch"]), list(plan["choices"])
     with Child() as child:
         try:
@@ -121,6 +125,11 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
         except NotTraced as reason:
             return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
         memory = section(exact, device, plan["memory_gib"])
+        if way != first and "closed_form" in memory:  # its figures are those of the way that it chose
+            memory["closed_form"] |= {
+                "micro_batch_size": first.micro_batch_size,
+                "activation_checkpointing": first.checkpointing,
+            }
         if explain:
             memory["levers"] = _levers(child, settled, device, way, exact)
     if probe is not None:
@@ -198,12 +207,13 @@ def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
 
 
 def started(plan: Plan, config: Config, device: Device) -> Plan:
-    """The plan of a run that is about to start, every key of its config settled: its step is traced as it is, once."""
+    """The plan of a run that is about to start, every key of its config settled: its step is traced as it is, once,
+    with an evaluation and a sample, which may take more, and which leave their mark on what is reserved."""
     size = config.train.micro_batch_size
     assert size != "auto", "settled before"
     with Child(limit_s=START_LIMIT_S) as child:
         try:
-            exact = of(child, config, device, execution.of(config, device, size))
+            exact = of(child, config, device, execution.of(config, device, size), between=True)
         except NotTraced as reason:
             return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
     return plan | {"method": "traced", "memory_gib": section(exact, device, plan["memory_gib"])}

@@ -54,7 +54,7 @@ class Card:
     @classmethod
     def of(cls, device: Device) -> Card:
         """The card behind ``device``, which is a CUDA device."""
-        known = next((gpu for gpu, _ in catalogue.candidates(device.name)), None)
+        known = catalogue.find(device.name, device.memory_gib)
         count = known.figures.get("sm_count") if known is not None else None
         return cls(
             device.name,
@@ -233,7 +233,7 @@ def _answers(card: Card) -> Iterator[None]:
         (torch.Tensor, "pin_memory", lambda tensor, *_: tensor),
         (torch.Tensor, "is_pinned", lambda tensor, *_: False),
     ]
-    with _replaced(answers):
+    with replaced(answers):
         yield
 
 
@@ -246,7 +246,7 @@ def fakes() -> Iterator[None]:
     unseen = types.SimpleNamespace(getweakrefs=_giving([]))
     # What a worker loads would come from another process through shared memory, which fake tensors have none of.
     answers = [(torch.utils, "weakref", unseen), (torch.utils.data.DataLoader, "__init__", _in_this_process())]
-    with _replaced(answers), FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False):
+    with replaced(answers), FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False):
         yield
 
 
@@ -280,12 +280,12 @@ def unnoticed() -> Iterator[None]:
         import transformers.utils.import_utils as theirs
 
         answers.append((theirs, "is_fake_tensor", _giving(False)))
-    with _replaced(answers):
+    with replaced(answers):
         yield
 
 
 @contextmanager
-def _replaced(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
+def replaced(answers: list[tuple[Any, str, Any]]) -> Iterator[None]:
     """(where, name, value): each is that inside, and afterwards what it was."""
     before = [(where, name, vars(where)[name]) for where, name, _ in answers if name in vars(where)]
     inherited = [(where, name) for where, name, _ in answers if name not in vars(where)]

@@ -22,25 +22,23 @@ import torch
 from torch import Tensor
 
 from ganeum.errors import DeviceError
-from ganeum.hardware import catalogue
 from ganeum.hardware.device import Device
+from ganeum.plan.trace.fake_cuda import Card
 
 ASSUMED = "torch.compile measures on the GPU which products to pad; they were taken to be padded where it could pay"
-USUAL_SMS = 108  # an A100's, where the catalogue does not know a card: Inductor only splits reductions by it
 OLDEST = (7, 0)  # Triton's
 
 
 def properties(card: Device) -> types.SimpleNamespace:
     """What torch's driver query would answer for it, as far as Inductor asks."""
-    major, minor = card.capability or (8, 0)
-    known = catalogue.find(card.name, card.memory_gib)
-    sms = known.figures["sm_count"].value if known and "sm_count" in known.figures else USUAL_SMS
+    known = Card.of(card)
+    major, minor = known.capability
     return types.SimpleNamespace(
         name=card.name,
         major=major,
         minor=minor,
-        total_memory=int(card.memory_gib * 2**30),
-        multi_processor_count=int(sms),
+        total_memory=known.memory_bytes,
+        multi_processor_count=known.multiprocessors,
         # CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
         regs_per_multiprocessor=65_536,
         max_threads_per_multi_processor={(7, 5): 1_024, (8, 6): 1_536, (8, 9): 1_536}.get((major, minor), 2_048),
@@ -92,7 +90,9 @@ def compiling_for(card: Device, launched: Callable[..., None] = lambda *argument
                 "max_autotune": False,
             }
         ),
-        functorch.patch(enable_autograd_cache=False),
+        # What is computed twice begins with the random state that it had: a generator's, of which there is none here,
+        # or its numbers, on the CPU. Neither takes memory on the card.
+        functorch.patch(enable_autograd_cache=False, graphsafe_rng_functionalization=False),
         warnings.catch_warnings(),
     ):
         # Generated code checks its inputs' alignment, which a fake tensor answers with a warning.
@@ -157,19 +157,19 @@ def _card(replace: _Replace, found: types.SimpleNamespace) -> None:
         current_device = staticmethod(answers["current_device"])
         set_device = staticmethod(answers["set_device"])
 
-    class Card(device_interface.CudaInterface):
+    class Interface(device_interface.CudaInterface):
         get_raw_stream = staticmethod(lambda index: 0)
         get_compute_capability = staticmethod(lambda device=None: 10 * found.major + found.minor)
         is_triton_capable = staticmethod(lambda device=None: True)
         raise_if_triton_unavailable = staticmethod(lambda device=None: None)
 
     for name in ("is_available", "current_device", "device_count", "set_device", "synchronize", "memory_allocated"):
-        setattr(Card, name, staticmethod(answers[name]))
-    Card.get_device_properties = staticmethod(answers["get_device_properties"])
-    Card.exchange_device = staticmethod(answers["_exchange_device"])
-    Card.maybe_exchange_device = staticmethod(answers["_maybe_exchange_device"])
-    Card.is_bf16_supported = staticmethod(answers["is_bf16_supported"])
-    Card.Worker = Worker  # type: ignore[assignment,misc]
+        setattr(Interface, name, staticmethod(answers[name]))
+    Interface.get_device_properties = staticmethod(answers["get_device_properties"])
+    Interface.exchange_device = staticmethod(answers["_exchange_device"])
+    Interface.maybe_exchange_device = staticmethod(answers["_maybe_exchange_device"])
+    Interface.is_bf16_supported = staticmethod(answers["is_bf16_supported"])
+    Interface.Worker = Worker  # type: ignore[assignment,misc]
     device_interface.get_interface_for_device("cpu")  # registers all of them
     known = device_interface.device_interfaces
     for name in ("cuda", "cuda:0"):
@@ -177,7 +177,7 @@ def _card(replace: _Replace, found: types.SimpleNamespace) -> None:
             replace.stack.callback(known.__setitem__, name, known[name])
         else:
             replace.stack.callback(known.pop, name)
-        known[name] = Card
+        known[name] = Interface
 
 
 class _Silent:
@@ -212,8 +212,9 @@ def _kernels(replace: _Replace, launched: Callable[..., None]) -> None:
     # The generated code's first lines import triton, which a machine without a GPU may lack.
     replace(PythonWrapperCodegen, write_triton_header_once=PythonWrapperCodegen.write_get_raw_stream_header_once)
     replace(guards, _empty_strided_cuda=_empty, _reinterpret_tensor=_reinterpret)
-    if not hasattr(torch._C, "_cuda_getCurrentRawStream"):
-        replace(torch._C, _cuda_getCurrentRawStream=lambda index: 0)
+    # Generated code asks for the stream to run in: a build for CPUs lacks the function, one with CUDA asks the driver.
+    replace(torch._C, _cuda_getCurrentRawStream=lambda index: 0)
+    replace(torch.ops.higher_order, run_and_save_rng_state=_first, run_with_rng_state=_again)
     replace(utils, get_gpu_dram_gbps=lambda: 1_555)  # bandwidth decides only what is bound by arithmetic: an A100's
 
 
@@ -223,6 +224,16 @@ def _empty(size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -
 
 def _reinterpret(tensor: Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> Tensor:
     return torch.as_strided(tensor, size, stride, tensor.storage_offset() + offset)
+
+
+def _first(operation: Any, *arguments: Any, **options: Any) -> tuple[Tensor, Any]:
+    """An operation that draws numbers, and the random state before it, on the CPU as CUDA's is."""
+    return torch.cuda.get_rng_state(), operation(*arguments, **options)
+
+
+def _again(state: Tensor, operation: Any, *arguments: Any, **options: Any) -> Any:
+    """The same once more, in the backward pass."""
+    return operation(*arguments, **options)
 
 
 def _pays(match: Any, mat1: Tensor, mat2: Tensor, op: Any, input: Tensor | None = None) -> bool:

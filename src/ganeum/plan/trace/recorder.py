@@ -13,6 +13,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ganeum.plan.trace import cpu_casts, kernels
-from ganeum.plan.trace.answers import Answers
+from ganeum.plan.trace.answers import ALIKE, Answers
 from ganeum.plan.trace.attention import Attention
 from ganeum.plan.trace.events import Allocation, Event, Kind, Release
 from ganeum.plan.trace.workspaces import MATRIX_PRODUCTS, Workspaces
@@ -122,9 +123,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self.kinds[found[0]] = kind
 
     def finished(self) -> tuple[Event, ...]:
-        """The events, each allocation with what became known of it."""
+        """The events, each allocation with what became known of it. Of what goes at once the oldest goes first: the
+        order in which Python lets go of it changes from process to process."""
         self._keys.clear()  # with the references, so that what goes later is no event
-        events = self.events
+        events: list[Event] = []
+        age = {event.key: place for place, event in enumerate(self.events) if isinstance(event, Allocation)}
+        for releases, run in groupby(self.events, key=lambda event: isinstance(event, Release)):
+            some = list(run)
+            events += sorted(some, key=lambda event: age[event.key]) if releases else some
         for place, event in enumerate(events):
             if isinstance(event, Allocation) and event.key in self.kinds:
                 known = self.kinds[event.key]
@@ -144,6 +150,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if packet is aten._local_scalar_dense:
             return self._number(func, args)
+        if packet in ALIKE and _is_fake(args[0]):
+            self._assumed("whether tensors are alike is asked", True)
+            return True
         backward = torch._C._current_graph_task_id() != -1
         if packet is aten.scaled_dot_product_attention and self.attention is not None and args[0].is_cuda:
             with self:  # where no gradients are recorded, torch has not chosen a kernel by now
@@ -181,9 +190,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args)
         value, known = self.answers.number(tensor)
         if not known and tensor.device.type != "cpu":
-            _, source = self._place(False)
-            self.uncertain[f"a number is read from the device ({source}) and was taken as {value}"] = None
+            self._assumed("a number is read from the device", value)
         return value
+
+    def _assumed(self, what: str, value: Any) -> None:
+        _, source = self._place(False)
+        self.uncertain[f"{what} ({source}) and was taken as {value}"] = None
 
     def _track(
         self, tensor: Tensor, operation: str, kind: Kind | None, layer: str, source: str, *, resized: bool = False
@@ -231,10 +243,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # Where it happens
 
     def _enter(self, module: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling():  # what is written here would break the graph within a checkpoint
+            return
         self._layers.append(self._names.get(id(module), self._layers[-1] if self._layers else ""))
 
     def _leave(self, module: nn.Module, *_: Any) -> None:
-        if self._layers:
+        if self._layers and not torch.compiler.is_compiling():
             self._layers.pop()
 
     def _place(self, backward: bool) -> tuple[str, str]:
@@ -291,7 +305,8 @@ _LINES: dict[CodeType, str | None] = {}
 
 
 def _source(backward: bool) -> tuple[str, bool]:
-    """``file.py:12`` of the innermost line outside torch, and, in a backward pass, whether it runs within that pass."""
+    """``file.py:12`` of the innermost line outside torch and what it compiled, and, in a backward pass, whether it runs
+    within that pass."""
     frame: FrameType | None = sys._getframe(2)
     inside = True
     while frame is not None:
@@ -300,7 +315,8 @@ def _source(backward: bool) -> tuple[str, bool]:
             inside = False
         name = _LINES.get(code, "?")
         if name == "?":
-            name = _LINES[code] = _shortened(code.co_filename)
+            compiled = str(frame.f_globals.get("__name__")).startswith("torch.")
+            name = _LINES[code] = None if compiled else _shortened(code.co_filename)
         if name is not None:
             return f"{name}:{frame.f_lineno}", inside or not backward
         frame = frame.f_back

@@ -190,7 +190,7 @@ def last_step(trace: Trace) -> Trace:
     """The last step alone, on what is there before it: an evaluation without the training that made its state."""
     start = trace.steps[-1]
     before = tuple(_there(trace, start - 1))
-    return replace(trace, events=(*before, *trace.events[start:]), steps=(len(before),))
+    return replace(trace, events=(*before, *trace.events[start:]), steps=(len(before),), loops=())
 
 
 def like_layers(layer: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -24,6 +25,7 @@ SPARE = 0.02
 
 GRAIN = 64  # tokens: lengths are multiples of it
 MOST = 1 << 20  # tokens: no row is longer
+MOST_AT_ONCE = 1 << 16  # sequences
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,20 @@ class Room:
             of_environment() or Settings(expandable_segments=answer.expandable),
         )
 
+    def peaks(self, events: list[tuple[int, int]]) -> tuple[int, int]:
+        """Bytes allocated and reserved at most, on a device without end."""
+        allocator = CachingAllocator(self.settings, memory=self.memory)
+        peaks(events, allocator)
+        return allocator.peak_allocated, allocator.peak_reserved
+
     def holds(self, events: list[tuple[int, int]]) -> bool:
         """Whether these requests go through, the allocator's own retries included."""
         return peaks(events, CachingAllocator(self.settings, capacity=self.free, memory=self.memory))
 
 
 def largest(child: Child, config: Config, device: Device, way: Execution, guess: int) -> int:
-    """The most sequences at once that fit: from traces at two sizes, proved by one at the size itself.
+    """The most sequences at once that fit: from traces at two sizes near the guess, proved by one at the size itself,
+    whose peaks are those that the two had said, or by one more that does not fit.
 
     Args:
         guess: about how many, as the closed form has it.
@@ -58,20 +67,39 @@ def largest(child: Child, config: Config, device: Device, way: Execution, guess:
         NotTraced: with the reason.
     """
 
-    def traced(size: int) -> Answer:
-        return child.run(config, device, replace(way, micro_batch_size=size))
+    room: Room | None = None
+    known: dict[int, Trace] = {}
+    said: tuple[int, int] | None = None  # what the family had said of the size that is traced next: its peaks
+    low, high, size = 0, MOST_AT_ONCE + 1, min(max(guess, 1), MOST_AT_ONCE)
+    while high - low > 1:
+        answer = child.run(config, device, replace(way, micro_batch_size=size))
+        room = room or Room.of(device, answer)
+        known[size] = answer.trace
+        exact = said is not None and said == room.peaks(sizes(answer.trace))
+        low, high = (size, high) if room.holds(sizes(answer.trace)) else (low, size)
+        if len(known) == 1:  # a neighbour, so that kernels that are chosen by the size are those of the first
+            size = size + max(1, size // 8) if low else max(1, size - max(1, size // 8))
+            continue
+        found, family = _between(room, known, low, high)
+        if exact and family is not None and found in (low, size):
+            return low
+        size = min(max(found, low + 1), high - 1)
+        said = room.peaks(family.events(size)) if family is not None else None
+    return low
 
-    low, high = _apart(way, max(guess, 2))
-    one, other = traced(low), traced(high)
-    room = Room.of(device, one)
+
+def _between(room: Room, known: Mapping[int, Trace], low: int, high: int) -> tuple[int, affine.Family | None]:
+    """The largest size that seems to fit, by the two traces that are nearest to where it stops fitting: their family,
+    or, where they are unalike, the line through their peaks."""
+    near = sorted(known, key=lambda size: min(abs(size - low), abs(size - high)))[:2]
+    one, other = sorted(near)
     try:
-        family = affine.fit({low: one.trace, high: other.trace})
+        family = affine.fit({one: known[one], other: known[other]})
+        return affine.largest(lambda size: size < high and (size <= low or room.holds(family.events(size)))), family
     except affine.Unalike:
-        return affine.largest(lambda size: _holds(room, traced(size).trace))
-    size = affine.largest(lambda size: room.holds(family.events(size)))
-    while size and not _holds(room, traced(size).trace):
-        size -= 1
-    return size
+        lower, upper = (room.peaks(sizes(known[size]))[1] for size in (one, other))
+        slope = max(1.0, (upper - lower) / (other - one))
+        return one + math.floor((room.free - lower) / slope), None
 
 
 def longest(child: Child, config: Config, device: Device, way: Execution) -> int:
@@ -123,14 +151,3 @@ def _last(fits: Callable[[int], bool], near: int) -> int:
 
 def _holds(room: Room, trace: Trace) -> bool:
     return room.holds(sizes(trace))
-
-
-def _apart(way: Execution, guess: int) -> tuple[int, int]:
-    """Two sizes to trace, whose losses go around alike: of several whole chunks each, or both within the first."""
-    rows, step = way.loss_chunk, 1
-    if rows is not None and rows % way.length == 0:
-        step = rows // way.length
-    if 2 * step <= guess:
-        low = max(2, 2 * step)
-        return low, max(2 * low, guess // low * low)
-    return (2, max(4, min(guess, step))) if step >= 4 else (1, 2)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from ganeum.errors import ConfigError
+from ganeum.errors import ConfigError, TraceError
 
 FORM = """\
 def training():
@@ -41,13 +44,15 @@ def load(file: Path, function: str) -> tuple[Callable[[], Any], Callable[[Any], 
     (``ganeum.doctor.Training``), which happens where ``build`` is called.
 
     Raises:
-        ConfigError: the file has no such function, or it gives something else.
+        ConfigError: the file has no such function; from ``build``: it gives something else.
+        TraceError: the file fails; from ``build``: the function does. With the line.
     """
     found = imported(file, function, FORM)
     pair: list[Callable[[Any], Any]] = []
 
     def build() -> Any:
-        given = found()
+        with _located(file, f"{function}() failed"):
+            given = found()
         if isinstance(given, tuple) and len(given) == 2 and all(callable(one) for one in given):
             pair.append(given[1])
             return given[0]()
@@ -69,14 +74,17 @@ def imported(file: Path, function: str, form: str) -> Callable[[], Any]:
 
     Raises:
         ConfigError: the file has no such function.
+        TraceError: the file fails; with its line.
     """
     sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None, "a file that is there"
-    assert spec.loader is not None
+    name = file.stem if file.stem not in sys.modules else f"{file.stem} (script)"  # a random.py replaces no module
+    loader = SourceFileLoader(name, str(file.resolve()))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None, "made of a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    with _located(file, "it cannot be imported"):
+        loader.exec_module(module)
     found: Callable[[], Any] | None = getattr(module, function, None)
     if not callable(found):
         has = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -86,3 +94,19 @@ def imported(file: Path, function: str, form: str) -> Callable[[], Any]:
             suggestion=" or ".join(f"{file}:{name}" for name in has[:6]) or form,
         )
     return found
+
+
+@contextmanager
+def _located(file: Path, what: str) -> Iterator[None]:
+    """An error inside is told with the innermost line of the file."""
+    try:
+        yield
+    except SyntaxError as error:
+        raise TraceError(f"{what}: SyntaxError: {error.msg}", where=f"{error.filename}, line {error.lineno}") from error
+    except Exception as error:
+        own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file.resolve())]
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise TraceError(
+            f"{what}: {type(error).__name__}: {first}",
+            where=f"{file}, line {own[-1].lineno}: {own[-1].line}" if own else str(file),
+        ) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from ganeum.plan.trace.fake_cuda import Card, fake_cuda, fakes, unnoticed
 from ganeum.plan.trace.kernels import as_in_a_run
 from ganeum.plan.trace.operations import Operations
 from ganeum.plan.trace.recorder import Recorder
+from ganeum.plan.trace.repeated import Repeated
 from ganeum.plan.trace.workspaces import Workspaces
 from ganeum.step.assemble import assemble, prepare
 from ganeum.step.optimizer_step import OptimizerStep
@@ -109,7 +110,9 @@ class Phases(Timings):
         yield
 
 
-def trace(config: Config, device: Device, way: Execution, operations: Operations | None = None) -> Trace:
+def trace(
+    config: Config, device: Device, way: Execution, operations: Operations | None = None, *, between: bool = False
+) -> Trace:
     """The memory of a run.
 
     Args:
@@ -117,6 +120,7 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
         device: a GPU, which need not be here, or a CPU.
         way: for what, how much at once, in what precision (``execution.of``).
         operations: gets those of the last step, or of the forward pass.
+        between: of training also what a run does between its steps: an evaluation, a sample, and then a step again.
 
     Returns:
         Training: two steps, each of at most two micro-batches, as many as fill memory as much as all of them.
@@ -150,6 +154,7 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
             stack.enter_context(operations)
         stack.enter_context(recorder.modules_of(model))
         starts: list[int] = []
+        repeated = Repeated(recorder, operations)
 
         def begin() -> None:
             starts.append(len(recorder.events))
@@ -158,6 +163,8 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
 
         if way.purpose in ("training", "evaluation"):
             step = assemble(prepare(model, config), config)
+            repeated.updates(step.optimizer)
+            stack.enter_context(repeated.losses())
             for backward in (False, True):  # a run on a GPU tries one sequence first (train/start.py)
                 recorder.warm(backward)
             whole = whole_batch(config, model, way)
@@ -167,6 +174,11 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
             if way.purpose == "evaluation":
                 begin()
                 _evaluate(step, recorder, whole, way.micro_batch_size)
+            elif between:
+                begin()
+                _between(step, recorder, config, way, device)
+                begin()
+                _train(step, recorder, whole, way.micro_batch_size, 2)
         else:
             recorder.phase = way.purpose
             begin()
@@ -174,7 +186,8 @@ def trace(config: Config, device: Device, way: Execution, operations: Operations
                 (generation.read if way.purpose == "inference" else generation.written)(model, way, device.kind)
         recorder.phase = "build"
         recorder.label(model.parameters(), "weights")
-        return scene.trace(starts, {"purpose": way.purpose, "micro_batch_size": way.micro_batch_size})
+        found = scene.trace(starts, {"purpose": way.purpose, "micro_batch_size": way.micro_batch_size})
+        return replace(found, loops=tuple(repeated.loops))
 
 
 def settled(config: Config, device: Device, way: Execution) -> Config:
@@ -236,6 +249,28 @@ def _evaluate(step: OptimizerStep, recorder: Recorder, whole: Whole, at_once: in
     step.model.eval()
     recorder.phase = "evaluation"
     step.token_nats(next(iter(whole.micro_batches(at_once))))
+
+
+def _between(step: OptimizerStep, recorder: Recorder, config: Config, way: Execution, device: Device) -> None:
+    """The sizes are the config's own. Compiled code is evaluated uncompiled, which takes no less."""
+    train, sample, model = config.train, config.sample, step.model
+    at_once = way.micro_batch_size if train.eval_batch_size == "auto" else train.eval_batch_size
+    if train.eval_tokens != "all":
+        at_once = min(at_once, -(-train.eval_tokens // (way.length + way.source_length)))
+    compiled, step.hidden = step.hidden, model.hidden
+    whole = whole_batch(config, model, replace(way, micro_batch_size=at_once, accumulation=1))
+    _evaluate(step, recorder, whole, at_once)
+    step.hidden = compiled
+    if sample.interval != 0:
+        recorder.phase = "generation"
+        if isinstance(model, Adopted):
+            length = sample.max_new_tokens if way.source_length else way.length
+            drawn = replace(way, micro_batch_size=1, length=length, beams=sample.num_beams)
+        else:  # without autocast; a byte of the prompt is a token at most
+            length = min(way.length, max(1, len(sample.prompt.encode())) + sample.max_new_tokens)
+            drawn = replace(way, micro_batch_size=sample.num_samples, length=length, precision="fp32")
+        with any_kernel():
+            generation.written(model, drawn, device.kind)
 
 
 @contextmanager
