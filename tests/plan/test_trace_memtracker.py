@@ -55,17 +55,17 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], type[Any]]
 }
 
 
-def code(name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+def code(name: str, device: str = "cpu") -> tuple[Callable[[], Any], Callable[[Any], None]]:
     """``build`` and ``step`` as anybody would write them."""
     model, inputs, optimizer = CASES[name]
 
     def build() -> Any:
-        network = model()
+        network = model().to(device)
         return network, optimizer(network.parameters(), lr=1e-3)
 
     def step(built: Any) -> None:
         network, update = built
-        network(inputs()).square().mean().backward()
+        network(inputs().to(device)).square().mean().backward()
         update.step()
         update.zero_grad()
 
@@ -96,16 +96,8 @@ def test_live_peaks_are_those_of_mem_tracker(name: str) -> None:
 
 def test_live_peaks_on_a_gpu_are_those_of_mem_tracker() -> None:
     """On fake CUDA, where its kernels and its attention are chosen; both round to 512 bytes, as the allocator does."""
-    build, step = code("attention and perceptron, AdamW")
-
-    def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
-        def inside(*given: Any) -> Any:
-            with torch.device("cuda"):
-                return function(*given)
-
-        return inside
-
-    found = anybody.trace(on_gpu(build), on_gpu(step), A100)
+    build, step = code("attention and perceptron, AdamW", "cuda")
+    found = anybody.trace(build, step, A100)
     there, most = dict[int, int](), 0
     for number, event in enumerate(found.events):
         if isinstance(event, Release):
@@ -114,7 +106,7 @@ def test_live_peaks_on_a_gpu_are_those_of_mem_tracker() -> None:
             there[event.key] = -(-event.bytes // 512) * 512
         if number >= found.steps[0]:
             most = max(most, sum(there.values()))
-    with stage(A100), torch.device("cuda"):
+    with stage(A100):
         built = build()
         tracker = MemTracker()
         tracker.track_external(*built)

@@ -1,7 +1,8 @@
 """What fake tensors answer when their numbers are asked for.
 
 Code asks little: is this mask full, was there an overflow, which update is this. A tensor that was made of one number
-(ones, zeros) is followed through comparisons and sums; of the others, what a run that goes well would say.
+(ones, zeros) is followed through comparisons and sums, and counted up as optimizers count their updates; of the others,
+what a run that goes well would say.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ WELL: Mapping[Any, bool] = {
     aten._is_all_true: True,  # torch.distributions looks whether its arguments are numbers
     aten._is_any_true: False,
 }
+ADDED = frozenset((aten.add_, aten._foreach_add_))  # to a tensor, or to each of a list: one number
 ALIKE = frozenset((aten.allclose, aten.equal))  # asked in assertions; these answer with a bool at once
 WATCHED = frozenset((*MADE, *FILLED, *KEPT, *COMPARED, *NEGATED, *WELL, aten.sum))
 
@@ -56,13 +58,16 @@ class Answers:
     def __init__(self) -> None:
         self._known: WeakKeyDictionary[Any, Number] = WeakKeyDictionary()
 
-    def learn(self, func: Any, packet: Any, args: tuple[Any, ...], out: Any) -> None:
+    def learn(self, func: Any, packet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
         """Looks at an operation and its result."""
         if func._schema.is_mutable:
-            for changed in tree_leaves((*args[:1], out)):  # of foreach forms a list
-                if isinstance(changed, Tensor) and changed.layout == torch.strided:
-                    self._known.pop(changed.untyped_storage(), None)
-        if packet in WATCHED and isinstance(out, Tensor) and out.layout == torch.strided:
+            more = self._of(args[1]) if packet in ADDED and kwargs.get("alpha", 1) == 1 else None
+            changed = {tensor.untyped_storage() for tensor in tree_leaves((*args[:1], out)) if _strided(tensor)}
+            for storage in changed:  # of foreach forms several
+                before = self._known.pop(storage, None)
+                if before is not None and more is not None:
+                    self._known[storage] = before + more
+        if packet in WATCHED and _strided(out):
             found = self._found(packet, args, out)
             if found is not None:
                 self._known[out.untyped_storage()] = found
@@ -99,7 +104,12 @@ class Answers:
 
     def _of(self, given: Any) -> Number | None:
         if isinstance(given, Tensor):
-            if given.layout != torch.strided:
-                return None
-            return self._known.get(given.untyped_storage())
+            if (constant := getattr(given, "constant", None)) is not None and constant.numel() == 1:
+                number: Number = aten._local_scalar_dense(given)
+                return number
+            return self._known.get(given.untyped_storage()) if _strided(given) else None
         return given if isinstance(given, Number) else None
+
+
+def _strided(given: Any) -> bool:
+    return isinstance(given, Tensor) and given.layout == torch.strided

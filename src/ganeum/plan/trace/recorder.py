@@ -180,7 +180,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             sizes = takes.inside(packet, args, kwargs)
             keys = [self._allocate(size, f"{name}, inside", "workspace", layer, source) for size in sizes]
             self.events += [Release(key) for key in keys]
-        self.answers.learn(func, packet, args, out)
+        self.answers.learn(func, packet, args, kwargs, out)
         return out
 
     def _number(self, func: Any, args: tuple[Any, ...]) -> Any:
