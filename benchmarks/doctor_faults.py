@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -26,18 +27,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from doctor_faults.amends import AMENDS, OWN_AMENDS
 from doctor_faults.cases import Case, all_cases
 from doctor_faults.diagnose import diagnosed
 from doctor_faults.fault import FAULTS
 from doctor_faults.own_race import raced_runs
 from doctor_faults.race import Runner, raced
 from doctor_faults.table import write
-from doctor_faults.verdict import judged, known, surplus
+from doctor_faults.verdict import judged, known, surplus, times
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "doctor-faults.jsonl"
 LONGER = 10  # times as long as the doctor's own contest
 SHORTEST_S, LONGEST_S = 15.0, 60.0  # of a race
+READY = 32  # batches that lie ready
 OWN_LONGER = 2.0  # times the minutes, for runs of ours: what they do beside their steps is measured, too
 
 
@@ -49,17 +52,34 @@ def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) 
     spent = max((contest.get("seconds") or 0.0 for contest in contests), default=0.0)
     seconds = min(max(LONGER * spent, SHORTEST_S), LONGEST_S)
     if case.own:
-        return asdict(raced_runs(case, name, work, core, seconds))
-    without = [other for other in case.faults if other != name]
-    asked = {"subject": case.subject, "seed": case.seed, "honest": case.honest}
-    ready = 32 if "loader" in known(case, name).causes else 0
+        return asdict(raced_runs(case, None, work, core, seconds))
+    without = {"names": [other for other in case.faults if other != name]}
+    return race(case, without | {"ready": READY if "loader" in known(case, name).causes else 0}, core, seconds)
+
+
+def confirmed(case: Case, cause: str, floor: float, work: Path, core: int) -> dict[str, Any]:
+    """Of an alarm that names no fault: the same by our own A/B, where we know what to change; right where the whole
+    interval is above the floor."""
+    if case.own and cause in OWN_AMENDS:
+        real = asdict(raced_runs(case, OWN_AMENDS[cause], work, core, SHORTEST_S))
+    elif not case.own and cause in AMENDS:
+        real = race(case, {"amended": cause, "ready": READY if cause == "loader" else 0}, core, SHORTEST_S)
+    else:
+        return {"confirmed": False}
+    return {"confirmed": math.log(real["low"]) > floor, "truth": real}
+
+
+def race(case: Case, change: dict[str, Any], core: int, seconds: float) -> dict[str, float]:
+    """A training of the case beside the same with a change."""
+    faulty = {"subject": case.subject, "seed": case.seed, "honest": case.honest, "names": list(case.faults)}
+    faulty |= {"ready": 0, "amended": None}
     sides = []
     os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
     try:
-        for names in (list(case.faults), without):
-            surroundings = {key: value for one in names for key, value in FAULTS[one].environment.items()}
-            beside = next((FAULTS[one].beside for one in names if FAULTS[one].beside), None)
-            sides.append(Runner(asked | {"names": names, "ready": 0 if name in names else ready}, surroundings, beside))
+        for asked in (faulty, faulty | change):
+            surroundings = {key: value for one in asked["names"] for key, value in FAULTS[one].environment.items()}
+            beside = next((FAULTS[one].beside for one in asked["names"] if FAULTS[one].beside), None)
+            sides.append(Runner(asked, surroundings, beside))
         return asdict(raced(*sides, seconds))
     finally:
         for side in sides:
@@ -81,7 +101,11 @@ def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, An
     line["verdicts"] = [judged(case, name, report, line["truths"].get(name)) for name in case.faults]
     keys = ("cause", "severity", "title", "size", "interval", "unit")
     line["findings"] = [{key: one.get(key) for key in keys} for one in report["findings"]]
-    line["surplus"] = [{key: one.get(key) for key in keys} for one in surplus(case, report, answer["others"])]
+    floor = report["facts"]["floor"] or 0.01
+    line["surplus"] = [
+        {key: one.get(key) for key in keys} | confirmed(case, one["cause"], floor, work, core)
+        for one in surplus(case, report, answer["others"])
+    ]
     facts = report["facts"]
     line["facts"] = {
         key: facts.get(key) for key in ("floor", "noise", "tokens_per_second", "step_s", "phases", "trials")
@@ -101,7 +125,9 @@ def told(line: dict[str, Any]) -> str:
         near = "" if one.get("near") is None or not one["due"] else " near" if one["near"] else " OFF"
         parts.append(f"{one['fault']} {right} {size}{real}{near}")
     parts += [f"others had {line['others']:.0%} of its core"] if line["others"] > 0.1 else []
-    parts += [f"SURPLUS {one['cause']} {one['size'] or ''}" for one in line["surplus"]]
+    for one in line["surplus"]:
+        real = f" of {one['truth']['times']:.2f}" if "truth" in one else ""
+        parts.append(f"{'true' if one['confirmed'] else 'SURPLUS'} {one['cause']} {times(one) or 0:.2f}{real}")
     return "; ".join(parts)
 
 

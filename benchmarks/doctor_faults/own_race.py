@@ -14,7 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,14 +27,15 @@ from doctor_faults.race import Raced, interval
 STEPS = 240
 
 
-def raced_runs(case: Case, name: str, work: Path, core: int, seconds: float) -> Raced:
-    """The run without that fault beside the run with it."""
+def raced_runs(case: Case, keys: Mapping[str, Any] | None, work: Path, core: int, seconds: float) -> Raced:
+    """The run without its fault, or with other keys, beside the run as it is."""
     started = time.perf_counter()
     logs: list[float] = []
     while len(logs) < 6 or time.perf_counter() - started < seconds:
         first = len(logs) // 2 % 2 == 0
         rates = {
-            kind: _rate(case, kind, work, core) for kind in (("faulty", "honest") if first else ("honest", "faulty"))
+            kind: _rate(case, kind, keys, work, core)
+            for kind in (("faulty", "honest") if first else ("honest", "faulty"))
         }
         logs.append(math.log(rates["honest"] / rates["faulty"]))
     low, high = interval(logs)
@@ -40,13 +43,16 @@ def raced_runs(case: Case, name: str, work: Path, core: int, seconds: float) -> 
     return Raced(math.exp(statistics.median(logs)), math.exp(low), math.exp(high), len(logs), spent)
 
 
-def _rate(case: Case, kind: str, work: Path, core: int) -> float:
+def _rate(case: Case, kind: str, keys: Mapping[str, Any] | None, work: Path, core: int) -> float:
     """Tokens a second of one run behind its first fifth."""
     folder = work / f"race {case.name.replace('/', '_')} {kind}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    as_said = case if kind == "faulty" else Case(case.subject, own=True)
-    said = config(case, work, kind)
+    as_said = case if kind == "faulty" or keys is not None else Case(case.subject, own=True)
+    said = config(case, work, kind if keys is None else "faulty")
+    for key, value in (keys or {}).items() if kind == "honest" else ():
+        section, _, name = key.partition(".")
+        said.setdefault(section, {})[name] = value
     said.setdefault("train", {})["max_iters"] = STEPS
     said.setdefault("log", {})["interval"] = STEPS // 10
     said["name"] = "raced"

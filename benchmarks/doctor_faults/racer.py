@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from doctor_faults.amends import AMENDS
 from doctor_faults.catalogue import parts_of
 from doctor_faults.subjects import assembled
 
@@ -37,13 +38,16 @@ def waited() -> float:
 
 def main() -> None:
     """``subject``, ``names``, ``seed``, ``honest`` as JSON in the first argument; ``ready``: so many batches lie ready
-    and are taken again and again, 0: each is fetched."""
+    and are taken again and again, 0: each is fetched; ``amended``: the cause that is taken away besides, or null."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     asked = json.loads(sys.argv[1])
-    built = assembled(parts_of(asked["subject"], asked["names"], asked["seed"], **asked["honest"]))
+    parts = parts_of(asked["subject"], asked["names"], asked["seed"], **asked["honest"])
+    if asked["amended"] is not None:
+        AMENDS[asked["amended"]](parts)
+    built = assembled(parts)
     batches, step = built["batches"], built["step"]
     if asked["ready"]:
         batches = list(itertools.islice(batches, asked["ready"]))
