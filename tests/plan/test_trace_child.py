@@ -18,7 +18,7 @@ from ganeum.hardware import peaks
 from ganeum.hardware.card import card
 from ganeum.plan import execution
 from ganeum.plan.trace import child, script
-from ganeum.plan.trace.child import Child, NotTraced
+from ganeum.plan.trace.child import Child, NotTraced, OutOfTime
 from ganeum.plan.trace.replay import replay
 
 A100 = card("A100 SXM4 40GB")
@@ -82,6 +82,20 @@ def test_a_child_has_a_time_limit(stub: Path) -> None:
     stub.write_text("#!/bin/sh\nread line\nexec sleep 60\n")
     with Child(limit_s=1.0, python=str(stub)) as process, pytest.raises(NotTraced, match=r"^it took longer than 1 s$"):
         process.run(TINY, A100, WAY)
+
+
+def test_the_limit_is_that_of_all_answers(stub: Path) -> None:
+    """What takes more than its share of it makes room for something simpler; after it nothing is asked any more."""
+    stub.write_text("#!/bin/sh\nread line\nexec sleep 60\n")
+    with Child(limit_s=2.0, python=str(stub)) as process:
+        with pytest.raises(NotTraced, match=r"^it took longer than 1 s$") as error:
+            process.run(TINY, A100, WAY, share=0.5)
+        assert not isinstance(error.value, OutOfTime)
+        with pytest.raises(OutOfTime, match=r"^it took longer than 2 s$"):
+            process.run(TINY, A100, WAY)
+        stub.unlink()
+        with pytest.raises(OutOfTime, match=r"^it took longer than 2 s$"):
+            process.run(TINY, A100, WAY)
 
 
 def test_without_torch_nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ganeum.plan.page.render import Page
 from ganeum.plan.trace import exact, learnt
 from ganeum.plan.trace.allocator import CachingAllocator
 from ganeum.plan.trace.allocator_settings import Settings
-from ganeum.plan.trace.child import Answer, Child, NotTraced
+from ganeum.plan.trace.child import Answer, Child, NotTraced, OutOfTime
 from ganeum.plan.trace.events import Allocation, Trace
 from ganeum.plan.trace.replay import peaks as reach
 from ganeum.plan.trace.replay import sizes
@@ -35,6 +36,24 @@ RUN = Config(
 )
 
 
+class Shared(Child):
+    """One process for all tests of this file, and what it has traced; it ends with them."""
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def tracing() -> Iterator[Child]:
+    shared = Shared(limit_s=3600)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(autouse=True)
+def shared(tracing: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exact, "Child", lambda **_: tracing)
+
+
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine that has learnt nothing yet."""
@@ -44,7 +63,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_plan_becomes_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_becomes_exact(tracing: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """The traced peak stands beside the closed form's, within its bounds, with its parts, its line and its picture; the
     micro-batch is the largest share of the batch that goes through, and one twentieth more does not."""
     monkeypatch.setattr(exact.levers, "keeping", lambda *_: [])
@@ -63,7 +82,7 @@ def test_a_plan_becomes_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(json.dumps(found)) == found
     most, length = batch["largest_micro_batch"], batch["largest_length"]
     assert length >= RUN.model.block_size
-    with Child() as child:
+    with tracing as child:
         way = exact.execution.of(exact.change(RUN, {"train.activation_checkpointing": "none"}), CARD, 1)
         way = replace(way, micro_batch_size=batch["micro_batch_size"], accumulation=2)
         room = exact.Room.of(CARD, child.run(RUN, CARD, way))
@@ -114,7 +133,29 @@ def test_without_a_trace_the_closed_form_answers(monkeypatch: pytest.MonkeyPatch
         assert ("closed_form", closed["batch"]) == (found["method"], found["batch"])
         assert closed["memory_gib"] | {"not_traced": "the tracing process was ended by SIGABRT"} == found["memory_gib"]
         assert "not traced: the tracing process was ended by SIGABRT; this is the closed form" in Page(found).markdown()
-    assert exact.micro_batch(_settled(closed), CARD) is None
+    settled = _settled(closed)
+    told = settled.train.micro_batch_size, "the closed form's, not traced: the tracing process was ended by SIGABRT"
+    assert told == exact.micro_batch(settled, CARD)
+
+
+def test_a_plan_has_what_was_traced_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time is over, what was traced until then stands, and the page says what was not."""
+    asked: list[int] = []
+
+    def run(_: Child, config: Config, device: object, way: Execution, **__: object) -> Answer:
+        if asked:
+            raise OutOfTime("it took longer than 120 s")
+        asked.append(way.micro_batch_size)
+        return Answer(Trace((Allocation(1, 4096, "aten::mm"),)))
+
+    monkeypatch.setattr(Child, "run", run)
+    found = exact.refined(plan(RUN, device=CARD), RUN, CARD, explain=True)
+    assert "traced" == found["method"]
+    assert (asked[0], "out of time") == (found["batch"]["largest_micro_batch"], found["batch"]["one_more"])
+    shown = " ".join(Page(found).markdown().split())
+    for what in ("all ways to run it were traced", "the longest rows were not looked for", "all levers were traced"):
+        assert what in shown
+    assert shown.count(": it took longer than 120 s") == 3
 
 
 def test_compiled_code_that_cannot_be_traced_is_traced_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:

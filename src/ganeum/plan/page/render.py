@@ -23,6 +23,13 @@ SECTIONS = {"choices": "Chosen", "warnings": "To mind"}
 WIDE, SHARE_WIDE = 40, 20  # characters of the bar of a whole device, and of a component's share
 SHADES, LACKING = ("█", "▓", "▒"), "×"  # expected, up to high, left; what the device has not
 
+BEYOND = {  # what was traced fits; of more than that
+    "traced": ": traced, and more does not",
+    "predicted": ": traced, and one more would not, as other traces predict",
+    "enough": ": at least, more was not looked for",
+    "out of time": ": at least, the time to look for more was over",
+}
+
 Rows = list[tuple[str, RenderableType]]
 
 
@@ -207,9 +214,10 @@ def _batch(plan: dict[str, Any]) -> Rows:
         said = f"{sequences} a step = {split}; {tokens}"
     rows: Rows = [(f"{batch['batch_size']:,}", Text(said))]
     if (most := batch.get("largest_micro_batch")) and most != batch["micro_batch_size"]:
-        rows.append((f"{most:,}", Text("would fit at once, were the batch as large")))
+        known = batch.get("one_more", "")
+        rows.append((f"{most:,}", Text(f"would fit at once, were the batch as large{BEYOND.get(known, '')}")))
     if length := batch.get("largest_length"):
-        rows.append((f"{length:,}", Text("tokens could each of them have, so many at once: traced")))
+        rows.append((f"{length:,}", Text(f"tokens could each have, so many at once{BEYOND[batch['longer']]}")))
     return rows
 
 

@@ -21,6 +21,7 @@ from ganeum.plan.page import render
 from ganeum.plan.trace import exact
 from ganeum.plan.trace.child import Child, NotTraced
 from ganeum.plan.trace.script import split
+from ganeum.plan.trace.section import section
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,6 @@ def script(text: str, device: Device) -> Script:
             "name": text,
             "method": "traced",
             "device": sections.without_none(sections.device(device, device.fast_precision)),
-            "memory_gib": exact.section(taken, device),
+            "memory_gib": section(taken, device),
         }
     )

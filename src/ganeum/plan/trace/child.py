@@ -35,7 +35,7 @@ from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.roofline import Operation
 
 KNOWN = ("2.13",)  # versions of torch that the tests of traces pass with
-LIMIT_S = 180.0  # for one trace: mT5-large takes 20 s on one slow core, a compiled model 40
+LIMIT_S = 120.0  # for all traces of one answer: one of mT5-large takes 20 s on one slow core, a compiled model 40
 # Not -m, which looks for modules in the current directory first: somebody's types.py there would be taken for Python's.
 START = "import sys; sys.path[:] = filter(None, sys.path); from ganeum.plan.trace.child import main; main()"
 REMEMBERED = "tracing.json"  # in the cache directory: version of torch → what its self-test said, empty where it passed
@@ -47,6 +47,10 @@ class NotTraced(Exception):
     def __init__(self, reason: str, suggestion: str | None = None) -> None:
         super().__init__(reason)
         self.suggestion = suggestion
+
+
+class OutOfTime(NotTraced):
+    """The time for all traces of one answer is over; what was traced before stands."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,15 @@ class Answer:
 
 
 class Child:
-    """The tracing process; it starts with the first request and ends with the ``with`` block."""
+    """The tracing process; it starts with the first request and ends with the ``with`` block.
+
+    Args:
+        limit_s: seconds for all answers together, from the first request on.
+    """
 
     def __init__(self, limit_s: float = LIMIT_S, python: str = sys.executable) -> None:
         self.limit_s, self.python = limit_s, python
+        self._begun: float | None = None
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
         self._errors: IO[str] | None = None
@@ -76,12 +85,39 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def in_time(self) -> float:
+        """Seconds that are left; for whoever works with the traces on this side.
+
+        Raises:
+            OutOfTime: there are none.
+        """
+        if self._begun is None:
+            self._begun = time.monotonic()
+        left = self._begun + self.limit_s - time.monotonic()
+        if left <= 0:
+            raise OutOfTime(self._over())
+        return left
+
+    def _over(self) -> str:
+        return f"it took longer than {self.limit_s:,.0f} s"
+
     def run(
-        self, config: Config, device: Device, way: Execution, *, operations: bool = False, between: bool = False
+        self,
+        config: Config,
+        device: Device,
+        way: Execution,
+        *,
+        operations: bool = False,
+        between: bool = False,
+        share: float = 1.0,
     ) -> Answer:
         """The step of a run of ours; ``operations``: with what it computes; ``between``: an evaluation and a sample.
 
+        Args:
+            share: of the time that is left; where there is something simpler to trace instead, less than all of it.
+
         Raises:
+            OutOfTime: the time for all answers is over.
             NotTraced: with the reason.
         """
         return self._ask(
@@ -92,7 +128,8 @@ class Child:
                 "way": {**vars(way), "lora": way.lora.model_dump()},
                 "operations": operations,
                 "between": between,
-            }
+            },
+            share,
         )
 
     def script(self, file: Path, function: str, device: Device) -> Answer:
@@ -114,9 +151,10 @@ class Child:
                     with suppress(OSError):
                         end.close()
 
-    def _ask(self, request: Mapping[str, Any]) -> Answer:
+    def _ask(self, request: Mapping[str, Any], share: float = 1.0) -> Answer:
         if (asked := json.dumps(request)) in self._answers:
             return self._answers[asked]
+        limit_s = share * self.in_time()
         if not peaks.torch_version():
             raise NotTraced("torch is not installed, and the step is torch's: pip install torch")
         process = self._started()
@@ -124,12 +162,14 @@ class Child:
         try:
             process.stdin.write(asked + "\n")
             process.stdin.flush()
-            line = self._lines.get(timeout=self.limit_s)
+            line = self._lines.get(timeout=limit_s)
         except OSError:
             line = ""
         except queue.Empty:
             self.close()
-            raise NotTraced(f"it took longer than {self.limit_s:,.0f} s") from None
+            if share == 1:
+                raise OutOfTime(self._over()) from None
+            raise NotTraced(f"it took longer than {limit_s:,.0f} s") from None
         except BaseException:
             self.close()  # an answer to this would be taken for the next one's
             raise

@@ -7,7 +7,7 @@ as the closed form has it and says why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,17 +21,20 @@ from ganeum.plan.architecture import configured
 from ganeum.plan.execution import Execution
 from ganeum.plan.fastest import LEVELS
 from ganeum.plan.trace import learnt, timed
-from ganeum.plan.trace.child import Answer, Child, NotTraced
+from ganeum.plan.trace.child import Answer, Child, NotTraced, OutOfTime
 from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.replay import Replayed, last_step, replay, sizes
 from ganeum.plan.trace.roofline import Operation
-from ganeum.plan.trace.room import SPARE, Room, largest, longest
+from ganeum.plan.trace.room import Most, Room, largest, longest
+from ganeum.plan.trace.section import section
 
 Plan = dict[str, Any]
+Pull = tuple[str, Any, str]  # of a lever: key, value, and what it costs in words
 # Two real steps of a settled config, so much at once → bytes allocated and reserved at most, or why not.
 Prober = Callable[[Config, Device, Execution], "tuple[int, int] | str"]
-LISTED = 24  # parts of the peak in a plan
-START_LIMIT_S = 90.0  # what a run waits for its own trace
+SEARCH_LIMIT_S, START_LIMIT_S = 25.0, 35.0  # what a run waits for its micro-batch, and for its own trace
+FIRST = 0.6  # share of the time for what is traced in a simpler form where it cannot be, or not in time
+ENOUGH = 16  # times the sequences of a step: more at once are not looked for
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,16 @@ def of(
     Where these or compiled code cannot be traced, the steps alone are, uncompiled, and ``uncertain`` says so.
 
     Raises:
+        OutOfTime: the child has no more.
         NotTraced: with the reason.
     """
     begun = time.perf_counter()
+    simple = not way.compiled and not between
     try:
-        answer = child.run(config, device, way, operations=operations, between=between)
+        share = 1.0 if simple else FIRST
+        answer = child.run(config, device, way, operations=operations, between=between, share=share)
     except NotTraced as reason:
-        if not way.compiled and not between:
+        if simple or isinstance(reason, OutOfTime):
             raise
         answer = child.run(config, device, replace(way, compiled=False), operations=operations)
         told = f"compiled code could not be traced ({reason}): it takes a little less than this"
@@ -108,20 +114,22 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
     settled = change(config, _chosen(plan, config))
     size = plan["batch"]["micro_batch_size"]
     way = first = execution.of(settled, device, size)
-    batch, choices = dict(plan["batch"]), list(plan["choices"])
+    batch, choices, doubts = dict(plan["batch"]), list(plan["choices"]), list[str]()
     with Child() as child:
         try:
             exact = of(child, settled, device, way, operations=True)
             if device.kind == "cuda":
-                best = _fastest(child, plan, config, settled, device, way, exact)
-                batch["largest_micro_batch"] = best.most
+                best, untold = _fastest(child, plan, config, settled, device, way, exact)
+                doubts += untold
+                batch |= {"largest_micro_batch": best.most.size, "one_more": best.most.beyond}
                 if best.way != way:
                     choices = [_rechosen(one, best, device) for one in choices]
                     way, exact = best.way, best.exact
                     settled = change(settled, {"train.activation_checkpointing": way.checkpointing})
                     batch |= {"micro_batch_size": way.micro_batch_size, "gradient_accumulation_steps": way.accumulation}
                 if explain:
-                    batch["largest_length"] = longest(child, settled, device, replace(way, compiled=False))
+                    longer, untold = longer_rows(child, settled, device, way)
+                    batch, doubts = batch | longer, [*doubts, *untold]
         except NotTraced as reason:
             return plan | {"memory_gib": plan["memory_gib"] | {"not_traced": str(reason)}}
         memory = section(exact, device, plan["memory_gib"])
@@ -131,7 +139,9 @@ def refined(plan: Plan, config: Config, device: Device, *, explain: bool = False
                 "activation_checkpointing": first.checkpointing,
             }
         if explain:
-            memory["levers"] = _levers(child, settled, device, way, exact)
+            memory["levers"], untold = pulled(child, settled, device, way, exact, keeping(settled, device, way))
+            doubts += untold
+        memory["uncertain"] += doubts
     if probe is not None:
         memory["probe"] = _probed(probe(settled, device, way), plan, device, exact)
     plan = timed.retimed(plan, device, way, exact.operations or {})
@@ -145,16 +155,17 @@ class Best:
 
     way: Execution
     exact: Exact
-    most: int
+    most: Most
     step_s: float | None
     instead: Best | None = None
 
 
 def _fastest(
     child: Child, plan: Plan, config: Config, settled: Config, device: Device, way: Execution, exact: Exact
-) -> Best:
+) -> tuple[Best, list[str]]:
     """Of the levels of checkpointing that may be chosen the fastest, each at the largest share of the batch that fits;
-    of those about as fast the one that computes least twice. What is set stays; ``way`` where nothing fits.
+    of those about as fast the one that computes least twice. What is set stays; ``way`` where nothing fits. And what
+    there was no time for.
 
     Args:
         config: as the user has it, ``auto`` where something may be chosen; ``settled``: with the closed form's choices.
@@ -163,31 +174,63 @@ def _fastest(
     free = config.train.activation_checkpointing == "auto"
     sequences = way.micro_batch_size * way.accumulation
     found: list[Best] = []
+    untold: list[str] = []
     for level in LEVELS if free else (way.checkpointing,):
         this = replace(way, checkpointing=level)
         guess = fastest.largest(configured.of(settled), replace(this, accumulation=1), device)
-        most = largest(child, settled, device, replace(this, accumulation=1, compiled=False), guess)
-        size = way.micro_batch_size
-        if config.train.micro_batch_size == "auto":
-            size = _better(config, size, most)
-        if not most and free:
-            continue
-        this = replace(this, micro_batch_size=size, accumulation=max(1, sequences // size))
-        traced = exact if this == way else of(child, settled, device, this, operations=True)
-        found.append(Best(this, traced, most, timed.step_s(plan, device, this, traced.operations or {})))
-        if size == sequences and traced.fits:  # nothing is gained by computing anything twice
+        try:
+            alone = replace(this, accumulation=1, compiled=False)
+            most = largest(child, settled, device, alone, guess, ENOUGH * sequences)
+            if not most.size and free:
+                continue
+            shared = _shared(child, config, settled, device, this, most, {way: exact})
+            step_s = timed.step_s(plan, device, shared[0], shared[1].operations or {})
+            found.append(Best(*shared, most, step_s))
+        except OutOfTime as reason:
+            untold.append(f"not all ways to run it were traced: {reason}")
+            break
+        if found[-1].way.micro_batch_size == sequences and found[-1].exact.fits:  # nothing is gained by more
             break
     fitting = [one for one in found if one.exact.fits]
     if not fitting:
-        return Best(way, exact, max((one.most for one in found), default=0), None)
+        known = Most(way.micro_batch_size if exact.fits else 0, "out of time")
+        most = max((one.most for one in found), key=lambda most: most.size, default=known)
+        return Best(way, exact, most, None), untold
     paces = [1 / one.step_s if one.step_s else 0.0 for one in fitting]
     best = next(one for one, pace in zip(fitting, paces, strict=True) if pace * (1 + fastest.EQUAL) >= max(paces))
-    return best if best is fitting[0] else replace(best, instead=fitting[0])
+    return best if best is fitting[0] else replace(best, instead=fitting[0]), untold
+
+
+def _shared(
+    child: Child,
+    config: Config,
+    settled: Config,
+    device: Device,
+    way: Execution,
+    most: Most,
+    known: Mapping[Execution, Exact],
+) -> tuple[Execution, Exact]:
+    """``way`` at the largest share of the batch that goes through: with ``most`` at once it does alone, and with the
+    gradients of a part before it maybe one less does. What is set stays.
+
+    Args:
+        known: what was traced before.
+    """
+    sequences = way.micro_batch_size * way.accumulation
+    shares = [way.micro_batch_size]
+    if config.train.micro_batch_size == "auto":
+        shares = _shares(config, way.micro_batch_size, most.size)
+    ways = [replace(way, micro_batch_size=size, accumulation=max(1, sequences // size)) for size in shares]
+    for this in ways:
+        exact = known[this] if this in known else of(child, settled, device, this, operations=True)
+        if exact.fits:
+            break
+    return this, exact
 
 
 def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
     """The value of ``train.micro_batch_size: auto`` on a GPU by traces, and the reason; None where the closed form's
-    stays: the whole batch goes through at once by it, or nothing could be traced.
+    stays: the whole batch goes through at once by it.
 
     Args:
         config: the closed form's choices made.
@@ -197,13 +240,16 @@ def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
     if tokens is not None or size == config.train.batch_size:
         return None
     way = replace(execution.of(config, device, size), accumulation=2, compiled=False)
-    with Child(limit_s=START_LIMIT_S) as child:
+    with Child(limit_s=SEARCH_LIMIT_S) as child:
         try:
-            most = largest(child, config, device, way, size)
-        except NotTraced:
-            return None
-    better = _better(config, size, most)
-    return (better, f"the largest that fits: {most:,} would, traced for this GPU") if most else None
+            most = largest(child, config, device, way, size, config.train.batch_size)
+        except NotTraced as reason:
+            return size, f"the closed form's, not traced: {reason}"
+    if not most.size:
+        why = "in the time for it no trace went through" if most.at_least else "by a trace not even one fits"
+        return size, f"the closed form's: {why}"
+    told = f"{'at least ' if most.at_least else ''}{most.size:,} would, traced for this GPU"
+    return _shares(config, size, most.size)[0], f"the largest that fits: {told}"
 
 
 def started(plan: Plan, config: Config, device: Device) -> Plan:
@@ -240,11 +286,20 @@ def _chosen(plan: Plan, config: Config) -> dict[str, Any]:
     } | {"train.micro_batch_size": plan["batch"]["micro_batch_size"]}
 
 
-def _better(config: Config, size: int, most: int) -> int:
-    """The largest share of the batch that fits."""
+def _shares(config: Config, size: int, most: int) -> list[int]:
+    """The largest shares of the batch that are no larger than ``most``, the largest first; else ``size``."""
     if config.train.batch_tokens is not None:
-        return size
-    return max((one for one in divisors(config.train.batch_size) if one <= most), default=size)
+        return [size]
+    return sorted((one for one in divisors(config.train.batch_size) if one <= most), reverse=True)[:3] or [size]
+
+
+def longer_rows(child: Child, config: Config, device: Device, way: Execution) -> tuple[dict[str, Any], list[str]]:
+    """``largest_length`` of a plan's batch and what is known of longer ones; or that there was no time for it."""
+    try:
+        most = longest(child, config, device, replace(way, compiled=False))
+    except OutOfTime as reason:
+        return {}, [f"the longest rows were not looked for: {reason}"]
+    return {"largest_length": most.size, "longer": most.beyond}, []
 
 
 def _rechosen(choice: Mapping[str, Any], best: Best, device: Device) -> dict[str, Any]:
@@ -263,64 +318,6 @@ def _rechosen(choice: Mapping[str, Any], best: Best, device: Device) -> dict[str
     return {**choice, "value": best.way.checkpointing, "reason": reason}
 
 
-def section(exact: Exact, device: Device, closed: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """``memory_gib`` of a plan, from a trace; ``closed``: the same from the closed form, where there is one."""
-    closed = closed or {}
-    replayed = exact.replayed
-    learned = learnt.correction(device.name) if device.kind == "cuda" else learnt.Correction()
-    gib = learned.factor / units.GIB
-    told = {key: closed[key] for key in ("framework", "context", "before_the_model") if key in closed}
-    beside = told.get("framework", 0.0) + told.get("before_the_model", 0.0)
-    high = max(replayed.peak_reserved * (1 + SPARE), replayed.peak_allocated) * gib
-    memory: dict[str, Any] = {
-        "tensors": replayed.peak_allocated * gib,
-        "by_component": {kind: size * gib for kind, size in replayed.by_kind.items()},
-        "at": _at(replayed),
-        "low": replayed.peak_requested * gib + (closed["low"] - closed["tensors"] if beside else 0.0),
-        "high": high + (closed["high"] - closed["tensors"] if beside else 0.0),
-        **told,
-        "fits": exact.fits,
-        "source": "traced",
-    }
-    if device.kind == "cuda":
-        memory |= {"peak_allocated": memory["tensors"], "peak_reserved": replayed.peak_reserved * gib}
-        memory["fragmentation"] = replayed.fragmentation
-        if learned.factor != 1:
-            memory["correction"] = {"factor": learned.factor, "configs": learned.configs, "spread": learned.spread}
-    elif "peak_allocated" in closed:
-        memory["peak_allocated"] = memory["tensors"] + beside
-    if closed:
-        kept = ("tensors", "low", "high", "at", "fits", "peak_reserved")
-        memory["closed_form"] = {key: closed[key] for key in kept if key in closed}
-    return memory | {
-        "operation": replayed.at.operation,
-        "layer": replayed.at.layer,
-        "source_line": replayed.at.source,
-        "phase": replayed.at.phase,
-        "step": replayed.step,
-        "parts": [
-            {"kind": p.kind, "layer": p.layer, "operation": p.operation, "gib": p.bytes * gib, "count": p.count}
-            for p in replayed.parts[:LISTED]
-        ],
-        "curve": {
-            "event": [moment.event for moment in replayed.curve],
-            "phase": [moment.phase for moment in replayed.curve],
-            "allocated_gib": [round(moment.allocated * gib, 4) for moment in replayed.curve],
-            "reserved_gib": [round(moment.reserved * gib, 4) for moment in replayed.curve],
-        },
-        "traced_s": round(exact.seconds, 1),
-        "events": len(exact.trace.events),
-        "attention": exact.trace.settings.get("attention", {}),
-        "uncertain": list(exact.trace.uncertain),
-    }
-
-
-def _at(replayed: Replayed) -> str:
-    """The moment of the peak in words: ``forward of blocks.11.mlp``, ``update``."""
-    at = replayed.at
-    return at.phase + (f" of {at.layer}" if at.layer else "")
-
-
 def _probed(measured: tuple[int, int] | str, plan: Plan, device: Device, exact: Exact) -> dict[str, Any]:
     """What two real steps took, beside the trace without correction; kept for the plans after this one."""
     if isinstance(measured, str):
@@ -337,28 +334,35 @@ def _probed(measured: tuple[int, int] | str, plan: Plan, device: Device, exact: 
     return told
 
 
-def _levers(child: Child, config: Config, device: Device, way: Execution, exact: Exact) -> list[dict[str, Any]]:
-    """What each lever that keeps model and text would save, the most first; without those that cannot be traced."""
-    found = []
+def keeping(config: Config, device: Device, way: Execution) -> list[Pull]:
+    """Levers that keep model and text: of half of ``way`` at once, too."""
+    halves = [half for half in divisors(way.micro_batch_size) if half < way.micro_batch_size][-1:]
+    less = "the same result; more passes of smaller batches"
+    return [*levers.keeping(config, device), *(("train.micro_batch_size", half, less) for half in halves)]
+
+
+def pulled(
+    child: Child, config: Config, device: Device, way: Execution, exact: Exact, pulls: Iterable[Pull]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What each lever would save, the most first; and which could not be traced, and why."""
     size = way.micro_batch_size
-    for key, value, cost in levers.keeping(config, device):
+    found, untold = [], []
+    for key, value, cost in pulls:
         try:
-            pulled = change(config, {key: value})
-            other = replace(execution.of(pulled, device, size), accumulation=way.accumulation, compiled=way.compiled)
-            needs = of(child, pulled, device, other).replayed
-        except (NotTraced, ValueError):
+            other_config = change(config, {key: value})
+            at_once = value if key == "train.micro_batch_size" else size
+            other = replace(execution.of(other_config, device, at_once), compiled=way.compiled)
+            accumulation = max(1, size * way.accumulation // at_once)
+            needs = of(child, other_config, device, replace(other, accumulation=accumulation)).replayed
+        except OutOfTime as reason:
+            untold.append(f"not all levers were traced: {reason}")
+            break
+        except (NotTraced, ValueError) as reason:
+            untold.append(f"{levers.Lever({key: value}, cost, 0, 0)} could not be traced: {reason}")
             continue
         saved = (_needed(exact.replayed) - _needed(needs)) / units.GIB
         found.append({"key": key, "value": value, "gib": _needed(needs) / units.GIB, "saves": saved, "cost": cost})
-    halves = [half for half in divisors(size) if half < size]
-    if halves:
-        less = of(child, config, device, replace(way, micro_batch_size=halves[-1], accumulation=2)).replayed
-        saved = (_needed(exact.replayed) - _needed(less)) / units.GIB
-        found.append(
-            {"key": "train.micro_batch_size", "value": halves[-1], "gib": _needed(less) / units.GIB, "saves": saved}
-            | {"cost": "the same result; more passes of smaller batches"}
-        )
-    return sorted(found, key=lambda lever: -lever["saves"])
+    return sorted(found, key=lambda lever: -lever["saves"]), untold
 
 
 def _needed(replayed: Replayed) -> int:
