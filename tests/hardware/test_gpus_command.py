@@ -12,7 +12,7 @@ from ganeum.cli.examples import refreshed
 from ganeum.hardware import Device, catalogue, detect, nvml, peaks, rates
 from ganeum.hardware.nvml import Nvidia, NvidiaGpu
 from ganeum.hardware.rates import Rates
-from ganeum.train import calibrate
+from ganeum.train import calibrate, operation_rates
 
 
 @pytest.fixture
@@ -128,7 +128,8 @@ def test_what_is_in_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """--measure measures the device that a run would take, and says how well that went."""
+    """--measure measures the device that a run would take, and says how well that went; a CPU's operations too, here in
+    steps of the smallest models, and keeps what they take."""
     measured: list[str] = []
 
     def measure(device: Device) -> Rates:
@@ -136,16 +137,21 @@ def test_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         return Rates("2026-11-21", {}, 0.07)
 
     monkeypatch.setattr(calibrate, "calibrate", measure)
+    monkeypatch.setattr(operation_rates, "CASES", [(1, 2, 16, 8, 64, 2, more) for *_, more in operation_rates.CASES])
     with pytest.raises(SystemExit) as end:
         main(["gpus", "--measure"])
     assert not end.value.code
-    assert [detect().kind] == measured
+    device = detect()
+    assert [device.kind] == measured
+    kept = rates.remembered(device.name, device.kind, of=rates.OPERATIONS)
+    assert (kept is not None) == (device.kind == "cpu")
     assert "what was measured is reproduced within 7%\n" in capsys.readouterr().err
 
 
 def test_measuring_beside_other_work(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates that hardly give what was measured are no good, and that is said."""
     monkeypatch.setattr(calibrate, "calibrate", lambda device: Rates("2026-11-21", {}, 0.43))
+    monkeypatch.setattr(operation_rates, "measure", lambda device: None)
     with pytest.raises(SystemExit):
         main(["gpus", "--measure"])
     assert capsys.readouterr().err.endswith(
