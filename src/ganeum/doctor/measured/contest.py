@@ -26,6 +26,7 @@ FEWEST_PAIRS = 8  # of so many the smallest and the largest enclose the median w
 HOPELESS = 0.5  # slower than this in each of the first four pairs, or twice so before: no more of them are needed
 FEW_PAIRS = 6  # 97 %, where there is no time for more
 MOST_PAIRS = 1_000
+WARM_S = 0.3  # of steps: so long ones are all counted
 BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
 MOST_AT_ONCE = (
     1.15  # cores, of a training that computes on one; the rest is a thread that fetches, or the account's own
@@ -108,15 +109,18 @@ def contest(
         only_gain: it also ends when ``b`` is certainly not faster by more than ``floor``.
     """
     began = clock()
-    for one in (a, b):
-        one.rewind()
     quickest = [one.warm() for one in (a, b)]
+    for one in (a, b):
+        one.rewind()  # after the warm-up, which takes as many steps as it has time for: both take the same batches
     if only_gain and HOPELESS**2 * quickest[1] > quickest[0]:
         found = ratio([(a.block(1), b.block(1))])
         return replace(found, seconds=clock() - began)
     step_s = max(quickest)
     began = max(began, clock() - seconds / 2)  # a variant that is compiled starts late
     steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
+    if step_s < WARM_S:  # what the first batches cost beside the others is nobody's
+        a.block(steps)
+        b.block(steps)
     pairs: list[tuple[Block, Block]] = []
     while len(pairs) < MOST_PAIRS:
         first, second = a.block(steps), b.block(steps)

@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganeum.doctor.measured import cores, tensors
+from ganeum.doctor.measured import cores, generators, tensors
 from ganeum.doctor.measured.parts import Parts
 from ganeum.doctor.measured.training import Block, Training
 from ganeum.errors import ConfigError, GaneumError
@@ -56,6 +56,7 @@ class Inside:
 
     training: Training
     _batches: Iterator[Any]
+    _back: Sequence[Callable[[], None]] = ()  # sets the batches' own random generators back
     _quickest = float("inf")  # seconds of a step
 
     def build(self, what: Mapping[str, Any]) -> None:
@@ -67,6 +68,7 @@ class Inside:
             training: Training = ours.training(what["config"])
         else:
             training = _foreign(Path(what["file"]), what["function"])
+        self._back = generators.kept(training.batches)  # acts may look at some of them
         for name in what["acts"]:
             from ganeum.doctor.measured import acts
 
@@ -103,6 +105,8 @@ class Inside:
         """Batches from their beginning, in an order that any other worker draws, too."""
         self._batches = iter(())  # the old one's processes end before new ones start
         _seed()
+        for back in self._back:
+            back()
         self._batches = iter(self.training.batches)
 
     def warm(self, seconds: float, least: int) -> float:
