@@ -154,10 +154,64 @@ def test_the_table_and_dmon_are_read() -> None:
         sample.memory_used_mib, sample.temperature_c,
     )  # fmt: skip
     assert [(4242, 18_000), (4343, 2_000)] == [(one.pid, one.memory_mib) for one in sample.processes]
-    assert ["other_processes"] == [finding.cause for finding in looked(table).findings]
+    assert {"other_processes", "power_cap"} == {finding.cause for finding in looked(table).findings}  # 338 of 350 W
     dmon = "# gpu    pwr  gtemp  mtemp     sm    mem   mclk   pclk\n# Idx      W      C      C      %      %    MHz\n"
     (drawn,) = smi.read(dmon + "    0    310     66      -     99     70   9501   1800\n").samples
     assert (310, 99, 1800, 9501) == (drawn.power_w, drawn.utilization_percent, drawn.sm_mhz, drawn.memory_mhz)
+
+
+def test_dmon_with_the_time_and_of_old_drivers_is_read() -> None:
+    """`-o T` puts a column in front; until 390 the temperature was called temp."""
+    timed = "#Time        gpu    pwr  gtemp     sm  pviol   mclk   pclk\n"
+    (drawn,) = smi.read(timed + " 12:00:01      0    349     72    100     90   9501   1100\n").samples
+    assert ("0", 349, 72, 1100) == (drawn.gpu, drawn.power_w, drawn.temperature_c, drawn.sm_mhz)
+    old = (
+        "# gpu   pwr  temp    sm   mem   enc   dec  mclk  pclk\n    0   240    83    99    60     0     0  5005  1600\n"
+    )
+    assert 83 == smi.read(old).samples[0].temperature_c
+
+
+MASKS = (
+    "name, pstate, clocks_throttle_reasons.active, clocks.sm [MHz], power.draw [W], power.limit [W], "
+    "utilization.gpu [%]\n"
+)
+
+
+def test_reasons_are_read_from_their_bits() -> None:
+    """nvml.h: 0x4 is the power cap, 0x40 with 0x8 the hardware's thermal slowdown; idle, the cap is no alarm."""
+    card = "NVIDIA GeForce RTX 3090, P2, 0x00000000000000{}, {} MHz, {} W, 350.00 W, {} %\n"
+    assert ["power_cap"] == alarms(MASKS + card.format("04", 1095, "349.50", 100))
+    assert ["thermal"] == alarms(MASKS + card.format("48", 600, "150.00", 100))
+    assert [] == alarms(MASKS + card.format("04", 210, "20.00", 0))
+    assert [] == alarms(MASKS + card.format("4", 1095, "349.50", 100))  # cut: it may be any of three
+
+
+@pytest.mark.parametrize("separator", ["\t", ";"])
+def test_a_spreadsheet_s_columns_are_read(separator: str) -> None:
+    """With tabs, or with semicolons and decimal commas, they are what they were."""
+    text = (BUSY + row(0, 1300, 349.0, reasons="x..")).replace(", ", separator).replace("349.00", "349,00")
+    assert ["power_cap"] == alarms(text)
+
+
+def test_what_names_no_reason_clears_nobody() -> None:
+    """The table has no reasons: at its limit that is a note, below it only said; text of another kind gets advice."""
+    table = (
+        "|   0  Tesla K80           Off  | 00000000:00:04.0 Off |                    0 |\n"
+        "| N/A   69C    P0   {}W / 149W |  11000MiB / 11441MiB |    100%      Default |\n"
+    )
+    (note,) = looked(table.format(148)).findings
+    assert ("power_cap", "note", "unconfirmed here") == (note.cause, note.severity, note.sure)
+    for text in (table.format(90), table.format(148), "a photo of my card"):
+        assert "nothing limits it" not in looked(text).headline
+        assert "nvidia-smi -q -d PERFORMANCE" in looked(text).headline
+
+
+def test_a_limit_that_is_reached_above_the_promised_clock_costs_nothing() -> None:
+    """NVIDIA promises 1,695 MHz: at 1,900 the limit is reached, and nothing is lost."""
+    (note,) = looked(BUSY + row(0, 1900, 349.0, reasons="x..")).findings
+    assert ("note", None, "the power limit is reached, above the clock that its maker promises") == (
+        note.severity, note.size, note.title,
+    )  # fmt: skip
 
 
 def test_a_driver_that_does_not_answer_is_an_error() -> None:

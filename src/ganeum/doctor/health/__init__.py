@@ -17,10 +17,12 @@ from ganeum.doctor.health.words import CAPPED, FLAGS, acting, state
 from ganeum.doctor.smi.sample import Reading, Sample, merged
 from ganeum.hardware.catalogue import find
 
+ASK = "nvidia-smi -q -d PERFORMANCE,CLOCK,POWER,TEMPERATURE,UTILIZATION"
 LOOKS: tuple[Callable[[Sequence[Sample]], Iterator[Finding]], ...] = (
     throttle.impossible,
     throttle.braked,
     throttle.capped,
+    throttle.at_limit,
     throttle.counted,
     throttle.locked,
     clocks.plateau,
@@ -68,7 +70,7 @@ def report(reading: Reading, *, run_s: float | None = None, subject: str = "GPU"
         ruled_out += [f"{_called(key, samples)}: {text}" if len(gpus) > 1 else text for text in cleared]
         heads.append(_head(_called(key, samples), samples, found))
     if not reading.samples and not reading.failures:
-        heads.append("nothing in it is known as nvidia-smi's output")
+        heads.append(f"nothing in it is known as nvidia-smi's output; try what `{ASK}` prints while it works")
     return Report(
         subject=subject,
         headline="; ".join(heads),
@@ -107,9 +109,9 @@ def _head(called: str, samples: Sequence[Sample], found: Sequence[Finding]) -> s
         used = max((sample.utilization_percent or 0 for sample in samples), default=0)
         does = f"is hardly used ({used:.0f} %)" if used else "idles"
         return f"{called} {does}: what limits it can only be seen while it works"
-    if any(sample.reasons or sample.power_limit_w for sample in samples):
+    if any(sample.reasons for sample in samples):
         return f"{called}: nothing limits it in what was read"
-    return f"{called}: what was read says nothing of limits"
+    return f"{called}: what was read does not say what limits it (`{ASK}` does, while it works)"
 
 
 def _facts(samples: Sequence[Sample]) -> dict[str, object]:

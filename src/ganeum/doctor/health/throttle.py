@@ -144,17 +144,37 @@ def capped(samples: Sequence[Sample]) -> Iterator[Finding]:
         evidence.append("it draws less than its limit: the flag alone is no proof of a limited run")
     yield Finding(
         cause="power_cap",
-        title="the power limit holds the clocks down" if at_limit else "the power cap is active",
+        title="the power cap is active"
+        if not at_limit
+        else "the power limit is reached, above the clock that its maker promises"
+        if loss == 0
+        else "the power limit holds the clocks down",
         evidence=tuple(evidence),
         change="a higher limit where the maker allows one (nvidia-smi -pl, as root), or nothing: the last tenth of the "
         "power buys few percent of speed"
-        if at_limit
+        if at_limit and loss != 0
         else "",
         severity="warning" if alarm else "note",
-        size=loss if at_limit else None,
-        interval=(0.0, loss) if at_limit and loss is not None else None,
-        unit="share of its highest clock, at most of the speed" if at_limit and loss is not None else "",
+        size=loss if at_limit and loss else None,
+        interval=(0.0, loss) if at_limit and loss else None,
+        unit="share of its highest clock, at most of the speed" if at_limit and loss else "",
     )
+
+
+def at_limit(samples: Sequence[Sample]) -> Iterator[Finding]:
+    """A busy card at its power limit, of which no reason was read: the table has none."""
+    if telemetry_is_wrong(samples) or any("sw_power_cap" in sample.reasons for sample in samples):
+        return
+    full = [sample for sample in samples if sample.busy and (power_share(sample) or 0) >= NEAR_LIMIT]
+    if full:
+        yield Finding(
+            cause="power_cap",
+            title="it draws what it may: the power limit may hold its clocks down",
+            evidence=(*power(worst(full)), *clocks(worst(full)), *warmth(worst(full))),
+            change="nvidia-smi -q -d PERFORMANCE,CLOCK while it works says whether, and how much",
+            severity="note",
+            sure="unconfirmed here",
+        )
 
 
 def counted(samples: Sequence[Sample]) -> Iterator[Finding]:

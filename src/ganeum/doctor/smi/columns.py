@@ -13,7 +13,9 @@ from ganeum.doctor.smi.values import value
 
 HEADING = re.compile(r"[a-z_]+[a-z0-9_.]*( \[[A-Za-z%]+\])?")
 ASKED = re.compile(r"--query-gpu[= ]\"?([a-z0-9_.,]+)")
-CELL = re.compile(r"P\d{1,2}|-?\d+(?:[.,]\d+)? ?(?:MHz|W|%|MiB|us|C)?|\[?N/A\]?|\[[A-Z][^\]]*\]|(?:Not )?Active")
+CELL = re.compile(
+    r"P\d{1,2}|-?\d+(?:[.,]\d+)? ?(?:MHz|W|%|MiB|us|C)?|0x[0-9A-Fa-f]+|\[?N/A\]?|\[[A-Z][^\]]*\]|(?:Not )?Active"
+)
 
 Column = tuple["Known | None", str]
 
@@ -47,8 +49,9 @@ def read(lines: Iterable[str]) -> tuple[list[Sample], list[str]]:
 
 
 def _cells(line: str) -> list[str]:
-    """A decimal comma has no space behind it, and the comma between two cells has."""
-    separator = ", " if ", " in line else ","
+    """A decimal comma has no space behind it, and the comma between two cells has; a spreadsheet puts tabs or
+    semicolons there."""
+    separator = next((sign for sign in ("\t", ";", ", ") if sign in line), ",")
     return [cell.strip() for cell in line.strip().strip('"').split(separator)]
 
 
@@ -72,7 +75,9 @@ def _row(columns: Sequence[Column], cells: Sequence[str]) -> dict[str, Any]:
         read = value(known[1], cell, unit)
         if read is None and not re.match(r"\[|N/A|ERR|Unknown|$", cell):
             return {}
-        if read is not None:
+        if isinstance(read, dict):  # all reasons in one figure
+            row |= {f"reason:{name}": flag for name, flag in read.items() if f"reason:{name}" not in row}
+        elif read is not None:
             row.setdefault(known[0], read)
     return row if any(name not in ("gpu", "name", "driver", "time_s") for name in row) else {}
 

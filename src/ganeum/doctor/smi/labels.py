@@ -144,6 +144,8 @@ COLUMNS: dict[str, Known] = {
     "uuid": ("gpu", "name"),
     "gpu_uuid": ("gpu", "name"),
     "driver_model.current": ("driver_model", "model"),
+    "clocks_throttle_reasons.active": ("reasons", "bits"),
+    "clocks_event_reasons.active": ("reasons", "bits"),
     "pstate": ("performance_state", "state"),
     "utilization.gpu": ("utilization_percent", "%"),
     "temperature.gpu": ("temperature_c", "degrees"),

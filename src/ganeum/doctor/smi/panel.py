@@ -15,9 +15,10 @@ STATE = re.compile(
 )
 PROCESS = re.compile(r"\|\s+(\d+)\s+(?:\S+\s+\S+\s+)?(\d+)\s+(C\+G|C|G|M\+C)\s+(\S.*?)\s+(\d+MiB|N/A|\?)\s*\|")
 DRIVER = re.compile(r"Driver Version:\s*([\d.]+)")
+CELL = r"-|\d+|\d\d:\d\d:\d\d|\d{8}"  # with a date or a time in front, as -o asks for
 DMON = {
-    "pwr": "power_w", "gtemp": "temperature_c", "mtemp": "memory_temperature_c", "sm": "utilization_percent",
-    "mclk": "memory_mhz", "pclk": "sm_mhz",
+    "pwr": "power_w", "temp": "temperature_c", "gtemp": "temperature_c", "mtemp": "memory_temperature_c",
+    "sm": "utilization_percent", "mclk": "memory_mhz", "pclk": "sm_mhz",
 }  # fmt: skip
 
 
@@ -57,9 +58,9 @@ def read(lines: Iterable[str]) -> tuple[list[Sample], list[str]]:
             if of:
                 process = Process(pid=int(match[2]), kind=match[3], name=match[4], memory_mib=held)
                 of[-1].setdefault("processes", []).append(process)
-        elif re.match(r"\s*#\s*gpu\s", line):
+        elif re.match(r"\s*#\s*(?:Date\s+)?(?:Time\s+)?gpu\s", line):
             columns = line.replace("#", " ").split()
-        elif columns and len(cells := line.split()) == len(columns) and all(re.fullmatch(r"-|\d+", c) for c in cells):
+        elif columns and len(cells := line.split()) == len(columns) and all(re.fullmatch(CELL, c) for c in cells):
             by_name = dict(zip(columns, cells, strict=True))
             rows.append(
                 {

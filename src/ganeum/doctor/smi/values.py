@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from ganeum.hardware import sensors
+
 NUMBER = r"-?\d+(?:[.,]\d+)?"
 SIZES = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0, "MB": 1.0, "GB": 1024.0}
 TIMES = {"us": 1e-6, "ms": 1e-3, "ns": 1e-9, "s": 1.0}
@@ -70,6 +72,15 @@ def _time(text: str, unit: str) -> float | None:
     return None
 
 
+def _bits(text: str, unit: str) -> dict[str, bool] | None:
+    """NVML's reasons by their bits: ``0x0000000000000044`` → each, and whether it is active."""
+    match = re.match(r"\s*(0x[0-9A-Fa-f]{16})(?![0-9A-Za-z])", text)
+    if match is None:
+        return None
+    active = sensors.names(int(match[1], 16))
+    return {name: name in active for name in sensors.REASONS.values()}
+
+
 def _name(text: str, unit: str) -> str | None:
     found = re.split(r"\s{2,}|\s#|<-|\[Deprecated", text.strip())[0].strip()
     return None if not found or found.startswith(("[", "N/A")) else found[:80]
@@ -87,6 +98,7 @@ PARSERS: dict[str, Callable[[str, str], Any]] = {
     "whole": _whole,
     "state": _word(r"P\d{1,2}"),
     "active": _flag("Active", "Not Active"),
+    "bits": _bits,
     "yes": _flag("Yes", "No"),
     "model": _word("WDDM|TCC|MCDM"),
     "name": _name,
