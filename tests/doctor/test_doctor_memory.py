@@ -123,6 +123,13 @@ def test_the_latest_output_alone_is_no_pile() -> None:
     assert [] == found(training(lambda loss, out: latest.update(loss=loss.detach(), out=out.detach())))[0]
 
 
+def test_many_alike_that_are_replaced_are_no_pile() -> None:
+    """Twenty tensors of one shape, new ones in every step: more of them are new than there were steps, and no more."""
+    latest: dict[int, Tensor] = {}
+    copies = training(lambda loss, _: latest.update({n: torch.full((64, 32), float(n)) for n in range(20)}))
+    assert [] == found(copies)[0]
+
+
 def test_parameters_without_a_gradient_are_found_and_frozen_ones_are_not() -> None:
     """A layer that nothing uses is dead; one that is frozen on purpose is not told."""
     (one,) = found(training(unused=nn.Linear(WIDTH, WIDTH)))[0]

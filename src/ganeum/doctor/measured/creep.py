@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import torch
@@ -32,6 +32,10 @@ FIRST_COUNT = 4  # the step after which tensors are first counted
 LEAST_NUMBERS = 1024  # of a parameter that is compared with others
 MOST_NODES = 100_000  # of a graph that are counted
 EVENTS = 200_000  # of torch's own record of a step
+
+
+Kind: TypeAlias = tuple[tuple[int, ...], str, bool]  # shape, dtype, whether it has a graph
+Early: TypeAlias = dict[int, tuple["weakref.ref[Tensor]", Kind]]  # by identity
 
 
 def of_subject(what: Mapping[str, Any], steps: int, seconds: float) -> dict[str, Any]:
@@ -84,7 +88,7 @@ class _Saved:
 
 def _watched(
     training: Training, batches: Iterator[Any], model: nn.Module
-) -> tuple[list[int], dict[str, Any], dict[int, Tensor], dict[int, Tensor]]:
+) -> tuple[list[int], dict[str, Any], Early, dict[int, Tensor]]:
     """Some steps → bytes that graphs hold after each, what of the parameters got gradients, tensors early and late."""
     alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
@@ -95,7 +99,7 @@ def _watched(
         return saved
 
     kept: list[int] = []
-    early: dict[int, Tensor] = {}
+    early: Early = {}
     gc.collect()
     gc.freeze()  # what is there already: collecting takes a tenth of the time, and only what is new is counted
     with ExitStack() as stack:
@@ -109,7 +113,7 @@ def _watched(
             storages = {s.tensor.untyped_storage().data_ptr(): s.tensor.untyped_storage().nbytes() for s in alive}
             kept.append(sum(size for at, size in storages.items() if at not in own))
             if step + 1 == FIRST_COUNT:
-                early = _tensors()
+                early = {at: (weakref.ref(one), _kind(one)) for at, one in _tensors().items()}
         ours = {id(saved.tensor) for saved in alive}
         late = {at: one for at, one in _tensors().items() if at not in ours}
     return kept, gradients.found(), early, late
@@ -184,12 +188,14 @@ def _tensors() -> dict[int, Tensor]:
     return {id(one): one for one in gc.get_objects() if issubclass(type(one), Tensor)}
 
 
-def _piling(early: Mapping[int, Tensor], late: Mapping[int, Tensor]) -> Iterator[dict[str, Any]]:
-    """Kinds of tensors of which each step left at least one more."""
+def _piling(early: Early, late: Mapping[int, Tensor]) -> Iterator[dict[str, Any]]:
+    """Kinds of tensors of which each step left at least one more; what took the place of others is no more."""
     between = WATCHED - FIRST_COUNT
     gc.collect()
-    new = [tensor for at, tensor in late.items() if at not in early and tensor.numel() > 0]
-    kinds = Counter(_kind(tensor) for tensor in new)
+    stayed = {at for at, (tensor, _) in early.items() if tensor() is not None}
+    gone = Counter(kind for at, (_, kind) in early.items() if at not in stayed)
+    new = [tensor for at, tensor in late.items() if at not in stayed and tensor.numel() > 0]
+    kinds = Counter(_kind(tensor) for tensor in new) - gone
     for (shape, dtype, graph), count in kinds.most_common():
         if count < between:
             continue
@@ -200,12 +206,12 @@ def _piling(early: Mapping[int, Tensor], late: Mapping[int, Tensor]) -> Iterator
             "dtype": dtype,
             "graph": graph,
             "a_step": count / between,
-            "bytes": sum(map(_bytes, same)) / between,
+            "bytes": count * _bytes(same[-1]) / between,
             "held_by": _holder(same[-1], (new, same)),
         }
 
 
-def _kind(tensor: Tensor) -> tuple[tuple[int, ...], str, bool]:
+def _kind(tensor: Tensor) -> Kind:
     return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.grad_fn is not None
 
 
