@@ -186,7 +186,7 @@ def graded_blanks(parts: Parts) -> None:
     parts.finish.append(lambda batch: batch | {"labels": batch["labels"].masked_fill(batch["labels"] == -100, PAD)})
 
 
-@fault("nothing but masked labels", "learning", ("nothing_to_learn",), ("documents", "windows"))
+@fault("nothing but masked labels", "learning", ("nothing_to_learn", "dead_parameters"), ("documents", "windows"))
 def silent_jury(parts: Parts) -> None:
     """Every label is -100."""
     parts.finish.append(lambda batch: batch | {"labels": torch.full_like(batch["labels"], -100)})
