@@ -161,6 +161,16 @@ FAULTS = {
         loop((BACK, BACK + "            losses.append(loss)\n")),
         loop((BACK, BACK + "            losses.append(loss.detach())\n")),
     ),
+    "kept_graph until the update": (
+        loop((BACK, BACK + "            if step == 0:\n                logged = 0\n            total_loss += loss\n")),
+        loop(
+            (
+                BACK,
+                BACK
+                + "            if step % 4 == 0:\n                total_loss = 0\n            total_loss += loss\n",
+            )
+        ),
+    ),
     "kept_graph by asking": (
         loop(("loss.backward()", "loss.backward(retain_graph=True)")),
         loop(("loss.backward()", "loss.backward(retain_graph=False)")),

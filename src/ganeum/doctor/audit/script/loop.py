@@ -55,12 +55,8 @@ def kept(seen: Seen) -> Iterator[Said]:
             continue
         if script.enclosing(node, (ast.For, ast.While)) is None:
             continue
-        if isinstance(node, ast.AugAssign):
-            summed = isinstance(node.op, ast.Add) and _holds(node.value, backwarded)
-            # `loss += auxiliary_loss`, and a sum that backward() is called on, are still this step's
-            if summed and ast.unparse(node.target) not in backwarded:
-                yield _kept(seen, node.lineno)
-        elif ast.unparse(node.func).endswith(".append") and node.args and _holds(node.args[0], backwarded):
+        target = _target(node, backwarded)
+        if target and not _begun_anew(seen, node, target):
             yield _kept(seen, node.lineno)
     for call in script.called("backward"):
         if call.get("retain_graph") is True:
@@ -70,6 +66,27 @@ def kept(seen: Seen) -> Iterator[Said]:
                 call.line,
                 change="without it; one backward through the sum of the losses",
             )
+
+
+def _target(node: ast.AugAssign | ast.Call, backwarded: set[str]) -> str | None:
+    """What a loss is added to, or put into. `loss += auxiliary_loss`, and a sum that backward() is called on, are still
+    this step's."""
+    if isinstance(node, ast.AugAssign):
+        name = ast.unparse(node.target)
+        summed = isinstance(node.op, ast.Add) and _holds(node.value, backwarded)
+        return name if summed and name not in backwarded else None
+    name, _, what = ast.unparse(node.func).rpartition(".")
+    return name if what == "append" and node.args and _holds(node.args[0], backwarded) else None
+
+
+def _begun_anew(seen: Seen, node: ast.AST, name: str) -> bool:
+    """Whether the loop itself sets it back, after each update say: it then never holds more than a few steps."""
+    loop = seen.script.enclosing(node, (ast.For, ast.While))
+    return any(
+        (isinstance(inner, ast.Assign) and name in map(ast.unparse, inner.targets))
+        or (isinstance(inner, ast.Call) and ast.unparse(inner.func) == f"{name}.clear")
+        for inner in ast.walk(loop or ast.Pass())
+    )
 
 
 def _kept(seen: Seen, line: int) -> Said:
