@@ -333,6 +333,38 @@ def test_a_transformer_that_evaluates_has_the_peak_of_a_real_one() -> None:
 
     found = trace(build, step, CPU)
     assert measured(build, step) == pytest.approx(max(live(found.events)), rel=1e-3)
+    assert found.uncertain == ()
+
+    def on_a_gpu(model: nn.Module) -> None:
+        with torch.no_grad():
+            model(torch.randn(8, 32, 64, device="cuda"))
+
+    told = [
+        f"in evaluation a run may take one kernel for a whole {name}, whose workspace is not known: traced in its parts"
+        for name in ("TransformerEncoderLayer", "MultiheadAttention")
+    ]
+    assert told == list(trace(lambda: build().cuda(), on_a_gpu, A100).uncertain)
+    assert trace(lambda: build().cuda().train(), on_a_gpu, A100).uncertain == ()
+
+
+def test_what_decides_by_its_numbers_is_said() -> None:
+    """LBFGS looks at losses and gradients to know whether to go on, on a CPU too."""
+
+    def build() -> tuple[nn.Module, torch.optim.LBFGS]:
+        model = nn.Linear(4, 4)
+        return model, torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def step(built: tuple[nn.Module, torch.optim.LBFGS]) -> None:
+        def loss() -> Tensor:
+            built[1].zero_grad()
+            nats = built[0](torch.randn(2, 4)).square().mean()
+            nats.backward()
+            return nats
+
+        built[1].step(loss)
+
+    (said,) = trace(build, step, CPU).uncertain
+    assert said.startswith("LBFGS decides by its numbers when it stops")
 
 
 def test_a_number_that_is_read_is_said() -> None:

@@ -30,6 +30,8 @@ COMPILED = "_torchdynamo_orig_callable"  # an attribute of a function that torch
 
 OURS = Path(__file__).parent
 NUMBERS = "fake tensors have shapes and no numbers, and here the code needs some"
+SEARCHES = "LBFGS decides by its numbers when it stops: how often it asks for the loss, and what it keeps, was assumed"
+FUSED = "in evaluation a run may take one kernel for a whole {name}, whose workspace is not known: traced in its parts"
 LEAVE_OUT = "leave out what looks at numbers (metrics, plots, sampling), or take shapes that do not depend on them"
 
 
@@ -52,7 +54,7 @@ def trace(build: Callable[[], Built], step: Callable[[Built], Any], device: Devi
         scene = stack.enter_context(stage(device))
         recorder = scene.recorder
         stack.enter_context(bystanders(device.kind))
-        stack.enter_context(_operation_by_operation())
+        stack.enter_context(_operation_by_operation(recorder))
         stack.enter_context(recorder)
         with _explained(build, "build"):
             built = build()
@@ -117,14 +119,23 @@ def _weights_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _operation_by_operation() -> Iterator[None]:
+def _operation_by_operation(recorder: Recorder) -> Iterator[None]:
     """Inside, nn.TransformerEncoder in evaluation takes its steps one by one. Its kernel for all of a layer shows
-    nothing of what it makes in between, which is about the same."""
+    nothing of what it makes in between, which is about the same; of a GPU's, that is said."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+
+    def note(module: nn.Module, *_: Any) -> None:
+        fast = isinstance(module, (nn.TransformerEncoderLayer, nn.MultiheadAttention)) and not module.training
+        learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in module.parameters())
+        if before and fast and not learns and recorder.device == "cuda":
+            recorder.uncertain[FUSED.format(name=type(module).__name__)] = None
+
+    handle = register_module_forward_pre_hook(note)
     try:
         yield
     finally:
+        handle.remove()
         torch.backends.mha.set_fastpath_enabled(before)
 
 
@@ -134,6 +145,8 @@ def _updates(recorder: Recorder, modules: Iterable[nn.Module]) -> Iterator[list[
     seen: dict[int, torch.optim.Optimizer] = {}
 
     def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if isinstance(optimizer, torch.optim.LBFGS) and recorder.device == "cpu":  # on a GPU each number is told
+            recorder.uncertain[SEARCHES] = None
         for module in modules:
             recorder.label((p.grad for p in module.parameters()), "gradients")
         for group in optimizer.param_groups:
