@@ -27,6 +27,7 @@ from typing import Any
 
 import memory_accuracy_adopted as adopted
 import memory_accuracy_ours as ours
+import memory_published as published
 import psutil
 import torch
 import transformers
@@ -156,7 +157,9 @@ def page() -> str:
             "Not measured yet: no GPU was at hand. `python benchmarks/memory_accuracy.py --device cuda` (part of",
             "`benchmarks/gpu.sh`) predicts, then measures, and `--write` puts the table here.",
         ]
-    return "\n".join(text) + "\n"
+    if published.RESULT.exists():
+        text += ["", *published.section(json.loads(published.RESULT.read_text(encoding="utf-8")))]
+    return "\n".join(text).rstrip() + "\n"
 
 
 def main() -> None:
