@@ -381,6 +381,8 @@ def _check(asked: Question) -> None:
             "only what is here can be probed",
         ),
         (asked.probe and "--probe", asked.script and "--script", "what is probed is a run of ours"),
+        (asked.probe and "--probe", by_name and asked.words[0], "what is probed is a run of ours, by its config"),
+        (asked.probe and "--probe", used, "what is probed are steps of a training"),
         (asked.script and "--script", asked.words and asked.words[0], "the step is the script's own"),
         (asked.script and "--script", asked.settings and asked.settings[0], "its settings stand in the script"),
         (asked.script and "--script", asked.models and "--models", "the step is the script's own"),

@@ -143,10 +143,11 @@ class Model:
         return named.plan(self.architecture, self.use, device, may_shorten=self.may_shorten)
 
     def exact(self, plan: Plan, device: Device, *, explain: bool = False, probe: Prober | None = None) -> Plan:
-        """:func:`ganeum.plan.trace.named.refined`; it has no levers, and is not probed."""
+        """:func:`ganeum.plan.trace.named.refined`; it is not probed."""
         from ganeum.plan.trace import named as traced
 
-        return traced.refined(plan, self.asked, named.settled(self.architecture, self.use, device), device)
+        way = named.settled(self.architecture, self.use, device)
+        return traced.refined(plan, self.asked, way, device, explain=explain)
 
     def emit(self, form: str, plan: Plan, device: Device) -> str:
         """TrainingArguments or a DeepSpeed JSON of its training.
