@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -39,6 +40,13 @@ def run(**train: Any) -> Config:
             },
         }
     )
+
+
+@cache
+def at_once(size: int) -> Trace:
+    """Of the config without anything besides, so many sequences at once."""
+    config = run()
+    return trace(config, CARD, execution.replace(execution.of(config, CARD, size), accumulation=1))
 
 
 def numbered(traced: Trace) -> list[Any]:
@@ -94,14 +102,14 @@ def test_the_most_at_once_in_few_traces(guess: int, monkeypatch: pytest.MonkeyPa
 
     def answer(_: Child, config: Config, device: Any, way: execution.Execution, **__: Any) -> Answer:
         asked.append(way.micro_batch_size)
-        return Answer(trace(config, device, way))
+        assert way.accumulation == 1
+        return Answer(at_once(way.micro_batch_size))
 
     monkeypatch.setattr(Child, "run", answer)
     monkeypatch.setattr("ganeum.plan.trace.room.SPARE", 0.9)  # of the card a tenth is left
     way = execution.of(config, CARD, 1)
     way = execution.replace(way, accumulation=1)
-    found = largest(Child(), config, CARD, way, guess)
+    found = largest(Child(), config, CARD, way, guess, 1 << 16).size
     assert len(asked) <= 6
     for size, fits in ((found, True), (found + 1, False)):
-        traced = trace(config, CARD, execution.replace(way, micro_batch_size=size))
-        assert fits == Room.of(CARD, Answer(traced)).holds(sizes(traced))
+        assert fits == Room.of(CARD, Answer(at_once(size))).holds(sizes(at_once(size)))
