@@ -138,3 +138,23 @@ def test_keys_of_a_run_on_a_gpu() -> None:
         "expandable segments": {"train.expandable_segments": "auto"},
     }
     assert [name for name, one in found.items() if not one.same_learning] == ["AdamW in fp32"]
+
+
+def test_examples_that_are_padded_are_packed_where_auto_would() -> None:
+    """Rows half empty: packed first where the run would pack by itself, buckets first elsewhere, and only they where a
+    model cannot pack; rows padded to the longest there could be are told without a measurement."""
+    config = Config(
+        model=Model(source="t5"), data=Data(train="pairs.jsonl", batching="fixed"), train=Train(micro_batch_size=8)
+    )
+    facts = {**CPU, "ours": True, "decided": config.model_dump(), "padding": 0.5, "packable": True}
+
+    def ways(**more: Any) -> list[Any]:
+        found = remedies.of_config(config, {**facts, **more})
+        return [one.keys["data.batching"] for one in found if one.cause == "padding"]
+
+    assert ways(packed_by_itself=True) == ["packed", "buckets"]
+    assert ways(packed_by_itself=False) == ["buckets", "packed"]
+    assert ways(packed_by_itself=False, packable=False) == ["buckets"]
+    (finding,) = remedies.told(facts, config)
+    assert (finding.cause, finding.interval) == ("padding", (0.0, 0.5))
+    assert remedies.told({**facts, "padding": 0.1}, config) == []

@@ -112,10 +112,12 @@ def report(course: Course) -> Report:
     found = [finding for trial in course.trials if (finding := _finding(course, trial)) is not None]
     silent = [sentence for trial in course.trials if (sentence := _sentence(course, trial))]
     silent += [f"{remedy.name}: not tried, for want of time (--minutes)" for remedy in course.untried]
+    shown = {finding.cause for finding in found}  # what is measured needs no estimate beside it
+    told = [finding for finding in course.told if finding.sure != "computed" or finding.cause not in shown]
     return Report(
         subject=course.subject,
         headline=_headline(course),
-        findings=worst_first([*found, *_crowd(course), *course.told]),
+        findings=worst_first([*found, *_crowd(course), *told]),
         without_effect=(*silent, *course.failed),
         drawn=waterfall.drawn(course),
         facts=_facts(course),

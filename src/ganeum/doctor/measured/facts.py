@@ -53,7 +53,21 @@ def of(training: Training) -> dict[str, Any]:
     found |= _seen(training, at)
     if isinstance(training, Ours) and training.config is not None:
         found |= {"ours": True, "decided": training.config.model_dump(), "planned_at_once": _planned(training.config)}
+        found |= _rows(training, training.config)
     return found
+
+
+def _rows(training: Ours, config: Config) -> dict[str, Any]:
+    """Of examples: the share of places that hold nothing; whether the model can pack rows, and ``auto`` would."""
+    examples, size = getattr(training.material, "examples", None), config.train.micro_batch_size
+    if examples is None or size == "auto":
+        return {}
+    packs = examples.learner.packs
+    return {
+        "padding": examples.batches(config).padding(size, steps=PROBED),
+        "packable": packs > 0,
+        "packed_by_itself": max(examples.layout.room) <= packs,
+    }
 
 
 def _planned(config: Config) -> int | None:
@@ -193,20 +207,44 @@ class _Watch:
         self.facts: dict[str, Any] = dict.fromkeys(("forwards", "extra_forwards", "checkpoints", "collections"), 0)
         self.seconds = dict.fromkeys(("extra_forwards", "collections"), 0.0)
         self.outputs: set[str] = set()
+        self.taken: set[Any] = set()  # inputs of this step's forward passes
         self.depth = 0
 
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any, **named: Any) -> Any:
             self._look(named)
             learns, began = torch.is_grad_enabled(), time.perf_counter()
+            again, inside = tensors.which((inputs, named)) in self.taken, learns
+            self.taken.add(tensors.which((inputs, named)))
             found = function(*inputs, **named)
+            learns = learns and not again
             self.facts["forwards" if learns else "extra_forwards"] += 1
-            self.seconds["extra_forwards"] += 0.0 if learns else time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self.seconds["extra_forwards"] += 0.0 if learns else seconds
+            if again and inside:
+                self._unless_learnt(found, seconds)
             if isinstance(found, dict):
                 self.outputs |= {name for name, value in found.items() if value is not None}
             return found
 
         return call
+
+    def _unless_learnt(self, found: Any, seconds: float) -> None:
+        """A pass on the same inputs once more is no extra one where a gradient comes back through it."""
+        came: list[bool] = []
+
+        def arrived(_: Any) -> None:
+            if not came:
+                came.append(True)
+                self.facts["forwards"], self.facts["extra_forwards"] = (
+                    self.facts["forwards"] + 1,
+                    self.facts["extra_forwards"] - 1,
+                )
+                self.seconds["extra_forwards"] -= seconds
+
+        for _, tensor in tensors.each(found):
+            if tensor.requires_grad:
+                tensor.register_hook(arrived)
 
     def _look(self, named: dict[str, Any]) -> None:
         kinds = {name: torch.is_autocast_enabled(name) for name in ("cpu", "cuda")}
@@ -302,6 +340,7 @@ def _seen(training: Training, at: torch.device) -> dict[str, Any]:
             for name, seen in families.items():
                 in_data[name] += seen.seconds - before[name]
             pages = _faults()
+            looked.taken.clear()
             training.step(batch)
             _wait(at)
             ended = time.perf_counter()

@@ -14,6 +14,8 @@ from ganeum.doctor.measured.remedy import Remedy
 
 __all__ = ["of_config", "of_training", "pays_from", "told"]
 
+PADDED = 0.2  # of the places, padded to the longest there could be: from here on it is told without a measurement
+
 
 def of_training(facts: Facts) -> list[Remedy]:
     """For somebody's own training, the most promising first."""
@@ -51,6 +53,22 @@ def _recomputed(facts: Facts) -> Iterator[Remedy]:
 def told(facts: Facts, config: Config | None = None) -> list[Finding]:
     """What can be said without trying anything, exactly."""
     found = []
+    if config is not None and config.data.batching == "fixed" and (padding := facts.get("padding", 0.0)) >= PADDED:
+        found.append(
+            Finding(
+                cause="padding",
+                title=f"{padding:.0%} of the places that are computed hold nothing",
+                evidence=(
+                    "every row is padded to the longest there could be; counted over steps from all over an epoch",
+                    "at most so much of the time: what packed rows and buckets give is measured beside this",
+                ),
+                change="data.batching=auto",
+                sure="computed",
+                interval=(0.0, padding),
+                unit="share of the time",
+                where="data.batching",
+            )
+        )
     if config is not None and config.model.source is None and config.data.order == "epochs":
         length, stride = config.model.block_size, config.data.stride
         if isinstance(stride, int) and stride < length:

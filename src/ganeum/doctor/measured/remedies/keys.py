@@ -7,13 +7,13 @@ from typing import Any
 
 from ganeum.config import Config
 from ganeum.config.batch import divisors
-from ganeum.doctor.measured.remedies.promise import Facts
+from ganeum.doctor.measured.remedies.promise import Facts, gained
 from ganeum.doctor.measured.remedy import Remedy
 
 
 def of_keys(config: Config, facts: Facts) -> Iterator[Remedy]:
     """Keys of a config whose change may help; each leaves the rest as it is."""
-    train, data, gpu = config.train, config.data, facts["device"] == "cuda"
+    train, gpu = config.train, facts["device"] == "cuda"
     best = "bf16" if facts["bf16"] else "fp16" if gpu and (facts["capability"] or (0, 0)) >= (7, 0) else "fp32"
     if train.precision != best:
         slow = train.precision in ("fp32", "tf32")
@@ -27,9 +27,8 @@ def of_keys(config: Config, facts: Facts) -> Iterator[Remedy]:
     if gpu and train.precision == "fp32" and (facts["capability"] or (0, 0)) >= (8, 0):
         yield _key("TF32", "tf32_off", {"train.precision": "tf32"}, group="precision", promise=1.5)
     yield from _micro_batches(config, facts)
-    if config.model.source is not None and data.batching in ("fixed", "padded"):
-        yield _key("buckets", "padding", {"data.batching": "buckets"}, group="batching", promise=1.5)
-        yield _key("packed", "padding", {"data.batching": "packed"}, group="batching", promise=1.49)
+    if config.model.source is not None:
+        yield from _batching(config, facts)
     if train.activation_checkpointing != "none":
         yield _key(
             "nothing recomputed",
@@ -58,6 +57,17 @@ def of_keys(config: Config, facts: Facts) -> Iterator[Remedy]:
         )
     if gpu and train.expandable_segments is False:
         yield _key("expandable segments", "fragmentation", {"train.expandable_segments": "auto"}, promise=1.01)
+
+
+def _batching(config: Config, facts: Facts) -> Iterator[Remedy]:
+    """Fewer places that hold nothing; what ``auto`` would choose is the more promising."""
+    now, most = config.data.batching, gained(facts["padding"])
+    promises = {"packed": most, "buckets": 1 + (most - 1) * (0.8 if facts["packed_by_itself"] else 1.1)}
+    if not facts["packable"]:
+        del promises["packed"]
+    for way, promise in promises.items():
+        if now in ("fixed", "padded") or (way == "packed" and now == "buckets" and facts["packed_by_itself"]):
+            yield _key(way, "padding", {"data.batching": way}, group="batching", promise=max(promise, 1.01))
 
 
 def _micro_batches(config: Config, facts: Facts) -> Iterator[Remedy]:
