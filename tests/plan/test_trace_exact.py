@@ -27,6 +27,7 @@ from ganeum.plan.trace.child import Answer, Child, NotTraced, OutOfTime
 from ganeum.plan.trace.events import Allocation, Trace
 from ganeum.plan.trace.replay import peaks as reach
 from ganeum.plan.trace.replay import sizes
+from ganeum.plan.trace.room import SPARE
 
 CARD = card("Small Card: 3GB, bf16 30 TFLOPS, bandwidth 300 GB/s")
 RUN = Config(
@@ -92,7 +93,7 @@ def test_a_plan_becomes_exact(tracing: Child, monkeypatch: pytest.MonkeyPatch) -
             settled = exact.change(RUN, {"train.activation_checkpointing": "none", "train.micro_batch_size": size})
             way = replace(exact.execution.of(settled, CARD, size), accumulation=1)
             events = sizes(child.run(settled, CARD, way).trace)
-            free = round(CARD.usable_gib * units.GIB * (1 - exact.SPARE))
+            free = round(CARD.usable_gib * units.GIB * (1 - SPARE))
             allocator = CachingAllocator(Settings(expandable_segments=True), capacity=free, memory=3 * units.GIB)
             assert fits == reach(events, allocator)
 

@@ -25,7 +25,7 @@ from ganeum.plan.trace.child import Answer, Child, NotTraced, OutOfTime
 from ganeum.plan.trace.events import Trace
 from ganeum.plan.trace.replay import Replayed, last_step, replay, sizes
 from ganeum.plan.trace.roofline import Operation
-from ganeum.plan.trace.room import Most, Room, largest, longest
+from ganeum.plan.trace.room import Most, Room, largest, longest, split
 from ganeum.plan.trace.section import section
 
 Plan = dict[str, Any]
@@ -179,8 +179,8 @@ def _fastest(
         this = replace(way, checkpointing=level)
         guess = fastest.largest(configured.of(settled), replace(this, accumulation=1), device)
         try:
-            alone = replace(this, accumulation=1, compiled=False)
-            most = largest(child, settled, device, alone, guess, ENOUGH * sequences)
+            plain = replace(this, compiled=False)
+            most = largest(child, settled, device, plain, guess, ENOUGH * sequences, operations=True)
             if not most.size and free:
                 continue
             shared = _shared(child, config, settled, device, this, most, {way: exact})
@@ -210,8 +210,8 @@ def _shared(
     most: Most,
     known: Mapping[Execution, Exact],
 ) -> tuple[Execution, Exact]:
-    """``way`` at the largest share of the batch that goes through: with ``most`` at once it does alone, and with the
-    gradients of a part before it maybe one less does. What is set stays.
+    """``way`` at the largest share of the batch that goes through, of those up to ``most``; compiled or where memory is
+    in pieces it may be one less. What is set stays.
 
     Args:
         known: what was traced before.
@@ -220,8 +220,7 @@ def _shared(
     shares = [way.micro_batch_size]
     if config.train.micro_batch_size == "auto":
         shares = _shares(config, way.micro_batch_size, most.size)
-    ways = [replace(way, micro_batch_size=size, accumulation=max(1, sequences // size)) for size in shares]
-    for this in ways:
+    for this in (split(way, sequences, size) for size in shares):
         exact = known[this] if this in known else of(child, settled, device, this, operations=True)
         if exact.fits:
             break
@@ -239,7 +238,7 @@ def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
     assert size != "auto", "chosen before"
     if tokens is not None or size == config.train.batch_size:
         return None
-    way = replace(execution.of(config, device, size), accumulation=2, compiled=False)
+    way = replace(execution.of(config, device, size), compiled=False)
     with Child(limit_s=SEARCH_LIMIT_S) as child:
         try:
             most = largest(child, config, device, way, size, config.train.batch_size)

@@ -80,26 +80,35 @@ class Most:
         return self.beyond in ("enough", "out of time")
 
 
-def largest(child: Child, config: Config, device: Device, way: Execution, guess: int, enough: int) -> Most:
+def split(way: Execution, sequences: int, at_once: int) -> Execution:
+    """``way`` with so many at once, of a batch of ``sequences``; or of one as large, where that is smaller."""
+    return replace(way, micro_batch_size=at_once, accumulation=max(1, -(-sequences // at_once)))
+
+
+def largest(
+    child: Child, config: Config, device: Device, way: Execution, guess: int, enough: int, *, operations: bool = False
+) -> Most:
     """The most sequences at once that fit: from traces at two sizes near the guess, proved by one at the size itself,
     whose peaks are those that the two had said, or by one more that does not fit.
 
     Args:
+        way: its batch is split (:func:`split`).
         guess: about how many, as the closed form has it.
         enough: no more are looked for.
+        operations: traced with them, for whoever asks for the same traces again.
 
     Raises:
         OutOfTime: before the first trace.
         NotTraced: with the reason.
     """
-    enough = min(enough, MOST_AT_ONCE)
+    enough, sequences = min(enough, MOST_AT_ONCE), way.micro_batch_size * way.accumulation
     room: Room | None = None
     known: dict[int, Trace] = {}
     said: tuple[int, int] | None = None  # what the family had said of the size that is traced next: its peaks
     low, high, size = 0, enough + 1, min(max(guess, 1), enough)
     try:
         while high - low > 1:
-            answer = child.run(config, device, replace(way, micro_batch_size=size))
+            answer = child.run(config, device, split(way, sequences, size), operations=operations)
             room = room or Room.of(device, answer)
             events = sizes(answer.trace)
             known[size] = answer.trace
