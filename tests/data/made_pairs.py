@@ -7,8 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ganeum.config.schema import Config
 from ganeum.data.examples.examples import Examples, open_examples
+from ganeum.errors import DataError
 
 WORDS = ["the", "gauge", "sight", "run", "model", "loss", "step", "가늠", "토큰", "naïve", "learns", "a", "long", "way"]
 
@@ -67,6 +70,13 @@ def config(source: str, train: str | Sequence[str], *, batch: dict[str, Any] | N
 def opened(source: str, train: str | Sequence[str], **keys: Any) -> Examples:
     """The examples of such a run, tokenised by this process."""
     return open_examples(config(source, train, **keys), lambda line: None, workers=1)
+
+
+def error(*arguments: Any, **keys: Any) -> str:
+    """What is said where they cannot be opened."""
+    with pytest.raises(DataError) as raised:
+        opened(*arguments, **keys)
+    return str(raised.value)
 
 
 @cache
