@@ -125,6 +125,24 @@ FORMS = {
         "[ 100/1500 00:50 < 11:40, 2.00 it/s, Epoch 0/3]\n[1500/1500 12:30, Epoch 3/3]\n"
         "Step\tTraining Loss\tValidation Loss\n500\t2.123400\t2.345600\n1000\tNo log\t2.1\n1500\t1.5\t2.0\n",
     ),
+    "logging": (
+        "stamps", 2.2,
+        "\n".join(f"[rank0]:2024-11-01 12:{m:02d}:{s:02d},500 - root - INFO - step: {n}  loss: 9.2571  wps: 7,503"
+                  for n, m, s in ((10, 58, 38), (20, 59, 0), (30, 59, 22)))
+        + "\n2024-11-01 12:59:23,500 eval step: 30 loss: 9.1\n2024-11-01 12:59:44,500 step: 40 loss: 8.8",
+    ),
+    "clock alone": (
+        "stamps", 0.6, "23:58:30 iter 100 loss 2.2\n23:59:30 iter 200 loss 2.1\n00:00:30 iter 300 loss 2.0",
+    ),
+    "fairseq": (
+        "stamps", 0.5,
+        "2023-01-01 12:00:00 | INFO | train_inner | epoch 001:    100 / 4000 loss=9.2, num_updates=100, wall=52\n"
+        "2023-01-01 12:00:50 | INFO | train_inner | epoch 001:    200 / 4000 loss=8.2, num_updates=200, wall=102",
+    ),
+    "megatron": (
+        "iterations", 4.0,
+        " [2024-05-01 12:00:00] iteration  100/ 500000 | elapsed time per iteration (ms): 4000.0 | lm loss: 8.8E+00 |",
+    ),
     "lightning": (
         "progress", 0.1,
         "\r".join(f"Epoch 0: {n}%|#  | {n * 10}/1000 [00:{n:02d}<00:10, 10.00it/s, v_num=0, train_loss=2.100]"
@@ -217,6 +235,32 @@ def test_noise_alone_has_no_outliers() -> None:
         assert () == log.report("\n".join(lines)).findings, seed
 
 
+def test_a_clock_of_whole_seconds_makes_no_outliers() -> None:
+    """At an even pace of 0.53 s, ten steps take 5 s or 6 s by a bar, and by lines with the time of day."""
+    bar = "\r".join(
+        f"{n}/3000 [{n * 53 // 6000:02d}:{n * 53 // 100 % 60:02d}<10:00, 1.88it/s]" for n in range(0, 900, 10)
+    )
+    stamped = "\n".join(
+        f"2025-01-01 10:{n * 53 // 6000:02d}:{n * 53 // 100 % 60:02d} step {n}" for n in range(0, 900, 10)
+    )
+    for text, form in ((bar, "progress"), (stamped, "stamps")):
+        report = log.report(text)
+        assert (form, ()) == (report.facts["form"], report.findings)
+        assert report.facts["step_s"] == pytest.approx(0.53, rel=0.1)
+    late = stamped.replace("10:07:", "10:09:")
+    assert ["1 interval took far longer than the others"] == [one.title for one in log.report(late).findings]
+
+
+def test_losses_whose_steps_are_not_said_convict_nobody() -> None:
+    """Trainer's first line may stand for 500 steps: 6.2 is no first loss; the line that is nan is counted."""
+    config = load(ROOT / "configs" / "one_book.yaml")
+    lines = ["{'loss': 6.2, 'epoch': 0.5}", "{'loss': nan, 'epoch': 1.0}"]
+    lines += ["{'train_runtime': 250.0, 'train_steps_per_second': 4.0}"]
+    found = log.report("\n".join(lines), config, device=card("RTX 5080 Laptop")).findings
+    assert "first_loss" not in [one.cause for one in found]
+    assert "the loss is no number from line 2 on" in [one.title for one in found]
+
+
 def test_a_run_that_slows_down_is_told() -> None:
     """From 100 to 160 ms, little by little."""
     lines = [f"iter {n}: loss 2.0, time {100 + n * 0.3:.2f}ms" for n in range(200)]
@@ -236,6 +280,8 @@ def test_losses_that_cannot_be_are_told() -> None:
     assert ["first_loss", "overlapping_windows"] == causes("98.0")
     nan = [f"iter {n}: loss {'nan' if n > 6 else '5.0'}, time 100.00ms" for n in range(10)]
     assert ["loss_nan"] == [f.cause for f in log.report("\n".join(nan)).findings]
+    zeros = [f"iter {n}: loss {'0.0' if n > 6 else '5.0'}, time 100.00ms" for n in range(10)]
+    assert ["the loss is exactly 0 at its end"] == [f.title for f in log.report("\n".join(zeros)).findings]
     norms = [json.dumps({"step": n, "loss": 2.0, "grad_norm": 50.0 if n == 40 else 1.0}) for n in range(60)]
     assert "gradient_norm" in [f.cause for f in log.report("\n".join([*norms, "iter 1: time 9.0ms"])).findings]
 

@@ -54,7 +54,10 @@ def report(
     findings = list(paces.losses(log, vocab_size, fresh))
     ruled_out: list[str] = []
     if best is None:
-        headline = "no times are in it that are known: lines, bars of progress, dictionaries, epochs with times"
+        headline = (
+            "no times are in it that are known; try more of it: lines with a step and its time or the time of day, "
+            "bars of progress, dictionaries, epochs with times"
+        )
         return Report(subject=subject, headline=headline, findings=worst_first(findings))
     form, spans = best
     findings += paces.look(form, spans)

@@ -54,7 +54,7 @@ def _clocks(text: str) -> tuple[Span, ...]:
         if now[0] < since[0] or now[1] < since[1]:  # a new one of the same length
             since = now
         elif now[0] > since[0] and now[1] - since[1] >= LEAST_S:
-            found.append(Span(now[0], now[1] - since[1], now[0] - since[0]))
+            found.append(Span(now[0], now[1] - since[1], now[0] - since[0], off_s=1.0))
             since = now
     if not found:
         last, whole = max(shown)

@@ -18,6 +18,7 @@ NORMAL = 1.4826  # a normal deviation, in medians of absolute ones
 SLOWER = 0.10  # of the pace, from the second to the last quarter
 MOST_NAMED = 5
 FAR_FROM_START = 0.15  # of ln(V)
+ZEROS = 3  # losses: one may be
 SPIKE = 10.0  # times the running median of the gradient's norm
 
 
@@ -47,20 +48,26 @@ def standing_out(spans: Sequence[Span]) -> list[tuple[Span, float]]:
     return [
         (span, pace)
         for at, (span, pace) in enumerate(zip(spans, around, strict=True))
-        if at > 0 and span.pace - pace > max(FAR * usual_distance, FAR_SHARE * pace) and len(spans) >= 5
+        if at > 0 and span.pace - pace > max(FAR * usual_distance, FAR_SHARE * pace, _blur(span)) and len(spans) >= 5
     ]
+
+
+def _blur(span: Span) -> float:
+    """How far its pace and its neighbours' may lie apart by their clock alone."""
+    return 2 * span.off_s / (span.steps or 1)
 
 
 def look(form: Form, spans: Sequence[Span]) -> Iterator[Finding]:
     """What the spans of one form say: stretches that stand out, a pace that falls."""
     what = "epoch" if form == "epochs" else "step"
+    stretch = "interval" if what == "step" and any((span.steps or 1) > 1 for span in spans) else what
     out = standing_out(spans)
     if out:
         extra = sum((span.pace - pace) * (span.steps or 1) for span, pace in out)
         total = sum(span.seconds for span in spans)
         whole = [span.seconds for span in spans] if form == "epochs" else None
         shown = [
-            f"{what} {span.at:,} took {_seconds(span.seconds if whole else span.pace)} where its neighbours took "
+            f"{_named(what, span)} took {_seconds(span.seconds if whole else span.pace)} where its neighbours took "
             f"{_seconds(pace * (span.steps or 1) if whole else pace)}"
             for span, pace in sorted(out, key=lambda pair: pair[0].pace - pair[1], reverse=True)[:MOST_NAMED]
         ]
@@ -71,7 +78,7 @@ def look(form: Form, spans: Sequence[Span]) -> Iterator[Finding]:
             shown.append(f"they come every {every:,} steps: evaluations, checkpoints or samples")
         yield Finding(
             cause="too_often" if every else "pauses",
-            title=f"{units.things(len(out), what)} took far longer than the others",
+            title=f"{units.things(len(out), stretch)} took far longer than the others",
             evidence=tuple(shown),
             change="fewer of them, or smaller ones" if every else "look what else the machine did then",
             severity="warning" if extra / total > SLOWER / 2 else "note",
@@ -109,13 +116,22 @@ def losses(log: Log, vocab_size: int | None, fresh: bool) -> Iterator[Finding]:
     if wrong:
         yield Finding(
             cause="loss_nan",
-            title=f"the loss is no number from step {wrong[0]:,} on",
+            title=f"the loss is no number from {'step' if log.counted else 'line'} {wrong[0] + (not log.counted):,} on",
             evidence=(f"{len(wrong):,} of {len(log.losses):,} losses",),
             change="bf16 instead of fp16; a lower learning rate; gradient clipping",
             severity="error",
         )
+    ended = list(log.losses.items())[-ZEROS:]
+    if len(ended) == ZEROS and not any(loss for _, loss in ended):
+        yield Finding(
+            cause="loss_nan",
+            title="the loss is exactly 0 at its end",
+            evidence=(f"the last {ZEROS} losses",),
+            change="look at one batch: no label may be left in it; in fp16 the numbers overflowed: bf16 instead",
+            severity="error",
+        )
     first = min(log.losses, default=None)
-    if fresh and vocab_size and first is not None and first <= 1 and isfinite(log.losses[first]):
+    if fresh and log.counted and vocab_size and first is not None and first <= 1 and isfinite(log.losses[first]):
         loss, chance = log.losses[first], log_of(vocab_size)
         if abs(loss - chance) > FAR_FROM_START * chance:
             low = loss < chance
@@ -144,6 +160,13 @@ def losses(log: Log, vocab_size: int | None, fresh: bool) -> Iterator[Finding]:
                 severity="note",
                 sure="computed",
             )
+
+
+def _named(what: str, span: Span) -> str:
+    """A step, an epoch, or a stretch of steps, of which each took so long."""
+    if what == "step" and (span.steps or 1) > 1:
+        return f"each of the {span.steps:,} steps up to {span.at:,}"
+    return f"{what} {span.at:,}"
 
 
 def _seconds(seconds: float) -> str:

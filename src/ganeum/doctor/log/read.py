@@ -1,8 +1,8 @@
 """What a training printed, in whatever form: how long which stretch of it took, how far it was, what it lost.
 
 Known are nanoGPT's and llm.c's lines, Hugging Face's dictionaries, bars of progress (tqdm, a notebook's, Lightning's,
-Keras's), tables of losses, epochs with their times, marks of steps with the time elapsed, and our own metrics.jsonl.
-Lines of other kinds are passed over.
+Keras's), tables of losses, epochs with their times, marks of steps with the time elapsed, lines with a step and the
+time of day, and our own metrics.jsonl. Lines of other kinds are passed over.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-from ganeum.doctor.log import bars, tables
+from ganeum.doctor.log import bars, stamps, tables
 from ganeum.doctor.log.span import Span
 
 __all__ = ["Form", "Log", "Span", "read"]
 
-Form = Literal["metrics", "iterations", "marks", "progress", "epochs", "runtime"]
+Form = Literal["metrics", "iterations", "marks", "progress", "stamps", "epochs", "runtime"]
 # The surest first: times of steps themselves; of stretches between two marks; of epochs, whose steps are not said.
-SUREST: tuple[Form, ...] = ("metrics", "iterations", "marks", "progress", "runtime", "epochs")
+SUREST: tuple[Form, ...] = ("metrics", "iterations", "marks", "progress", "stamps", "runtime", "epochs")
 SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0}
-SECONDS |= {"minutes": 60.0, "h": 3600.0, "hours": 3600.0}
+SECONDS |= {"minutes": 60.0, "h": 3600.0, "hours": 3600.0, "초": 1.0, "분": 60.0, "시간": 3600.0}
 DECIMAL = r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"
-DURATION = rf"({DECIMAL})\s*(ms|sec(?:ond)?s?|s|min(?:utes)?|m|h(?:ours)?)(?![\w/])"
-EPOCH = re.compile(r"^\W*epoch\s*[:#]?\s*\[?(\d+)", re.IGNORECASE)
-EPOCH_TIME = re.compile(rf"(?:epoch\s+)?(?:time|took|duration)\b[^\d\n]{{0,14}}{DURATION}", re.IGNORECASE)
+DURATION = rf"({DECIMAL})\s*(ms|sec(?:ond)?s?|s|min(?:utes)?|m|h(?:ours)?|초|분|시간)(?![\w/])"
+EPOCH = re.compile(r"^\W*(?:epoch|에폭|에포크)\s*[:#]?\s*\[?(\d+)", re.IGNORECASE)
+EPOCHS = ("epoch", "에폭", "에포크")
+EPOCH_TIME = re.compile(rf"(?:epoch\s+)?(?:time|took|duration|시간)\b[^\d\n]{{0,14}}{DURATION}", re.IGNORECASE)
 TOTAL_ELAPSED = re.compile(rf"total\s+(?:time\s+)?elapsed[^\d\n]{{0,6}}{DURATION}", re.IGNORECASE)
 TOTAL = re.compile(rf"total (?:training )?time[^\d\n]{{0,6}}{DURATION}", re.IGNORECASE)
 STEP = re.compile(r"\b(?:step|iter(?:ation)?)\s*[:#]?\s*(\d[\d,]*)(?:\s*/\s*(\d[\d,]*))?", re.IGNORECASE)
+MEGATRON = re.compile(rf"elapsed time per iteration \((ms|s)\):\s*({DECIMAL})", re.IGNORECASE)
 MILLISECONDS = re.compile(
     rf"\b(?:time|dt|step_time|iter time)\s*[:=]?\s*{DURATION}|\|\s*({DECIMAL})\s*ms\s*\|", re.IGNORECASE
 )
@@ -40,6 +42,7 @@ TOKENS = re.compile(r"tokens(?: seen)?\s*[:=]\s*(\d[\d,]*)", re.IGNORECASE)
 LOSS = re.compile(
     r"(?<!val )(?<!val_)(?<!eval_)\b(?:train_)?loss\"?'?\s*[:=]?\s*'?(nan|inf|\d+\.\d+(?:e[+-]?\d+)?)", re.IGNORECASE
 )
+NO_NUMBER = re.compile(r"(:\s*)(-?(?:nan|inf))(?=\s*[,}])")  # which Python prints, and does not read
 NORM = re.compile(r"grad_?norm'?\"?\s*[:=]\s*'?(nan|inf|\d+\.\d+(?:e[+-]?\d+)?)", re.IGNORECASE)
 TEXT_TOKENS = re.compile(r"(?:#|number|num) ?(?:of )?tokens\b[^\d\n:]{0,24}:\s*(\d[\d,]*)", re.IGNORECASE)
 DEVICE = re.compile(r"\bdevice\s*[:=]\s*(?:torch\.device\()?['\"]?(cuda|cpu|mps)", re.IGNORECASE)
@@ -52,6 +55,7 @@ class Log:
     Attributes:
         spans: by form, in order.
         losses, norms: step → the training's loss, the gradient's norm; a loss at the end of an epoch is not here.
+        counted: that those steps were said; else it is only their order that is known.
         total_s: of the whole run, as it says itself.
         total_steps: as it says itself.
         text_tokens: tokens of the text, as it says itself.
@@ -63,6 +67,7 @@ class Log:
     spans: Mapping[Form, tuple[Span, ...]] = field(default_factory=dict)
     losses: Mapping[int, float] = field(default_factory=dict)
     norms: Mapping[int, float] = field(default_factory=dict)
+    counted: bool = True
     total_s: float | None = None
     total_steps: int | None = None
     text_tokens: int | None = None
@@ -101,15 +106,17 @@ def read(text: str) -> Log:
             if b[0] > a[0] and b[1] > a[1]
         ),
         "progress": bars.spans(text),
+        "stamps": stamps.spans(lines),
         "epochs": epochs,
         "runtime": tuple(_runtimes(dicts)),
     }
-    losses, norms = _losses(lines, dicts)
+    losses, norms, counted = _losses(lines, dicts)
     total = TOTAL.search(text)
     return Log(
         spans={form: found for form, found in spans.items() if found},
         losses=losses,
         norms=norms,
+        counted=counted,
         total_s=_seconds(total[1], total[2]) if total else None,
         text_tokens=int(match[1].replace(",", "")) if (match := TEXT_TOKENS.search(text)) else None,
         steps_per_epoch=_steps_per_epoch(elapsed, marks),
@@ -126,9 +133,9 @@ def _epochs(lines: Iterable[str]) -> tuple[tuple[Span, ...], list[tuple[int, flo
     epoch = None
     for line in lines:
         said = line.lower()
-        if "epoch" in said and (match := EPOCH.match(line)):
+        if any(word in said for word in EPOCHS) and (match := EPOCH.match(line)):
             epoch = int(match[1])
-        if epoch is None or not any(word in said for word in ("time", "took", "duration", "elapsed")):
+        if epoch is None or not any(word in said for word in ("time", "took", "duration", "elapsed", "시간")):
             continue
         if match := TOTAL_ELAPSED.search(line):
             if not STEP.search(line):
@@ -158,9 +165,12 @@ def _iterations(lines: Iterable[str]) -> tuple[Span, ...]:
     """Lines that give a step's own time: `iter 100: loss 2.3, time 23.45ms`, `step 4/19560 | … | 139.11 ms | …`."""
     found = []
     for line in lines:
-        if "elapsed" in line.lower() or (step := STEP.search(line)) is None:
+        if (step := STEP.search(line)) is None:
             continue
-        if (match := MILLISECONDS.search(line)) is None:
+        if match := MEGATRON.search(line):
+            found.append(Span(int(step[1].replace(",", "")), _seconds(match[2], match[1]), 1))
+            continue
+        if "elapsed" in line.lower() or (match := MILLISECONDS.search(line)) is None:
             continue
         seconds = _seconds(match[1], match[2]) if match[1] else _seconds(match[3], "ms")
         if seconds > 0:
@@ -187,15 +197,18 @@ def _dicts(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
             entry = json.loads(text)
         except ValueError:
             try:
-                entry = ast.literal_eval(text)
+                entry = ast.literal_eval(NO_NUMBER.sub(r"\1'\2'", text))
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 continue
         if isinstance(entry, dict):
             yield entry
 
 
-def _losses(lines: Iterable[str], dicts: Iterable[Mapping[str, Any]]) -> tuple[dict[int, float], dict[int, float]]:
-    """Losses and norms by step; of lines without a step, in their order. Epochs' averages are left out."""
+def _losses(
+    lines: Iterable[str], dicts: Iterable[Mapping[str, Any]]
+) -> tuple[dict[int, float], dict[int, float], bool]:
+    """Losses and norms by step; of lines without a step, in their order, which the last value says. Epochs' averages
+    are left out."""
     losses: dict[int, float] = {}
     norms: dict[int, float] = {}
     entries = [entry for entry in dicts if "loss" in entry]
@@ -205,7 +218,7 @@ def _losses(lines: Iterable[str], dicts: Iterable[Mapping[str, Any]]) -> tuple[d
             for name, target in (("loss", losses), ("grad_norm", norms)):
                 if (number := _number(entry.get(name), finite=False)) is not None:
                     target[step] = number
-        return losses, norms
+        return losses, norms, all(isinstance(entry.get("step"), int) for entry in entries)
     for line in lines:
         if "epoch" in line.lower() and not STEP.search(line):
             continue
@@ -219,7 +232,7 @@ def _losses(lines: Iterable[str], dicts: Iterable[Mapping[str, Any]]) -> tuple[d
         for line in lines:
             if (shown := bars.step_of(line)) is not None and (match := LOSS.search(line)):
                 losses.setdefault(shown, float(match[1]))
-    return {**losses, **tables.losses(lines)}, norms
+    return {**losses, **tables.losses(lines)}, norms, True
 
 
 def _parts(dicts: Iterable[Mapping[str, Any]]) -> dict[str, float]:

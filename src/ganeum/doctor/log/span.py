@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of the training: ``seconds`` for so many ``steps``, if that is known; ``at``: its step, or epoch."""
+    """A stretch of the training: ``seconds`` for so many ``steps``, if that is known; ``at``: its step, or epoch;
+    ``off_s``: so far it may be off by the clock that it was read from."""
 
     at: int
     seconds: float
     steps: int | None = None
     tokens: int | None = None
+    off_s: float = 0.0
 
     @property
     def pace(self) -> float:
