@@ -138,6 +138,12 @@ FAULTS = {
         loop(("train_set,", "windows(ids, max_length=32, stride=4),")),
         loop(("train_set,", "windows(ids, max_length=32, stride=32),")),
     ),
+    "overlapping_windows of a tokenizer": tuple(
+        trainer(
+            ("truncation=True, max_length=512", said + ", max_length=384, stride=128, return_overflowing_tokens=True")
+        )
+        for said in ("truncation=True", 'truncation="only_second"')
+    ),
     "overlapping_windows of a range": (
         loop(
             (
@@ -170,6 +176,11 @@ FAULTS = {
                 + "            if step % 4 == 0:\n                total_loss = 0\n            total_loss += loss\n",
             )
         ),
+    ),
+    "kept_logits of words": (
+        trainer((COLLATOR, COLLATOR + ", compute_metrics=accuracy")),
+        "from transformers import AutoModelForSequenceClassification\n"
+        + trainer((COLLATOR, COLLATOR + ", compute_metrics=accuracy")).replace("AutoModelForCausalLM", "AutoModel"),
     ),
     "kept_graph by asking": (
         loop(("loss.backward()", "loss.backward(retain_graph=True)")),

@@ -232,10 +232,16 @@ def held_out(seen: Seen) -> Iterator[Said]:
         )
 
 
+FEW_LOGITS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
+FEW_LOGITS += ("ForImageClassification", "ForAudioClassification")  # a row, or a token, has a few of them
+
+
 def kept_logits(seen: Seen) -> Iterator[Said]:
     """An evaluation that keeps all logits."""
     script = seen.script
     generates = any(call.get("predict_with_generate") is True for call in script.calls)
+    if any(heads in script.text for heads in FEW_LOGITS) and "LM" not in " ".join(call.name for call in script.calls):
+        return
     for call in script.calls:
         keeps = "compute_metrics" in call.keywords and call.written.get("compute_metrics") != "None"
         if call.ends(*TRAINERS) and keeps and "preprocess_logits_for_metrics" not in call.keywords and not generates:

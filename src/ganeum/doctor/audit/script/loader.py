@@ -209,6 +209,8 @@ def windows(seen: Seen) -> Iterator[Said]:
         stride, length = call.get("stride"), next((call.get(name) for name in LENGTHS if name in call.keywords), None)
         if not (isinstance(stride, int) and isinstance(length, int)) or isinstance(stride, bool):
             continue
+        if call.get("truncation") in ("only_first", "only_second"):  # an answer in a text: no window may cut it
+            continue
         if call.get("return_overflowing_tokens") is True:  # of tokenizers, how many tokens two windows share
             stride = length - stride
         elif tokenises(call):
