@@ -183,6 +183,30 @@ def test_what_does_not_fit_is_an_answer(diagnosed: Any) -> None:
     assert len(measured(report)) == 1
 
 
+@pytest.mark.parametrize("run_alone", [False, True])
+def test_what_has_no_room_beside_the_run_is_measured_in_turn(diagnosed: Any, run_alone: bool) -> None:
+    """A device that holds the run and not a large variant beside it, or not even the run twice: each is then built when
+    it is its turn, the sizes are as they would be, and what has no room by itself is still an answer."""
+    sizes = {"": 6 if run_alone else 3, "large": 8, "small": 2, "huge": 11}
+    found = [remedy("large", "padding"), remedy("small", "fp32"), remedy("huge")]
+    world = World({"large": 0.25, "small": 0.8, "huge": 1.0}, found)
+    held: list[Pretended] = []
+
+    def start(applied: Sequence[Remedy] = ()) -> Pretended:
+        held[:] = [one for one in held if one.open]
+        needed = [max([sizes[name] for name in names] or [sizes[""]]) for names in [[r.name for r in applied]]]
+        taken = sum(max([sizes[name] for name in one.names] or [sizes[""]]) for one in held)
+        if sum(needed) + taken > 10:
+            raise Gone("CUDA out of memory", memory=True)
+        held.append(Pretended(world, applied))
+        return held[-1]
+
+    world.start = start  # type: ignore[method-assign]
+    report = diagnosed(world)
+    assert measured(report) == pytest.approx({"padding": 0.75, "fp32": 0.2}, abs=0.02)
+    assert "huge: not measured: it does not fit (CUDA out of memory)" in report.without_effect
+
+
 def test_only_what_can_be_applied_and_keeps_the_learning_is_applied(diagnosed: Any) -> None:
     """A bound and a change of what is learnt are told; keys of the third are written, and those of a periodic one."""
     found = [

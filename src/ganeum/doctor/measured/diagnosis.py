@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ganeum.config import Config
 from ganeum.config.change import change
@@ -19,6 +19,7 @@ from ganeum.doctor.finding import Report
 from ganeum.doctor.measured import answer, bursts
 from ganeum.doctor.measured.answer import Course, Stair, Trial
 from ganeum.doctor.measured.contest import BLOCK_S, Ratio, contest
+from ganeum.doctor.measured.in_turn import InTurn, Place
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request
 from ganeum.doctor.measured.training import Subject
@@ -34,7 +35,10 @@ WATCHED_STEPS = (16, 200)
 PHASE_STEPS, PHASES_S = 8, 2.0
 LEFTOVER_STEPS, LEFTOVERS_S = 50, 3.0
 
+TURN_S, SHARE_IN_TURN = 0.5, 0.15  # of a block, and of the time, where one variant at a time has room
+
 Say = Callable[[str], None]
+Variant: TypeAlias = Worker | InTurn
 
 
 def diagnose(subject: Subject, *, minutes: float = 6.0, examine: bool = True, say: Say = lambda _: None) -> Report:
@@ -76,6 +80,7 @@ class Diagnosis:
         self.course = Course(str(_name(self.workers.subject)))
         self.began = self._built = time.monotonic()
         self._seconds = LEAST_S  # of a contest
+        self._place: Place | None = None  # where there is room for one variant at a time
 
     def run(self, examine: bool) -> None:
         """The whole course."""
@@ -83,13 +88,12 @@ class Diagnosis:
         # The longer a step, the longer a contest; but there is time for all of them, and for a second time for some.
         pairs_s = max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s)
         self._seconds = min(pairs_s, self._left() / (5 + 1.5 * len(remedies)))
-        base = self._base()
-        self._floor(base)
+        base = self._floor(self._base())
         began = time.monotonic()
         for remedy in remedies:
             if not self._has_room(time.monotonic() - began):
                 self.course.untried.append(remedy)
-            elif not self._try(base, remedy):  # the system ended that one for what this one took
+            elif not self._try(base, remedy):  # it had to make room for this one, or the system ended it
                 base.close()
                 base = self._base()
         base.close()
@@ -107,7 +111,7 @@ class Diagnosis:
 
         self.say("building it")
         course, config = self.course, self.workers.subject
-        with self._base() as first:
+        with self._first() as first:
             try:
                 course.facts = dict(first.facts())
                 self.workers.learn(first)
@@ -137,7 +141,7 @@ class Diagnosis:
         """What it learns; in a process that has taken no step yet, since some is judged by the first."""
         self.say("what it learns")
         try:
-            with self._base() as untouched:
+            with self._first() as untouched:
                 self.course.told += untouched.examine()
         except Gone as gone:
             self.course.failed.append(f"what it learns could not be examined: {gone}")
@@ -177,23 +181,27 @@ class Diagnosis:
         except Gone as gone:
             self.course.failed.append(f"evaluation, checkpoints and samples could not be measured: {gone}")
 
-    def _floor(self, base: Worker) -> None:
-        """The run against itself: what a difference must exceed."""
+    def _floor(self, base: Variant) -> Variant:
+        """The run against itself: what a difference must exceed → the run, in turns where two of it have no room."""
         course = self.course
         self.say("the run against itself")
         try:
             course.step_s = base.warm()
             watched_s = min(WATCHED_S, SHARE_OF_WATCHING * self.budget_s)
             steps = _between(*WATCHED_STEPS, round(watched_s / course.step_s))
-            if steps * course.step_s < 2 * watched_s:
+            if not isinstance(base, InTurn) and steps * course.step_s < 2 * watched_s:
                 self._unlike(base, steps)
-            with self._base() as twin:
-                seconds = min(2 * self._seconds, SHARE_OF_ITSELF * self.budget_s)
-                course.itself = contest(base, twin, seconds=seconds, floor=LEAST_FLOOR / 2, multiple=course.multiple)
+            with self._variant() as twin:
+                course.itself = self._contest(base, twin, only_gain=False, floor=LEAST_FLOOR / 2)
         except Gone as gone:
-            raise _unmeasurable(gone) from None
+            if not gone.memory or self._place is not None:
+                raise _unmeasurable(gone) from None
+            base.close()
+            self._place = Place()
+            return self._floor(self._base())
         course.rate = course.itself.rates[0]
         course.floor = max(LEAST_FLOOR, abs(course.itself.median - 1))
+        return base
 
     def _unlike(self, base: Worker, steps: int) -> None:
         """Steps unlike the others: at regular distances they are a finding, where that is seen twice; in any case a
@@ -212,17 +220,29 @@ class Diagnosis:
 
     # ------------------------------------------------------------------------------------------------------ remedies
 
-    def _try(self, base: Worker, remedy: Remedy) -> bool:
+    def _try(self, base: Variant, remedy: Remedy) -> bool:
         """One remedy alone → whether the base has survived it."""
         self.say(remedy.name)
         try:
-            with self.workers.start([remedy]) as changed:
+            with self._variant([remedy]) as changed:
                 changed.limit_s = max(LEAST_LIMIT_S, SHARE_OF_ONE * self.budget_s)
                 alone = self._contest(base, changed)
             self.course.trials.append(Trial(remedy, alone))
         except Gone as gone:
+            if gone.memory and self._place is None and not self._is_late(0.8):
+                return self._try_in_turn(base, remedy)
             self.course.trials.append(Trial(remedy, None, str(gone), memory=gone.memory))
         return base.is_alive
+
+    def _try_in_turn(self, base: Variant, remedy: Remedy) -> bool:
+        """There is no room for it beside the run: is there without? Where it helps, all that follows is in turns."""
+        base.close()
+        self._place = Place()
+        with self._variant() as again:
+            self._try(again, remedy)
+        if not self._helps(self.course.trials[-1].alone):
+            self._place = None
+        return False
 
     def _climb(self, promising: Sequence[Trial]) -> None:
         """Those that helped, one upon the other, the largest first; each in new processes."""
@@ -240,12 +260,12 @@ class Diagnosis:
                     continue
                 self.say("+ " + remedy.name if taken else remedy.name + ", again")
                 try:
-                    higher = self.workers.start([*taken, remedy])
+                    higher = self._variant([*taken, remedy])
                     upon = self._contest(best, higher)
                 except Gone as gone:
                     trial.why = str(gone)
                     if not best.is_alive:
-                        best = self.workers.start(taken)
+                        best = self._variant(taken)
                     continue
                 if self._helps(upon):
                     trial.upon, taken = upon, [*taken, remedy]
@@ -269,7 +289,7 @@ class Diagnosis:
             trial.refuted = True
             return
         self.say(trial.remedy.name + ", again")
-        with suppress(Gone), self._base() as base, self.workers.start([trial.remedy]) as changed:
+        with suppress(Gone), self._base() as base, self._variant([trial.remedy]) as changed:
             again = self._contest(base, changed)
             trial.refuted, trial.again = not self._helps(again), again
             return
@@ -284,7 +304,7 @@ class Diagnosis:
             self.course.together = self.course.stairs[0].ratio
             return
         self.say("all of them")
-        with suppress(Gone), self._base() as base, self.workers.start(taken) as best:
+        with suppress(Gone), self._base() as base, self._variant(taken) as best:
             self.course.together = self._contest(base, best)
             self.course.peak = dict(best.peak())
 
@@ -318,13 +338,31 @@ class Diagnosis:
 
     # ------------------------------------------------------------------------------------------------------ small words
 
-    def _contest(self, a: Worker, b: Worker, *, only_gain: bool = True) -> Ratio:
-        course = self.course
-        return contest(a, b, seconds=self._seconds, floor=course.floor, multiple=course.multiple, only_gain=only_gain)
+    def _contest(self, a: Variant, b: Variant, *, only_gain: bool = True, floor: float | None = None) -> Ratio:
+        course, multiple, seconds = self.course, self.course.multiple, self._seconds
+        if floor is not None:  # the run against itself
+            seconds = min(2 * seconds, SHARE_OF_ITSELF * self.budget_s)
+        if self._place is not None:  # each pair of blocks is a process more
+            multiple *= max(1, round(TURN_S / (course.step_s * multiple)))
+            seconds = max(seconds, SHARE_IN_TURN * self.budget_s)
+        floor = course.floor if floor is None else floor
+        return contest(a, b, seconds=seconds, floor=floor, multiple=multiple, only_gain=only_gain)
 
-    def _base(self) -> Worker:
+    def _variant(self, remedies: Sequence[Remedy] = ()) -> Variant:
+        if self._place is None:
+            return self.workers.start(remedies)
+        return InTurn(lambda: self.workers.start(remedies), self._place)
+
+    def _first(self) -> Worker:
+        """The run as it is, alone."""
         try:
             return self.workers.start()
+        except Gone as gone:
+            raise _unmeasurable(gone) from None
+
+    def _base(self) -> Variant:
+        try:
+            return self._variant()
         except Gone as gone:
             raise _unmeasurable(gone) from None
 
