@@ -7,6 +7,7 @@ import copy
 import gc
 import io
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tiny_training import COLUMNS, Sound, Tiny, apart, batches, calls, collects,
 from tiny_training import loaded as loaded
 from tiny_training import one_thread as one_thread
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ganeum.doctor.measured import acts, facts, remedies
@@ -234,6 +236,50 @@ def test_an_act_takes_its_cause_away_and_the_same_is_learnt(
     assert found == pytest.approx(as_it_is, rel=1e-4)
     if act not in ("only_learnt", "no_mask", "plain_backward"):
         assert found == pytest.approx(sound, rel=1e-4)
+
+
+def test_what_an_optimizer_calls_and_a_profiler_of_every_step_are_taken_away() -> None:
+    """A hook of the optimizer that only watches is a hook; a profiler that a step switches on again stays off."""
+
+    def counted() -> tuple[bool, int, int, object]:
+        calls: list[int] = []
+        training = Sound(after=lambda _: sys.setprofile(lambda *_: None)).build()
+        training.optimizer.register_step_pre_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]
+        found = bool(facts.of(training)["hooks"])
+        sys.setprofile(None)
+        before = len(calls)
+        after = acts.debug_off(acts.no_hooks(training))
+        now = len(calls)
+        losses(after)
+        return found, before, len(calls) - now, sys.getprofile()
+
+    found, before, since, profiler = apart(counted)
+    assert found
+    assert before > 0
+    assert since == 0
+    assert profiler is None
+
+
+@pytest.mark.parametrize(("learnt", "expected"), [(False, 1.0), (True, 0.0)])
+def test_a_second_pass_on_the_same_inputs_counts_unless_it_is_learnt_from(learnt: bool, expected: float) -> None:
+    """A loss that is computed once more to be looked at is an extra pass; a second one that is added is not."""
+
+    def twice() -> float:
+        training = Sound().build()
+
+        def step(batch: Any) -> Any:
+            losses = [
+                functional.cross_entropy(training.model(batch["input_ids"]).flatten(0, 1), batch["labels"].flatten())
+                for _ in range(2)
+            ]
+            (sum(losses) if learnt else losses[0]).backward()  # type: ignore[union-attr]
+            training.optimizer.step()  # type: ignore[union-attr]
+            training.optimizer.zero_grad()  # type: ignore[union-attr]
+
+        training.step = step
+        return float(facts.of(training)["extra_forwards"])
+
+    assert apart(twice) == pytest.approx(expected)
 
 
 # Fault → the act that facts lead to.

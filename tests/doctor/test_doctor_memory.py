@@ -130,6 +130,22 @@ def test_many_alike_that_are_replaced_are_no_pile() -> None:
     assert [] == found(copies)[0]
 
 
+def test_a_second_pass_whose_loss_is_only_looked_at_leaves_nothing() -> None:
+    """A graph without a backward pass is let go with its loss, although what it saved is watched."""
+    one = training()
+    inner = one.step
+
+    def step(batch: Tensor) -> Tensor:
+        loss: Tensor = inner(batch)
+        float(one.model(batch).log_softmax(-1).mean())  # log_softmax saves its own output
+        return loss
+
+    one.step = step
+    findings, seen = found(one)
+    assert [0] * creep.WATCHED == seen["kept"]
+    assert [] == findings
+
+
 def test_parameters_without_a_gradient_are_found_and_frozen_ones_are_not() -> None:
     """A layer that nothing uses is dead; one that is frozen on purpose is not told."""
     (one,) = found(training(unused=nn.Linear(WIDTH, WIDTH)))[0]

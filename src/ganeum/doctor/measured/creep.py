@@ -94,7 +94,7 @@ def _watched(
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
+        saved = _Saved(tensor.detach())  # with its graph it would keep itself: its node keeps what is returned here
         alive.add(saved)
         return saved
 

@@ -143,7 +143,7 @@ def _model(training: Training) -> dict[str, Any]:
             getattr(m, "_compiled_call_impl", None) is not None or type(m).__name__ == "OptimizedModule"
             for m in modules
         ),
-        "hooks": sum(len(table) for table in hooks(model)),
+        "hooks": sum(len(table) for table in hooks(training)),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "mkldnn": bool(torch.backends.mkldnn.enabled),
         "sdpa_replaced": torch.nn.functional.scaled_dot_product_attention
@@ -244,7 +244,7 @@ class _Watch:
 
         for _, tensor in tensors.each(found):
             if tensor.requires_grad:
-                tensor.register_hook(arrived)
+                tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
 
     def _look(self, named: dict[str, Any]) -> None:
         kinds = {name: torch.is_autocast_enabled(name) for name in ("cpu", "cuda")}

@@ -15,6 +15,11 @@ MASK = "attention_mask"
 IGNORED = -100  # what torch's and Hugging Face's losses leave out
 
 
+def which(batch: Any) -> tuple[Any, ...]:
+    """Its tensors by where they lie, their shapes and how often they were written to: the same as long as they live."""
+    return tuple((name, tensor.data_ptr(), tensor.shape, tensor._version) for name, tensor in each(batch))
+
+
 def each(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Name (or place) → tensor, however deep it lies."""
     if isinstance(batch, Tensor):
@@ -44,6 +49,11 @@ def mapped(batch: Any, change: Callable[[str, Tensor], Tensor], name: str = "") 
     if is_dataclass(batch) and not isinstance(batch, type):
         return replace(batch, **{f.name: mapped(getattr(batch, f.name), change, f.name) for f in fields(batch)})
     return batch
+
+
+def detached(batch: Any) -> Any:
+    """The same without its graph."""
+    return mapped(batch, lambda _name, tensor: tensor.detach())
 
 
 def merged(batches: list[Any]) -> Any:

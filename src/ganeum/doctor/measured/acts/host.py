@@ -18,7 +18,7 @@ from torch import nn
 from ganeum.doctor.measured.acts.applicable import NotApplicable
 from ganeum.doctor.measured.acts.data import copied, kept_batches
 from ganeum.doctor.measured.training import Training
-from ganeum.doctor.measured.untouched import outcome
+from ganeum.doctor.measured.untouched import outcome, updaters
 from ganeum.doctor.measured.watch import replace as put_in
 from ganeum.doctor.measured.watch import silence
 from ganeum.hardware import machine
@@ -78,6 +78,8 @@ def debug_off(training: Training) -> Training:
     threading.settrace(None)
     threading.setprofile(None)
     tracemalloc.stop()
+    for path in ("sys:settrace", "sys:setprofile", "threading:settrace", "threading:setprofile", "tracemalloc:start"):
+        put_in(path, lambda _: lambda *_inputs, **_named: None)
     return training
 
 
@@ -181,12 +183,12 @@ def _silent(training: Training, family: str, answer: Any) -> Training:
 
 
 def no_hooks(training: Training) -> Training:
-    """Modules and weights without hooks, if a step's loss and gradient are the same without them.
+    """Modules, weights and optimizers without hooks, if a step's loss and gradient are the same without them.
 
     Raises:
         NotApplicable: there are none, or they change what is learnt.
     """
-    kept = hooks(training.model)
+    kept = hooks(training)
     if not kept:
         raise NotApplicable("there are no hooks")
     batch = next(iter(training.batches))
@@ -202,12 +204,15 @@ def no_hooks(training: Training) -> Training:
     return training
 
 
+OPTIMIZER_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def hooks(model: nn.Module) -> list[dict[Any, Any]]:
-    """The tables of hooks that are not empty: of modules, of weights, and of all modules there are."""
+def hooks(training: Training) -> list[dict[Any, Any]]:
+    """The tables of hooks that are not empty: of modules, of weights, of all modules there are, of optimizers."""
+    model = training.model
     tables: list[Any] = [getattr(module, name, None) for module in model.modules() for name in HOOKS]
+    tables += [getattr(optimizer, name, None) for optimizer in updaters(training) for name in OPTIMIZER_HOOKS]
     for parameter in model.parameters():
         tables += [parameter._backward_hooks, getattr(parameter, "_post_accumulate_grad_hooks", None)]
     tables += [vars(torch.nn.modules.module).get(f"_global{name}") for name in HOOKS]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 import torch
 
 from ganeum.doctor.measured import tensors
+from ganeum.doctor.measured.acts.data import Changed
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry
 from ganeum.doctor.measured.watch import replace as put_in
@@ -43,14 +45,19 @@ def not_recomputed(training: Training) -> Training:
 
 
 def no_extra_forwards(training: Training) -> Training:
-    """A forward pass without gradient inside a step gives what it gave for the first inputs of that shape: this shows
-    what such passes cost, and their results are wrong."""
+    """A forward pass without gradient inside a step gives what it gave for the first inputs of that shape, and one on
+    inputs that the step has had already what it gave then: this shows what such passes cost; results are wrong."""
     kept: dict[Any, Any] = {}
+    had: dict[Any, Any] = {}
 
     def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any, **named: Any) -> Any:
             if torch.is_grad_enabled():
-                return function(*inputs, **named)
+                if (these := tensors.which((inputs, named))) in had:
+                    return had[these]
+                found = function(*inputs, **named)
+                had[these] = tensors.detached(found)
+                return found
             shapes = tuple((name, t.shape) for name, t in tensors.each((inputs, named)))
             if shapes not in kept:
                 kept[shapes] = function(*inputs, **named)
@@ -58,8 +65,12 @@ def no_extra_forwards(training: Training) -> Training:
 
         return call
 
+    def begun(batch: Any) -> Any:
+        had.clear()
+        return batch
+
     around_entry(training, remembered)
-    return training
+    return replace(training, batches=Changed(training.batches, begun))
 
 
 def plain_backward(training: Training) -> Training:

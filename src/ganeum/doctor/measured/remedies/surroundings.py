@@ -102,7 +102,7 @@ def of_host(facts: Facts) -> Iterator[Remedy]:
         yield Remedy(
             name="no hooks",
             cause="debug_mode",
-            change=f"{facts['hooks']} hooks on modules or weights: remove those that only watch",
+            change=f"{facts['hooks']} hooks on modules, weights or the optimizer: remove those that only watch",
             act="no_hooks",
             promise=1.0 + min(0.5, 0.01 * facts["hooks"]),
         )
