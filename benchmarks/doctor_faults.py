@@ -53,7 +53,7 @@ def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) 
     seconds = min(max(LONGER * spent, SHORTEST_S), LONGEST_S)
     if case.own:
         return asdict(raced_runs(case, None, work, core, seconds))
-    without = {"names": [other for other in case.faults if other != name]}
+    without = {"names": [other for other in case.faults if other != name], "without": [name]}
     return race(case, without | {"ready": READY if "loader" in known(case, name).causes else 0}, core, seconds)
 
 
@@ -72,7 +72,7 @@ def confirmed(case: Case, cause: str, floor: float, work: Path, core: int) -> di
 def race(case: Case, change: dict[str, Any], core: int, seconds: float) -> dict[str, float]:
     """A training of the case beside the same with a change."""
     faulty = {"subject": case.subject, "seed": case.seed, "honest": case.honest, "names": list(case.faults)}
-    faulty |= {"ready": 0, "amended": None}
+    faulty |= {"without": [], "ready": 0, "amended": None}
     sides = []
     os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from doctor_faults import habits, organs, shelves, weather
@@ -30,15 +30,17 @@ PAIRS = {
 }
 
 
-def parts_of(subject: str, names: Iterable[str], seed: int = 0, **honest: Any) -> Parts:
-    """A subject with those faults in."""
+def parts_of(subject: str, names: Sequence[str], seed: int = 0, without: Sequence[str] = (), **honest: Any) -> Parts:
+    """A subject with those faults in; of those that it is ``without`` it has what they need to count."""
     parts = Parts(subject, seed, **honest)
+    for name in (*names, *without):
+        FAULTS[name].ground(parts)
     for name in names:
         FAULTS[name].change(parts)
     return parts
 
 
-def training(subject: str, names: Iterable[str] = (), seed: int = 0, **honest: Any) -> Any:
+def training(subject: str, names: Sequence[str] = (), seed: int = 0, **honest: Any) -> Any:
     """A ``ganeum.doctor.Training`` of a subject with those faults in."""
     from ganeum.doctor import Training
 

@@ -26,6 +26,7 @@ class Fault:
         subjects: those that it is done to, the first of them when it is alone.
         change: what it changes.
         environment: what it sets in the environment of all processes of that training.
+        ground: what it needs besides, so that it counts; the A/B does it to both sides.
         beside: it is another process: ``burner`` computes on the same core all the time.
     """
 
@@ -37,6 +38,7 @@ class Fault:
     change: Callable[[Parts], None] = lambda parts: None
     environment: Mapping[str, str] = field(default_factory=dict)
     beside: str | None = None
+    ground: Callable[[Parts], None] = lambda parts: None
 
 
 def fault(
@@ -46,13 +48,14 @@ def fault(
     subjects: tuple[str, ...],
     environment: Mapping[str, str] | None = None,
     beside: str | None = None,
+    ground: Callable[[Parts], None] = lambda parts: None,
 ) -> Callable[[Callable[[Parts], None]], Callable[[Parts], None]]:
     """Enters a function as the fault of its name."""
 
     def enter(change: Callable[[Parts], None]) -> Callable[[Parts], None]:
         name = change.__name__
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, kind, harm, causes, subjects, change, environment or {}, beside)
+        FAULTS[name] = Fault(name, kind, harm, causes, subjects, change, environment or {}, beside, ground)
         return change
 
     return enter

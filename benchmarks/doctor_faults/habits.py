@@ -71,7 +71,7 @@ def keepsake(parts: Parts) -> None:
     behind(parts, make)
 
 
-@fault("a checkpoint every step", "speed", ("too_often", "slow_disk"), SUBJECTS)
+@fault("a checkpoint every step", "speed", ("too_often", "slow_disk", "model_copied"), SUBJECTS)
 def ledger_keeper(parts: Parts) -> None:
     """Weights and the optimizer's state are written to a file after each step."""
 
@@ -86,7 +86,7 @@ def ledger_keeper(parts: Parts) -> None:
     behind(parts, make)
 
 
-@fault("an evaluation every few steps", "speed", ("too_often",), SUBJECTS)
+@fault("an evaluation every few steps", "speed", ("too_often", "extra_forwards"), SUBJECTS)
 def pop_quiz(parts: Parts) -> None:
     """Four batches are evaluated after every second step."""
 
@@ -181,7 +181,7 @@ def nosy_neighbours(parts: Parts) -> None:
     parts.model.append(listen)
 
 
-@fault("numbers taken out of every gradient", "speed", ("sync",), SUBJECTS)
+@fault("numbers taken out of every gradient", "speed", ("sync", "debug_mode"), SUBJECTS)
 def bean_counter(parts: Parts) -> None:
     """Every gradient's norm, mean, spread and histogram are logged in every step."""
 

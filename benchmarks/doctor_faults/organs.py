@@ -30,17 +30,15 @@ def longer(parts: Parts) -> None:
         parts.rows, parts.at_once = [{"input_ids": row, "labels": row} for row in cut], 2
 
 
-@fault("eager attention", "speed", ("eager_attention",), ("windows",))
+@fault("eager attention", "speed", ("eager_attention",), ("windows",), ground=longer)
 def longhand(parts: Parts) -> None:
     """attn_implementation="eager" over 256 tokens."""
-    longer(parts)
     parts.options["attn_implementation"] = "eager"
 
 
-@fault("math attention forced", "speed", ("eager_attention", "attention_mask"), ("plain", "windows"))
+@fault("math attention forced", "speed", ("eager_attention", "attention_mask"), ("plain", "windows"), ground=longer)
 def schoolbook(parts: Parts) -> None:
     """scaled_dot_product_attention may use its plainest kernel only, over 256 tokens."""
-    longer(parts)
     inner = loss_of(parts)
 
     def slow(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -65,10 +63,14 @@ def twice_told_tale(parts: Parts) -> None:
     parts.model.append(change)
 
 
-@fault("for-loop optimizer", "speed", ("slow_optimizer",), SUBJECTS)
-def one_stitch_each(parts: Parts) -> None:
-    """AdamW goes over the weights one tensor at a time; a row or two at once, so that it counts."""
+def few_rows(parts: Parts) -> None:
+    """Two rows at once: the optimizer is worth something."""
     parts.at_once = 2
+
+
+@fault("for-loop optimizer", "speed", ("slow_optimizer",), SUBJECTS, ground=few_rows)
+def one_stitch_each(parts: Parts) -> None:
+    """AdamW goes over the weights one tensor at a time; two rows at once, so that it counts."""
     parts.optimizer = lambda model: torch.optim.AdamW(
         model.parameters(), parts.learning_rate, foreach=False, fused=False
     )

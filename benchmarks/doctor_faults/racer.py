@@ -37,14 +37,14 @@ def waited() -> float:
 
 
 def main() -> None:
-    """``subject``, ``names``, ``seed``, ``honest`` as JSON in the first argument; ``ready``: so many batches lie ready
-    and are taken again and again, 0: each is fetched; ``amended``: the cause that is taken away besides, or null."""
+    """``subject``, ``names``, ``without``, ``seed``, ``honest`` as JSON in the first argument; ``ready``: so many
+    batches lie ready and are taken again and again, 0: each is fetched; ``amended``: a cause taken away, too."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     asked = json.loads(sys.argv[1])
-    parts = parts_of(asked["subject"], asked["names"], asked["seed"], **asked["honest"])
+    parts = parts_of(asked["subject"], asked["names"], asked["seed"], asked["without"], **asked["honest"])
     if asked["amended"] is not None:
         AMENDS[asked["amended"]](parts)
     built = assembled(parts)
