@@ -121,6 +121,17 @@ def test_a_yaml_file_without_a_known_key_is_an_error() -> None:
         foreign.settings("a: 1\nb: [2, 3]\n", "other.yml")
 
 
+def test_a_wrong_key_in_a_config_of_ours_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key of Trainer's beside it makes no file for Trainer of it: the wrong key would be passed over."""
+    from ganeum.cli.doctor.config import command
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {n_layer: 6}\ntrain: {dtype: float32, gradient_checkpointing: true}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"there is no key train\.dtype"):
+        command([str(file)], "RTX 4090")
+    assert "" == capsys.readouterr().out
+
+
 def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:
     """Text, --json and -o alike; a file that is neither ours nor the Trainer's is our own error about it."""
     team = tmp_path / "training.yml"

@@ -21,17 +21,21 @@ KNOWN = {
     "attn_implementation", "padding_side", "eval_strategy", "evaluation_strategy", "use_cache",
 }  # fmt: skip
 
+OURS = {"model": {"n_layer", "n_head", "n_embd", "block_size", "source"}, "train": {"max_iters", "micro_batch_size"}}
+
 
 def settings(text: str, path: str, device: Device | None = None) -> Settings:
     """Its known keys, wherever they stand in it.
 
     Raises:
-        ConfigError: it is no YAML, or has none of them.
+        ConfigError: it is no YAML, has none of them, or is a config of ours, whose own faults are to be told.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError("it is no YAML that can be read", where=path, why=str(error)) from None
+    if _ours(root):
+        raise ConfigError("it is a config of ours, and no file for Hugging Face's Trainer", where=path)
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for name, node in _keys(root):
@@ -79,6 +83,16 @@ def read(found: Settings) -> Iterator[Said]:
             severity="note",
             where=found.where("per_device_train_batch_size"),
         )
+
+
+def _ours(root: yaml.Node | None) -> bool:
+    """Whether one of our sections is in it, with a key that only ours has."""
+    return isinstance(root, yaml.MappingNode) and any(
+        isinstance(section, yaml.MappingNode)
+        and OURS.get(name.value, set()) & {key.value for key, _ in section.value if isinstance(key, yaml.ScalarNode)}
+        for name, section in root.value
+        if isinstance(name, yaml.ScalarNode)
+    )
 
 
 def _keys(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:

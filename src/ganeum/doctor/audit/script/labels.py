@@ -232,8 +232,10 @@ def held_out(seen: Seen) -> Iterator[Said]:
         )
 
 
-FEW_LOGITS = ("ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering")
-FEW_LOGITS += ("ForImageClassification", "ForAudioClassification")  # a row, or a token, has a few of them
+FEW_LOGITS = (  # a row, or a token, has a few of them
+    "ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering",
+    "ForImageClassification", "ForAudioClassification",
+)  # fmt: skip
 
 
 def kept_logits(seen: Seen) -> Iterator[Said]:
