@@ -106,6 +106,10 @@ def test_the_traceback_says_where_in_a_step_it_was(line: str, cause: str) -> Non
          "host_memory"),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried to "
          "allocate 34359738368 bytes.", "host_memory"),
+        ("zsh: killed     python train.py", "host_memory"),
+        ("OSError: [WinError 1455] The paging file is too small for this operation to complete.", "host_memory"),
+        ("RuntimeError: cuda runtime error (2) : out of memory at THCStorage.cu:58", "does_not_fit"),
+        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 4294967296 bytes.", "does_not_fit"),
         ("numpy.core._exceptions._ArrayMemoryError: Unable to allocate 12.5 GiB for an array", "host_memory"),
         ("java.lang.OutOfMemoryError: unable to create new native thread", "no_threads"),
         ("RuntimeError: can't start new thread", "no_threads"),

@@ -28,7 +28,8 @@ FIGURES = {
 }
 OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|(?:torch|cuda)\.OutOfMemoryError|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|HIP out of memory|MPS backend out of memory"
+    r"|HIP out of memory|MPS backend out of memory|cuda runtime error \(2\)|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|RESOURCE_EXHAUSTED: Out of memory|OOM when allocating tensor"
 )
 EVALUATING = re.compile(
     r"in (?:evaluate|evaluation_loop|prediction_loop|predict|compute_metrics|nested_concat|generate)\b"
@@ -38,11 +39,11 @@ UPDATE = re.compile(r"optimizer\.step|_init_group|exp_avg|in step\b")
 ATTENTION = re.compile(r"attn_weights|attention_scores|torch\.matmul\(query|in _attn\b|eager_attention_forward")
 HOST = re.compile(
     r"DefaultCPUAllocator: (?:can't|not enough)|Unable to allocate [\d.]+ [KMGT]iB for an array|^\S*MemoryError\b"
-    r"|Cannot allocate memory|std::bad_alloc",
+    r"|Cannot allocate memory|std::bad_alloc|\[?WinError 1455\]?[^\n]*|paging file is too small",
     re.MULTILINE,
 )
 KILLED = re.compile(
-    r"^(?:\S+: line \d+:\s+\d+ )?Killed\b|oom-kill|Out of memory: Killed process"
+    r"^(?:\S+: line \d+:\s+\d+ |zsh: )?Killed\b|oom-kill|Out of memory: Killed process"
     r"|exit(?:ed)? (?:with )?(?:code|status) 137|SIGKILL|\b-9\b.*(?:killed|exit)|OOMKilled",
     re.MULTILINE | re.IGNORECASE,
 )
@@ -235,7 +236,8 @@ def machine_memory(text: str) -> Iterator[Finding]:
             cause="host_memory",
             title="the machine's own memory is full, or a limit on it is reached (ulimit -v, a container's)",
             evidence=(match[0].strip(),),
-            change="a memory map instead of loading the file, fewer loader processes; with training on the CPU "
+            change="a memory map instead of loading the file, fewer loader processes; under Windows a larger "
+            "paging file; with training on the CPU "
             "a smaller "
             "micro-batch",
             severity="error",
