@@ -11,8 +11,11 @@ import pytest
 from ganeum.cli import main
 from ganeum.hardware.card import card
 from ganeum.plan import library
+from ganeum.plan.architecture import find
 from ganeum.plan.execution import Execution
-from ganeum.plan.trace import named
+from ganeum.plan.question.subject import Model
+from ganeum.plan.question.use import read
+from ganeum.plan.trace import exact, named
 
 pytest.importorskip("transformers")
 
@@ -79,3 +82,30 @@ def test_what_cannot_be_traced_keeps_its_plan(way: dict[str, Any], why: str) -> 
     closed = library.plan("t5-small", gpu="A100 SXM4 40GB")
     found = named.refined(closed, "nobody/nothing", Execution(**way), card("A100 SXM4 40GB"))
     assert ("closed_form", why) == (found["method"], found["memory_gib"]["not_traced"])
+
+
+def test_a_training_has_levers_and_what_fits(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run of ours has them: what each saves, by the keys that are typed for a model by its name, and how many fit
+    at once, as far as they are looked for."""
+    monkeypatch.setattr(exact, "longer_rows", lambda *_: ({"largest_length": 4_096}, []))
+    chunk, half = ("train.loss_chunk", 128, "slower"), ("train.activation_checkpointing", "selective", "slower")
+    monkeypatch.setattr(exact, "keeping", lambda *_: [chunk, half, ("train.optimizer", "adafactor", "another rate")])
+    tiny, use = card("Tiny: 2GB, bf16 50 TFLOPS, bandwidth 500 GB/s"), ["length=64", "source_length=64", "batch_size=2"]
+    model = Model(find(str(small)), read([*use, "activation_checkpointing=none"]), asked=str(small))
+    found = model.exact(model.plan(tiny), tiny, explain=True)
+    assert found["method"] == "traced", found["memory_gib"].get("not_traced")
+    saved = {(one["key"], one["value"]): one["saves"] for one in found["memory_gib"]["levers"]}
+    assert list(saved) == [("optimizer", "adafactor")], "a model by its name has no such key, or not that value"
+    assert saved["optimizer", "adafactor"] > 0.001
+    batch = found["batch"]
+    told = batch["largest_micro_batch"], batch["one_more"], batch["largest_length"]
+    assert told == (2 * exact.ENOUGH, "enough", 4_096)
+
+
+@pytest.mark.parametrize("words", [["gpt2"], ["gpt2", "--purpose", "generation"]])
+def test_what_cannot_be_probed_is_refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """Rather than left out without a word."""
+    with pytest.raises(SystemExit) as end:
+        main(["plan", *words, "--probe"])
+    assert end.value.code
+    assert "what is probed is a run of ours, by its config" in capsys.readouterr().err
