@@ -175,6 +175,18 @@ def test_of_a_group_only_the_best_is_taken(diagnosed: Any) -> None:
     )
 
 
+def test_what_another_has_taken_away_is_told_with_it(diagnosed: Any) -> None:
+    """Batches fetched ahead and batches that lie ready gain the same time: one finding, and no word of "no effect"."""
+    found = [remedy("held", bound=True), remedy("ahead")]
+    world = World({}, found)
+    world.step_s = lambda names: STEP_S / (2.0 if "ahead" in names else 1.8 if names else 1.0)  # type: ignore[method-assign]
+    report = diagnosed(world)
+    (finding,) = report.findings
+    assert "ahead makes it 2.0" in finding.title
+    assert any(line.startswith("held: 1.8") and "upon this nothing more" in line for line in finding.evidence)
+    assert report.without_effect == ()
+
+
 def test_what_does_not_fit_is_an_answer(diagnosed: Any) -> None:
     """Memory that runs out in one variant: the others are measured all the same."""
     world = World({"large": Gone("CUDA out of memory", memory=True), "small": 0.5}, [remedy("large"), remedy("small")])

@@ -15,6 +15,7 @@ from ganeum.doctor.measured.contest import Ratio, interval
 from ganeum.doctor.measured.often import Periodic
 from ganeum.doctor.measured.remedy import Remedy
 
+SHORT = {"pauses": "steps that pause"}  # where the catalogue's words are for what is seen without knowing why
 CROWDED = 0.1  # of the time: what other programs take before it is said
 
 
@@ -156,6 +157,7 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
     remedy, alone = trial.remedy, trial.best
     first = bool(course.stairs) and course.stairs[0].remedy is remedy
     taken = any(stair.remedy is remedy for stair in course.stairs)
+    gone = [other for other in course.trials if _is_told_with(other, remedy)] if taken else []
     if first:
         alone = alone.joined(trial.upon)
     evidence = [f"{remedy.name}: {alone} the tokens per second, alone, of {alone.pairs} pairs of blocks"]
@@ -163,11 +165,12 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
         evidence.append(f"upon what was taken before it: {trial.upon}")
     elif not taken:
         evidence.append(f"upon what was taken before it nothing more: {trial.upon}")
+    evidence += [f"{other.remedy.name}: {other.alone}, alone; upon this nothing more: {other.upon}" for other in gone]
     if remedy.bound:
         evidence.append("at most: what was measured shows how much there is to gain, and cannot be applied as it is")
     if not remedy.same_learning:
         evidence.append("it changes what is learnt: applied only by you")
-    what = cause(remedy.cause).what
+    what = SHORT.get(remedy.cause) or cause(remedy.cause).what
     most = "up to " if remedy.bound else ""
     return Finding(
         cause=remedy.cause,
@@ -180,6 +183,11 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
         interval=(share(alone.low), share(alone.high)),
         unit="share of the time",
     )
+
+
+def _is_told_with(trial: Trial, taken: Remedy) -> bool:
+    """Whether it takes the same cause away as one that was taken before it, and so gives nothing upon that."""
+    return trial.covered and trial.upon is not None and trial.remedy.cause == taken.cause
 
 
 def _crowd(course: Course) -> list[Finding]:
@@ -213,6 +221,8 @@ def _sentence(course: Course, trial: Trial) -> str:
     if trial.alone is None or trial.why:
         why = f"it does not fit ({trial.why})" if trial.memory else trial.why
         return f"{name}: not measured: {why}"
+    if any(_is_told_with(trial, stair.remedy) for stair in course.stairs):
+        return ""
     if trial.covered:
         more = "" if trial.upon is None else f" and, upon what was taken, nothing more: {trial.upon}"
         return f"{name}: {trial.alone}{more or '; another that excludes it is faster'}"

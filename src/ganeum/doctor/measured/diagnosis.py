@@ -80,6 +80,7 @@ class Diagnosis:
         self.course = Course(str(_name(self.workers.subject)))
         self.began = self._built = time.monotonic()
         self._seconds = LEAST_S  # of a contest
+        self._per_step = 0.0  # tokens that carry loss
         self._place: Place | None = None  # where there is room for one variant at a time
 
     def run(self, examine: bool) -> None:
@@ -120,6 +121,7 @@ class Diagnosis:
                 phases = first.phases(_between(1, PHASE_STEPS, round(PHASES_S / course.step_s)))
             except Gone as gone:
                 raise _unmeasurable(gone) from None
+            self._per_step = phases.tokens / phases.steps
             course.phases = {name: seconds / sum(phases.phases.values()) for name, seconds in phases.phases.items()}
             course.facts["phases"], course.facts["step_s"] = course.phases, phases.seconds / phases.steps
             if isinstance(config, Config):
@@ -323,16 +325,15 @@ class Diagnosis:
                 course.stairs = [stair for stair in course.stairs if stair.remedy is not trial.remedy]
 
     def _limit(self) -> None:
-        """What the device could do at the best, by the plan of what was reached; of our own models, whose every token
-        carries loss."""
+        """What the device could do at the best, by the plan of what was reached; of runs of ours."""
         from ganeum.plan.library import plan
 
         config, course = self.workers.subject, self.course
-        if not isinstance(config, Config) or config.model.source is not None:
+        if not isinstance(config, Config):
             return
         with suppress(GaneumError):
             planned = plan(change(config, answer.keys(course)))["time"]
-            rate = planned["tokens_per_second"] * planned["step_s"] / planned["low"]
+            rate = self._per_step / planned["low"]
             if rate > course.rate * (course.together.median if course.together is not None else 1.0):
                 course.limit = rate, "at the best, by the plan of what was reached"
 
