@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -92,7 +93,7 @@ def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, An
     answer = diagnosed(case, minutes, work, core)
     report = answer["report"]
     line: dict[str, Any] = {"case": case.name, **asdict(case), "minutes": minutes, "seconds": answer["seconds"]}
-    line |= {"others": answer["others"], "failed": answer["failed"], "verdicts": [], "surplus": []}
+    line |= {"doctor": commit(), "others": answer["others"], "failed": answer["failed"], "verdicts": [], "surplus": []}
     if report is None:
         return line
     line["truths"] = {
@@ -111,6 +112,12 @@ def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, An
         key: facts.get(key) for key in ("floor", "noise", "tokens_per_second", "step_s", "phases", "trials")
     }
     return line
+
+
+def commit() -> str:
+    """Of the doctor that answers."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=False).stdout.strip()
 
 
 def told(line: dict[str, Any]) -> str:
