@@ -62,6 +62,13 @@ def command(
             where=f"the command line: --apply {apply}",
             suggestion="each finding says what to change in your file",
         )
+    if apply is not None and apply.exists():  # known before minutes of measuring, not behind them
+        raise ConfigError(
+            f"{apply} is there already",
+            where=f"--apply {apply}",
+            why="the config that was diagnosed stays as it is, and nothing else is overwritten",
+            suggestion="another name",
+        )
     if quick and minutes is not None:
         raise ConfigError("--quick and --minutes say two things", where="the command line", suggestion="one of them")
     lasting = minutes if minutes is not None else QUICK_MINUTES if quick else USUAL_MINUTES
@@ -78,7 +85,7 @@ def command(
     show(report, as_json, out)
     if apply is not None:
         assert config is not None
-        _write(words or [], report, apply)
+        _write(words or [], report, apply, section)
 
 
 def _config(words: list[str], section: str | None, script: str | None) -> Config | None:
@@ -101,7 +108,7 @@ def _config(words: list[str], section: str | None, script: str | None) -> Config
     return load(alone[0], settings, section=section, say=lambda text: print(text + "\n", file=sys.stderr))
 
 
-def _write(words: list[str], report: Report, file: Path) -> None:
+def _write(words: list[str], report: Report, file: Path, section: str | None) -> None:
     """The better config: of the old one only those keys are changed that helped."""
     import sys
 
@@ -113,5 +120,5 @@ def _write(words: list[str], report: Report, file: Path) -> None:
         print(f"\n{file} is not written: no key of the config helped", file=sys.stderr)
         return
     (old,), overrides = split_arguments(words)
-    write(Path(old), keys, file, overrides=overrides)
+    write(Path(old), keys, file, overrides=overrides, section=section)
     print(f"\n{file}: " + ", ".join(f"{key}={value}" for key, value in keys.items()), file=sys.stderr)
