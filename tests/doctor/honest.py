@@ -251,3 +251,82 @@ def with_experts() -> Training:
     model = Plain()
     model.blocks[1].mlp = Experts()
     return plain(model=model)
+
+
+class Pooled(Plain):
+    """Computes something at its end that nobody uses, as a BERT that is asked for hidden states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooler = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        logits, loss = super().forward(x, y)
+        self.pooler(self.wte(x[:, 0]))
+        return logits, loss
+
+
+class Carried(nn.Module):
+    """Goes on from call to call where the batch before ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte, self.rnn, self.head = nn.Embedding(V, 16), nn.LSTM(16, 16, batch_first=True), nn.Linear(16, V)
+        self.state: Any = None
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        h, state = self.rnn(self.wte(x), self.state)
+        self.state = tuple(one.detach() for one in state)
+        logits = self.head(h)
+        return logits, F.cross_entropy(logits.view(-1, V), y.view(-1))
+
+
+def asks_again() -> Training:
+    """An optimizer that computes its gradients itself, several times."""
+    model = Plain(16, 1, 0.0)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+
+    def step(batch: tuple[Tensor, Tensor]) -> Any:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = model(*batch)[1]
+            loss.backward()
+            return loss
+
+        return optimizer.step(closure)
+
+    return Training(model, windows(), step, optimizer)
+
+
+def sharpness_aware() -> Training:
+    """Foret et al. 2020: weights are moved against the gradient by hand, and a second gradient is taken there."""
+    model = Plain()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step(batch: tuple[Tensor, Tensor]) -> None:
+        model(*batch)[1].backward()
+        moves = [p.grad * 1e-3 for p in model.parameters() if p.grad is not None]
+        with torch.no_grad():
+            torch._foreach_add_(list(model.parameters()), moves)
+        optimizer.zero_grad()
+        model(*batch)[1].backward()
+        with torch.no_grad():
+            torch._foreach_sub_(list(model.parameters()), moves)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Training(model, windows(), step, optimizer)
+
+
+def without_optimizer() -> Training:
+    """Gradient descent by hand."""
+    model = Plain()
+
+    def step(batch: tuple[Tensor, Tensor]) -> None:
+        model(*batch)[1].backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.1 * p.grad
+                p.grad = None
+
+    return Training(model, windows(), step)

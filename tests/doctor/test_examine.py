@@ -15,24 +15,30 @@ from honest import (
     END,
     PAD,
     UNKNOWN,
+    Carried,
     Plain,
+    Pooled,
     T,
     Tokens,
     V,
     adamw,
+    asks_again,
     frozen_encoder,
     padded,
     pairs,
     plain,
+    sharpness_aware,
     theirs,
     windows,
     with_experts,
     with_lora,
+    without_optimizer,
 )  # fmt: skip
 from torch import Tensor, nn
 
 from ganeum.doctor.causes import causes
 from ganeum.doctor.examine import examine
+from ganeum.doctor.examine.repeats import _of
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured.training import Training
 
@@ -101,6 +107,17 @@ class ByHand(Plain):
             nats = -given.log_softmax(-1).gather(-1, wanted[..., None])[..., 0]
         counts = (wanted != PAD).float()
         return logits, (nats * counts).sum() / counts.sum()
+
+
+class NoGrad(Plain):
+    """Its table is asked without a way back."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad():
+            h = self.wte(x) + self.wpe(torch.arange(x.shape[1]))
+        for block in self.blocks:
+            h = block(h)
+        return h, F.cross_entropy(F.linear(self.norm(h), self.wte.weight.detach()).view(-1, V), y.view(-1))
 
 
 def filled(by: int = PAD) -> list[tuple[Tensor, Tensor]]:
@@ -191,6 +208,11 @@ HONEST: dict[str, Callable[[], Training]] = {
     "batches of like lengths in any order": lambda: gpt2(random.Random(1).sample(by_length(), 16)),
     "llama": lambda: theirs("llama", tokenizer=Tokens()),
     "opt, whose places follow its mask": lambda: theirs("opt", tokenizer=Tokens()),
+    "an output that nobody uses": lambda: plain(model=Pooled()),
+    "a state that is carried": lambda: plain(model=Carried(), batches=windows()),
+    "lbfgs": asks_again,
+    "sharpness-aware": sharpness_aware,
+    "without an optimizer": without_optimizer,
     "llama on the left": lambda: theirs("llama", tokenizer=Tokens(), batches=padded(left=True)),
     "mixtral": lambda: theirs("mixtral", tokenizer=Tokens()),
     "t5": lambda: theirs("t5", tokenizer=Tokens()),
@@ -219,6 +241,7 @@ FAULTS: dict[str, tuple[str, Callable[[], Training]]] = {
         "labels_on_padding",
         lambda: plain(batches=[(b["input_ids"][:, :-1], b["input_ids"][:, 1:].contiguous()) for b in padded()]),
     ),
+    "a table without a way back": ("never_updated", lambda: plain(model=NoGrad())),
     "not shifted": ("shifted_labels", lambda: plain(batches=shifted(0))),
     "shifted twice": ("shifted_labels", lambda: plain(batches=shifted(2))),
     "shifted back": ("shifted_labels", lambda: plain(batches=shifted(-1))),
@@ -305,7 +328,7 @@ def test_a_fault_is_seen(name: str) -> None:
 def test_held_out_rows_that_are_trained_on_are_found() -> None:
     """Wholly, and in a piece of 32 tokens; other text is no overlap."""
     batches = [torch.randint(0, 999, (4, 64), generator=torch.Generator().manual_seed(n))
-               for n in range(12)]  # fmt: skip
+               for n in range(40)]  # fmt: skip
     other = [torch.randint(0, 999, (4, 64), generator=torch.Generator().manual_seed(77))]
     partly = [torch.cat((other[0][:, :10], batches[1][:, 32:64], other[0][:, :22]), 1)]
 
@@ -319,6 +342,32 @@ def test_held_out_rows_that_are_trained_on_are_found() -> None:
     assert [1.0] == overlap(batches[:2])
     assert [1.0] == overlap(partly)
     assert [] == overlap(other)
+    assert [1.0] == overlap([batches[39]])  # far behind what is stepped on
+    template = torch.arange(40).expand(4, -1)
+    batches[:] = [torch.cat((template, one), 1) for one in batches]
+    assert [] == overlap([torch.cat((template, one), 1) for one in other])
+
+
+def test_held_out_rows_of_a_training() -> None:
+    """Those that it names; where it names none, that is told, and is no alarm."""
+    training = gpt2()
+    assert [one.severity for one in examine(training) if one.cause == "no_validation"] == ["note"]
+    training.validation = padded(2, seed=5_000)
+    assert [] == [one.title for one in examine(training) if "validation" in one.cause]
+    training.validation = padded(2)
+    assert ["validation_overlap"] == [one.cause for one in examine(training) if "validation" in one.cause]
+
+
+def test_packed_texts_are_compared_one_by_one() -> None:
+    """In another order, and at other places of their rows."""
+    batch = padded(1)[0]
+    texts = [row[row != PAD] for row in batch["input_ids"]]
+
+    def pack(order: list[int]) -> dict[str, Tensor]:
+        segments = torch.cat([torch.full((len(texts[n]),), at + 1) for at, n in enumerate(order)])
+        return {"input_ids": torch.cat([texts[n] for n in order])[None], "segments": segments[None]}
+
+    assert _of(pack([3, 1, 2])) == [tuple(texts[n].tolist()) for n in (3, 1, 2)]
 
 
 def test_whatever_a_step_keeps_is_put_back() -> None:

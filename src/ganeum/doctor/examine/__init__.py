@@ -31,7 +31,7 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
     Args:
         training: yours, or one of ours.
         batches: so many steps are taken, fewer where there are fewer batches. A few more batches are only read.
-        validation: held-out batches, if there are any, compared with those that are trained on.
+        validation: held-out batches, in place of the training's own.
 
     Returns:
         The gravest first; each seen on this training itself.
@@ -47,11 +47,12 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
     with kept(training):
         seen = watched(training, batches)
         known = known_ids(training)
-        rows = [one for one in (rows_of(step, known) for step in seen.passes) if one is not None]
+        passes = [one for one in seen.passes if not one.again]
+        rows = [one for one in (rows_of(one, known) for one in passes) if one is not None]
         found = [
             *labels.look(rows, seen, known),
             *inputs.look(rows, seen, known, training.model),
-            *repeats.look(rows, seen, training, validation),
+            *repeats.look(rows, seen, training, training.validation if validation is None else validation),
             *start.look(seen, training.fresh),
             *updates.look(seen, training),
         ]

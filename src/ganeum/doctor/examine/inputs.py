@@ -79,6 +79,9 @@ def _leak(one: Rows, model: nn.Module) -> Finding | None:
     differs = float((first[row, before] - other[row, before]).abs().mean(-1).max())
     if not differs > (EXACT if _is_fp32(model) else ROUNDED) * size > 0:  # also where any of them is nan
         return None
+    same = again(one.call, shape)  # a model that keeps something from call to call says something else each time
+    if same is None or differs < NOISE * float((first[row, before] - same[row, before]).abs().mean(-1).max()):
+        return None
     return Finding(
         cause="causal_leak",
         title="the model sees the tokens that it is to predict",

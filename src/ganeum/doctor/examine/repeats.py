@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from statistics import median
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ganeum.doctor.examine.rows import Rows
-from ganeum.doctor.examine.watch import Seen
+from ganeum.doctor.examine.watch import READ_S, Seen
 from ganeum.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ PIECE = 32  # tokens that two texts have in common at least: fewer may be a phra
 VARIED = 4  # of them different ones, at least: else the text repeats itself
 PAIRS = 8  # overlaps, before their distances say anything: by chance all are even once in 256
 GROWN, LONGER = 6, 1.5  # batches longer than the one before, by chance once in 5,040; the last beside the first
-HELD_OUT = 16  # batches that are compared
+HELD_OUT, HELD_ROWS = 16, 512  # batches that are compared, and rows of each
+READ_TOKENS = 2_000_000  # that they are compared with
+TEMPLATE = 3  # rows that hold a piece: what more of them have is what their template says
 
 
 def look(
@@ -37,8 +41,8 @@ def look(
     read = [text for batch in seen.batches for text in _of(batch)]
     yield from _overlaps(read if len(read) > len(texts) else texts)
     yield from _sorted(seen)
-    if validation is not None:
-        yield from _held_out([_of(batch) for batch in seen.batches], [_of(b) for b in islice(validation, HELD_OUT)])
+    if seen.error is None:
+        yield from _held_out(seen, training, [] if validation is None else validation)
 
 
 def _texts(one: Rows) -> Iterator[Text]:
@@ -126,22 +130,39 @@ def _sorted(seen: Seen) -> Iterator[Finding]:
             return
 
 
-def _held_out(trained: Sequence[list[Text]], held: Sequence[list[Text]]) -> Iterator[Finding]:
-    learnt = {text for batch in trained for text in batch if len(text) >= SHORT}
-    kept = [text for batch in held for text in batch if len(text) >= SHORT]
-    inside = sum(text in learnt for text in kept)
-    pieces = {text[at : at + PIECE] for text in learnt for at in range(0, len(text) - PIECE + 1, PIECE)}
+def _held_out(seen: Seen, training: Training, validation: Iterable[Any]) -> Iterator[Finding]:
+    """Rows of these, and pieces of them, among all that can be read of the training's in a few seconds."""
+    given = list(islice(validation, HELD_OUT))
+    kept = [text for batch in given for text in _of(batch, HELD_ROWS) if len(text) >= SHORT]
+    if not given:
+        yield Finding(
+            cause="no_validation",
+            title="nothing is held out: learning by heart would look like learning",
+            evidence=("no batches are known here that are not trained on",),
+            change="a part of the text that is never trained on; of your own, Training(validation=its batches)",
+            severity="note",
+            sure="read",
+        )
+    if not kept:
+        return
+    learnt, read = _learnt(seen, training)
+    whole = [text in learnt for text in kept]
+    common: Counter[Text] = Counter()
+    for text in learnt:
+        common.update({text[at : at + PIECE] for at in range(0, len(text) - PIECE + 1, PIECE)})
+    most = max(TEMPLATE, len(learnt) // 50)
+    pieces = {piece for piece, count in common.items() if count <= most and len(set(piece)) >= VARIED}
     partly = sum(
-        text not in learnt and any(text[at : at + PIECE] in pieces for at in range(len(text) - PIECE + 1))
-        for text in kept
+        not found and any(text[at : at + PIECE] in pieces for at in range(len(text) - PIECE + 1))
+        for text, found in zip(kept, whole, strict=True)
     )
+    inside = sum(whole)
     if inside + partly:
         yield Finding(
             cause="validation_overlap",
             title=f"{inside + partly} of {len(kept)} held-out rows are trained on",
             evidence=(
-                f"{inside} wholly, {partly} in a piece of {PIECE} tokens, as far as "
-                f"{len(trained)} batches of training show",
+                f"{inside} wholly, {partly} in a piece of {PIECE} tokens, as far as {read} batches of training show",
             ),
             change="split texts, not windows or rows of them; take out what is there twice before it is split",
             severity="error" if inside > 0.1 * len(kept) else "warning",
@@ -151,32 +172,63 @@ def _held_out(trained: Sequence[list[Text]], held: Sequence[list[Text]]) -> Iter
         )
 
 
-def _of(batch: Any) -> list[Text]:
-    """Rows of a batch that nobody looked at while it was learnt from: its ids, without what its mask leaves out."""
+def _learnt(seen: Seen, training: Training) -> tuple[set[Text], int]:
+    """Different rows that are trained on, and how many batches were read: more than were stepped on, where they can
+    be iterated anew."""
+    learnt = {text for batch in seen.batches for text in _of(batch) if len(text) >= SHORT}
+    read, until = len(seen.batches), time.monotonic() + READ_S
+    if iter(training.batches) is training.batches:
+        return learnt, read
+    tokens = 0
+    for number, batch in enumerate(training.batches, start=1):
+        if number <= len(seen.batches):
+            continue
+        new = [text for text in _of(batch) if len(text) >= SHORT]
+        learnt.update(new)
+        read, tokens = number, tokens + sum(map(len, new))
+        if tokens > READ_TOKENS or time.monotonic() > until:
+            break
+    return learnt, read
+
+
+def _of(batch: Any, most: int | None = None) -> list[Text]:
+    """Texts of a batch that nobody looked at while it was learnt from: its ids, without what fills its rows, and those
+    of packed rows apart; of ``most`` rows."""
     if hasattr(batch, "micro_batches"):  # ours
-        return [text for part in batch.micro_batches(len(batch)) for text in _of(dict(part.inputs))]
+        whole = batch if most is None else batch.first(most)
+        parts = list(whole.micro_batches(len(whole)))
+        return [text for part in parts for text in _of({**part.inputs, "labels": part.targets})]
+    mask = labels = numbers = None
     if isinstance(batch, Mapping) or hasattr(batch, "keys"):
-        names = ("input_ids", "tokens", "source_tokens", "inputs", "x", "ids")
-        ids = next((batch[name] for name in names if name in batch and isinstance(batch[name], Tensor)), None)
-        mask = next((batch[name] for name in ("attention_mask", "segments", "source_mask") if name in batch), None)
-        labels = batch["labels"] if "labels" in batch and isinstance(batch["labels"], Tensor) else None
+        ids = _named(batch, "input_ids", "tokens", "source_tokens", "inputs", "x", "ids")
+        mask = _named(batch, "attention_mask", "segments", "source_segments", "source_mask")
+        labels, numbers = _named(batch, "labels"), _named(batch, "segments", "source_segments")
     else:
         tensors = [one for one in (batch if isinstance(batch, (tuple, list)) else [batch]) if isinstance(one, Tensor)]
-        ids, mask, labels = next((one for one in tensors if _are_ids(one)), None), None, None
+        ids = next((one for one in tensors if _are_ids(one)), None)
     if ids is None or not _are_ids(ids):
         return []
-    ids = ids.detach().cpu()
-    keep = torch.ones_like(ids, dtype=torch.bool)
-    if isinstance(mask, Tensor) and mask.shape == ids.shape:
-        keep = mask.detach().cpu() > 0
-    elif labels is not None and labels.shape == ids.shape and bool((labels[:, -1] < 0).any()):
-        keep = labels.detach().cpu() >= 0
+    ids = ids[:most].detach().cpu()
+    if mask is not None and mask[:most].shape == ids.shape:
+        keep = mask[:most].detach().cpu() > 0
+    elif labels is not None and labels[:most].shape == ids.shape and bool((labels[:most, -1] < 0).any()):
+        ignored = labels[:most].detach().cpu() < 0
+        keep = ~ignored.flip(1).cumprod(1).bool().flip(1)  # up to the last that counts
     else:
-        last = ids[:, -1:]
-        behind = ((ids == last).flip(1).cumprod(1).sum(1, keepdim=True)) > 2  # filled up with one id
-        places = torch.arange(ids.shape[1]) >= ids.shape[1] - (ids == last).flip(1).cumprod(1).sum(1, keepdim=True)
-        keep = ~(behind & places)
+        filled = (ids == ids[:, -1:]).flip(1).cumprod(1).flip(1)  # the end of a row, as long as it is one id
+        keep = ~(filled.bool() & (filled.sum(1, keepdim=True) > 2))
+    if numbers is not None and numbers[:most].shape == ids.shape:
+        numbers = numbers[:most].detach().cpu()
+        return [
+            tuple(row[held & (number == one)].tolist())
+            for row, held, number in zip(ids, keep, numbers, strict=True)
+            for one in number[held].unique().tolist()
+        ]
     return [tuple(row[held].tolist()) for row, held in zip(ids, keep, strict=True)]
+
+
+def _named(batch: Any, *names: str) -> Tensor | None:
+    return next((batch[name] for name in names if name in batch and isinstance(batch[name], Tensor)), None)
 
 
 def _are_ids(tensor: Tensor) -> bool:

@@ -174,6 +174,8 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
     if not learnt:
         return
     if not seen.updates:
+        if seen.changed:  # by hand
+            return
         yield Finding(
             cause="never_updated",
             title=f"no update in {seen.steps} steps",
@@ -208,7 +210,8 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
             resting, named, size, f"in all {len(seen.updates)} updates",
             "look at the schedule: its warm-up, its number of steps, scheduler.step() called more often than it counts",
         )  # fmt: skip
-    cut = {n for n in still if seen.gradients.get(n, "none") == "none" and _takes_part(n, seen)}
+    last = _last(learnt, seen)
+    cut = {n for n in still if seen.gradients.get(n, "none") == "none" and _place(n, seen) in range(last)}
     shared = sum(named[n].numel() for n in cut)
     if cut and shared > SMALL * size:
         yield _never(
@@ -224,12 +227,12 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
             f"in all {len(seen.updates)} updates, exactly: something multiplies them by 0, or sets them so",
             "look for hooks on gradients, for gates that are shut, for what runs between backward() and step()",
         )  # fmt: skip
-    idle = {n for n in still if seen.gradients.get(n, "none") == "none" and not _takes_part(n, seen)}
+    idle = {n for n in still if seen.gradients.get(n, "none") == "none"} - cut
     if idle or (cut and shared <= SMALL * size):
         yield Finding(
             cause="never_updated",
             title=f"{len(idle | cut)} parameters take part in nothing here",
-            evidence=(_listed(idle | cut), "experts that no token was sent to, or heads that are not used"),
+            evidence=(_listed(idle | cut), "experts that no token was sent to, heads whose output is not used"),
             severity="note",
             sure="measured",
         )
@@ -261,8 +264,15 @@ def _frozen(named: dict[str, nn.Parameter], learnt: dict[str, nn.Parameter], tra
         )
 
 
-def _takes_part(name: str, seen: Seen) -> bool:
-    return name.rpartition(".")[0] in seen.called
+def _place(name: str, seen: Seen) -> int:
+    """When the module of a parameter took part first; −1: never."""
+    module = name.rpartition(".")[0]
+    return list(seen.called).index(module) if module in seen.called else -1
+
+
+def _last(learnt: Iterable[str], seen: Seen) -> int:
+    """Of the modules with gradients the last: what comes behind it, a pooler say, is computed and not used."""
+    return max((_place(n, seen) for n in learnt if seen.gradients.get(n, "none") != "none"), default=len(seen.called))
 
 
 def _never(title: str, names: set[str], named: dict[str, nn.Parameter], size: int, why: str, change: str) -> Finding:

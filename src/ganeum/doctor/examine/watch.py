@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from ganeum.doctor.examine.nats import AT_ONCE, nats_of
 from ganeum.doctor.examine.state import taken
 
 if TYPE_CHECKING:
     from ganeum.doctor.measured.training import Training
 
 IGNORED = -100
-AT_ONCE = 512  # rows of logits that are looked at together
 READ_ONLY = 12  # batches that are read beside those that are stepped on
 READ_S = 3.0
 
@@ -81,6 +81,7 @@ class Pass:
         kept: there were gradients before it that had been used for an update already.
         dropped: gradients of the micro-batch before it had gone, and no update had used them.
         autocast: the backward pass ran under autocast.
+        again: it is the same step's once more: an optimizer asked for it (LBFGS), or weights were moved by hand (SAM).
     """
 
     embedded: list[Embedded] = field(default_factory=list)
@@ -91,6 +92,7 @@ class Pass:
     kept: bool = False
     dropped: bool = False
     autocast: bool = False
+    again: bool = False
 
 
 @dataclass(eq=False)
@@ -110,7 +112,7 @@ class Seen:
 
     Attributes:
         gradients: parameter → ``none``, ``zero``, ``some`` or ``bad`` (not finite): the most of any update.
-        called: names of modules that took part in a forward pass.
+        called: names of modules that took part in a forward pass, in their order.
         changed: parameters that are not what they were.
         batches: those that were stepped on, and some more.
         scaled: whether a loss scale may have left out updates.
@@ -121,7 +123,7 @@ class Seen:
     passes: list[Pass] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
     gradients: dict[str, str] = field(default_factory=dict)
-    called: set[str] = field(default_factory=set)
+    called: dict[str, None] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     batches: list[Any] = field(default_factory=list)
     steps: int = 0
@@ -172,10 +174,13 @@ class Watch(TorchFunctionMode):
         self.used = self.pending = False  # the gradients that are there: of an update already, of none yet
         self.clip: tuple[float, float] | None = None
         self.inside = 0  # of an update of ours
+        self.first = True  # of a step's backward passes
+        self.within = self.asks = False  # of an optimizer's step; one that computes its gradients itself
+        self.versions = 0  # of all weights, behind the backward pass before
 
     def begin(self) -> None:
         """A step begins."""
-        self.now = Pass()
+        self.now, self.first = Pass(), True
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -240,7 +245,7 @@ class Watch(TorchFunctionMode):
         counts = ids != ignored
         self._beyond("logits", ids[counts].cpu(), rows.shape[1])
         safe = torch.where(counts, ids, 0).clamp(0, rows.shape[1] - 1)
-        nats = _nats(rows, safe, is_log)
+        nats = nats_of(rows, safe, is_log)
         mean = float(nats[counts].mean()) if bool(counts.any()) else float("nan")
         spread = float(rows[counts][:AT_ONCE].float().std(-1).mean()) if bool(counts.any()) and not is_log else None
         targets = torch.where(counts, ids, IGNORED).cpu()
@@ -258,9 +263,11 @@ class Watch(TorchFunctionMode):
 
     def _entered(self, name: str, module: nn.Module) -> Callable[..., None]:
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-            if self.backwards or not torch.is_grad_enabled():
+            if self.backwards or not (torch.is_grad_enabled() or self.now.call is not None):
                 return
-            self.seen.called.add(name)
+            self.seen.called.setdefault(name)  # also without a way back, within a forward pass that has one
+            if not torch.is_grad_enabled():
+                return
             if module is self.model and self.now.call is None:
                 self.now.call, self.place = Call(module, module, args, dict(kwargs)), 0
                 self.now.in_training = module.training
@@ -338,14 +345,20 @@ class Watch(TorchFunctionMode):
 
     def _before_backward(self) -> None:
         there = self._norm(self._all()) > 0
-        self.now.kept = self.used and there
-        self.now.dropped = self.pending and not there
+        moved = self.pending and self.versions != self._versions()  # by nobody that is known: they were used by hand
+        self.now.again = not self.first and (moved or self.asks)
+        self.now.kept = self.used and there and not self.within
+        self.now.dropped = self.pending and not there and not self.within and not moved
+        if not there:
+            self.open = []
+        self.first = False
         self.now.autocast = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
         self.used = False
 
     def _after_backward(self) -> None:
         self.now.norm = self._norm(self._all())
-        self.pending = self.now.norm > 0
+        self.pending, self.versions = self.now.norm > 0, self._versions()
+        self.asks = self.within
         self.open.append(self.now)
         self.seen.passes.append(self.now)
         self.now, self.place = Pass(), 0
@@ -353,6 +366,11 @@ class Watch(TorchFunctionMode):
     def _stepping(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.inside:
             return
+        self.within, self.asks = True, False
+        if self.open:
+            self._held(optimizer)
+
+    def _held(self, optimizer: torch.optim.Optimizer) -> None:
         held = {
             id(p): (float(group.get("lr", 1.0)), float(group.get("weight_decay") or 0.0))
             for group in optimizer.param_groups
@@ -362,7 +380,12 @@ class Watch(TorchFunctionMode):
         self._update(self.clip[0] if self.clip else norm, self.clip[1] if self.clip else None, held)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self.used = True
+        if self.asks:  # only now are there gradients
+            self._held(optimizer)
+        self.used, self.within, self.asks = True, False, False
+
+    def _versions(self) -> int:
+        return sum(p._version for p in self.parameters.values())
 
     def _update(self, norm: float, clip: float | None, held: dict[int, tuple[float, float]]) -> None:
         self.seen.updates.append(Update(self.open, norm, clip, held))
@@ -394,14 +417,3 @@ def _counts_up(ids: Tensor) -> bool:
     """Whether they are places in a row, and no text."""
     last = ids.reshape(-1, ids.shape[-1])[0]
     return bool(((last[1:] - last[:-1]) == 1).all())
-
-
-@torch.no_grad()
-def _nats(rows: Tensor, targets: Tensor, is_log: bool) -> Tensor:
-    """(N,) −ln p of the targets, some rows at a time."""
-    found = []
-    for at in range(0, len(rows), AT_ONCE):
-        part = rows[at : at + AT_ONCE].float()
-        logs = part if is_log else torch.log_softmax(part, -1)
-        found.append(-logs.gather(1, targets[at : at + AT_ONCE, None])[:, 0])
-    return torch.cat(found) if found else rows.new_zeros(0, dtype=torch.float32)

@@ -52,6 +52,18 @@ class FromTheFirst:
         return (self.batches.whole(step) for step in range(self.steps))
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run holds out, read when it is asked for."""
+
+    material: Material
+    config: Config
+
+    def __iter__(self) -> Iterator[Whole]:
+        found = self.material.validation(self.config)
+        return iter(()) if found is None else iter((found.whole,))
+
+
 def decide(config: Config) -> tuple[Config, Material]:
     """Every ``auto`` as the run would have it, and the data; what is decided already is taken as it stands.
 
@@ -109,6 +121,7 @@ def training(config: Config) -> Ours:
         tokens=lambda batch: batch.targets,
         tokenizer=material.tokenizer,
         fresh=decided.train.init_from is None and (decided.model.source is None or decided.model.fresh),
+        validation=HeldOut(material, decided),
         timed=timed,
         config=decided,
         taking=taking,

@@ -30,6 +30,8 @@ class Training:
             that are not −100, or all ids.
         tokenizer: that made the ids, if there is one.
         fresh: the weights were drawn, not trained, so that the first loss can be judged.
+        validation: held-out batches, compared with those that are trained on; without it that nothing is held out is
+            told.
         timed: as ``step``, but returns the seconds of ``forward``, ``backward`` and ``optimizer``, the device waited
             for at both ends of each; without it hooks measure them.
 
@@ -50,6 +52,7 @@ class Training:
     tokens: Callable[[Any], Any] | None = None
     tokenizer: Any = None
     fresh: bool = False
+    validation: Iterable[Any] | None = None
     timed: Callable[[Any], Mapping[str, float]] | None = None
 
 
