@@ -1,11 +1,10 @@
 """How many sequences fit at once: traced, beside the closed form, for the two summarizers of docs/what_fits.md.
 
-    python benchmarks/largest_exact.py             # results/largest-exact.json; without a GPU, 5 min
+    python benchmarks/largest_exact.py             # results/largest-exact.json; without a GPU, 20 min of a core
     python benchmarks/largest_exact.py --write     # the table of docs/exact.md from the result file
 
 A row is a run of `ganeum train` with `model.source` and its weights, 512 tokens in and 128 out, autocast to fp16 on a
-V100 and to bf16 on the others. From Ampere on all cards take the same operations for these models, so two traces at two
-sizes serve them all; each has its own end of memory.
+V100 and to bf16 on the others, looked for as `plan --exact` does: a trace at the number itself goes through.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -25,14 +23,14 @@ from ganeum import units
 from ganeum.config import Config
 from ganeum.config.change import change
 from ganeum.hardware.card import card
+from ganeum.hardware.device import Device
 from ganeum.hardware.peaks import torch_version
 from ganeum.plan import execution, fastest
 from ganeum.plan.architecture import configured
 from ganeum.plan.architecture.known import known
-from ganeum.plan.trace import affine, exact
-from ganeum.plan.trace.allocator import CachingAllocator
+from ganeum.plan.trace import room
 from ganeum.plan.trace.child import Child
-from ganeum.plan.trace.replay import peaks
+from ganeum.plan.trace.replay import sizes
 
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "largest-exact.json", HERE.parent / "docs" / "exact.md"
@@ -43,7 +41,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "AdamW": {"train.optimizer": "adamw"},
     "Adafactor": {"train.optimizer": "adafactor"},
 }
-SIZES = {"t5-base": (40, 72), "mt5-large": (20, 36)}  # traced: the loss goes around twice at least, and ends on a part
+MOST = 256  # sequences
+LIMIT_S = 7_200.0  # for all traces
 
 
 def config_of(model: str, settings: dict[str, Any], directory: Path) -> Config:
@@ -61,31 +60,26 @@ def config_of(model: str, settings: dict[str, Any], directory: Path) -> Config:
     return change(Config.model_validate(base), settings)
 
 
-def rows(model: str, how: str, precision: str, child: Child, directory: Path) -> Iterator[dict[str, Any]]:
-    """One model in one way on every card that computes it in ``precision``: two traces, and each card's own end."""
-    devices = [device for device in map(card, CARDS) if device.fast_precision == precision]
-    config = config_of(model, {**WAYS[how], "train.precision": precision}, directory)
-    way = replace(execution.of(config, devices[0], 1), accumulation=1)
+def row(model: str, how: str, device: Device, child: Child, directory: Path) -> dict[str, Any]:
+    """One model in one way on one card."""
+    config = config_of(model, {**WAYS[how], "train.precision": device.fast_precision}, directory)
+    way = replace(execution.of(config, device, 1), accumulation=1)
     begun = time.perf_counter()
-    answers = {size: child.run(config, devices[0], replace(way, micro_batch_size=size)) for size in SIZES[model]}
-    family = affine.fit({size: answer.trace for size, answer in answers.items()})
-    seconds = round(time.perf_counter() - begun, 1)
-    for device in devices:
-        room = exact.Room.of(device, answers[SIZES[model][0]])
-        traced = affine.largest(lambda size, room=room: room.holds(family.events(size)))  # type: ignore[misc]
-        allocator = CachingAllocator(room.settings)
-        peaks(family.events(max(traced, 1)), allocator)
-        yield {
-            "model": model,
-            "gpu": device.name,
-            "usable_gib": device.usable_gib,
-            "how": how,
-            "precision": precision,
-            "closed_form": fastest.largest(configured.of(config), way, device),
-            "traced": traced,
-            "reserved_gib": allocator.peak_reserved / units.GIB,
-            "seconds": seconds,
-        }
+    closed_form = fastest.largest(configured.of(config), way, device)
+    most = room.largest(child, config, device, way, closed_form, MOST)
+    at = child.run(config, device, replace(way, micro_batch_size=max(most.size, 1)))  # traced already
+    return {
+        "model": model,
+        "gpu": device.name,
+        "usable_gib": device.usable_gib,
+        "how": how,
+        "precision": device.fast_precision,
+        "closed_form": closed_form,
+        "traced": most.size,
+        "next": most.beyond,
+        "reserved_gib": room.Room.of(device, at).peaks(sizes(at.trace))[1] / units.GIB,
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -116,11 +110,11 @@ def main() -> None:
         )
         return
     found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as directory, Child() as child:
+    with tempfile.TemporaryDirectory() as directory, Child(LIMIT_S) as child:
         for model in MODELS:
             for how in WAYS:
-                for precision in ("fp16", "bf16"):
-                    found += rows(model, how, precision, child, Path(directory))
+                for name in CARDS:
+                    found.append(row(model, how, card(name), child, Path(directory)))
                     print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     result = {"date": str(date.today()), "torch": torch_version(), "rows": found}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")

@@ -41,33 +41,33 @@ def watched(yaml: Path, driver: Path, *overrides: str, **settings: str) -> tuple
 def test_what_the_gpu_did_lies_beside_what_was_learnt(yaml: Path, driver: Path) -> None:
     """Every look is a line with its time and step; the summary says what held the clocks down; a resumed run goes on
     in the same file, without the line that its death tore."""
-    lines, shown = watched(yaml, driver, "max_iters=200")
+    lines, shown = watched(yaml, driver, "max_iters=100")
     assert len(lines) > 10
     assert {"time", "elapsed_s", "step", "read_ms", "sm_clock_mhz", "power_w", "throttle_reasons"} <= lines[0].keys()
     assert lines == sorted(lines, key=lambda line: (line["elapsed_s"], line["step"]))
-    assert 0 < lines[-1]["step"] <= 200
+    assert 0 < lines[-1]["step"] <= 100
     assert "at work its clocks were held down by its temperature; SM clock 1,200 MHz, 2,100 at most" in shown
     summary = json.loads(Path("results/tiny/summary.json").read_text())
     assert {"sw_thermal_slowdown"} == set(summary["gpu"]["reasons"])
 
     with Path("results/tiny/logs/system.jsonl").open("a") as file:
-        file.write('{"step": 200, "torn')
-    longer, _ = watched(yaml, driver, "max_iters=300")
+        file.write('{"step": 100, "torn')
+    longer, _ = watched(yaml, driver, "max_iters=150")
     assert lines == longer[: len(lines)]
     assert longer[len(lines)]["elapsed_s"] > lines[-1]["elapsed_s"]
-    assert longer[-1]["step"] > 200
+    assert longer[-1]["step"] > 100
 
 
-@pytest.mark.parametrize("how", ["LOST", "HANGS"])
-def test_a_driver_that_fails_or_never_answers_disturbs_nothing(yaml: Path, driver: Path, data: Path, how: str) -> None:
+def test_a_driver_that_fails_or_never_answers_disturbs_nothing(yaml: Path, driver: Path, data: Path) -> None:
     """The run ends as it would have and says once that it is not watched any more; what was seen stands."""
-    alone = config(data, Path("alone.yaml"))
-    go(alone, "max_iters=200", "sample.interval=0")
-    lines, shown = watched(yaml, driver, "max_iters=200", **{f"STUB_{how}_AFTER": "5"})
-    assert len(lines) == 5
-    assert shown.count("The GPU is not watched any more (system.jsonl): ") == 1
-    assert ("GPU is lost" if how == "LOST" else "the driver ") in shown
-    assert [line["loss"] for line in metrics("alone")] == [line["loss"] for line in metrics("tiny")]
+    go(config(data, Path("alone.yaml")), "max_iters=100", "sample.interval=0")
+    for how, said in (("LOST", "GPU is lost"), ("HANGS", "the driver ")):
+        lines, shown = watched(yaml, driver, "max_iters=100", **{f"STUB_{how}_AFTER": "5"})
+        assert len(lines) == 5
+        assert shown.count("The GPU is not watched any more (system.jsonl): ") == 1
+        assert said in shown
+        assert [line["loss"] for line in metrics("alone")] == [line["loss"] for line in metrics("tiny")]
+        Path("results/tiny").rename(f"results/{how}")
 
 
 def test_no_driver_at_all_is_said_once(yaml: Path) -> None:
