@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from doctor_faults.cases import Case
+from doctor_faults.cases import Case, all_cases
 from doctor_faults.verdict import judged, known, surplus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ def write(lines: Sequence[Mapping[str, Any]]) -> None:
         "minutes": sorted({line["minutes"] for line in newest}),
     }
     SUMMARY.write_text(json.dumps({"summary": summary, "cases": newest}, ensure_ascii=False, indent=1) + "\n")
-    PAGE.write_text("\n".join([*_page(summary, faulty, clean), ""]))
+    PAGE.write_text("\n".join([*_page(summary, faulty, clean), *_left_out(newest), ""]))
     print(json.dumps(summary, indent=2, ensure_ascii=False))
 
 
@@ -157,10 +157,33 @@ def _judged_anew(line: Mapping[str, Any]) -> dict[str, Any]:
     if line["failed"]:
         return dict(line)
     case = Case(line["subject"], tuple(line["faults"]), line["seed"], line["honest"], line["own"])
-    truths, raced = line.get("truths", {}), {one["cause"]: one for one in line["surplus"]}
+    truths = line.get("truths", {})
+    raced = {one["cause"]: {key: one[key] for key in ("confirmed", "truth") if key in one} for one in line["surplus"]}
     verdicts = [judged(case, name, line, truths.get(name)) for name in case.faults]
     alarms = [{**one, **raced.get(one["cause"], {})} for one in surplus(case, line, line["others"])]
     return {**line, "verdicts": verdicts, "surplus": alarms}
+
+
+def _left_out(done: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """What the campaign has and nobody has run."""
+    there = {line["case"] for line in done}
+    left = [case for case in all_cases() if case.name not in there]
+    if not left:
+        return
+    yield ""
+    yield "## Not run"
+    yield ""
+    alone = [case for case in left if len(case.faults) == 1]
+    for where, cases in (
+        ("trainings of others", [case for case in alone if not case.own]),
+        ("runs of ours", [case for case in alone if case.own]),
+    ):
+        if cases:
+            yield f"- {where}: " + ", ".join(known(case, case.faults[0]).kind for case in cases)
+    if pairs := sum(len(case.faults) > 1 for case in left):
+        yield f"- {pairs} pairs"
+    if clean := sum(not case.faults for case in left):
+        yield f"- {clean} trainings without a fault"
 
 
 def _confirmed(alarm: Mapping[str, Any]) -> bool:
