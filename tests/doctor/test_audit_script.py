@@ -152,10 +152,14 @@ def test_a_script_that_does_not_train_is_said_to() -> None:
 
 
 def test_our_own_and_the_library_s_files_make_no_traceback() -> None:
-    """Every file of this project, and a hundred of the standard library, can be read."""
+    """Of this project's files and the standard library's, thirty each can be read."""
     import os
 
-    files = [*Path(audit.__file__).parents[1].rglob("*.py"), *list(Path(os.__file__).parent.glob("*.py"))[:100]]
+    dice = random.Random(1)
+    files = [
+        *dice.sample(sorted(Path(audit.__file__).parents[1].rglob("*.py")), 30),
+        *dice.sample(sorted(Path(os.__file__).parent.glob("*.py")), 30),
+    ]
     for file in files:
         audit.of_script(file.read_text(encoding="utf-8"), file.name).json()
 
