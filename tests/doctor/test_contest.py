@@ -72,7 +72,7 @@ def test_the_interval_is_that_of_the_tables(n: int, k: int, confidence: float) -
 
 
 def test_a_faster_variant_is_found_as_much_faster_as_it_is() -> None:
-    """8 ms against 10 ms are 1.25 times, in blocks that take turns as A B B A, after one of each that is not counted."""
+    """8 ms against 10 ms are 1.25 times, in blocks by turns, A B B A, after one of each that is not counted."""
     clock = Time()
     order: list[str] = []
     a = Fake(clock, 0.010, noise=lambda _: order.append("a") or 1.0)  # type: ignore[func-returns-value]
