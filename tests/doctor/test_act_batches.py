@@ -155,6 +155,28 @@ def test_two_batches_become_one_and_rows_are_dealt_out_by_length() -> None:
     assert sorted_places < cut_places
 
 
+def test_rows_of_batches_of_unlike_widths_are_dealt_out_by_length() -> None:
+    """Each batch as wide as its longest row, as collators make them: every row with its labels is there once."""
+
+    def look() -> tuple[bool, int, int]:
+        own = [cut(batch) for batch in dense()]
+        dealt = list(acts.sorted_rows(Sound(data=own).build()).batches)
+
+        def texts(batches: list[Any]) -> list[Any]:
+            return sorted(
+                (ids[mask > 0].tolist(), labels[labels != -100].tolist())
+                for batch in batches
+                for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
+            )
+
+        places = [sum(batch["input_ids"].numel() for batch in some) for some in (dealt, own)]
+        return texts(dealt) == texts(own), places[0], places[1]
+
+    same, dealt, own = apart(look)
+    assert same
+    assert dealt < own
+
+
 def test_a_loader_gets_workers_that_stay() -> None:
     """They fetch the same batches in the same order."""
 

@@ -78,6 +78,28 @@ def merged(batches: list[Any]) -> Any:
     return mapped(batches[0], lambda _name, _tensor: next(joined))
 
 
+def widened(batches: list[Any]) -> list[Any]:
+    """Batches of one width: filled up at the right, labels with −100 and all else with zeros, which a mask hides.
+
+    Raises:
+        ValueError: rows are filled up at the left.
+    """
+    if any((shown := mask(batch)) is not None and not bool(shown[:, 0].all()) for batch in batches):
+        raise ValueError("rows are filled up at the left")
+    width: dict[str, int] = {}
+    for batch in batches:
+        for name, tensor in each(batch):
+            width[name] = max(width.get(name, 0), tensor.size(1) if tensor.dim() == 2 else 0)
+
+    def fill(name: str, tensor: Tensor) -> Tensor:
+        if tensor.dim() != 2:
+            return tensor
+        value = IGNORED if name in LABELS else 0
+        return torch.nn.functional.pad(tensor, (0, width[name] - tensor.size(1)), value=value)
+
+    return [mapped(batch, fill) for batch in batches]
+
+
 def size_bytes(batch: Any) -> int:
     """Of its tensors."""
     return sum(tensor.numel() * tensor.element_size() for _, tensor in each(batch))

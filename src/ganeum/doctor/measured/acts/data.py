@@ -284,7 +284,7 @@ def sorted_rows(training: Training) -> Training:
     rows = len(mask)
 
     def sort(batches: list[Any]) -> Iterator[Any]:
-        whole = tensors.merged(batches)
+        whole = tensors.merged(tensors.widened(batches))
         kept = tensors.mask(whole)
         assert kept is not None
         order = kept.sum(1).argsort(stable=True)
