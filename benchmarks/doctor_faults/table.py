@@ -25,15 +25,18 @@ doctor's code (a test looks).
 The faults were written before their author had read the doctor's measuring code. Then the campaign was run, and every
 answer that was missed, off or too much was looked into by someone who had read it:
 
-- *The doctor was wrong, and was mended:* both sides of a contest had unlike batches, so that padded ones had floors of
-  more than 10 %; a copy of the model that is replaced in every step was told as tensors that pile up; a graph without a
-  backward pass was told as kept; a second pass on the same rows, hooks of an optimizer, and a profiler that is switched
-  on again in every step were not seen. The trainings that showed it were run again, the others were not: the column
-  *doctor* has the commit that answered.
+- *The doctor was wrong, and was mended:* both sides of a contest had unlike batches, so that padded ones had floors
+  of more than 10 %; a copy of the model that is replaced in every step was told as tensors that pile up; a graph
+  without a backward pass was told as kept; a second pass on the same rows, hooks of an optimizer, and a profiler that
+  is switched on again in every step were not seen; rows of unlike lengths were not dealt out where batches have
+  widths of their own. The trainings that showed it were run again, the others were not: the column *doctor* has the
+  commit that answered.
 - *The campaign was wrong:* its A/B compared eager attention, math attention and the for-loop optimizer with trainings
   of other rows. Some true names were missing from the right answers of a fault: passes that nothing is learnt from (for
   an evaluation every few steps), a copied state (a checkpoint every step), hooks (numbers taken out of every gradient),
   parameters without gradient (all labels masked).
+- *A note counts for one fault:* a tiny micro-batch is told with its size, as a note, since larger ones change what is
+  learnt. All other notes count for nothing, neither here nor as false alarms.
 - *An alarm that names no fault put in may be true:* where our own A/B of that change confirms it, with its whole
   interval above the floor, it is no false alarm.
 

@@ -32,8 +32,15 @@ def times(finding: Mapping[str, Any]) -> float | None:
 
 
 def named(case: Case, name: str, findings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The alarms that name a fault, largest first."""
-    right = [one for one in findings if one["cause"] in known(case, name).causes and one["severity"] != "note"]
+    """The alarms that name a fault, largest first; a tiny micro-batch is a note with its size, since what takes it away
+    changes what is learnt."""
+    causes = known(case, name).causes
+    right = [
+        one
+        for one in findings
+        if one["cause"] in causes
+        and (one["severity"] != "note" or (one["cause"] == "small_micro_batch" and one["size"] is not None))
+    ]
     return sorted(right, key=lambda one: -(times(one) or 0.0))
 
 
