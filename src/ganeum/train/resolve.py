@@ -67,9 +67,7 @@ class Choices:
             self.reasons.append({"key": key, "value": value, "reason": reason})
 
 
-def resolve(
-    config: Config, material: Material, device: Device, *, force: bool = False, paced: bool = True
-) -> Resolved:
+def resolve(config: Config, material: Material, device: Device, *, force: bool = False, paced: bool = True) -> Resolved:
     """The config with every `auto` resolved and its length in steps.
 
     The order matters: what a later choice rests on is settled before it. The length takes a short measurement.
