@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -55,6 +56,10 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
         pytest.skip("glibc's malloc")
 
     def look() -> tuple[float, float]:
+        malloc = ctypes.CDLL(None)
+        malloc.mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD and M_MMAP_MAX at glibc's defaults: an earlier training in the
+        malloc.mallopt(-4, 1 << 16)  # process that this one is forked from may have moved both
+
         def large(_: Training) -> None:
             torch.empty(8 << 20).fill_(1.0)
 

@@ -314,10 +314,11 @@ def test_looking_leaves_nothing_behind() -> None:
 
     def look() -> bool:
         before = (gc.collect, print, time.sleep, torch.save, Tensor.backward, copy.deepcopy, checkpoint)
+        listening = list(gc.callbacks)
         training = Sound().build()
         facts.of(training)
         after = (gc.collect, print, time.sleep, torch.save, Tensor.backward, copy.deepcopy, checkpoint)
-        return before == after and "forward" not in vars(training.model) and not gc.callbacks
+        return before == after and "forward" not in vars(training.model) and gc.callbacks == listening
 
     assert apart(look)
 

@@ -147,6 +147,7 @@ def test_a_copy_recomputes_with_its_own_weights() -> None:
     assert other.blocks[0].mlp.up.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_compiled_it_learns_the_same_within_rounding() -> None:
     """Losses, norms, weights and random state within 1e-4 of the plain compiled run's: it may be fused otherwise."""
     found = []

@@ -22,6 +22,8 @@ from ganeum.plan.trace.recorder import Recorder
 from ganeum.plan.trace.roofline import FUSED
 from ganeum.plan.trace.step import stage, trace
 
+pytestmark = pytest.mark.slow
+
 A100 = Device("NVIDIA A100-SXM4-80GB", "cuda", memory_gib=80, usable_gib=79, capability=(8, 0))
 MIB = 2**20
 

@@ -17,6 +17,8 @@ from ganeum.plan.question.subject import Model
 from ganeum.plan.question.use import read
 from ganeum.plan.trace import exact, named
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("transformers")
 
 T5 = {

@@ -22,7 +22,10 @@ PARTS = (SRC / "record", SRC / "train", SRC / "queue", SCRIPT.parent)
 ROUNDS = int(os.environ.get("GANEUM_FAULT_ROUNDS", 100))
 SEED = int(os.environ.get("GANEUM_FAULT_SEED", 1))
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it kills processes that it finds in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="it kills processes that it finds in /proc"),
+]
 
 
 def told_by(script: Path, tmp_path: Path, *words: str) -> dict[str, Any]:

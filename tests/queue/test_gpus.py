@@ -9,11 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ganeum.config import load
 from ganeum.queue import freeze
 from ganeum.queue.entry import Entry
 from ganeum.queue.store import Store
 from ganeum.record import read_metrics
+
+pytestmark = pytest.mark.slow
 
 FIT = """
 import json

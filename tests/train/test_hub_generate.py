@@ -13,6 +13,8 @@ import tiny_pairs
 
 from ganeum.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_name_on_the_hub_writes_what_its_directory_writes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Weights, config and tokenizer come by transformers' real calls. With the hub gone the same command goes on, since

@@ -17,6 +17,8 @@ from ganeum.data.examples.model import learner
 from ganeum.errors import DataError
 from ganeum.hardware import hub
 
+pytestmark = pytest.mark.slow
+
 
 def trained(config: Path, endpoint: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     """`ganeum train` in a process of its own, whose hub is at that address."""

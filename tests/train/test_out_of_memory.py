@@ -23,6 +23,8 @@ from ganeum.train import out_of_memory, trial, trouble
 from ganeum.train.evaluate import ValidationSet
 from ganeum.train.out_of_memory import Full
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["train.micro_batch_size=auto", "max_iters=3", "eval_interval=3", "sample.interval=0", "log.interval=1"]
 WIDE = [*SHORT, "model.n_embd=128", "model.block_size=256", "batch_size=16", "eval_tokens=1024"]
 DEEP = [*SHORT, "model.n_layer=20", "model.n_embd=64", "model.n_head=4", "model.block_size=1024", "batch_size=2"]

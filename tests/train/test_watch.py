@@ -19,6 +19,8 @@ from tiny_corpus import config, go, metrics
 from ganeum import train
 from ganeum.train.watch import LINES, Watch, addresses, gpu_watch
 
+pytestmark = pytest.mark.slow
+
 TRAIN = """
 import sys
 from ganeum import train
