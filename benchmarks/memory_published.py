@@ -236,8 +236,9 @@ def section(found: dict[str, Any]) -> list[str]:
         "What others measured on GPUs and published with the code that they ran, beside `predict_memory` of the same "
         f"step: {near} of {len(rows)} within 1%. Made by `{found['command']}` with torch {found['torch']} on "
         f"{found['date']}. Their code was written anew, and traced with today's torch, not theirs. Nothing was fitted, "
-        "and nothing that says what it ran was left out (minGPT does not say its batch). The figure is what was "
-        "reserved at most by torch's account (of "
+        "and nothing that was traced was left out but minGPT's, which do not say their batch. Not traced, for want of "
+        "detail or of time: a fourth figure of BERT's, litgpt's and torchtune's tables, modded-nanogpt's logs. The "
+        "figure is what was reserved at most by torch's account (of "
         "GPT-2 what it held after the epoch, which gives nothing back); of BERT it is what NVML said, without the "
         "1,343 MB that it said before the model, so libraries that load later count too. Which card had ViT, and which "
         "A100 had GPT-2, is not said: 40 GB are assumed.",
