@@ -179,6 +179,7 @@ def test_two_runs_at_once_build_once(tmp_path: Path, cache: Path, start: Any) ->
     assert 1 == len(kept(cache))
 
 
+@pytest.mark.slow
 def test_a_build_that_is_killed_leaves_nothing_half(tmp_path: Path, cache: Path, start: Any) -> None:
     """After kill -9 in the middle there is nothing that is taken for a cache; the next opening makes it anew, whole."""
     starting, all_go = start

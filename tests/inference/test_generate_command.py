@@ -68,6 +68,7 @@ def test_drawn_texts_are_the_same_in_any_batches(directories, tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "seven").read_bytes() != (tmp_path / "other").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_start_is_gone_on_with(directories, tmp_path):
     """Killed with SIGKILL after its first lines, with a torn line behind them, the file ends as that of a whole run."""
     source = rows_file(tmp_path, TEXTS * 10)

@@ -39,6 +39,7 @@ def batches() -> list[Batch]:
 
 
 @pytest.mark.parametrize("mode", ["none", "whole"])
+@pytest.mark.slow
 def test_a_compiled_step_is_the_same_step(mode: checkpointing.Mode, graphs: list[torch.fx.GraphModule]) -> None:
     """Losses and norms over four shapes, and two graphs for each of two stacks however many shapes come."""
     model = made(PAIRS["t5"])

@@ -72,7 +72,7 @@ ACCURACY = benchmark()
         "gpt2, a chunk and a bit",
         "gpt2, evaluation, a chunk and a bit, bf16",
         "gpt2, a length that is no multiple, checkpointing whole",
-        "gpt2, Muon, stacks of unequal size",
+        pytest.param("gpt2, Muon, stacks of unequal size", marks=pytest.mark.slow),
         "gpt2, evaluation",
         "modern, evaluation, bf16",
     ],

@@ -64,6 +64,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_plan_becomes_exact(tracing: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """The traced peak stands beside the closed form's, within its bounds, with its parts, its line and its picture; the
     micro-batch is the largest share of the batch that goes through, and one twentieth more does not."""

@@ -252,6 +252,7 @@ def test_an_interruption_reaches_the_training_once_and_stops_the_queue(sent: str
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")
+@pytest.mark.slow
 def test_a_killed_queue_does_not_lose_or_double_its_training() -> None:
     """kill -9 of the queue leaves its training running; a new queue finds it instead of starting a second."""
     experiments(slow="slow", later="good")

@@ -64,6 +64,7 @@ def test_a_process_whose_entry_was_given_back_trains_nothing(store: Store) -> No
     assert "queued" == store.get(entry.id).state
 
 
+@pytest.mark.slow
 def test_two_queues_on_one_list_train_each_run_once(store: Store) -> None:
     """Twelve runs, three queues: each begins once and finishes, never more than two at once."""
     for number in range(12):
