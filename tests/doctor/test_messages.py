@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from last_words import GPU, MACHINE, Said
 from mutilated import mutilated
 
 from ganeum.doctor import messages
-from ganeum.doctor.messages import OutOfMemory
+from ganeum.doctor.full_gpu import OutOfMemory
 
 GIB = 2**30
 # As torch 1.0, 1.13, 2.0, 2.1 and 2.6 word it.
@@ -19,7 +20,7 @@ WORDINGS = {
         "RuntimeError: CUDA out of memory. Tried to allocate 1.50 GiB (GPU 0; 15.90 GiB total capacity; 13.10 "
         "GiB already "
         "allocated; 900.00 MiB free; 1.00 GiB cached)",
-        OutOfMemory(1.5 * GIB, 15.9 * GIB, 900 * 2**20, 13.1 * GIB, None, 1.0 * GIB),
+        OutOfMemory(1.5 * GIB, 15.9 * GIB, 900 * 2**20, 13.1 * GIB, 1.0 * GIB),  # cached: beside what is allocated,
     ),
     "1.13": (
         "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 786.00 MiB (GPU 0; 15.78 GiB total "
@@ -103,7 +104,7 @@ def test_the_traceback_says_where_in_a_step_it_was(line: str, cause: str) -> Non
         ("command terminated with exit code 137", "host_memory"),
         ("RuntimeError: DataLoader worker (pid(s) 4242) is killed by signal: Killed.", "host_memory"),
         ("ERROR: Unexpected bus error encountered in worker. DataLoader worker (pid 7) is killed by signal: Bus error.",
-         "host_memory"),
+         "shared_memory"),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried to "
          "allocate 34359738368 bytes.", "host_memory"),
         ("zsh: killed     python train.py", "host_memory"),
@@ -124,10 +125,45 @@ def test_the_machine_s_own_limits_are_told_apart(text: str, cause: str) -> None:
     assert [cause] == causes(text)
 
 
+@pytest.mark.parametrize("said", [*GPU, *MACHINE], ids=lambda said: said.where)
+def test_what_others_published_is_explained(said: Said) -> None:
+    """Its causes and no others, worst first; the figures where they are listed; nothing is told twice."""
+    assert list(said.causes) == causes(said.text)
+    if said.figures:
+        read = {name: value for name, value in vars(OutOfMemory.read(said.text)).items() if value is not None}
+        assert said.figures == read
+
+
+def test_figures_come_from_one_message() -> None:
+    """Of two messages the first, whatever the second adds; of other processes all; NVML's "not available" is none."""
+    text = WORDINGS["2.6"][0]
+    assert OutOfMemory.read(f"{text}\n{WORDINGS['1.13'][0]}") == WORDINGS["2.6"][1]
+    both = text.replace("Process 4242", "Process 7 has 1.00 GiB memory in use. Process 4242")
+    assert 7 * GIB == OutOfMemory.read(both).others
+    assert OutOfMemory.read(text.replace("6.00 GiB", "17179869184.00 GiB")).others is None
+
+
+def test_a_card_that_others_fill_is_first_cleared() -> None:
+    """20 MiB short where others hold 31 GiB: half a micro-batch is the second remedy."""
+    mukosame = next(said for said in GPU if "Mukosame" in said.where)
+    first, *_ = messages.report(mukosame.text).findings
+    assert first.change.startswith("first what others hold")
+    assert "MiB short, at that moment" == first.unit
+    assert first.size == pytest.approx(20 - 14.75)
+
+
+def test_a_failed_assertion_on_the_gpu_is_no_memory() -> None:
+    """Everything fails after it, cuBLAS's start too."""
+    said = "CUDA error: device-side assert triggered\nCUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
+    assert [] == causes(said)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "OSError: [Errno 28] No space left on device: 'checkpoints/model.pt'",
+        "the loader uses shared memory; 137 files read",
         "all went well",
         "iter 10: loss 2.3, time 20.0ms",
         "The dragon was killed.",
@@ -144,8 +180,9 @@ def test_what_is_none_of_them_is_said_to_be(text: str) -> None:
 def test_mutilated_messages_make_no_traceback() -> None:
     """Cut anywhere, escaped, quoted."""
     dice = random.Random(4)
-    for _ in range(200):
-        text, other = (dice.choice(list(WORDINGS.values()))[0] for _ in range(2))
+    texts = [text for text, _ in WORDINGS.values()] + [said.text for said in (*GPU, *MACHINE)]
+    for _ in range(300):
+        text, other = (dice.choice(texts) for _ in range(2))
         messages.report(mutilated(text, other, dice)).text()
 
 
@@ -154,8 +191,8 @@ def test_the_command_reads_standard_input() -> None:
     command = [sys.executable, "-m", "ganeum", "doctor", "message", "-"]
     done = subprocess.run(command, input=WORDINGS["2.6"][0], capture_output=True, text=True)
     assert (0, "") == (done.returncode, done.stderr)
-    assert "6 GiB of the card are not this process's tensors" in done.stdout
-    assert "half the micro-batch and twice the accumulation" in done.stdout
+    assert "6 GiB of the card are not this process's" in done.stdout
+    assert "half the micro-batch and twice the accumulation" in " ".join(done.stdout.split())
 
 
 def test_a_missing_file_is_our_error() -> None:
