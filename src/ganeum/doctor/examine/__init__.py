@@ -53,7 +53,7 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
             *labels.look(rows, seen, known),
             *inputs.look(rows, seen, known, training.model),
             *repeats.look(rows, seen, training, training.validation if validation is None else validation),
-            *start.look(seen, training.fresh),
+            *start.look(seen, training.fresh, training.model),
             *updates.look(seen, training),
         ]
     if seen.error is not None and not any(finding.severity == "error" for finding in found):

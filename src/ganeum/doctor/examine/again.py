@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ganeum.doctor.examine.watch import Call
+from ganeum.doctor.examine.seen import Call
 
 
 class Changed(TorchFunctionMode):

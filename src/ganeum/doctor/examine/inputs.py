@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ganeum.doctor.examine.again import again, only
 from ganeum.doctor.examine.rows import Known, Rows
-from ganeum.doctor.examine.watch import Seen
+from ganeum.doctor.examine.seen import Seen
 from ganeum.doctor.finding import Finding
 
 NOISE = 20  # times what the same row computed alone differs by

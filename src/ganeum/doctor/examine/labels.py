@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ganeum.doctor.examine.rows import Known, Rows
-from ganeum.doctor.examine.watch import IGNORED, Seen
+from ganeum.doctor.examine.seen import IGNORED, Seen
 from ganeum.doctor.finding import Finding
 
 SOME = 0.01  # of what counts: padding below it is an end that is learnt, or a text that happens to end so

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ganeum.doctor.examine.rows import Rows
-from ganeum.doctor.examine.watch import READ_S, Seen
+from ganeum.doctor.examine.seen import Seen
+from ganeum.doctor.examine.watch import READ_S
 from ganeum.doctor.finding import Finding
 
 if TYPE_CHECKING:

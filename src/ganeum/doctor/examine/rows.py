@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ganeum.doctor.examine.watch import IGNORED, Call, Embedded, Loss, Pass
+from ganeum.doctor.examine.seen import IGNORED, Call, Embedded, Loss, Pass
 
 if TYPE_CHECKING:
     from ganeum.doctor.measured.training import Training

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 
-from ganeum.doctor.examine.watch import IGNORED, Loss, Seen
+import torch
+from torch import nn
+
+from ganeum.doctor.examine.seen import IGNORED, Loss, Seen
 from ganeum.doctor.finding import Finding
 
+ALIKE = 1.25  # times the deviation that a weight's own class draws it with
+LARGEST = 1_000_000_000  # parameters: of a larger model no second one is drawn
 ABOVE, BELOW = 0.2, 0.1  # of ln V, of a fresh model's first loss
 NATS_ABOVE, NATS_BELOW = 1.0, 0.4  # and of it in nats: a small vocabulary's ln is small
 
 
-def look(seen: Seen, fresh: bool) -> Iterator[Finding]:
+def look(seen: Seen, fresh: bool, model: nn.Module) -> Iterator[Finding]:
     """All that the first micro-batches say."""
     if seen.error is not None and "nan values" in str(seen.error):  # anomaly detection was on, and stopped it
         yield Finding(
@@ -28,7 +34,7 @@ def look(seen: Seen, fresh: bool) -> Iterator[Finding]:
     if first is None:
         return
     if fresh and math.isfinite(first.mean):
-        yield from _first(first)
+        yield from _first(first, model)
     for number, one in enumerate(seen.passes, start=1):
         main = _main(one.losses) if one.losses else None
         if main is None or math.isfinite(main.mean) or bool((main.targets == IGNORED).all()):
@@ -48,7 +54,7 @@ def _main(losses: list[Loss]) -> Loss:
     return max(losses, key=lambda one: len(one.targets))
 
 
-def _first(loss: Loss) -> Iterator[Finding]:
+def _first(loss: Loss, model: nn.Module) -> Iterator[Finding]:
     usual = math.log(loss.classes)
     above, below = loss.mean - usual, usual - loss.mean
     if above > max(NATS_ABOVE, ABOVE * usual):
@@ -58,12 +64,20 @@ def _first(loss: Loss) -> Iterator[Finding]:
                 f"the logits of a place are {loss.spread:.3g} apart (standard deviation), which alone makes about "
                 f"{loss.spread**2 / 2:.3g} nats"
             )
+        usual_here = _drawn_by_its_class(model)
+        if usual_here is not None:
+            evidence.append(f"{usual_here} draws them so: they are as large in a second one of it")
         yield Finding(
             cause="first_loss",
-            title="the first loss of fresh weights is far too high: they are drawn too large",
+            title="the first loss of fresh weights is far too high: they are drawn too large"
+            if usual_here is None
+            else "the first loss of fresh weights is far above ln(vocabulary), as this model draws them",
             evidence=tuple(evidence),
             change="weights drawn with a deviation of 0.02, and those that write into the residual stream smaller "
-            "(divided by √(2 layers)); a norm before the output layer",
+            "(divided by √(2 layers)); a norm before the output layer"
+            if usual_here is None
+            else "an output layer drawn smaller, or tied to the embedding: the first steps then unlearn nothing",
+            severity="warning" if usual_here is None else "note",
             sure="measured",
             size=above,
             unit="nats",
@@ -78,3 +92,30 @@ def _first(loss: Loss) -> Iterator[Finding]:
             size=below,
             unit="nats",
         )
+
+
+def _drawn_by_its_class(model: nn.Module) -> str | None:
+    """The class of a model of transformers, where a second one of its shape, drawn by the class's own measure, has
+    weights that are as large: T5's head that is not tied, say, starts with a deviation of 1. Otherwise None."""
+    theirs = next((one for one in model.modules() if hasattr(one, "_init_weights") and hasattr(one, "config")), None)
+    if theirs is None or sum(p.numel() for p in theirs.parameters()) > LARGEST:
+        return None
+    try:
+        config = copy.deepcopy(theirs.config)
+        for name, value in vars(type(config)()).items():
+            if name.startswith("init"):  # initializer_range, init_std: somebody may have set them too large
+                setattr(config, name, value)
+        with torch.random.fork_rng(devices=()):
+            again = type(theirs)(config)
+    except Exception:  # somebody's class may want more than its config
+        return None
+    other = dict(again.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        if parameter.dim() < 2:
+            continue
+        if name not in other or other[name].shape != parameter.shape:
+            return None
+        here, there = (float(p.detach().float().std()) for p in (parameter, other[name]))
+        if not there / ALIKE <= here <= there * ALIKE:
+            return None
+    return type(theirs).__name__

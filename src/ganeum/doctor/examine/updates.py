@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ganeum.doctor.examine.rows import config_of
-from ganeum.doctor.examine.watch import IGNORED, Seen, Update
+from ganeum.doctor.examine.seen import IGNORED, Seen, Update
 from ganeum.doctor.finding import Finding
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -19,117 +18,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.overrides import TorchFunctionMode
 
 from ganeum.doctor.examine.nats import AT_ONCE, nats_of
+from ganeum.doctor.examine.seen import IGNORED, Call, Embedded, Loss, Pass, Seen, Update
 from ganeum.doctor.examine.state import taken
 
 if TYPE_CHECKING:
     from ganeum.doctor.measured.training import Training
 
-IGNORED = -100
 READ_ONLY = 12  # batches that are read beside those that are stepped on
 READ_S = 3.0
-
-
-@dataclass(eq=False)
-class Embedded:
-    """A table of ``rows`` rows was asked for ``ids``; ``place``: how many were asked before it in this forward pass."""
-
-    ids: Tensor
-    rows: int
-    place: int
-
-
-@dataclass(eq=False)
-class Loss:
-    """A comparison of N rows of V logits with their targets.
-
-    Attributes:
-        targets: (N,), ``IGNORED`` where nothing is compared.
-        classes: V.
-        nats: (N,) −ln p of each target; None where only their mean is known.
-        mean: over those that are compared.
-        spread: standard deviation of a row's logits, in the mean over some rows; None: not seen.
-        weights: (N,) how much each counts in what went backward: of a mean over n of them 1/n. None: it did not.
-        told: whether what is ignored was said to the loss, and is not left out by hand behind it.
-    """
-
-    targets: Tensor
-    classes: int
-    nats: Tensor | None
-    mean: float
-    spread: float | None = None
-    weights: Tensor | None = None
-    told: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A forward pass that can be run again."""
-
-    model: nn.Module
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-
-
-@dataclass(eq=False)
-class Pass:
-    """From one backward pass to the next: one micro-batch.
-
-    Attributes:
-        in_training: whether the model was in training mode.
-        norm: of all gradients behind it.
-        kept: there were gradients before it that had been used for an update already.
-        dropped: gradients of the micro-batch before it had gone, and no update had used them.
-        autocast: the backward pass ran under autocast.
-        again: it is the same step's once more: an optimizer asked for it (LBFGS), or weights were moved by hand (SAM).
-    """
-
-    embedded: list[Embedded] = field(default_factory=list)
-    losses: list[Loss] = field(default_factory=list)
-    call: Call | None = None
-    in_training: bool | None = None
-    norm: float = 0.0
-    kept: bool = False
-    dropped: bool = False
-    autocast: bool = False
-    again: bool = False
-
-
-@dataclass(eq=False)
-class Update:
-    """A step of an optimizer: the micro-batches before it, the gradients' norm before clipping, what it is clipped
-    to, and the learning rate and decay of each parameter that it holds, by identity."""
-
-    passes: list[Pass]
-    norm: float
-    clip: float | None
-    held: dict[int, tuple[float, float]]
-
-
-@dataclass(eq=False)
-class Seen:
-    """All of it.
-
-    Attributes:
-        gradients: parameter → ``none``, ``zero``, ``some`` or ``bad`` (not finite): the most of any update.
-        called: names of modules that took part in a forward pass, in their order.
-        changed: parameters that are not what they were.
-        batches: those that were stepped on, and some more.
-        scaled: whether a loss scale may have left out updates.
-        beyond: ids that a table, or classes that the logits, do not have: (which, the id, how many there are).
-        error: what the step raised.
-    """
-
-    passes: list[Pass] = field(default_factory=list)
-    updates: list[Update] = field(default_factory=list)
-    gradients: dict[str, str] = field(default_factory=dict)
-    called: dict[str, None] = field(default_factory=dict)
-    changed: set[str] = field(default_factory=set)
-    batches: list[Any] = field(default_factory=list)
-    steps: int = 0
-    scaled: bool = False
-    beyond: list[tuple[str, int, int]] = field(default_factory=list)
-    error: Exception | None = None
 
 
 def watched(training: Training, steps: int) -> Seen:
