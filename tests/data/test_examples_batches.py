@@ -146,6 +146,7 @@ def test_what_counts_is_counted_on_the_cpu(made: Made, batching: str, size: int)
     batches = [*whole.micro_batches(size)]
     assert len(whole) == sum(len(batch) for batch in batches)
     assert whole.targets == sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+    assert whole.tokens == sum(batch.tokens for batch in batches)
     for batch in batches:
         counted = (batch.targets.flatten() != IGNORED).nonzero().flatten()
         if batch.rows is None:
@@ -258,6 +259,7 @@ def test_the_longest_come_first_and_no_batch_is_larger_than_told(made: Made) -> 
         (largest,) = batches.longest().micro_batches(16)
         whole = batches.longest()
         assert (len(whole), whole.targets) == (16, sum(batch.counted for batch in whole.micro_batches(5)))
+        assert whole.tokens == largest.tokens
         assert 0 == largest.padding
         for step in range(batches.steps_per_epoch):
             each = [*batches.whole(step).micro_batches(4)]

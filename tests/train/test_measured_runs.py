@@ -42,11 +42,15 @@ def test_its_steps_are_the_run_s(data: Path, here: Path) -> None:
 
 
 def test_the_steps_of_an_adopted_model_are_the_run_s(pairs: Path, here: Path) -> None:
-    """A T5 that learns from pairs in buckets."""
+    """A T5 that learns from pairs in buckets; its tokens are counted as the run's log counts them."""
     yaml = tiny_pairs.config(pairs, here / "t5.yaml")
     tiny_corpus.go(yaml, "max_iters=3", "data.batching=buckets")
-    logged = [line["loss"] for line in tiny_corpus.metrics("t5")]
-    assert losses(load(yaml, ("max_iters=3", "data.batching=buckets"))) == logged
+    logged = tiny_corpus.metrics("t5")
+    config = load(yaml, ("max_iters=3", "data.batching=buckets"))
+    assert losses(config) == [line["loss"] for line in logged]
+    training = ours.training(config)
+    assert training.tokens is not None
+    assert sum(training.tokens(batch) for batch in training.batches) == logged[-1]["tokens_seen"]
 
 
 def chosen(config: Config) -> tuple[Config, dict[str, Remedy]]:

@@ -57,6 +57,11 @@ class Whole(Protocol):
         """Targets that count: the step's loss is the mean over them, however it is cut."""
         ...
 
+    @property
+    def tokens(self) -> int:
+        """Places that hold something, however it is cut: the sum of its micro-batches' ``tokens``."""
+        ...
+
     def __len__(self) -> int:
         """Sequences."""
         ...
@@ -80,6 +85,10 @@ class WindowBatch:
     @property
     def targets(self) -> int:
         return self.y.numel()
+
+    @property
+    def tokens(self) -> int:
+        return self.x.numel()
 
     def __len__(self) -> int:
         return len(self.x)

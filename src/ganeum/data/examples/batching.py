@@ -171,6 +171,11 @@ class ExampleWhole:
         """Targets that count."""
         return int(self.part.learnt[self._places].sum(dtype=np.int64))
 
+    @property
+    def tokens(self) -> int:
+        """Places that hold something, of sources and targets."""
+        return int(self.part.tokens[self._places].sum(dtype=np.int64))
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -196,7 +201,7 @@ class ExampleWhole:
     def padding(self, size: int) -> tuple[int, int]:
         """Places that hold nothing when ``size`` rows are computed at once, and places in all."""
         places = sum(rows * (source + target) for rows, source, target in self.shapes(size))
-        return places - int(self.part.tokens[self._places].sum(dtype=np.int64)), places
+        return places - self.tokens, places
 
     def _batch(self, rows: Sequence[Row], shape: Shape) -> Batch:
         return self.collate.batch(self.part, rows, shape, packed=self.layout.batching == "packed")

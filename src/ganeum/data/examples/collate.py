@@ -124,6 +124,10 @@ class Full:
     def targets(self) -> int:
         return self.sequences * self.shape[1]
 
+    @property
+    def tokens(self) -> int:
+        return self.sequences * sum(self.shape)
+
     def first(self, sequences: int) -> Full:
         return Full(min(sequences, self.sequences), self.shape, self.packed)
 

@@ -80,7 +80,6 @@ class Diagnosis:
         self.course = Course(str(_name(self.workers.subject)))
         self.began = self._built = time.monotonic()
         self._seconds = LEAST_S  # of a contest
-        self._per_step = 0.0  # tokens that carry loss
         self._place: Place | None = None  # where there is room for one variant at a time
 
     def run(self, examine: bool) -> None:
@@ -121,7 +120,6 @@ class Diagnosis:
                 phases = first.phases(_between(1, PHASE_STEPS, round(PHASES_S / course.step_s)))
             except Gone as gone:
                 raise _unmeasurable(gone) from None
-            self._per_step = phases.tokens / phases.steps
             course.phases = {name: seconds / sum(phases.phases.values()) for name, seconds in phases.phases.items()}
             course.facts["phases"], course.facts["step_s"] = course.phases, phases.seconds / phases.steps
             if isinstance(config, Config):
@@ -333,7 +331,7 @@ class Diagnosis:
             return
         with suppress(GaneumError):
             planned = plan(change(config, answer.keys(course)))["time"]
-            rate = self._per_step / planned["low"]
+            rate = planned["tokens_per_second"] * planned["step_s"] / planned["low"]
             if rate > course.rate * (course.together.median if course.together is not None else 1.0):
                 course.limit = rate, "at the best, by the plan of what was reached"
 

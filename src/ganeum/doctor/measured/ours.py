@@ -118,7 +118,7 @@ def training(config: Config) -> Ours:
         batches=FromTheFirst(material.batches(decided), every.max_iters),
         step=step,
         optimizer=getattr(adamw, "adamw", None),
-        tokens=lambda batch: batch.targets,
+        tokens=lambda batch: batch.tokens,  # as the run's log counts them
         tokenizer=material.tokenizer,
         fresh=decided.train.init_from is None and (decided.model.source is None or decided.model.fresh),
         validation=HeldOut(material, decided),
@@ -151,6 +151,10 @@ class Cut:
     @property
     def targets(self) -> int:
         return self.whole.targets
+
+    @property
+    def tokens(self) -> int:
+        return self.whole.tokens
 
     def __len__(self) -> int:
         return len(self.whole)
