@@ -83,7 +83,10 @@ def gold_plating(parts: Parts) -> None:
 
 
 @fault(
-    "a vocabulary far larger than the text's", "speed", ("vocabulary", "odd_vocabulary", "logits"), ("plain", "windows")
+    "a vocabulary far larger than the text's",
+    "speed",
+    ("large_vocabulary", "odd_vocabulary", "logits"),
+    ("plain", "windows"),
 )
 def borrowed_dictionary(parts: Parts) -> None:
     """4,096 tokens of which 512 occur: the head is most of the work."""

@@ -33,6 +33,7 @@ from ganeum.doctor.measured.acts.host import (
 )
 from ganeum.doctor.measured.acts.numbers import bf16, compiled, fp16, fp32, single, tf32, vocabulary_padded
 from ganeum.doctor.measured.acts.optimizer import foreach, fused, only_learnt, set_to_none
+from ganeum.doctor.measured.acts.vocabulary import trimmed_vocabulary
 from ganeum.doctor.measured.acts.work import no_extra_forwards, not_recomputed, plain_backward
 
 __all__ = [
@@ -76,5 +77,6 @@ __all__ = [
     "sorted_rows",
     "tf32",
     "tokenised_before",
+    "trimmed_vocabulary",
     "vocabulary_padded",
 ]

@@ -8,6 +8,7 @@ from ganeum.config import Config
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured.remedies.keys import of_keys
 from ganeum.doctor.measured.remedies.promise import Facts, pays_from
+from ganeum.doctor.measured.remedies.seen import of_step
 from ganeum.doctor.measured.remedies.surroundings import of_host, of_loader
 from ganeum.doctor.measured.remedies.training import of_data, of_numbers, of_optimizer, of_work
 from ganeum.doctor.measured.remedy import Remedy
@@ -52,7 +53,7 @@ def _recomputed(facts: Facts) -> Iterator[Remedy]:
 
 def told(facts: Facts, config: Config | None = None) -> list[Finding]:
     """What can be said without trying anything, exactly."""
-    found = []
+    found = [*of_step(facts)]
     if config is not None and config.data.batching == "fixed" and (padding := facts.get("padding", 0.0)) >= PADDED:
         found.append(
             Finding(

@@ -143,6 +143,24 @@ def of_numbers(facts: Facts) -> Iterator[Remedy]:
             same_learning=False,
             promise=1.1,
         )
+    if (used := facts.get("vocabulary_used")) is not None:
+        ids, rows = used
+        change = (
+            f"{ids:,} of {rows:,} ids occur: a tokenizer made for this text, or its ids numbered anew; embedding and "
+            "output layer then have so many rows"
+            if facts["fresh"]
+            else f"{ids:,} of {rows:,} ids occur: embedding and output layer can be cut down to them if it will never "
+            "read or write others"
+        )
+        yield Remedy(
+            name="rows of ids that occur",
+            cause="large_vocabulary",
+            change=change,
+            act="trimmed_vocabulary",
+            bound=True,
+            same_learning=facts["fresh"],
+            promise=gained(0.5 * (1 - ids / rows)),
+        )
     if not facts["compiled"] and facts["cannot_compile"] is None:
         yield Remedy(
             name="compiled",

@@ -1,0 +1,78 @@
+"""What was measured in a few steps and is told without being taken away: no act is safe for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ganeum import units
+from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured.remedies.promise import Facts
+
+ALARM, WORTH_A_WORD = 0.1, 0.03  # of the time, at the low end of the interval: teaching nothing
+BY_HAND, LITTLE = 0.05, 0.02  # the same, that a kernel of torch's saves
+FEWEST = 5  # stretches of steps that an alarm needs
+
+
+def of_step(facts: Facts) -> Iterator[Finding]:
+    """Findings of somebody's own step."""
+    yield from _beside(facts)
+    yield from _by_hand(facts)
+    yield from _waits(facts)
+
+
+def _beside(facts: Facts) -> Iterator[Finding]:
+    if (beside := facts.get("beside")) is None or (low := beside["interval"][0]) < WORTH_A_WORD or not beside["lines"]:
+        return
+    sure = low >= ALARM and beside["groups"] >= FEWEST and facts["device"] == "cpu"
+    yield Finding(
+        cause="beside_learning",
+        title=f"{beside['share']:.0%} of a step are neither the model, its loss, a backward pass nor an update",
+        evidence=(
+            *(f"{share:.1%}: {where}: {text}" for where, text, share in beside["lines"]),
+            f"looked at every millisecond, in {beside['groups']} stretches of steps",
+            *(() if facts["device"] == "cpu" else ("in part it may wait for what the device computes meanwhile",)),
+        ),
+        change="do it less often, outside of the step, or for all tensors in one call: what follows from it decides",
+        severity="warning" if sure else "note",
+        sure="measured",
+        size=beside["share"],
+        interval=beside["interval"],
+        unit="share of the time",
+        where=beside["lines"][0][0],
+    )
+
+
+def _by_hand(facts: Facts) -> Iterator[Finding]:
+    if (found := facts.get("by_hand")) is None:
+        return
+    share, *ends = (min(seconds / facts["step_s"], 0.95) for seconds in (found["seconds"], *found["interval"]))
+    if ends[0] < LITTLE:
+        return
+    yield Finding(
+        cause="eager_attention",
+        title=f"attention written by hand: torch's own would save {share:.0%} of a step",
+        evidence=(
+            f"{units.things(found['calls'], 'time')} a step a product goes through a softmax into another product",
+            "both ways by turns, forward and backward, on tensors of the same shapes",
+        ),
+        change="torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask or is_causal=True)",
+        severity="warning" if ends[0] >= BY_HAND else "note",
+        sure="measured",
+        size=share,
+        interval=(ends[0], ends[1]),
+        unit="share of the time",
+    )
+
+
+def _waits(facts: Facts) -> Iterator[Finding]:
+    waits = facts.get("waits")
+    if waits is None or not waits["calls"] or facts["device"] == "cpu":
+        return
+    yield Finding(
+        cause="sync",
+        title=f"a step reads {units.things(waits['calls'], 'number')} back from the device, and waits for each",
+        evidence=tuple(f"{where}: {text}" for where, text in waits["lines"]),
+        change="keep sums on the device (loss.detach()), and read them every hundredth step",
+        severity="note",
+        sure="measured",
+    )

@@ -1,0 +1,183 @@
+"""What a step does beside learning is found by its lines, and attention by what its numbers go through."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import Sound, Tiny, apart, batches
+from tiny_training import loaded as loaded
+from tiny_training import one_thread as one_thread
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ganeum.doctor.measured import by_hand, lines
+from ganeum.doctor.measured.remedies import told
+from ganeum.doctor.measured.training import Training
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of these tests are forked")
+STEP = {"device": "cpu", "step_s": 0.01}
+
+
+def busy(seconds: float) -> None:
+    ended = time.perf_counter() + seconds
+    while time.perf_counter() < ended:
+        pass
+
+
+def heavy() -> Tiny:
+    """Its forward pass takes 10 ms."""
+    model = Tiny()
+    model.around = lambda block, x: (busy(0.005), block(x))[1]
+    return model
+
+
+def scored(_: Training) -> None:
+    busy(0.03)
+
+
+def test_time_beside_learning_is_found_with_its_line() -> None:
+    """30 ms of Python after a forward pass of 10 ms: most of the step, in `busy`'s loop; the model's is not told."""
+
+    def look() -> tuple[Any, Any]:
+        with_it = lines.of(Sound(model=heavy, after=scored).build())["beside"]
+        return with_it, lines.of(Sound(model=heavy).build())["beside"]
+
+    with_it, without = apart(look)
+    assert 0.5 < with_it["share"] < 0.85
+    assert with_it["interval"][0] <= with_it["share"] <= with_it["interval"][1]
+    assert with_it["lines"][0][0].startswith("test_step_lines.py, line ")
+    assert without["share"] < 0.1
+    (finding,) = told({**STEP, "beside": with_it})
+    assert (finding.severity, finding.cause) == ("warning", "beside_learning")
+    assert told({**STEP, "beside": without}) == []
+
+
+def test_a_loss_and_an_update_written_by_hand_are_learning() -> None:
+    """Lines that a gradient flows through, and lines that write weights."""
+
+    def look() -> float:
+        model = heavy()
+        weights = list(model.parameters())
+
+        def step(batch: dict[str, Tensor]) -> None:
+            logits = model(batch["input_ids"])
+            for _ in range(300):
+                loss = -(logits.log_softmax(-1).mean() ** 2)
+            loss.backward()
+            with torch.no_grad():
+                for _ in range(30):
+                    for weight in weights:
+                        weight.sub_(0.0 if weight.grad is None else weight.grad * 1e-4)
+            for weight in weights:
+                weight.grad = None
+
+        return float(lines.of(Training(model, batches(), step))["beside"]["share"])
+
+    assert apart(look) < 0.15
+
+
+def test_numbers_read_back_are_counted_by_their_line() -> None:
+    """Three of them a step; on a GPU they are told, on a CPU there is nothing to wait for."""
+
+    def look() -> Any:
+        def read(training: Training) -> None:
+            weight: Tensor = training.model.head.weight  # type: ignore[union-attr,assignment]
+            weight.sum().item(), weight[0].tolist(), bool((weight == 7).any())
+
+        return lines.of(Sound(after=read).build())["waits"], lines.of(Sound().build())["waits"]
+
+    found, none = apart(look)
+    assert (found["calls"], none["calls"]) == (3, 0)
+    assert "weight.sum().item()" in found["lines"][0][1]
+    (note,) = told({**STEP, "device": "cuda", "waits": found})
+    assert (note.severity, "reads 3 numbers back" in note.title) == ("note", True)
+    assert told({**STEP, "waits": found}) == []
+
+
+def test_a_timer_of_somebody_s_own_is_left_alone() -> None:
+    """Where SIGALRM is in use nothing is measured, and it is as it was."""
+
+    def look() -> tuple[Any, bool]:
+        import signal
+
+        def own(*_: Any) -> None: ...
+
+        signal.signal(signal.SIGALRM, own)
+        return lines.of(Sound().build())["beside"], signal.getsignal(signal.SIGALRM) is own
+
+    assert apart(look) == (None, True)
+
+
+class Attends(nn.Module):
+    """One layer over long rows: ids (B, T) → logits (B, T, V); ``attend`` of q, k, v (B, H, T, D)."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], length: int = 192) -> None:
+        super().__init__()
+        self.tokens, self.qkv, self.head = nn.Embedding(48, 32), nn.Linear(32, 96), nn.Linear(32, 48)
+        self.attend, self.length = attend, length
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        x = self.tokens(input_ids[:, :1].expand(-1, self.length))
+        q, k, v = (part.unflatten(-1, (2, 16)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        y = self.attend(q, k, v).transpose(1, 2).flatten(2)
+        return self.head(y)[:, : input_ids.size(1)]  # type: ignore[no-any-return]
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = q @ k.transpose(-2, -1) / 4.0
+    causal = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    weights = F.dropout(scores.masked_fill(~causal, float("-inf")).softmax(-1), 0.1)
+    return weights @ v
+
+
+def einsum(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = torch.softmax(torch.einsum("bhtd,bhsd->bhts", q, k) * 0.25, dim=-1)
+    return torch.einsum("bhts,bhsd->bhtd", weights, v)
+
+
+def linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax over features, which no kernel for attention computes."""
+    return q.softmax(-1) @ (k.softmax(-2).transpose(-2, -1) @ v)
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """torch's own, by whichever kernel it takes."""
+    return F.scaled_dot_product_attention(q.double(), k.double(), v.double(), dropout_p=0.1).float()
+
+
+def attending(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Any:
+    return apart(lambda: by_hand.of(Sound(model=lambda: Attends(attend)).build()))
+
+
+@pytest.mark.parametrize("attend", [plain, einsum])
+def test_attention_by_hand_is_seen(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Once a step, however it is written."""
+    found = attending(attend)
+    assert found["calls"] == 1
+    assert found["interval"][0] <= found["seconds"] <= found["interval"][1]
+
+
+@pytest.mark.parametrize("attend", [linear, masked])
+def test_other_products_and_torchs_own_attention_are_not(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    assert attending(attend) is None
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [((0.0012, 0.001, 0.0014), "warning"), ((0.0003, 0.00025, 0.0004), "note"), ((0.0003, -0.0001, 0.001), None)],
+)
+def test_what_a_kernel_saves_decides(saved: tuple[float, float, float], said: str | None) -> None:
+    """Of a step of 10 ms: a tenth is a warning, 3 % a note, what may be nothing is nothing."""
+    found = told({**STEP, "by_hand": {"calls": 2, "seconds": saved[0], "interval": saved[1:]}})
+    assert [finding.severity for finding in found] == ([] if said is None else [said])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "GROUPS", 8)
+    monkeypatch.setattr(by_hand, "LONGEST_S", 0.02)
