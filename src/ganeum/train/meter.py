@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from ganeum.step.timings import Timings
+from ganeum.train.processor import Company
 
 GIB = 2**30
 
@@ -25,6 +26,7 @@ class Meter:
     def __init__(self, device: torch.device, flops_per_token: int, peak_flops_per_second: float | None) -> None:
         self._device, self._flops, self._peak = device, flops_per_token, peak_flops_per_second
         self._process = psutil.Process()
+        self._company = Company()
         self._begin(time.perf_counter())
 
     def _begin(self, now: float) -> None:
@@ -48,14 +50,15 @@ class Meter:
     def paused(self) -> Iterator[None]:
         """Evaluation, samples, checkpoints: their time is not the step's."""
         start = time.perf_counter()
-        yield
+        with self._company.paused():
+            yield
         self._since += time.perf_counter() - start
 
     def read(self) -> dict[str, float | None]:
         """The interval's figures, and a new interval. The device must have been waited for just before.
 
         step_time_s is the mean of the interval's steps, data_s … optimizer_s the mean of those of them that were
-        measured, other_s the rest.
+        measured, other_s the rest; cpu_s, cpu_wait_s and cpu_others are what the machine's processors did meanwhile.
         """
         now = time.perf_counter()
         step_time_s = (now - self._since) / self._steps
@@ -67,6 +70,7 @@ class Meter:
             "other_s": max(step_time_s - sum(parts.values()), 0.0),
             "tokens_per_second": tokens_per_second,
             "mfu": tokens_per_second * self._flops / self._peak if self._peak else None,
+            **self._company.read(self._steps),
             **self._memory(),
         }
         self._begin(now)
