@@ -48,25 +48,34 @@ def judged(case: Case, name: str, report: Mapping[str, Any], truth: Mapping[str,
     """One fault of a case: whether it had to be named, was, and with what size.
 
     ``due``: its true size is above twice the noise floor of that diagnosis, with its whole interval above the floor.
-    ``near``: the size attributed is within 20 % of the true one (of the time that it costs), or within the floor of it.
+    ``near``: the size attributed is within 20 % of the true one, both as a share of the time and as a factor (for large
+    faults the share hardly differs where the factor does), or the share is within the floor of the true one. An alarm
+    without a size is not near. ``cause``: what the alarm calls it.
     """
     fault, answers = known(case, name), named(case, name, report["findings"])
     facts = report["facts"]
     floor = float(facts.get("floor") or 0.01)
     said = times(answers[0]) if answers else None
     verdict: dict[str, Any] = {"fault": name, "harm": fault.harm, "named": bool(answers), "said": said, "floor": floor}
+    verdict["cause"] = answers[0]["cause"] if answers else None
     if fault.harm != "speed":
         return verdict | {"due": True}
     if truth is None:
         return verdict | {"due": None}
     real = truth["times"]
     verdict |= {"true": real, "due": math.log(real) > 2 * floor and math.log(truth["low"]) > floor}
-    if said is not None and real > 1:
-        cost, attributed = 1 - 1 / real, 1 - 1 / max(said, 1e-9)
-        verdict["off"] = attributed / cost - 1
-        verdict["near"] = abs(attributed - cost) <= max(NEAR * cost, floor)
-        verdict["near_as_factor"] = abs(said / real - 1) <= NEAR
+    if answers and real > 1:
+        verdict["near"] = bool(said) and near(said, real, floor)
+        if said:
+            verdict["off"] = (1 - 1 / said) / (1 - 1 / real) - 1
     return verdict
+
+
+def near(said: float, real: float, floor: float) -> bool:
+    """Whether a factor said is near the real one; both above 0."""
+    cost, attributed = 1 - 1 / real, 1 - 1 / said
+    alike = abs(attributed - cost) <= NEAR * cost and abs(said / real - 1) <= NEAR
+    return alike or abs(attributed - cost) <= floor
 
 
 def surplus(case: Case, report: Mapping[str, Any], others: float = 0.0) -> list[Mapping[str, Any]]:

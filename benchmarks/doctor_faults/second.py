@@ -1,0 +1,508 @@
+"""Faults that were written after the doctor was finished, by someone who had read none of its measuring code.
+
+What people do in programs of their own: tutorials copied into the wrong place, a bug in the order of two lines, a
+switch set for a hunt long over. Their right answers were fixed together with them, from the catalogue of causes alone;
+``effect`` shows that each does what it is said to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import http.client
+import itertools
+import logging
+import math
+import os
+import random
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from doctor_faults.fault import fault
+from doctor_faults.habits import behind
+from doctor_faults.organs import longer, loss_of
+from doctor_faults.shelves import LOADER, at_random
+from doctor_faults.subjects import PAD, SUBJECTS, Batch, Parts, Row, like_lengths
+
+Step = Callable[[Batch], Any]
+STREAMS = ("plain", "windows")
+
+
+def logits_of(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """B, T, V of a subject that reads windows."""
+    out = model(batch["input_ids"])
+    return out if isinstance(out, torch.Tensor) else out.logits
+
+
+def blocks_of(model: nn.Module) -> Any:
+    """The blocks of a subject that reads windows."""
+    return model.blocks if hasattr(model, "blocks") else model.transformer.h  # type: ignore[union-attr]
+
+
+# Time, in the step
+
+
+@fault("the loss computed place by place", "speed", ("logits", "unexplained_time", "not_compiled"), STREAMS)
+def bead_by_bead(parts: Parts) -> None:
+    """A loop over the places of a row, as in lessons on recurrent networks: each has a cross-entropy of its own."""
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits, labels, total = logits_of(model, batch), batch["labels"], torch.zeros(())
+        for place in range(labels.shape[1] - 1):
+            total = total + functional.cross_entropy(logits[:, place], labels[:, place + 1])
+        return total / (labels.shape[1] - 1)
+
+    parts.loss = loss
+
+
+@fault(
+    "a table of positions computed anew in every forward pass",
+    "speed",
+    ("unexplained_time", "not_compiled"),
+    ("plain",),
+)
+def surveyor(parts: Parts) -> None:
+    """Sines and cosines, number by number, in forward() where they belong into __init__()."""
+
+    class Waves(nn.Module):
+        def forward(self, places: torch.Tensor) -> torch.Tensor:
+            table = torch.zeros(len(places), parts.width)
+            for place in range(len(places)):
+                for number in range(0, parts.width, 2):
+                    angle = place / 10000 ** (number / parts.width)
+                    table[place, number], table[place, number + 1] = math.sin(angle), math.cos(angle)
+            return table
+
+    parts.model.append(lambda model: setattr(model, "places", Waves()))
+
+
+@fault("everything computed again inside of the optimizer's step", "speed", ("extra_forwards",), SUBJECTS)
+def measure_twice(parts: Parts) -> None:
+    """loss and backward(), then optimizer.step(closure), where the closure does both again."""
+    inner = loss_of(parts)
+
+    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+        def taken(batch: Batch) -> torch.Tensor:
+            def closure() -> torch.Tensor:
+                optimizer.zero_grad()
+                loss = inner(model, batch)
+                loss.backward()
+                return loss
+
+            loss = closure().detach()
+            optimizer.step(closure)  # type: ignore[arg-type]
+            return loss
+
+        return taken
+
+    parts.step.append(wrap)
+
+
+@fault("gradients with a graph of their own", "speed", ("kept_graph", "extra_forwards", "debug_mode"), SUBJECTS)
+def mirror_hall(parts: Parts) -> None:
+    """backward(create_graph=True), left over from a penalty on gradients."""
+    inner = loss_of(parts)
+
+    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+        def taken(batch: Batch) -> torch.Tensor:
+            loss = inner(model, batch)
+            loss.backward(create_graph=True)
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss.detach()
+
+        return taken
+
+    parts.step.append(wrap)
+
+
+@fault("the loss in twice the digits", "speed", ("double_precision", "logits"), STREAMS)
+def jewellers_scales(parts: Parts) -> None:
+    """Logits become float64 before the cross-entropy, out of care."""
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits = logits_of(model, batch)[:, :-1].double()
+        return functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+    parts.loss = loss
+
+
+@fault(
+    "attention that also hands out its weights",
+    "speed",
+    ("eager_attention", "attention_mask"),
+    ("plain",),
+    ground=longer,
+)
+def glass_clock(parts: Parts) -> None:
+    """nn.MultiheadAttention as it comes, need_weights=True, over 256 tokens; nobody looks at the weights."""
+
+    def change(model: nn.Module) -> None:
+        for block in blocks_of(model):
+            block.attention = nn.MultiheadAttention(parts.width, block.heads, bias=False, batch_first=True)
+            del block.qkv, block.out
+
+            def forward(x: torch.Tensor, block: Any = block) -> torch.Tensor:
+                h, T = block.before_attention(x), x.shape[1]
+                ahead = torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1)
+                y, _ = block.attention(h, h, h, attn_mask=ahead)
+                x = x + y
+                return x + block.down(functional.gelu(block.up(block.before_mlp(x))))
+
+            block.forward = forward
+
+    parts.model.append(change)
+
+
+@fault("machinery for many processes around one", "speed", ("data_parallel",), SUBJECTS)
+def marching_band(parts: Parts) -> None:
+    """DistributedDataParallel in a group of one."""
+
+    def wrap(model: nn.Module) -> nn.Module:
+        from torch import distributed
+
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        return nn.parallel.DistributedDataParallel(model)
+
+    parts.model.append(wrap)
+
+
+# Time, around the step
+
+
+@fault("lines for a log that is off", "speed", ("sync", "debug_mode", "too_often"), STREAMS)
+def unread_letters(parts: Parts) -> None:
+    """logger.debug(f"… {tensor}") in every block: written out, and thrown away since the level is higher."""
+    log = logging.getLogger("training")
+    log.setLevel(logging.WARNING)
+
+    def change(model: nn.Module) -> None:
+        for number, block in enumerate(blocks_of(model)):
+            inner = block.forward
+
+            def forward(x: torch.Tensor, *more: Any, inner: Any = inner, number: int = number, **named: Any) -> Any:
+                y = inner(x, *more, **named)
+                log.debug(f"block {number}: {x} becomes {y}")
+                return y
+
+            block.forward = forward
+
+    parts.model.append(change)
+
+
+@fault("a metric computed in Python in every step", "speed", ("too_often", "sync"), STREAMS)
+def spelling_bee(parts: Parts) -> None:
+    """The edit distance between each row and what the model says."""
+
+    def distance(one: list[int], other: list[int]) -> int:
+        above = list(range(len(other) + 1))
+        for row, left in enumerate(one, 1):
+            line = [row]
+            for column, right in enumerate(other, 1):
+                line.append(min(above[column] + 1, line[-1] + 1, above[column - 1] + (left != right)))
+            above = line
+        return above[-1]
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits, wanted = logits_of(model, batch)[:, :-1], batch["labels"][:, 1:]
+        said = logits.argmax(-1).tolist()
+        sum(distance(one, other) for one, other in zip(said, wanted.tolist(), strict=True))
+        return functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+
+    parts.loss = loss
+
+
+class _Desk(BaseHTTPRequestHandler):
+    """A tracker of experiments that takes 6 ms for an entry."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(0.006)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+
+@fault("every loss sent to a tracker, and its answer waited for", "speed", ("too_often", "sync"), SUBJECTS)
+def dutiful_clerk(parts: Parts) -> None:
+    """An HTTP request after each step."""
+    lines: dict[int, http.client.HTTPConnection] = {}
+
+    def line() -> http.client.HTTPConnection:
+        if os.getpid() not in lines:
+            desk = HTTPServer(("127.0.0.1", 0), _Desk)
+            threading.Thread(target=desk.serve_forever, daemon=True).start()
+            lines[os.getpid()] = http.client.HTTPConnection("127.0.0.1", desk.server_port)
+        return lines[os.getpid()]
+
+    def follow(batch: Batch, loss: Any) -> None:
+        connection = line()
+        connection.request("POST", "/metrics", body=f'{{"loss": {float(loss)}}}')
+        connection.getresponse().read()
+
+    behind(parts, lambda model, optimizer: follow)
+
+
+@fault("memory handed back to the system after every step", "speed", ("memory_emptied", "page_faults"), SUBJECTS)
+def returned_bottles(parts: Parts) -> None:
+    """malloc_trim(0), against a leak that was never there."""
+    give_back = ctypes.CDLL("libc.so.6").malloc_trim
+    behind(parts, lambda model, optimizer: lambda batch, loss: give_back(0) and None)
+
+
+@fault("a trace of every allocation of Python's", "speed", ("debug_mode",), SUBJECTS)
+def border_guard(parts: Parts) -> None:
+    """tracemalloc.start(25), left over from a hunt for a leak."""
+    parts.model.append(lambda model: tracemalloc.start(25))
+
+
+@fault(
+    "wide instructions forbidden by the environment",
+    "speed",
+    ("slow_switch",),
+    SUBJECTS,
+    {"ATEN_CPU_CAPABILITY": "default"},
+)
+def narrow_gate(parts: Parts) -> None:
+    """ATEN_CPU_CAPABILITY=default, said outside, for figures that are the same on every machine."""
+
+
+# Time, before the step
+
+
+@fault("each row looked for from the start of its file", "speed", LOADER, ("documents", "plain", "windows"))
+def from_page_one(parts: Parts) -> None:
+    """A text file of all rows is read line by line until the one that is wanted comes."""
+    place = Path(tempfile.mkdtemp()) / "rows.txt"
+    with place.open("w") as file:
+        for row in itertools.islice(itertools.cycle(parts.rows), 4000):
+            file.write(" ".join(map(str, row["input_ids"])) + "\n")
+
+    def order(rows: list[Row], at_once: int, draw: random.Random) -> Iterator[list[Row]]:
+        number = {id(row): line for line, row in enumerate(rows)}
+        for batch in like_lengths(rows, at_once, draw):
+            found = []
+            for row in batch:
+                wanted = number[id(row)] + draw.randrange(4000 // len(rows)) * len(rows)
+                with place.open() as file:
+                    ids = [int(word) for word in next(itertools.islice(file, wanted, None)).split()]
+                found.append({"input_ids": ids, "labels": ids})
+            yield found
+
+    parts.order = order
+
+
+@fault("the loader started anew for every batch", "speed", ("loader", "worker_start"), SUBJECTS)
+def new_broom(parts: Parts) -> None:
+    """next(iter(loader)) in the loop, of a DataLoader with a worker."""
+
+    class Anew:
+        def __init__(self, batches: Iterable[Batch]) -> None:
+            self.shelf = list(batches)
+
+        def __iter__(self) -> Iterator[Batch]:
+            loader = DataLoader(self.shelf, batch_size=None, shuffle=True, num_workers=1)  # type: ignore[arg-type]
+            for _ in self.shelf:
+                yield next(iter(loader))
+
+    parts.source.append(Anew)
+
+
+@fault("a thread that waits by looking all the time", "speed", ("loader", "oversubscription"), SUBJECTS)
+def are_we_there_yet(parts: Parts) -> None:
+    """A prefetcher that asks without end whether there is room."""
+
+    class Impatient:
+        def __init__(self, batches: Iterable[Batch]) -> None:
+            self.batches = batches
+
+        def __iter__(self) -> Iterator[Batch]:
+            shelf: deque[Batch | None] = deque()
+            wanted = True
+
+            def fill() -> None:
+                for batch in itertools.chain(self.batches, [None]):
+                    while len(shelf) >= 4 and wanted:
+                        time.sleep(0)
+                    shelf.append(batch)
+                    if not wanted:
+                        return
+
+            threading.Thread(target=fill, daemon=True).start()
+            try:
+                while True:
+                    while not shelf:
+                        time.sleep(0)
+                    batch = shelf.popleft()
+                    if batch is None:
+                        return
+                    yield batch
+            finally:
+                wanted = False
+
+    parts.source.append(Impatient)
+
+
+# Memory
+
+
+@fault("predictions gathered for the end of the epoch", "memory", ("memory_growth", "kept_logits"), STREAMS)
+def pressed_flowers(parts: Parts) -> None:
+    """Every step's logits are put on a list, detached."""
+    kept: list[torch.Tensor] = []
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits = logits_of(model, batch)
+        kept.append(logits.detach())
+        return functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+    parts.loss = loss
+
+
+@fault("hooks registered again in every step", "memory", ("memory_growth", "slows_down", "debug_mode"), STREAMS)
+def more_the_merrier(parts: Parts) -> None:
+    """Each step hangs a hook on every module that keeps what comes out of it, and takes none away."""
+
+    def wrap(step: Step, model: nn.Module, optimizer: object) -> Step:
+        def taken(batch: Batch) -> Any:
+            seen: dict[str, torch.Tensor] = {}
+
+            def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+                def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                    if isinstance(output, torch.Tensor):
+                        seen.setdefault(name, output.detach())
+
+                return hook
+
+            for name, module in model.named_modules():
+                module.register_forward_hook(keep(name))
+            return step(batch)
+
+        return taken
+
+    parts.step.append(wrap)
+
+
+@fault("a second model that nothing uses", "memory", ("dead_parameters", "never_updated"), STREAMS)
+def spare_wheel(parts: Parts) -> None:
+    """A tower of an earlier experiment is still in the model, and in its optimizer."""
+    from doctor_faults.subjects import Plain
+
+    parts.model.append(lambda model: model.add_module("draft", Plain(parts.width)))
+
+
+# Learning
+
+
+@fault("gradients cleared before the update", "learning", ("never_updated", "learning"), SUBJECTS)
+def swept_too_soon(parts: Parts) -> None:
+    """backward(), zero_grad(), step(), in this order."""
+    inner = loss_of(parts)
+
+    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+        def taken(batch: Batch) -> torch.Tensor:
+            loss = inner(model, batch)
+            loss.backward()
+            optimizer.zero_grad()
+            optimizer.step()
+            return loss.detach()
+
+        return taken
+
+    parts.step.append(wrap)
+
+
+@fault("a softmax before the softmax", "learning", ("learning",), STREAMS)
+def diluted_ink(parts: Parts) -> None:
+    """The cross-entropy, which has a softmax in it, is handed probabilities."""
+
+    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+        said = logits_of(model, batch)[:, :-1].softmax(-1)
+        return functional.cross_entropy(said.flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+    parts.loss = loss
+
+
+@fault("what to keep given as what to drop", "learning", ("learning",), ("windows", "documents", "pairs"))
+def inverted_sieve(parts: Parts) -> None:
+    """Dropout of 0.9, carried over from a library in which that number says what stays."""
+    drop = ("dropout_rate",) if parts.subject == "pairs" else ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+    parts.options |= dict.fromkeys(drop, 0.9)
+
+
+@fault(
+    "a warm-up counted in steps and moved on by epochs", "learning", ("schedule", "never_updated", "learning"), SUBJECTS
+)
+def slow_dawn(parts: Parts) -> None:
+    """10,000 steps of warm-up, scheduler.step() at the end of an epoch: the learning rate stays next to nothing."""
+
+    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda count: min(1.0, (count + 1) / 10000))
+        steps = itertools.count(1)
+
+        def taken(batch: Batch) -> Any:
+            loss = step(batch)
+            if next(steps) % (len(parts.rows) // parts.at_once) == 0:
+                scheduler.step()
+            return loss
+
+        return taken
+
+    parts.step.append(wrap)
+
+
+@fault("a decoder that is handed the answer", "learning", ("causal_leak", "shifted_labels"), ("pairs",))
+def open_book(parts: Parts) -> None:
+    """decoder_input_ids are the labels, unshifted."""
+
+    def hand_over(batch: Batch) -> Batch:
+        return batch | {"decoder_input_ids": batch["labels"].masked_fill(batch["labels"] == -100, PAD)}
+
+    parts.finish.append(hand_over)
+
+
+@fault("an encoder under no_grad", "learning", ("never_updated", "dead_parameters", "learning"), ("pairs",))
+def deaf_ear(parts: Parts) -> None:
+    """The encoder's states are computed without a graph, to save memory."""
+
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            states = model.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return model(encoder_outputs=states, attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
+
+    parts.loss = loss
+
+
+@fault("texts without an end", "learning", ("end_not_learnt",), ("documents",))
+def unfinished_tales(parts: Parts) -> None:
+    """The tokenizer adds no end-of-text token, so no text ever ends."""
+    parts.rows = [{name: ids[:-1] for name, ids in row.items()} for row in parts.rows]
+    parts.order = at_random
+
+
+@fault("blocks that the model does not know it has", "learning", ("never_updated", "learning"), ("plain",))
+def lodgers(parts: Parts) -> None:
+    """They lie in a list of Python's, so that parameters() and the optimizer leave them out."""
+
+    def hide(model: nn.Module) -> None:
+        blocks = list(model.blocks)  # type: ignore[arg-type]
+        del model.blocks
+        model.__dict__["blocks"] = blocks
+
+    parts.model.append(hide)
