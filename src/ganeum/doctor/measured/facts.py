@@ -24,8 +24,8 @@ from ganeum.doctor.measured.acts.attention import READS, configs, theirs
 from ganeum.doctor.measured.acts.data import copied, empty_share
 from ganeum.doctor.measured.acts.host import hooks
 from ganeum.doctor.measured.acts.optimizer import HAVE_FUSED, not_updated
-from ganeum.doctor.measured.acts.work import CHECKPOINT
 from ganeum.doctor.measured.acts.vocabulary import occurring
+from ganeum.doctor.measured.acts.work import CHECKPOINT
 from ganeum.doctor.measured.ours import Ours
 from ganeum.doctor.measured.tensors import IGNORED
 from ganeum.doctor.measured.training import Training
@@ -52,11 +52,11 @@ def of(training: Training) -> dict[str, Any]:
     at = next(training.model.parameters()).device
     found = _machine(training, at) | _model(training) | _optimizer(training) | _batches(training)
     found |= _seen(training, at)
-    if isinstance(training, Ours) and training.config is not None:
     if not isinstance(training, Ours) and not found["compiled"]:
         found |= lines.of(training)
         torchs_own = found["sdpa_replaced"] or "eager" in found["attention"]  # has a remedy that tells more
         found["by_hand"] = None if torchs_own else by_hand.of(training)
+    if isinstance(training, Ours) and training.config is not None:
         found |= {"ours": True, "decided": training.config.model_dump(), "planned_at_once": _planned(training.config)}
         found |= _rows(training, training.config)
     return found
@@ -194,11 +194,11 @@ def _batches(training: Training) -> dict[str, Any]:
         if time.perf_counter() - began > LOOK_S:
             break
     count = max(len(shapes), 1)
-    return found | {
     used = occurring(training)
-        "shapes": shapes,
+    return found | {
         "fresh": training.fresh,
         "vocabulary_used": None if used is None else (len(used.ids), used.rows),
+        "shapes": shapes,
         "one_shape": len(set(shapes)) == 1 and None not in shapes,
         "rows": max(rows, default=0),
         "empty_columns": sum(empty) / count,
