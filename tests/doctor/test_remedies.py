@@ -158,3 +158,18 @@ def test_examples_that_are_padded_are_packed_where_auto_would() -> None:
     (finding,) = remedies.told(facts, config)
     assert (finding.cause, finding.interval) == ("padding", (0.0, 0.5))
     assert remedies.told({**facts, "padding": 0.1}, config) == []
+
+
+def test_no_key_contradicts_the_rest_of_a_config() -> None:
+    """Compiling is no remedy beside DeepSpeed's engine, TF32 and fp32 none where weights are kept in bf16; the engine
+    is left together with what only it can do."""
+    zero: Any = {"stage": 3, "weights_offload": True}
+    told: dict[str, Any] = {"micro_batch_size": 64, "batch_size": 64, "compile": False}
+    config = Config(model=Model(vocab_size=512), train=Train(max_iters=10, precision="fp32", zero=zero, **told))
+    facts = {**GPU, "ours": True, "decided": config.model_dump()}
+    found = {one.name: dict(one.keys) for one in remedies.of_config(config, facts)}
+    assert found["without DeepSpeed"] == {"train.zero.stage": 0, "train.zero.weights_offload": False}
+    assert "compiled" not in found
+    config = Config(model=Model(vocab_size=512), train=Train(max_iters=10, precision="bf16", weights="bf16", **told))
+    facts = {**facts, "bf16": False, "decided": config.model_dump()}
+    assert not {"fp32", "fp16", "TF32"} & {one.name for one in remedies.of_config(config, facts)}

@@ -30,7 +30,8 @@ def write(
         section: the config that was taken, of a file with several.
 
     Raises:
-        ConfigError: it would overwrite the old one, or something that is there.
+        ConfigError: it would overwrite the old one, or something that is there; or the old one was changed meanwhile,
+            and the keys contradict it.
     """
     if out.exists():
         raise ConfigError(
@@ -50,6 +51,7 @@ def write(
         same = False
     if not same:
         out.write_text(to_yaml(change(wanted, {NAME: None})), encoding="utf-8")
+        load(out)
 
 
 def differing(before: Config, after: Config) -> dict[str, Any]:

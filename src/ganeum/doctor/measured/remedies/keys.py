@@ -7,12 +7,24 @@ from typing import Any
 
 from ganeum.config import Config
 from ganeum.config.batch import divisors
+from ganeum.config.change import change
+from ganeum.config.checks import contradictions
+from ganeum.config.keys import keys as all_keys
 from ganeum.doctor.measured.remedies.promise import Facts, gained
 from ganeum.doctor.measured.remedy import Remedy
 
 
 def of_keys(config: Config, facts: Facts) -> Iterator[Remedy]:
-    """Keys of a config whose change may help; each leaves the rest as it is."""
+    """Keys of a config whose change may help; each leaves the rest as it is, and contradicts nothing of it."""
+    before = _contradictions(config)
+    return (one for one in _promising(config, facts) if _contradictions(change(config, one.keys)) <= before)
+
+
+def _contradictions(config: Config) -> set[str]:
+    return {error.what for error in contradictions(config, {}, settled=frozenset(all_keys()), where="")}
+
+
+def _promising(config: Config, facts: Facts) -> Iterator[Remedy]:
     train, gpu = config.train, facts["device"] == "cuda"
     best = "bf16" if facts["bf16"] else "fp16" if gpu and (facts["capability"] or (0, 0)) >= (7, 0) else "fp32"
     if train.precision != best:
@@ -39,7 +51,8 @@ def of_keys(config: Config, facts: Facts) -> Iterator[Remedy]:
     if train.optimizer_offload and gpu:
         yield _key("optimizer on the GPU", "checkpointing_for_nothing", {"train.optimizer_offload": False}, promise=1.3)
     if train.zero.stage >= 2:
-        yield _key("without DeepSpeed", "data_parallel", {"train.zero.stage": 0}, promise=1.2)
+        beside = {"train.zero.weights_offload": False} if train.zero.weights_offload else {}
+        yield _key("without DeepSpeed", "data_parallel", {"train.zero.stage": 0, **beside}, promise=1.2)
     usual = 2_048 if gpu else 512
     if train.loss_chunk != usual:
         yield _key("loss_chunk", "logits", {"train.loss_chunk": "auto"}, promise=1.1)
