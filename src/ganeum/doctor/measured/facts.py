@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ganeum import hardware
 from ganeum.config import Config
 from ganeum.config.change import change
-from ganeum.doctor.measured import by_hand, lines, tensors
+from ganeum.doctor.measured import by_hand, fetching, lines, tensors
 from ganeum.doctor.measured.acts.attention import READS, configs, theirs
 from ganeum.doctor.measured.acts.data import copied, empty_share
 from ganeum.doctor.measured.acts.host import hooks
@@ -27,6 +27,7 @@ from ganeum.doctor.measured.acts.optimizer import HAVE_FUSED, not_updated
 from ganeum.doctor.measured.acts.vocabulary import occurring
 from ganeum.doctor.measured.acts.work import CHECKPOINT
 from ganeum.doctor.measured.ours import Ours
+from ganeum.doctor.measured.remedies.promise import FETCH
 from ganeum.doctor.measured.tensors import IGNORED
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry, updaters
@@ -54,6 +55,7 @@ def of(training: Training) -> dict[str, Any]:
     found |= _seen(training, at)
     if not isinstance(training, Ours) and not found["compiled"]:
         found |= lines.of(training)
+        found["fetching"] = fetching.of(training) if found["data_share"] > FETCH else None
         torchs_own = found["sdpa_replaced"] or "eager" in found["attention"]  # has a remedy that tells more
         found["by_hand"] = None if torchs_own else by_hand.of(training)
     if isinstance(training, Ours) and training.config is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ganeum import units
+from ganeum.doctor.measured import fetching
 from ganeum.doctor.measured.remedies.promise import FETCH, SHARE, Facts, gained
 from ganeum.doctor.measured.remedy import Remedy
 
@@ -130,14 +131,24 @@ def _debugging(facts: Facts) -> list[str]:
     return [name for name, on in names.items() if on]
 
 
+def waiting(facts: Facts) -> tuple[str, str]:
+    """Why batches are waited for: the cause's name, and words for what is most of it."""
+    tokenised, asleep = (
+        facts["families"].get(family, {"data_share": 0.0})["data_share"] / facts["data_share"]
+        for family in ("tokenising", "sleeping")
+    )
+    cause, why = fetching.reason(facts.get("fetching"), asleep)
+    why = f"tokenising is {tokenised:.0%} of it" if tokenised else why
+    return cause, f"; {why}" if why else ""
+
+
 def of_loader(facts: Facts) -> Iterator[Remedy]:
     """How much there is to gain from batches that lie ready."""
     if facts["data_share"] > FETCH:
-        tokenised = facts["families"].get("tokenising", {"data_share": 0.0})["data_share"]
-        why = f"; tokenising is {tokenised / facts['data_share']:.0%} of it" if tokenised else ""
+        cause, why = waiting(facts)
         yield Remedy(
             name="batches held in memory",
-            cause="loader",
+            cause=cause,
             change=f"the next batch is waited for{why}: prepare the data once, keep token ids in a file or in memory",
             act="kept_batches",
             bound=True,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ganeum import units
 from ganeum.doctor.measured.remedies.promise import FETCH, PAGE_S, SHARE, Facts, gained
-from ganeum.doctor.measured.remedies.surroundings import of_loader
+from ganeum.doctor.measured.remedies.surroundings import of_loader, waiting
 from ganeum.doctor.measured.remedy import Remedy
 
 
@@ -17,7 +17,7 @@ def of_data(facts: Facts) -> Iterator[Remedy]:
     if facts["data_share"] > FETCH and (workers is None or workers == 0):
         yield Remedy(
             name="batches fetched ahead",
-            cause="loader",
+            cause=waiting(facts)[0],
             change="fetch the next batch while a step computes: num_workers and persistent_workers of the DataLoader, "
             "or a thread with a queue",
             act="fetched_ahead",
