@@ -1,4 +1,5 @@
-"""A YAML file that is no config of ours: the keys in it that Hugging Face's Trainer, tokenizers and loaders know."""
+"""A YAML file that is no config of ours: the keys in it that Hugging Face's Trainer, tokenizers and loaders know, or
+another tool that trains."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ganeum.doctor.audit import dialects
 from ganeum.doctor.audit.settings import FEW, Nothing, Said, Settings
 from ganeum.doctor.audit.settings import read as read_settings
 from ganeum.doctor.finding import Finding
@@ -18,7 +20,8 @@ KNOWN = {
     "max_steps", "save_steps", "eval_steps", "logging_steps", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_prefetch_factor", "dataloader_persistent_workers", "gradient_checkpointing", "deepspeed", "padding",
     "auto_find_batch_size", "eval_accumulation_steps", "num_train_epochs", "torch_compile", "group_by_length",
-    "attn_implementation", "padding_side", "eval_strategy", "evaluation_strategy", "use_cache",
+    "attn_implementation", "padding_side", "eval_strategy", "evaluation_strategy", "use_cache", "fsdp", "fsdp_config",
+    "load_in_4bit", "load_in_8bit", "quantization_bit", "packing",
 }  # fmt: skip
 
 OURS = {"model": {"n_layer", "n_head", "n_embd", "block_size", "source"}, "train": {"max_iters", "micro_batch_size"}}
@@ -34,32 +37,54 @@ def settings(text: str, path: str, device: Device | None = None) -> Settings:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError("it is no YAML that can be read", where=path, why=str(error)) from None
-    if _ours(root):
+    nodes: dict[str, yaml.Node] = {}
+    for key, node in _keys(root):
+        nodes.setdefault(key, node)
+    tool = dialects.of(nodes)
+    if tool is None and _ours(root):
         raise ConfigError("it is a config of ours, and no file for Hugging Face's Trainer", where=path)
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
-    for name, node in _keys(root):
-        if name in KNOWN and name not in values:
-            values[name] = (
-                yaml.safe_load(node.value) if isinstance(node, yaml.ScalarNode) and not node.style else node.value
-            )
-            places[name] = f"{path}, line {node.start_mark.line + 1}"
+    for key, node in nodes.items():
+        name = tool.names.get(key) if tool else None
+        if name is None and (tool is None or tool.same):
+            name = next((last for last in (key, key.rpartition(".")[2]) if last in KNOWN), None)
+        value = _value(node)
+        for called in {name, key if tool else None} - {None}:
+            assert called is not None
+            if value is not None and called not in values:
+                values[called] = value
+                places[called] = f"{path}, line {node.start_mark.line + 1}"
     if not values:
         raise ConfigError(
             "no key in it is known",
             where=path,
-            why="it is no config of ours, and none for Hugging Face's Trainer",
+            why="it is no config of ours, and none for Hugging Face's Trainer, Axolotl, LLaMA-Factory, torchtune or "
+            "litgpt",
             suggestion="ganeum doctor script FILE.py, where the settings stand in a script",
         )
-    return Settings(values, places, device, complete=False, text=text)
+    names = {theirs: key for key, theirs in tool.names.items()} if tool else {}
+    return Settings(values, places, device, complete=False, text=text, names=names)
+
+
+def _value(node: yaml.Node) -> Any:
+    """Of a list or a section, that it is there; None where nothing stands."""
+    if not isinstance(node, yaml.ScalarNode):
+        return True
+    value = node.value if node.style else yaml.safe_load(node.value)
+    return None if value == "" else value
 
 
 def read(found: Settings) -> Iterator[Said]:
     """All that these keys say."""
     yield from read_settings(found)
-    if not found.is_set("bf16", "fp16") and found.is_set("per_device_train_batch_size"):
+    tool = dialects.of(found.values)
+    if tool is not None:
+        yield from tool.more(found)
+    off = all(found.get(name) in (None, False) for name in ("bf16", "fp16", "pure_bf16"))
+    if off and found.is_set("per_device_train_batch_size") and (tool is None or tool.same):
         yield found.found(
-            "fp32", "neither bf16 nor fp16 is set here", severity="note",
+            "fp32", "neither bf16 nor fp16 is set here", "bf16", "fp16", severity="note",
             evidence=("unless the script sets one, everything is computed in fp32",), change="bf16: true",
         )  # fmt: skip
     if found.get("padding") == "max_length":
@@ -95,12 +120,13 @@ def _ours(root: yaml.Node | None) -> bool:
     )
 
 
-def _keys(node: yaml.Node | None) -> Iterator[tuple[str, yaml.Node]]:
+def _keys(node: yaml.Node | None, above: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """``train.epochs`` → its value: all of them, sections before what is in them."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
-                yield key.value, value
-            yield from _keys(value)
+                yield above + key.value, value
+                yield from _keys(value, f"{above}{key.value}.")
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _keys(value)
+            yield from _keys(value, above)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ganeum import units
 from ganeum.doctor.audit.source import Unknown
 from ganeum.doctor.finding import Finding, Severity
 from ganeum.hardware.device import Device
@@ -18,6 +19,10 @@ from ganeum.hardware.device import Device
 AMPERE = (8, 0)
 SLOW_OPTIMIZERS = {"adamw_torch": "adamw_torch_fused", "adamw_hf": "adamw_torch_fused", "adamw": "adamw_torch_fused"}
 TF32 = re.compile(r"matmul\.allow_tf32\s*=\s*True|set_float32_matmul_precision\(.(?!highest)")
+# Set by those whose memory is short: then few rows at once are no oversight.
+SHORT = ("gradient_checkpointing", "deepspeed", "fsdp", "fsdp_config", "load_in_4bit", "load_in_8bit",
+         "quantization_bit")  # fmt: skip
+LONG = 1024  # tokens: packed rows of as many fill a GPU one by one
 FEW, OFTEN, MANY_WORKERS, MANY_EPOCHS = 4, 20, 16, 16
 
 
@@ -41,6 +46,7 @@ class Settings:
         device: it is to run on, where that is known.
         complete: that what is not there has its default: of a call, but not of somebody's YAML file.
         text: what else is known of the model, in whose name ``t5`` may stand.
+        names: what another tool calls a name of Trainer's: told is its own.
     """
 
     values: Mapping[str, Any]
@@ -48,6 +54,7 @@ class Settings:
     device: Device | None = None
     complete: bool = True
     text: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value; ``default`` where it is not set; None where it cannot be seen."""
@@ -74,6 +81,12 @@ class Settings:
         """Whether it is switched on."""
         return self.get(name) is True
 
+    def called(self, text: str) -> str:
+        """With the names that its own tool has."""
+        for name, theirs in self.names.items():
+            text = re.sub(rf"\b{name}\b", theirs, text)
+        return text
+
     def found(
         self,
         cause: str,
@@ -89,9 +102,9 @@ class Settings:
         said = said or tuple(f"{name} is not set" for name in names[:1])
         return Finding(
             cause=cause,
-            title=title,
-            evidence=(*said, *evidence),
-            change=change,
+            title=self.called(title),
+            evidence=tuple(map(self.called, (*said, *evidence))),
+            change=self.called(change),
             severity=severity,
             where=self.where(*names),
             **size,
@@ -170,12 +183,18 @@ def precision(s: Settings) -> Iterator[Said]:
 def batch(s: Settings) -> Iterator[Said]:
     """How many rows at once, and how often the weights are updated."""
     size, accumulation = s.number("per_device_train_batch_size"), s.number("gradient_accumulation_steps")
-    if size is not None and accumulation is not None and size <= FEW and accumulation > 1:
+    full = s.on("packing") and (s.number("max_length") or 0) >= LONG
+    short = next((name for name in SHORT if s.is_set(name) and s.get(name) not in (None, False, "none")), None)
+    if size is not None and accumulation is not None and size <= FEW and accumulation > 1 and not full:
         yield s.found(
             "small_micro_batch",
-            f"{size:.0f} rows at once, {accumulation:.0f} times a step",
+            f"{units.things(round(size), 'row')} at once, {accumulation:.0f} times a step",
             "per_device_train_batch_size",
-            evidence=(f"{size * accumulation:.0f} rows at once are the same step, if they fit",),
+            evidence=(
+                f"{size * accumulation:.0f} rows at once are the same step, if they fit",
+                *([f"{short} is set: memory is short"] if short else []),
+            ),
+            severity="note" if short or isinstance(s.values.get("gradient_checkpointing"), Unknown) else "warning",
             change=f"per_device_train_batch_size={2 * size:.0f} with "
             f"gradient_accumulation_steps={max(1, accumulation / 2):.0f}, and so on while it fits",
         )

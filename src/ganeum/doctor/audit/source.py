@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +37,7 @@ OPERATORS = {
     ast.Div: operator.truediv,
 }
 PLAIN = (int, float, str, bool, type(None))
+UPDATES = re.compile(r"step|update|apply|optim", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,20 @@ class Script:
     def loop(self) -> ast.For | ast.While | None:
         """The innermost loop that goes backwards through the model: the loop over batches."""
         for call in self.calls:
-            if call.ends("backward") and (loop := self.enclosing(call.node, (ast.For, ast.While))) is not None:
-                assert isinstance(loop, (ast.For, ast.While))
+            loop = self.enclosing(call.node, (ast.For, ast.While)) if call.ends("backward") else None
+            if isinstance(loop, (ast.For, ast.While)) and self._updates(loop):
                 return loop
         return None
+
+    def _updates(self, loop: ast.AST) -> bool:
+        """Whether weights are moved there, or in a loop around it; else gradients are looked at, and nothing learns."""
+        while (outer := self.enclosing(loop, (ast.For, ast.While))) is not None:
+            loop = outer
+        return any(
+            (isinstance(node, ast.Call) and UPDATES.search(self.dotted(node.func)))
+            or (isinstance(node, ast.Attribute) and node.attr == "grad")
+            for node in ast.walk(loop)
+        )
 
     @cached_property
     def managed(self) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 
 from ganeum.doctor.audit.settings import Nothing, Said, Settings
 from ganeum.doctor.audit.settings import read as read_settings
-from ganeum.doctor.audit.source import Call, Script
+from ganeum.doctor.audit.source import UNKNOWN, Call, Script
 from ganeum.doctor.finding import Finding, Severity
 from ganeum.hardware.device import Device
 
-ARGUMENTS = ("TrainingArguments", "Seq2SeqTrainingArguments", "SFTConfig", "DPOConfig", "ORPOConfig")
+TRL = ("SFTConfig", "DPOConfig", "ORPOConfig")
+ARGUMENTS = ("TrainingArguments", "Seq2SeqTrainingArguments", *TRL)
 TRAINERS = ("Trainer", "Seq2SeqTrainer", "SFTTrainer")
 
 
@@ -47,6 +48,21 @@ class Seen:
         )
 
     @property
+    def typed(self) -> bool:
+        """Whether a model is loaded in a number format that somebody chose, or in fewer bits."""
+        return any(
+            call.written[word] not in ("torch.float32", "'float32'", "None")
+            for call in self.script.called("from_pretrained", "from_config")
+            for word in call.written
+            if word in ("dtype", "torch_dtype", "quantization_config", "load_in_8bit", "load_in_4bit")
+        )
+
+    @property
+    def of_text(self) -> bool:
+        """Whether it may be about language: pictures' captions have a fixed length, and little of a step is theirs."""
+        return not any(name.partition(".")[0] in ("diffusers", "torchvision") for name in self.script.imported.values())
+
+    @property
     def of_hugging_face(self) -> Call | None:
         """Its TrainingArguments."""
         return next(self.script.called(*ARGUMENTS), None)
@@ -59,8 +75,11 @@ def settings(seen: Seen) -> Iterator[Said]:
         places = {"": place} | {
             word.arg: seen.script.where(word.value.lineno) for word in call.node.keywords if word.arg is not None
         }
+        # TRL's own defaults went from False to True; and a model may have been loaded in a format of its own.
+        unseen = ["bf16", "gradient_checkpointing"] if call.ends(*TRL) else ["bf16"] if seen.typed else []
+        values = dict.fromkeys(unseen, UNKNOWN) | dict(call.keywords)
         whole = not call.spread
-        yield from read_settings(Settings(call.keywords, places, seen.device, complete=whole, text=seen.script.text))
+        yield from read_settings(Settings(values, places, seen.device, complete=whole, text=seen.script.text))
 
 
 def read(script: Script, device: Device | None = None) -> Iterator[Said]:

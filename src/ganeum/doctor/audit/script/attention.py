@@ -15,8 +15,14 @@ def implementation(seen: Seen) -> Iterator[Said]:
     """``eager`` by name, or because somebody wants to see the weights."""
     for call in seen.script.calls:
         if call.get("attn_implementation") == "eager" or call.get("_attn_implementation") == "eager":
+            advised = "gemma-2" in seen.script.text.lower() or "gemma-3" in seen.script.text.lower()
             yield seen.found(
-                "eager_attention", "attention is asked to be eager", call.line, change='attn_implementation="sdpa"'
+                "eager_attention",
+                "attention is asked to be eager",
+                call.line,
+                evidence=("transformers advised it for training Gemma 2 and 3",) if advised else (),
+                severity="note" if advised else "warning",
+                change='attn_implementation="sdpa"',
             )
         if call.get("output_attentions") is True:
             yield seen.found(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ganeum.doctor.audit.script import Seen
 from ganeum.doctor.audit.settings import AMPERE, Nothing, Said, capability
 
 OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD")
+ELSEWHERE = re.compile(r"bfloat16|float16|\bbf16|\bfp16|mixed_precision|\bamp\b", re.IGNORECASE)
 WIDTHS = ("n_embd", "d_model", "hidden_size", "emb_dim", "embed_dim", "dim", "d_ff", "intermediate_size")
 
 
@@ -23,8 +25,7 @@ def precision(seen: Seen) -> Iterator[Said]:
     others = script.managed or any(
         call.ends("Accelerator", "initialize", "Fabric", "set_default_dtype") for call in script.calls
     )
-    typed = any("dtype" in word for call in script.called("from_pretrained") for word in call.written)
-    if not casts and not half and not others and not typed:
+    if not casts and not half and not others and not seen.typed and not ELSEWHERE.search(script.text):
         yield seen.found(
             "fp32",
             "everything is computed in fp32: no autocast is seen",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from ganeum.doctor.audit.script import TRAINERS, Seen
@@ -10,6 +11,8 @@ from ganeum.doctor.audit.settings import Said
 
 IGNORED = -100
 WIDE, MANY_EPOCHS = 0.2, 17
+ROTARY = re.compile(r"llama|mistral|mixtral|qwen|gemma|phi-?[234]|smollm|neox|pythia|gpt-?j", re.IGNORECASE)
+LEARNT = re.compile(r"gpt-?2|gpt[_-]?neo\b|\bopt-|OPTFor|bert|bart|biogpt", re.IGNORECASE)
 
 
 def pad_is_eos(seen: Seen) -> Iterator[Said]:
@@ -18,7 +21,9 @@ def pad_is_eos(seen: Seen) -> Iterator[Said]:
     same = [
         one
         for one in script.assignments
-        if one.target.endswith(("pad_token", "pad_token_id")) and one.written.endswith(("eos_token", "eos_token_id"))
+        if one.target.endswith(("pad_token", "pad_token_id"))
+        and one.written.endswith(("eos_token", "eos_token_id"))
+        and "generation_config" not in one.target
     ]
     same_calls = [call for call in script.calls if "eos_token" in call.written.get("pad_token", "")]
     if not same and not same_calls:
@@ -77,11 +82,16 @@ def side(seen: Seen) -> Iterator[Said]:
     places += [(call.line, call.get("padding_side")) for call in script.called("from_pretrained")]
     for line, known in places:
         if known == "left" and script.trains and not generates:
+            turned = bool(ROTARY.search(script.text)) and not LEARNT.search(script.text)
             yield seen.found(
                 "padding_side",
                 "padding on the left while training",
                 line,
-                evidence=("a model with learnt positions then sees every text at another place",),
+                evidence=(
+                    "a model with learnt positions then sees every text at another place"
+                    + ("; rotary ones, as here, stand it, with an attention mask" if turned else ""),
+                ),
+                severity="note" if turned else "warning",
                 change='padding_side="right" for training, "left" only for generating in batches',
             )
         elif known == "right" and generates and not script.trains and "Seq2Seq" not in script.text:
@@ -195,7 +205,8 @@ def shifted(seen: Seen) -> Iterator[Said]:
         if len(call.node.args) < 2:
             continue
         logits, target = (ast.unparse(argument) for argument in call.node.args[:2])
-        inputs = {ast.unparse(a) for c in script.calls if c.name in ("model", "self.model") for a in c.node.args}
+        models = [call.node for call in script.calls if call.name in ("model", "self.model") and call.node.args]
+        inputs = {ast.unparse(node.args[0]) for node in models}  # behind it there may be targets
         bare = target.split(".")[0].split("[")[0]
         if bare in inputs and "1:" not in target and "1:" not in logits and ":-1" not in logits:
             yield seen.found(
@@ -232,17 +243,15 @@ def held_out(seen: Seen) -> Iterator[Said]:
         )
 
 
-FEW_LOGITS = (  # a row, or a token, has a few of them
-    "ForSequenceClassification", "ForTokenClassification", "ForMultipleChoice", "ForQuestionAnswering",
-    "ForImageClassification", "ForAudioClassification",
-)  # fmt: skip
+# Of these a row, a token or a point has a few logits, and no vocabulary of them.
+FEW_LOGITS = re.compile(r"For\w*(Classification|MultipleChoice|QuestionAnswering|Segmentation|Detection)")
 
 
 def kept_logits(seen: Seen) -> Iterator[Said]:
     """An evaluation that keeps all logits."""
     script = seen.script
     generates = any(call.get("predict_with_generate") is True for call in script.calls)
-    if any(heads in script.text for heads in FEW_LOGITS) and "LM" not in " ".join(call.name for call in script.calls):
+    if FEW_LOGITS.search(script.text) and "LM" not in " ".join(call.name for call in script.calls):
         return
     for call in script.calls:
         keeps = "compute_metrics" in call.keywords and call.written.get("compute_metrics") != "None"

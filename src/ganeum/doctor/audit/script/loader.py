@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from ganeum import units
@@ -37,7 +38,8 @@ OPENERS = (
     "Seq2SeqTrainingArguments",
     "DataLoader",
 )
-FEW_ROWS = 2
+FEW_ROWS, SHORT_ROW = 2, 16
+SHORT = re.compile(r"gradient_checkpointing|fully_shard|fsdp|load_in_[48]bit", re.IGNORECASE)  # of memory
 LENGTHS = ("max_length", "context_length", "block_size", "seq_len", "sequence_length", "window_size", "ctx_len")
 
 
@@ -52,7 +54,7 @@ def tokenises(call: Call) -> bool:
 def in_items(seen: Seen) -> Iterator[Said]:
     """Tokenising in `__getitem__`, in a collator or in the loop over batches."""
     script = seen.script
-    for call in script.calls:
+    for call in script.calls if seen.of_text else ():
         if not tokenises(call):
             continue
         around = script.inside(call.node)
@@ -78,7 +80,8 @@ def loaders(seen: Seen) -> Iterator[Said]:
             continue
         rows = call.get("batch_size", call.values[1] if len(call.values) > 1 else 1)
         if (
-            trains_on(_name(script, call))
+            script.trains
+            and trains_on(_name(script, call))
             and isinstance(rows, int)
             and rows <= FEW_ROWS
             and "batch_sampler" not in call.keywords
@@ -88,6 +91,7 @@ def loaders(seen: Seen) -> Iterator[Said]:
                 "small_micro_batch",
                 f"{units.things(rows, 'row')} at once",
                 call.line,
+                severity="note" if SHORT.search(script.text) else "warning",
                 change="more rows at once while they fit; for a smaller batch the learning rate was another",
             )
         workers = call.get("num_workers", 0)
@@ -175,13 +179,15 @@ def objects(seen: Seen) -> Iterator[Said]:
 def padding(seen: Seen) -> Iterator[Said]:
     """Rows filled up to a fixed length; and what sounds like it."""
     script = seen.script
+    filled = [c for c in script.calls if c.get("padding") == "max_length" and _fills_text(script, c)]
+    longest = max(filled, key=lambda call: _length(call) or 0, default=None)
     for call in script.calls:
         pads = call.get("padding")
-        if pads == "max_length":
-            length = call.get("max_length")
+        if call is longest and script.trains and seen.of_text:
+            length = _length(call)
             yield seen.found(
                 "padding",
-                "every row is filled up to " + (f"{length} tokens" if isinstance(length, int) else "the longest"),
+                "every row is filled up to " + (f"{length} tokens" if length else "the longest that is allowed"),
                 call.line,
                 change="padding=False here, and a collator that pads to the longest of each batch; group_by_length "
                 "or packing for what is left",
@@ -194,6 +200,21 @@ def padding(seen: Seen) -> Iterator[Said]:
             )
         if call.get("add_special_tokens") is True:
             yield Nothing("add_special_tokens=True: the default")
+
+
+def _fills_text(script: Script, call: Call) -> bool:
+    """Whether it is text that is filled up, further than a batch needs, and far enough to matter."""
+    other = any(sign in call.name.lower() for sign in ("processor", "feature", "image", "audio", "clip"))
+    said = call.written.get("max_length", "")
+    own = [one for one in script.assignments if said.startswith(one.target)]  # the longest of this batch, say
+    computed = "max(" in said or any("max(" in ast.unparse(one.node) for one in own)
+    length = _length(call)
+    return not other and not computed and (length is None or length > SHORT_ROW)
+
+
+def _length(call: Call) -> int | None:
+    length = call.get("max_length")
+    return length if isinstance(length, int) and length > 0 else None
 
 
 def _collated(seen: Seen) -> bool:

@@ -53,7 +53,8 @@ def kept(seen: Seen) -> Iterator[Said]:
     for node in ast.walk(script.tree):
         if not isinstance(node, (ast.AugAssign, ast.Call)) or script.under(node, "no_grad", "inference_mode"):
             continue
-        if script.enclosing(node, (ast.For, ast.While)) is None:
+        around = script.enclosing(node, (ast.For, ast.While))
+        if around is None or not any(call.ends("backward") and _in(call.node, around) for call in script.calls):
             continue
         target = _target(node, backwarded)
         if target and not _begun_anew(seen, node, target):
@@ -96,6 +97,10 @@ def _kept(seen: Seen, line: int) -> Said:
         line,
         change="loss.detach(), read every so often",
     )
+
+
+def _in(node: ast.AST, around: ast.AST) -> bool:
+    return any(inner is node for inner in ast.walk(around))
 
 
 def _holds(node: ast.AST, backwarded: set[str]) -> bool:
@@ -201,7 +206,7 @@ def processes(seen: Seen) -> Iterator[Said]:
     """Machinery for several GPUs."""
     script = seen.script
     for call in script.calls:
-        if call.name == "torch.nn.DataParallel":
+        if call.name == "torch.nn.DataParallel" and script.trains:
             yield seen.found(
                 "data_parallel",
                 "DataParallel copies the model to all GPUs in every step",

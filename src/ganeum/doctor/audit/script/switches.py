@@ -40,6 +40,7 @@ def debugging(seen: Seen) -> Iterator[Said]:
         elif (
             call.name in ("torch.autograd.profiler.profile", "torch.profiler.profile")
             and "schedule" not in call.keywords
+            and script.trains
         ):
             yield seen.found(
                 "debug_mode", "the profiler records every step", call.line, change="with schedule=…, for a few steps"
