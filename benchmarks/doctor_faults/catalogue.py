@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doctor_faults import habits, organs, second, shelves, weather
+from doctor_faults import habits, organs, second, second_learning, shelves, weather
 from doctor_faults.fault import FAULTS
 from doctor_faults.subjects import Parts, assembled
 
-FAMILIES = (shelves, habits, organs, weather, second)
-LATER = frozenset(name for name, one in FAULTS.items() if one.change.__module__ == second.__name__)  # see second.py
+FAMILIES = (shelves, habits, organs, weather, second, second_learning)
+SECOND = (second.__name__, second_learning.__name__)
+LATER = frozenset(name for name, one in FAULTS.items() if one.change.__module__ in SECOND)
 
 # Two at once, whose parts do not lie on top of each other; the subject that both are done to.
 PAIRS = {

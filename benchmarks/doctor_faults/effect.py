@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import random
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,18 @@ import torch
 from doctor_faults.catalogue import LATER, parts_of
 from doctor_faults.fault import FAULTS
 from doctor_faults.race import Runner, raced
-from doctor_faults.subjects import END, LONGEST, Batch, Parts, assembled, like_lengths, own_loss, plain_loss, sentences
+from doctor_faults.subjects import (
+    END,
+    LONGEST,
+    Batch,
+    Parts,
+    assembled,
+    collated,
+    like_lengths,
+    own_loss,
+    plain_loss,
+    sentences,
+)
 
 STEPS, SEEDS, HELD_OUT = 600, (0, 1, 2), 160
 FILE = Path(__file__).resolve().parents[1] / "results" / "doctor-faults-effects.json"
@@ -76,10 +88,7 @@ def grown(name: str) -> dict[str, list[float]]:
 
 def held_out(subject: str, seed: int) -> Iterator[Batch]:
     """Honest batches of texts that follow the same table and were never trained on."""
-    from doctor_faults.subjects import collated
-
-    parts = Parts(subject, seed)
-    longest = LONGEST[subject]
+    parts, longest = Parts(subject, seed), LONGEST[subject]
     if subject in ("plain", "windows"):
         texts = sentences(seed, 900 + HELD_OUT * 2, 20, 60)[900:]
         stream = [token for text in texts for token in (*text, END)]
@@ -91,15 +100,7 @@ def held_out(subject: str, seed: int) -> Iterator[Batch]:
         rows = [
             {"input_ids": [*text, END], "labels": [*(text[: len(text) // 2] if short else text), END]} for text in texts
         ]
-    return (
-        collated(parts, batch) for batch in like_lengths(rows, 8, parts.draw if hasattr(parts, "draw") else _draw(seed))
-    )
-
-
-def _draw(seed: int) -> Any:
-    import random
-
-    return random.Random(seed)
+    return (collated(parts, batch) for batch in like_lengths(rows, 8, random.Random(seed)))
 
 
 @torch.no_grad()

@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader
 from doctor_faults.fault import fault
 from doctor_faults.habits import behind
 from doctor_faults.organs import longer, loss_of
-from doctor_faults.shelves import LOADER, at_random
-from doctor_faults.subjects import PAD, SUBJECTS, Batch, Parts, Row, like_lengths
+from doctor_faults.shelves import LOADER
+from doctor_faults.subjects import SUBJECTS, Batch, Parts, Row, like_lengths
 
 Step = Callable[[Batch], Any]
 STREAMS = ("plain", "windows")
@@ -109,35 +109,6 @@ def measure_twice(parts: Parts) -> None:
     parts.step.append(wrap)
 
 
-@fault("gradients with a graph of their own", "speed", ("kept_graph", "extra_forwards", "debug_mode"), SUBJECTS)
-def mirror_hall(parts: Parts) -> None:
-    """backward(create_graph=True), left over from a penalty on gradients."""
-    inner = loss_of(parts)
-
-    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-        def taken(batch: Batch) -> torch.Tensor:
-            loss = inner(model, batch)
-            loss.backward(create_graph=True)
-            optimizer.step()
-            optimizer.zero_grad()
-            return loss.detach()
-
-        return taken
-
-    parts.step.append(wrap)
-
-
-@fault("the loss in twice the digits", "speed", ("double_precision", "logits"), STREAMS)
-def jewellers_scales(parts: Parts) -> None:
-    """Logits become float64 before the cross-entropy, out of care."""
-
-    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-        logits = logits_of(model, batch)[:, :-1].double()
-        return functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
-
-    parts.loss = loss
-
-
 @fault(
     "attention that also hands out its weights",
     "speed",
@@ -163,20 +134,6 @@ def glass_clock(parts: Parts) -> None:
             block.forward = forward
 
     parts.model.append(change)
-
-
-@fault("machinery for many processes around one", "speed", ("data_parallel",), SUBJECTS)
-def marching_band(parts: Parts) -> None:
-    """DistributedDataParallel in a group of one."""
-
-    def wrap(model: nn.Module) -> nn.Module:
-        from torch import distributed
-
-        if not distributed.is_initialized():
-            distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-        return nn.parallel.DistributedDataParallel(model)
-
-    parts.model.append(wrap)
 
 
 # Time, around the step
@@ -291,7 +248,7 @@ def from_page_one(parts: Parts) -> None:
     """A text file of all rows is read line by line until the one that is wanted comes."""
     place = Path(tempfile.mkdtemp()) / "rows.txt"
     with place.open("w") as file:
-        for row in itertools.islice(itertools.cycle(parts.rows), 4000):
+        for row in itertools.islice(itertools.cycle(parts.rows), 12000):
             file.write(" ".join(map(str, row["input_ids"])) + "\n")
 
     def order(rows: list[Row], at_once: int, draw: random.Random) -> Iterator[list[Row]]:
@@ -299,7 +256,7 @@ def from_page_one(parts: Parts) -> None:
         for batch in like_lengths(rows, at_once, draw):
             found = []
             for row in batch:
-                wanted = number[id(row)] + draw.randrange(4000 // len(rows)) * len(rows)
+                wanted = number[id(row)] + draw.randrange(12000 // len(rows)) * len(rows)
                 with place.open() as file:
                     ids = [int(word) for word in next(itertools.islice(file, wanted, None)).split()]
                 found.append({"input_ids": ids, "labels": ids})
@@ -357,152 +314,3 @@ def are_we_there_yet(parts: Parts) -> None:
                 wanted = False
 
     parts.source.append(Impatient)
-
-
-# Memory
-
-
-@fault("predictions gathered for the end of the epoch", "memory", ("memory_growth", "kept_logits"), STREAMS)
-def pressed_flowers(parts: Parts) -> None:
-    """Every step's logits are put on a list, detached."""
-    kept: list[torch.Tensor] = []
-
-    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-        logits = logits_of(model, batch)
-        kept.append(logits.detach())
-        return functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
-
-    parts.loss = loss
-
-
-@fault("hooks registered again in every step", "memory", ("memory_growth", "slows_down", "debug_mode"), STREAMS)
-def more_the_merrier(parts: Parts) -> None:
-    """Each step hangs a hook on every module that keeps what comes out of it, and takes none away."""
-
-    def wrap(step: Step, model: nn.Module, optimizer: object) -> Step:
-        def taken(batch: Batch) -> Any:
-            seen: dict[str, torch.Tensor] = {}
-
-            def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-                def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                    if isinstance(output, torch.Tensor):
-                        seen.setdefault(name, output.detach())
-
-                return hook
-
-            for name, module in model.named_modules():
-                module.register_forward_hook(keep(name))
-            return step(batch)
-
-        return taken
-
-    parts.step.append(wrap)
-
-
-@fault("a second model that nothing uses", "memory", ("dead_parameters", "never_updated"), STREAMS)
-def spare_wheel(parts: Parts) -> None:
-    """A tower of an earlier experiment is still in the model, and in its optimizer."""
-    from doctor_faults.subjects import Plain
-
-    parts.model.append(lambda model: model.add_module("draft", Plain(parts.width)))
-
-
-# Learning
-
-
-@fault("gradients cleared before the update", "learning", ("never_updated", "learning"), SUBJECTS)
-def swept_too_soon(parts: Parts) -> None:
-    """backward(), zero_grad(), step(), in this order."""
-    inner = loss_of(parts)
-
-    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-        def taken(batch: Batch) -> torch.Tensor:
-            loss = inner(model, batch)
-            loss.backward()
-            optimizer.zero_grad()
-            optimizer.step()
-            return loss.detach()
-
-        return taken
-
-    parts.step.append(wrap)
-
-
-@fault("a softmax before the softmax", "learning", ("learning",), STREAMS)
-def diluted_ink(parts: Parts) -> None:
-    """The cross-entropy, which has a softmax in it, is handed probabilities."""
-
-    def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
-        said = logits_of(model, batch)[:, :-1].softmax(-1)
-        return functional.cross_entropy(said.flatten(0, 1), batch["labels"][:, 1:].flatten())
-
-    parts.loss = loss
-
-
-@fault("what to keep given as what to drop", "learning", ("learning",), ("windows", "documents", "pairs"))
-def inverted_sieve(parts: Parts) -> None:
-    """Dropout of 0.9, carried over from a library in which that number says what stays."""
-    drop = ("dropout_rate",) if parts.subject == "pairs" else ("resid_pdrop", "embd_pdrop", "attn_pdrop")
-    parts.options |= dict.fromkeys(drop, 0.9)
-
-
-@fault(
-    "a warm-up counted in steps and moved on by epochs", "learning", ("schedule", "never_updated", "learning"), SUBJECTS
-)
-def slow_dawn(parts: Parts) -> None:
-    """10,000 steps of warm-up, scheduler.step() at the end of an epoch: the learning rate stays next to nothing."""
-
-    def wrap(step: Step, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda count: min(1.0, (count + 1) / 10000))
-        steps = itertools.count(1)
-
-        def taken(batch: Batch) -> Any:
-            loss = step(batch)
-            if next(steps) % (len(parts.rows) // parts.at_once) == 0:
-                scheduler.step()
-            return loss
-
-        return taken
-
-    parts.step.append(wrap)
-
-
-@fault("a decoder that is handed the answer", "learning", ("causal_leak", "shifted_labels"), ("pairs",))
-def open_book(parts: Parts) -> None:
-    """decoder_input_ids are the labels, unshifted."""
-
-    def hand_over(batch: Batch) -> Batch:
-        return batch | {"decoder_input_ids": batch["labels"].masked_fill(batch["labels"] == -100, PAD)}
-
-    parts.finish.append(hand_over)
-
-
-@fault("an encoder under no_grad", "learning", ("never_updated", "dead_parameters", "learning"), ("pairs",))
-def deaf_ear(parts: Parts) -> None:
-    """The encoder's states are computed without a graph, to save memory."""
-
-    def loss(model: Any, batch: Batch) -> torch.Tensor:
-        with torch.no_grad():
-            states = model.encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return model(encoder_outputs=states, attention_mask=batch["attention_mask"], labels=batch["labels"]).loss
-
-    parts.loss = loss
-
-
-@fault("texts without an end", "learning", ("end_not_learnt",), ("documents",))
-def unfinished_tales(parts: Parts) -> None:
-    """The tokenizer adds no end-of-text token, so no text ever ends."""
-    parts.rows = [{name: ids[:-1] for name, ids in row.items()} for row in parts.rows]
-    parts.order = at_random
-
-
-@fault("blocks that the model does not know it has", "learning", ("never_updated", "learning"), ("plain",))
-def lodgers(parts: Parts) -> None:
-    """They lie in a list of Python's, so that parameters() and the optimizer leave them out."""
-
-    def hide(model: nn.Module) -> None:
-        blocks = list(model.blocks)  # type: ignore[arg-type]
-        del model.blocks
-        model.__dict__["blocks"] = blocks
-
-    parts.model.append(hide)

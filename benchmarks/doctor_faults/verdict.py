@@ -63,7 +63,7 @@ def judged(case: Case, name: str, report: Mapping[str, Any], truth: Mapping[str,
     if truth is None:
         return verdict | {"due": None}
     real = truth["times"]
-    verdict |= {"true": real, "due": math.log(real) > 2 * floor and math.log(truth["low"]) > floor}
+    verdict |= {"true": real, "low": truth["low"], "due": math.log(real) > 2 * floor and math.log(truth["low"]) > floor}
     if answers and real > 1:
         verdict["near"] = bool(said) and near(said, real, floor)
         if said:
