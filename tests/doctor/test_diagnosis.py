@@ -63,6 +63,12 @@ class Pretended:
     def peak(self) -> dict[str, float]:
         return {"resident": 0.1}
 
+    def start_s(self) -> float:
+        return 30.0
+
+    def limit(self) -> dict[str, Any]:
+        return {"tokens_per_second": self.world.at_best, "words": "products of 1 MFLOP a step"}
+
     def block(self, steps: int) -> Block:
         own = steps * self.world.step_s(self.names) * self.world.draw.uniform(0.98, 1.02)
         waited = own * self.world.crowd
@@ -83,6 +89,7 @@ class World:
         self.learns: list[Finding] = []
         self.crowd = 0.0  # seconds of waiting for a core to one of computing
         self.subject = "mine.py:build"
+        self.at_best: float | None = None
 
     def __enter__(self) -> World:
         return self
@@ -284,3 +291,25 @@ class Heavy(random.Random):
 
     def uniform(self, a: float, b: float) -> float:
         return 1.0 + 0.3 * abs(self.gauss(0, 1)) * self.random()
+
+
+def test_what_is_left_to_the_device(diagnosed: Any) -> None:
+    """10,000 tokens/s, twice as many with a remedy, 50,000 at the device's best: 2.5 times are left. What is no more
+    than what was reached is no limit."""
+    world = World({"one": 0.5}, [remedy("one")])
+    world.at_best = 50_000
+    report = diagnosed(world)
+    assert report.facts["limit"]["left"] == pytest.approx(2.5, rel=0.05)
+    assert re.search(r"limit of the device .* 50,000  × 2\.[45]\d is left; products of 1 MFLOP a step", report.drawn)
+    world.at_best = 19_000
+    assert diagnosed(world).facts["limit"] is None
+
+
+def test_compiling_says_from_which_step_on_it_pays(diagnosed: Any) -> None:
+    """30 s at the start, and 10 ms a step become 5: from some 6,000 steps on."""
+    report = diagnosed(World({"compiled": 0.5}, [remedy("compiled", "not_compiled")]))
+    (found,) = report.findings
+    (told,) = [line for line in found.evidence if "pays" in line]
+    assert (steps := re.search(r"take 30\.?0? s longer: it pays in trainings of ([\d,]+) steps", told)), told
+    assert int(steps[1].replace(",", "")) == pytest.approx(6_000, rel=0.05)
+    assert report.facts["trials"][0]["pays_from_steps"] == int(steps[1].replace(",", ""))

@@ -41,6 +41,14 @@ def gone(pid: int) -> bool:
     return False
 
 
+def ended(pid: int) -> bool:
+    """Whether a process of Linux is over; whose child it became may not have asked for its status yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def test_a_block_counts_steps_and_tokens_that_carry_loss(workers: Workers) -> None:
     """30 steps go through eight batches almost four times; 4 × (16 − 4) labels of each count, though the step takes
     the labels away."""
@@ -95,7 +103,8 @@ def test_what_does_not_end_is_ended(workers: Workers) -> None:
     """A step without end takes no longer than the limit."""
     with start(workers, "endless") as worker:
         worker.limit_s = 0.5
-        with pytest.raises(Gone, match=r"it took longer than 0\.5 s"):
+        line = 1 + TRAININGS.read_text().split("time.sleep(1e6)")[0].count("\n")
+        with pytest.raises(Gone, match=rf"it took longer than 0\.5 s: it is at trainings\.py, line {line}$"):
             worker.block(1)
         assert gone(worker.pid)
 
@@ -106,10 +115,37 @@ def test_batches_that_end_for_good_are_named(workers: Workers) -> None:
         worker.block(3)
 
 
-def test_what_is_no_training_is_named(workers: Workers) -> None:
-    """A function that gives something else cannot be measured."""
-    with pytest.raises(Gone, match=r"nothing\(\) gives int, where a ganeum.doctor.Training is expected"):
-        start(workers, "nothing")
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("nothing", r"nothing\(\) gives int, where a ganeum\.doctor\.Training is expected"),
+        ("unlearning", r"its model has no parameter that is trained, where one with requires_grad is expected"),
+        ("leaving", r"it ended itself: sys\.exit\(3\) \(trainings\.py, line \d+\)"),
+        ("empty", r"its batches are empty, or its step asks for one more than there are"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(workers: Workers, function: str, told: str) -> None:
+    """What is no training, or none that can be stepped, in words instead of an error from inside torch or here."""
+    with pytest.raises(Gone, match=told), start(workers, function) as worker:
+        worker.facts()
+
+
+def test_a_training_that_reads_the_command_line(workers: Workers) -> None:
+    """argparse finds its defaults, as if the file were run without arguments."""
+    with start(workers, "parsed") as worker:
+        assert worker.block(1).steps == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what a process has started")
+def test_what_it_started_elsewhere_ends_with_it(tmp_path: Path) -> None:
+    """A program in a session of its own, an orphan of one that has ended, and shared memory: nothing is left."""
+    notes = tmp_path / "notes"
+    told = Remedy("", "loader", "", environment={"NOTES": str(notes)})
+    with Workers(f"{TRAININGS}:detached", limit_s=60) as workers, workers.start([told]):
+        own, orphan, memory = notes.read_text().split("\n")
+        assert Path("/dev/shm", memory).exists()
+    assert (ended(int(own)), ended(int(orphan))) == (True, True)
+    assert not Path("/dev/shm", memory).exists()
 
 
 def test_nobody_is_left_behind() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,6 +70,41 @@ def accompanied() -> Training:
     code = "import sys, time\nwhile True: open(sys.argv[1], 'w').write(str(time.monotonic())); time.sleep(0.005)"
     subprocess.Popen([sys.executable, "-c", code, os.environ["ALIVE"]])
     return _training(Rows())
+
+
+def detached() -> Training:
+    """It starts a program in a session of its own, one that its parent leaves, and holds shared memory."""
+    notes = [str(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)]
+    notes.append(subprocess.check_output(["sh", "-c", "setsid sleep 1000 > /dev/null & echo $!"], text=True).strip())
+    held.append(SharedMemory(create=True, size=64))
+    Path(os.environ["NOTES"]).write_text("\n".join([*notes, held[0].name]))
+    return _training(Rows())
+
+
+held: list[SharedMemory] = []
+
+
+def parsed() -> Training:
+    """It reads the command line, as scripts do."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--rows", type=int, default=1)
+    assert options.parse_args().rows == 1
+    return _training(Rows())
+
+
+def leaving() -> Training:
+    """Its first step ends the program."""
+    return _training(Rows(), before=lambda: sys.exit(3))
+
+
+def empty() -> Training:
+    """No batch at all, which is seen in the first step."""
+    return _training(iter([]))
+
+
+def unlearning() -> Training:
+    """Nothing of its model is trained."""
+    return Training(nn.ReLU(), Rows(), lambda batch: None)
 
 
 def nothing() -> Any:

@@ -13,6 +13,7 @@ from ganeum.doctor.finding import Finding, Report, worst_first
 from ganeum.doctor.measured import waterfall
 from ganeum.doctor.measured.contest import Ratio, interval
 from ganeum.doctor.measured.often import Periodic
+from ganeum.doctor.measured.remedies.promise import pays_from
 from ganeum.doctor.measured.remedy import Remedy
 
 SHORT = {"pauses": "steps that pause"}  # where the catalogue's words are for what is seen without knowing why
@@ -31,6 +32,7 @@ class Trial:
         covered: another of its group or of its cause was taken, which is better.
         refuted: the second measurement did not show it.
         unconfirmed: there was no time for a second one.
+        start_s: seconds that its first steps took beyond its quickest one, where that is what it costs.
     """
 
     remedy: Remedy
@@ -42,6 +44,7 @@ class Trial:
     covered: bool = False
     refuted: bool = False
     unconfirmed: bool = False
+    start_s: float | None = None
 
     @property
     def best(self) -> Ratio | None:
@@ -99,6 +102,11 @@ class Course:
     failed: list[str] = field(default_factory=list)
     limit: tuple[float, str] | None = None
     seconds: float = 0.0
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast everything that was taken makes it."""
+        return self.together.median if self.together is not None else 1.0
 
     @property
     def noise(self) -> float:
@@ -166,6 +174,9 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
     elif not taken:
         evidence.append(f"upon what was taken before it nothing more: {trial.upon}")
     evidence += [f"{other.remedy.name}: {other.alone}, alone; upon this nothing more: {other.upon}" for other in gone]
+    if (steps := _pays(course, trial)) is not None:
+        start = units.duration(trial.start_s or 0.0)
+        evidence.append(f"its first steps take {start} longer: it pays in trainings of {steps:,} steps and more")
     if remedy.bound:
         evidence.append("at most: what was measured shows how much there is to gain, and cannot be applied as it is")
     if not remedy.same_learning:
@@ -177,12 +188,19 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
         title=f"{what}: {remedy.name} makes it {most}{alone.median:.2f} times as fast",
         evidence=tuple(evidence),
         change=remedy.change,
-        severity="warning" if remedy.same_learning else "note",
+        severity="warning" if remedy.same_learning or remedy.same_rows else "note",
         sure="measured",
         size=share(alone.median),
         interval=(share(alone.low), share(alone.high)),
         unit="share of the time",
     )
+
+
+def _pays(course: Course, trial: Trial) -> int | None:
+    """Steps from which on a late start has paid; None where it starts as others do."""
+    if trial.start_s is None or trial.best is None:
+        return None
+    return pays_from(trial.start_s, course.step_s, course.step_s / trial.best.median)
 
 
 def _is_told_with(trial: Trial, taken: Remedy) -> bool:
@@ -192,7 +210,9 @@ def _is_told_with(trial: Trial, taken: Remedy) -> bool:
 
 def _crowd(course: Course) -> list[Finding]:
     """Other programs on the same core, where they were there at the beginning and at the end."""
-    looks = [one.waited for one in (course.itself, course.itself_again) if one is not None and one.waited]
+    every = [course.itself, *(one for trial in course.trials for one in (trial.alone, trial.upon, trial.again))]
+    looks = [one.waited for one in (*every, course.itself_again) if one is not None and one.waited]
+    looks = looks[:: max(1, len(looks) - 1)]  # the first and the last
     if len(looks) < 2 or min(median(look) for look in looks) < CROWDED:
         return []
     shares = [share for look in looks for share in look]
@@ -277,6 +297,8 @@ def _facts(course: Course) -> dict[str, Any]:
                 "upon": told(trial.upon),
                 "again": told(trial.again),
                 "why": trial.why or None,
+                "start_s": trial.start_s,
+                "pays_from_steps": _pays(course, trial),
             }
             for trial in course.trials
         ],
@@ -285,7 +307,13 @@ def _facts(course: Course) -> dict[str, Any]:
         "together": told(course.together),
         "apply": keys(course),
         "peak_gib": dict(course.peak),
-        "limit": None if course.limit is None else {"tokens_per_second": course.limit[0], "source": course.limit[1]},
+        "limit": None
+        if course.limit is None
+        else {
+            "tokens_per_second": course.limit[0],
+            "source": course.limit[1],
+            "left": course.limit[0] / (course.rate * course.gain),
+        },
         "seconds": course.seconds,
         "seen": {key: value for key, value in course.facts.items() if key != "decided"},
     }

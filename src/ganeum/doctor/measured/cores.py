@@ -26,7 +26,7 @@ def of_children() -> float | None:
     if waited() is None:
         return None
     total = 0
-    for pid in _below(os.getpid()):
+    for pid in below(os.getpid()):
         for thread in _threads(pid):
             with suppress(OSError, ValueError, IndexError):  # it ended meanwhile
                 total += int((thread / "schedstat").read_text().split()[0])
@@ -38,15 +38,15 @@ def difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else max(0.0, after - before)
 
 
-def _below(pid: int) -> Iterator[int]:
-    """Its children, theirs, and so on."""
+def below(pid: int) -> Iterator[int]:
+    """Its children, theirs, and so on; of Linux only."""
     for thread in _threads(pid):
         children = list[str]()
         with suppress(OSError):
             children = (thread / "children").read_text().split()
         for child in children:
             yield int(child)
-            yield from _below(int(child))
+            yield from below(int(child))
 
 
 def _threads(pid: int) -> list[Path]:

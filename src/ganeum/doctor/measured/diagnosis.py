@@ -18,7 +18,7 @@ from ganeum.config.change import change
 from ganeum.doctor.finding import Report
 from ganeum.doctor.measured import answer, bursts
 from ganeum.doctor.measured.answer import Course, Stair, Trial
-from ganeum.doctor.measured.contest import BLOCK_S, Ratio, contest
+from ganeum.doctor.measured.contest import BLOCK_S, FEWEST_PAIRS, Ratio, contest
 from ganeum.doctor.measured.in_turn import InTurn, Place
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request
@@ -35,6 +35,7 @@ WATCHED_STEPS = (16, 200)
 PHASE_STEPS, PHASES_S = 8, 2.0
 LEFTOVER_STEPS, LEFTOVERS_S = 50, 3.0
 
+COMPILES = "not_compiled"  # a remedy of this starts late, which later steps must pay for
 TURN_S, SHARE_IN_TURN = 0.5, 0.15  # of a block, and of the time, where one variant at a time has room
 
 Say = Callable[[str], None]
@@ -210,7 +211,8 @@ class Diagnosis:
         period = bursts.find(first.times, first.waits)
         if period is None:
             apart = bursts.between(first.times)
-            self.course.multiple = min(steps // 4, 2 * apart) if apart > 1 else 1
+            enough = max(1, int(self._seconds / (2 * FEWEST_PAIRS * self.course.step_s)))
+            self.course.multiple = min(steps // 4, 2 * apart, enough) if apart > 1 else 1
             return
         second = base.watch(steps)
         again = bursts.find(second.times, second.waits)
@@ -227,7 +229,8 @@ class Diagnosis:
             with self._variant([remedy]) as changed:
                 changed.limit_s = max(LEAST_LIMIT_S, SHARE_OF_ONE * self.budget_s)
                 alone = self._contest(base, changed)
-            self.course.trials.append(Trial(remedy, alone))
+                start_s = changed.start_s() if remedy.cause == COMPILES and self._helps(alone) else None
+            self.course.trials.append(Trial(remedy, alone, start_s=start_s))
         except Gone as gone:
             if gone.memory and self._place is None and not self._is_late(0.8):
                 return self._try_in_turn(base, remedy)
@@ -328,12 +331,26 @@ class Diagnosis:
 
         config, course = self.workers.subject, self.course
         if not isinstance(config, Config):
+            self._limit_of_theirs()
             return
         with suppress(GaneumError):
             planned = plan(change(config, answer.keys(course)))["time"]
             rate = planned["tokens_per_second"] * planned["step_s"] / planned["low"]
-            if rate > course.rate * (course.together.median if course.together is not None else 1.0):
+            if rate > course.rate * course.gain:
                 course.limit = rate, "at the best, by the plan of what was reached"
+
+    def _limit_of_theirs(self) -> None:
+        """By the products that are counted in steps of what was reached."""
+        course = self.course
+        self.say("what the device could do")
+        try:
+            with self.workers.start([stair.remedy for stair in course.stairs]) as best:
+                course.facts["products"] = found = best.limit()
+        except Gone as gone:
+            course.failed.append(f"what the device could do was not found out: {gone}")
+            return
+        if (rate := found["tokens_per_second"]) and rate > course.rate * course.gain:
+            course.limit = rate, found["words"]
 
     # ------------------------------------------------------------------------------------------------------ small words
 
@@ -390,7 +407,9 @@ def _effect(trial: Trial) -> float:
 
 
 def _unmeasurable(gone: Gone) -> RunError:
-    return RunError(f"the training cannot be measured: {gone}", suggestion="it must run by itself first")
+    return RunError(
+        f"the training cannot be measured: {gone}", suggestion=gone.suggestion or "it must run by itself first"
+    )
 
 
 def _name(subject: Any) -> str:

@@ -7,21 +7,31 @@ request. When the socket closes, whatever happened to the other side, all childr
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import process
 from pathlib import Path
 from typing import Any
+
+from ganeum.doctor.measured import cores
 
 EARLY = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "LD_", "MALLOC_", "GLIBC_", "PYTHON")
 SAFE = "PYTORCH_NVML_BASED_CUDA_CHECK"  # asks NVML, not CUDA, which a parent of forks must not have started
 LONGEST = 1 << 20  # bytes of a request
+# Programs that clear away shared memory when those who used it are gone, and the seconds that they have for it.
+CLEARING, CLEARING_S = (b"resource_tracker", b"torch_shm_manager"), 1.0
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 
 
 def early(environment: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -101,28 +111,30 @@ def main() -> None:
     """Answers until the socket closes; returns in a child, which is then to serve its pipe."""
     asked = socket.socket(fileno=int(sys.argv[1]))
     load(json.loads(sys.argv[2]))
-    children: set[int] = set()
+    _adopt()
+    children: dict[int, str] = {}
     while line := _request(asked):
         request, descriptors = line
         if request["do"] == "load":
             load(request["modules"])
             answer: dict[str, Any] = {}
         elif request["do"] == "end":
-            answer = {"status": _end(request["pid"])}
-            children.discard(request["pid"])
+            answer = {"status": _end(request["pid"], children.pop(request["pid"], None))}
         else:
             pipe, printed = descriptors
+            place = tempfile.mkdtemp(prefix="ganeum-doctor-")
             if not (pid := os.fork()):
                 asked.close()
-                _become(request["environment"], pipe, printed)
+                _become(request["environment"], pipe, printed, place)
                 return
-            children.add(pid)
+            children[pid] = place
             answer = {"pid": pid}
         for descriptor in descriptors:
             os.close(descriptor)
         asked.sendall(json.dumps(answer).encode() + b"\n")
-    for child in children:
-        _end(child)
+    for child, place in children.items():
+        _end(child, place)
+    _send(signal.SIGKILL, cores.below(os.getpid()))  # what ended up here when its parent ended
     os._exit(0)  # without the farewells of what was loaded, which take seconds
 
 
@@ -148,9 +160,10 @@ def _request(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return json.loads(text), descriptors
 
 
-def _become(environment: Mapping[str, str | None], pipe: int, printed: int) -> None:
-    """The child's own session, output and variables."""
+def _become(environment: Mapping[str, str | None], pipe: int, printed: int, place: str) -> None:
+    """The child's own session, output and variables, and a directory for the sockets of its loaders."""
     os.setsid()
+    process.current_process()._config["tempdir"] = place  # type: ignore[attr-defined]
     os.dup2(printed, 1)
     os.dup2(printed, 2)
     os.close(printed)
@@ -161,15 +174,53 @@ def _become(environment: Mapping[str, str | None], pipe: int, printed: int) -> N
     sys.argv = [str(Path(sys.argv[0]).name), str(pipe)]
 
 
-def _end(pid: int) -> int:
+def _end(pid: int, place: str | None) -> int:
+    """Ends a child, all that it started, in sessions of their own too, and what lay on a disk for it."""
+    started = list(cores.below(pid))
+    clearing = {one for one in started if any(name in _command(one) for name in CLEARING)}
+    _send(signal.SIGKILL, [pid, *(one for one in started if one not in clearing)])
+    try:
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        status = 0
+    _send(signal.SIGCONT, clearing)
+    end = time.monotonic() + CLEARING_S
+    while (started := [one for one in started if not _is_gone(one)]) and time.monotonic() < end:
+        time.sleep(0.01)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):  # it had no group of its own yet
-        os.kill(pid, signal.SIGKILL)
+    _send(signal.SIGKILL, clearing)
+    if place is not None:
+        shutil.rmtree(place, ignore_errors=True)
+    return status
+
+
+def _send(number: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _is_gone(pid: int) -> bool:
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:
-        return 0
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:  # it has another parent
+        return not _command(pid)
+
+
+def _command(pid: int) -> bytes:
+    """Empty of one that has ended."""
+    try:
+        return (cores.PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _adopt() -> None:
+    """On Linux a process whose parent ends becomes this one's child, so that it can be ended."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,10 @@ class InTurn:
         worker.rewind()
         return worker.block(steps)
 
+    def start_s(self) -> float:
+        """As a worker does."""
+        return self._built().start_s()
+
     def peak(self) -> Mapping[str, float]:
         """As a worker does."""
         return self._built().peak()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import bdb
+import faulthandler
 import os
 import random
 import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from ganeum.doctor.measured import cores, generators, tensors
 from ganeum.doctor.measured.parts import Parts
+from ganeum.doctor.measured.subject import FORM, WHERE, is_own
 from ganeum.doctor.measured.training import Block, Training
 from ganeum.errors import ConfigError, GaneumError
 
@@ -29,26 +32,24 @@ FORKABLE = ("torch", "transformers", "numpy", "ganeum", "safetensors", "tokenize
 def serve(pipe: int) -> None:
     """Answers until the other side is gone, then ends the process without any farewells of libraries."""
     connection, inside = Connection(pipe), Inside()
-    status = 0
+    if WHERE is not None:
+        faulthandler.register(WHERE, file=2, all_threads=False)
     try:
         while True:
             name, arguments = connection.recv()
             try:
                 answer = ("done", getattr(inside, name)(**arguments))
-            except Exception as error:
+            except BaseException as error:  # also of sys.exit() in somebody's step
                 traceback.print_exc()
-                answer = ("failed", {"why": _told(error), "memory": _is_memory(error)})
-            sys.stdout.flush()
+                told, suggestion = _told(error)
+                answer = ("failed", {"why": told, "memory": _is_memory(error), "suggestion": suggestion})
+            with suppress(Exception):
+                sys.stdout.flush()
             connection.send(answer)
     except (EOFError, OSError):
         pass
-    except BaseException:  # the user's code asked for the end
-        traceback.print_exc()
-        status = 1
     finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-        os._exit(status)
+        os._exit(0)
 
 
 class Inside:
@@ -58,6 +59,7 @@ class Inside:
     _batches: Iterator[Any]
     _back: Sequence[Callable[[], None]] = ()  # sets the batches' own random generators back
     _quickest = float("inf")  # seconds of a step
+    _started = 0.0  # seconds, of the first steps beyond that
 
     def build(self, what: Mapping[str, Any]) -> None:
         """The config's training, or what the function gives, with acts done to it."""
@@ -117,10 +119,14 @@ class Inside:
         end, taken = time.perf_counter() + seconds, 0
         if seconds < self._quickest < float("inf"):
             return self._quickest
+        is_first, spent = self._quickest == float("inf"), 0.0
         while taken < least or (time.perf_counter() < end and taken < 10_000):
-            self._quickest, taken = min(self._quickest, self.block(1).seconds), taken + 1
+            last = self.block(1).seconds
+            self._quickest, taken, spent = min(self._quickest, last), taken + 1, spent + last
             if taken > 1 and self._quickest > seconds:
                 break
+        if is_first:
+            self._started = max(0.0, spent - taken * self._quickest)
         return self._quickest
 
     def block(self, steps: int) -> Block:
@@ -186,6 +192,21 @@ class Inside:
         seconds = clock() - start - apart
         return Block(steps, seconds, sum(int(c) for c in tokens), parts.of(seconds), times=tuple(times))
 
+    def limit(self, steps: int = 2) -> dict[str, Any]:
+        """What the device could do at the best with steps like these: :func:`ganeum.doctor.measured.limit.of`, and
+        ``tokens_per_second`` of it."""
+        from ganeum.doctor.measured import limit
+
+        self.rewind()
+        batches = [self._next() for _ in range(steps)]
+        tokens = sum(int(self._tokens(batch)) for batch in batches) / steps
+        found = limit.of(self.training, batches)
+        return found | {"tokens_per_second": tokens / found["seconds"] if found["seconds"] else None}
+
+    def start_s(self) -> float:
+        """Seconds that its first steps took beyond what its quickest one takes."""
+        return self._started
+
     def peak(self) -> dict[str, float]:
         """GiB."""
         unit = 1 if sys.platform == "darwin" else 1024
@@ -236,17 +257,34 @@ def tokens_of(batch: Any) -> int | Tensor:
 
 
 def _foreign(file: Path, function: str) -> Training:
-    from ganeum.doctor.measured.subject import FORM
     from ganeum.plan.trace.script import imported
 
+    sys.argv = [str(file)]  # as if it were run: argparse gives its defaults
     given = imported(file, function, FORM)()
     if not isinstance(given, Training):
-        raise ConfigError(
-            f"{function}() gives {type(given).__name__}, where a ganeum.doctor.Training is expected",
-            where=str(file),
-            suggestion=FORM,
-        )
-    return given
+        wrong, wanted = f"{function}() gives {type(given).__name__}", "a ganeum.doctor.Training is expected"
+    elif not isinstance(given.model, torch.nn.Module):
+        wrong, wanted = f"Training(model={type(given.model).__name__})", "a torch.nn.Module is expected"
+    elif not callable(given.step):
+        wrong, wanted = f"Training(step={type(given.step).__name__})", "a function of a batch is expected"
+    elif not hasattr(given.batches, "__iter__") and not hasattr(given.batches, "__getitem__"):
+        wrong, wanted = f"Training(batches={type(given.batches).__name__})", "something to iterate is expected"
+    elif not any(parameter.requires_grad for parameter in given.model.parameters()):
+        wrong, wanted = "its model has no parameter that is trained", "one with requires_grad is expected"
+    elif any(parameter.is_meta for parameter in given.model.parameters()):
+        wrong, wanted = "its model lies on the device 'meta'", "weights with values are expected"
+    elif isinstance(given.batches, Sized) and not _length(given.batches):
+        wrong, wanted = "its batches are empty", "one at least is expected"
+    else:
+        return given
+    raise ConfigError(f"{wrong}, where {wanted}", where=str(file), suggestion=FORM)
+
+
+def _length(batches: Sized) -> int:
+    try:
+        return len(batches)
+    except TypeError:  # a loader of a stream
+        return 1
 
 
 def _seed() -> None:
@@ -260,10 +298,27 @@ def _is_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def _told(error: BaseException) -> str:
-    """One line, with the place in the file that it came from."""
+def _told(error: BaseException) -> tuple[str, str]:
+    """One line, with the place in the user's file that it came from; and what to try."""
     if isinstance(error, GaneumError):
-        return error.what + (f" ({error.where})" if error.where else "")
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    place = f" ({Path(last[0].filename).name}, line {last[0].lineno})" if last else ""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}{place}"
+        return error.what + (f" ({error.where})" if error.where else ""), error.suggestion or ""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if is_own(frame.filename)] or frames[-1:]
+    place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+    if isinstance(error, StopIteration):
+        return f"its batches are empty, or its step asks for one more than there are{place}", ""
+    if isinstance(error, SystemExit):
+        return f"it ended itself: sys.exit({'' if error.code is None else repr(error.code)}){place}", ""
+    message = (str(error).strip().splitlines() or ["no message"])[0]
+    return f"{type(error).__name__}: {message}{place}", _suggested(error)
+
+
+def _suggested(error: BaseException) -> str:
+    """What to try, of errors that many meet."""
+    if _is_memory(error):
+        return "less at once; `ganeum doctor memory` says what a step needs, and for what"
+    if isinstance(error, (EOFError, bdb.BdbQuit)):
+        return "without input() and breakpoint(): nobody answers a worker"
+    if "CUDA" in str(error) and not torch.cuda.is_available():
+        return "this torch finds no GPU: `ganeum gpus`; or a device that is there"
+    return ""

@@ -22,6 +22,7 @@ class Remedy:
         bound: it shows only how much there is to gain at most, and cannot be applied as it is (one batch kept).
         group: of the remedies of one group only the best is taken: precisions, micro-batches.
         same_learning: False where it changes what is learnt; it is told, and applied only by the user.
+        same_rows: where it changes what is learnt: only which rows learn together; what it gains is a warning then.
         promise: how much is expected of it, as a ratio of speeds; those that promise most are tried first.
     """
 
@@ -34,4 +35,5 @@ class Remedy:
     bound: bool = False
     group: str = ""
     same_learning: bool = True
+    same_rows: bool = False
     promise: float = 1.0

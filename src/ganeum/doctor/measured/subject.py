@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,12 @@ from ganeum.doctor.measured.training import Named, Subject
 from ganeum.errors import ConfigError
 from ganeum.plan.trace.script import split
 
+WHERE = getattr(signal, "SIGUSR2", None)  # asks a worker where it is, told in the text that it prints
+LIBRARIES = (
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platlib", "purelib")),
+    str(Path(__file__).parents[2]) + os.sep,
+    "<",
+)
 FORM = """\
 def build():
     def step(batch): …
@@ -40,6 +49,11 @@ def settled(subject: Subject) -> Config | Named:
             suggestion="a function at the top of a file that takes no arguments:\n" + FORM,
         )
     return Named(Path(source).resolve(), name)
+
+
+def is_own(file: str) -> bool:
+    """Whether a line of this file is the user's, and not of a library."""
+    return not file.startswith(LIBRARIES)
 
 
 def needs_transformers(subject: Config | Named) -> bool:

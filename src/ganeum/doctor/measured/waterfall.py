@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
+
+from ganeum.doctor.finding import WIDEST
 
 if TYPE_CHECKING:
     from ganeum.doctor.measured.answer import Course
 
-BAR, NAME = 28, 28  # columns
-FULL, PARTS = "█", " ▏▎▍▌▋▊▉"
+BAR, LEAST_BAR, NAME = 28, 8, 28  # columns
+BEYOND = 4.0  # times what was reached: what lies further off is cut, or it would leave no bar to the others
+FULL, PARTS, CUT = "█", " ▏▎▍▌▋▊▉", "…"
 
 
 def drawn(course: Course) -> str:
@@ -36,15 +41,28 @@ def drawn(course: Course) -> str:
                 f"× {together.median:.2f}  ({together.low:.2f} to {together.high:.2f}) of the run as it is",
             )
         )
-    if course.limit is not None:
-        rows.append(("limit of the device", course.limit[0], course.limit[1]))
     most = max(value for _, value, _ in rows)
+    if course.limit is not None:
+        at_best, source = course.limit
+        rows.append(
+            ("limit of the device", at_best, f"× {at_best / (course.rate * course.gain):.2f} is left; {source}")
+        )
+        most = min(max(most, at_best), BEYOND * most)
+    return _table(rows, most, min(WIDEST, get_terminal_size((WIDEST, 24)).columns))
+
+
+def _table(rows: list[tuple[str, float, str]], most: float, columns: int) -> str:
+    """A line for each row, with a bar as long as there is room for; words that have none go on below."""
     width = max(len(_rate(value)) for _, value, _ in rows)
-    lines = ["  " + "tokens/s".rjust(NAME + BAR + 2 + width)]
-    lines += [
-        f"  {name[:NAME]:<{NAME}} {bar(value / most):<{BAR}} {_rate(value):>{width}}  {words}".rstrip()
-        for name, value, words in rows
-    ]
+    names = NAME if columns >= WIDEST else max(len(name[:NAME]) for name, _, _ in rows)
+    before = 2 + names + 1 + 1 + width + 2  # beside bar and words
+    bars = max(LEAST_BAR, min(BAR, columns - before - min(max(len(words) for *_, words in rows), columns // 3)))
+    lines = ["  " + "tokens/s".rjust(names + bars + 2 + width)]
+    for name, value, words in rows:
+        drawn = bar(value / most, bars) if value <= most else FULL * (bars - 1) + CUT
+        start = f"  {name[:names]:<{names}} {drawn:<{bars}} {_rate(value):>{width}}  "
+        beside, *below = textwrap.wrap(words, max(16, columns - len(start)), break_on_hyphens=False) or [""]
+        lines += [(start + beside).rstrip(), *(" " * len(start) + more for more in below)]
     return "\n".join(lines)
 
 

@@ -7,22 +7,27 @@ stopped, so that they neither take a core from the variant that is measured nor 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Pipe
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured.fork_server import ForkServer, early
 from ganeum.doctor.measured.remedy import Remedy
-from ganeum.doctor.measured.subject import needs_transformers, request, settled
+from ganeum.doctor.measured.subject import WHERE, is_own, needs_transformers, request, settled
 from ganeum.doctor.measured.training import Block, Subject
 from ganeum.errors import DeviceError
 
 LIMIT_S = 300.0  # for one command: large models are built and compiled in it
+LAST = 4_000  # bytes of what a worker printed, that are looked at when it has ended
+WHERE_S, FRAME = 1.0, re.compile(r'File "(.+)", line (\d+) in ')  # of faulthandler's answer, the innermost first
 # What every training loads sooner or later, an optimizer's first step included; imported once, before all forks.
 MODULES = (
     "torch",
@@ -38,11 +43,12 @@ TRANSFORMERS = (
 
 
 class Gone(Exception):
-    """The process ended, failed or did not answer in time; the text says why, ``memory``: for want of memory."""
+    """The process ended, failed or did not answer in time; the text says why, ``memory``: for want of memory,
+    ``suggestion``: what to try, where that is known."""
 
-    def __init__(self, why: str, *, memory: bool = False) -> None:
+    def __init__(self, why: str, *, memory: bool = False, suggestion: str = "") -> None:
         super().__init__(why)
-        self.memory = memory
+        self.memory, self.suggestion = memory, suggestion
 
 
 class Workers:
@@ -176,6 +182,16 @@ class Worker:
         block: Block = self.ask("phases", steps=steps)
         return block
 
+    def limit(self) -> Mapping[str, Any]:
+        """What the device could do at the best with steps like its own."""
+        found: Mapping[str, Any] = self.ask("limit")
+        return found
+
+    def start_s(self) -> float:
+        """Seconds that its first steps took beyond what its quickest one takes: compiling, for one."""
+        seconds: float = self.ask("start_s")
+        return seconds
+
     def peak(self) -> Mapping[str, float]:
         """GiB: ``allocated`` and ``reserved`` on a GPU, ``resident`` of the process."""
         peak: Mapping[str, float] = self.ask("peak")
@@ -197,8 +213,9 @@ class Worker:
         try:
             self._pipe.send((command, arguments))
             if not self._pipe.poll(self.limit_s):
+                where = self._where()
                 self.close()
-                raise Gone(f"it took longer than {self.limit_s:g} s")
+                raise Gone(f"it took longer than {self.limit_s:g} s{where}")
             how, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise self._gone() from None
@@ -206,7 +223,7 @@ class Worker:
             self.close()  # an answer to this would be taken for the next one's
             raise
         if how == "failed":
-            raise Gone(answer["why"], memory=answer["memory"])
+            raise Gone(answer["why"], memory=answer["memory"], suggestion=answer["suggestion"])
         self._signal(signal.SIGSTOP)
         return answer
 
@@ -231,15 +248,34 @@ class Worker:
         with suppress(ProcessLookupError, PermissionError):  # a zombie on macOS is not permitted
             os.killpg(self.pid, number)
 
+    def _where(self) -> str:
+        """The line that it is at, of its own file where there is one."""
+        assert WHERE is not None, "a system that can fork has it"
+        before, end = os.fstat(self._printed.fileno()).st_size, time.monotonic() + WHERE_S
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, WHERE)
+        while not (found := FRAME.findall(self._said(before))) and time.monotonic() < end:
+            time.sleep(0.02)
+        theirs = [place for place in found if is_own(place[0])] or found
+        return f": it is at {Path(theirs[0][0]).name}, line {theirs[0][1]}" if theirs else ""
+
+    def _said(self, since: int | None = None) -> str:
+        """What it printed last; the file's own place, which the process shares, stays where it is."""
+        file = self._printed.fileno()
+        return os.pread(file, LAST, max(0, os.fstat(file).st_size - LAST) if since is None else since).decode(
+            "utf-8", "replace"
+        )
+
     def _end(self) -> tuple[int, str]:
         """→ how it ended, and the last line that it printed."""
-        self._ended = True
+        self._ended, status = True, 0
         self._pipe.close()
-        with suppress(OSError):
+        try:
             status = self._server.end(self.pid)
-        with self._printed as printed:
-            printed.seek(max(0, printed.seek(0, os.SEEK_END) - 4_000))
-            said = printed.read().decode("utf-8", "replace").split("\n")
+        except OSError:  # that process is gone itself
+            self._signal(signal.SIGKILL)
+        with self._printed:
+            said = self._said().split("\n")
         return status, next((line.strip() for line in reversed(said) if line.strip()), "")
 
     def _gone(self) -> Gone:
