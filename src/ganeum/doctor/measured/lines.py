@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -27,10 +27,12 @@ from ganeum.doctor.measured import tensors, watch
 from ganeum.doctor.measured.contest import interval
 from ganeum.doctor.measured.training import Training
 
-Line = tuple[str, int]  # a file, and a line in it
+Line: TypeAlias = tuple[str, int]  # a file, and a line in it
+Sums: TypeAlias = defaultdict[tuple[bool, Line], float]  # whether it teaches something, the line → seconds
 EVERY_S = 0.001
 GROUP_S, GROUPS, LONGEST_S = 0.06, 12, 2.0  # steps summed up to one share; how many; in all, where steps are long
 TOLD = 3  # lines
+OFTEN = 64  # calls a step, from which on a line may be a loop over pieces
 TORCH = Path(torch.__file__).parent
 TEACHES = tuple(
     str(TORCH / part) for part in ("nn", "autograd", "optim", "amp", "_compile.py", "_dynamo", "utils/checkpoint.py")
@@ -46,53 +48,71 @@ READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "
 
 
 def of(training: Training) -> dict[str, Any]:
-    """``waits``: numbers that a step reads back from the device, and the lines that do; ``beside``: the share of a step
-    that teaches nothing, its interval, the number of shares that this comes from, and the lines, the longest first.
+    """What a few steps show:
 
-    A few steps are taken. ``beside`` is None where no timer can be had: away from the main thread, without such
-    signals, or with one that somebody else has set.
+    ``waits``: numbers that a step reads back from the device (``calls``), and the lines that do; ``beside``: the share
+    of a step that teaches nothing, its interval, of how many stretches of steps that is, and the lines, the longest
+    first; ``loops``: the same of lines that a step runs again and again on pieces of a few numbers each, teaching or
+    not, and how often the first of them runs. The last two are None where no timer can be had: away from the main
+    thread, without such signals, or with one that somebody else has set.
     """
     batches = _Endless(training)
-    seen = _Teaching(training)
+    seen = _Calls(training)
     batch = next(batches)
+    ids = tensors.ids(batch)
     with seen:
         training.step(batch)
+    loops = set[Line]() if ids is None else seen.loops(ids.numel())
+    stretches = _timed(training, batches)
+    beside = _summed(stretches, lambda teaches, line: not teaches and line not in seen.teaching | loops)
+    looping = _summed(stretches, lambda _, line: line in loops)
+    if looping is not None and looping["lines"]:
+        first = next(line for line in loops if _named(line) == looping["lines"][0][:2])
+        looping |= {"calls": seen.calls[first], "largest": seen.largest[first]}
     return {
         "waits": {"calls": sum(seen.waits.values()), "lines": [_named(at) for at, _ in seen.waits.most_common(TOLD)]},
-        "beside": _beside(training, batches, seen.lines),
+        "beside": beside,
+        "loops": looping,
     }
 
 
-def _beside(training: Training, batches: Iterator[Any], teaching: set[Line]) -> dict[str, Any] | None:
-    shares: list[float] = []
-    sums: defaultdict[Line, float] = defaultdict(float)
-    whole, began = 0.0, time.perf_counter()
+def _timed(training: Training, batches: Iterator[Any]) -> list[tuple[float, Sums]]:
+    """Stretches of steps: the seconds of each, and whose they are."""
+    stretches = list[tuple[float, Sums]]()
+    began = time.perf_counter()
     with _timer() as timer:
-        if timer is None:
-            return None
-        while len(shares) < GROUPS and time.perf_counter() - began < LONGEST_S:
-            group: defaultdict[Line, float] = defaultdict(float)
+        while timer is not None and len(stretches) < GROUPS and time.perf_counter() - began < LONGEST_S:
+            sums: Sums = defaultdict(float)
             spent = 0.0
             while spent < GROUP_S:
                 batch = next(batches)
-                with timer.counting(group):
+                with timer.counting(sums):
                     started = time.perf_counter()
                     training.step(batch)
                     spent += time.perf_counter() - started
                 del batch
-            idle = {line: seconds for line, seconds in group.items() if line not in teaching}
-            shares.append(sum(idle.values()) / spent)
-            for line, seconds in idle.items():
-                sums[line] += seconds
-            whole += spent
+            stretches.append((spent, sums))
+    return stretches
+
+
+def _summed(stretches: list[tuple[float, Sums]], belongs: Callable[[bool, Line], bool]) -> dict[str, Any] | None:
+    if not stretches:
+        return None
+    lines: defaultdict[Line, float] = defaultdict(float)
+    shares = list[float]()
+    for spent, sums in stretches:
+        mine = {line: seconds for (teaches, line), seconds in sums.items() if belongs(teaches, line)}
+        shares.append(sum(mine.values()) / spent)
+        for line, seconds in mine.items():
+            lines[line] += seconds
+    whole = sum(spent for spent, _ in stretches)
     low, high, _ = interval(shares)
+    longest = sorted(lines.items(), key=lambda item: -item[1])[:TOLD]
     return {
-        "share": sum(sums.values()) / whole,
+        "share": sum(lines.values()) / whole,
         "interval": (low, high),
-        "groups": len(shares),
-        "lines": [
-            (*_named(line), seconds / whole) for line, seconds in sorted(sums.items(), key=lambda item: -item[1])[:TOLD]
-        ],
+        "stretches": len(stretches),
+        "lines": [(*_named(line), seconds / whole) for line, seconds in longest],
     }
 
 
@@ -119,13 +139,15 @@ class _Endless:
         return next(self._iterator)
 
 
-class _Teaching(TorchFunctionMode):
-    """Notes the lines whose results a gradient flows through, those that write weights, and those that read numbers
-    back."""
+class _Calls(TorchFunctionMode):
+    """Notes how often each line calls torch, and how large its results are; the lines whose results a gradient flows
+    through or that write weights, and those that read numbers back."""
 
     def __init__(self, training: Training) -> None:
         super().__init__()
-        self.lines: set[Line] = set()
+        self.calls: Counter[Line] = Counter()
+        self.largest: Counter[Line] = Counter()  # numbers of one result
+        self.teaching: set[Line] = set()
         self.waits: Counter[Line] = Counter()
         self._weights = {parameter.data_ptr() for parameter in training.model.parameters()}
 
@@ -139,12 +161,20 @@ class _Teaching(TorchFunctionMode):
             return found
         if name in READS or (name == "to" and _came_back(args[0], found)):
             self.waits[line] += 1
-        if any(tensor.requires_grad for _, tensor in tensors.each(found)):
-            self.lines.add(line)
+        self.calls[line] += 1
+        for _, tensor in tensors.each(found):
+            self.largest[line] = max(self.largest[line], tensor.numel())
+            if tensor.requires_grad:
+                self.teaching.add(line)
         first = args[0] if args and isinstance(args[0], torch.Tensor) else None
         if name.endswith("_") and first is not None and first.data_ptr() in self._weights:
-            self.lines.add(line)
+            self.teaching.add(line)
         return found
+
+    def loops(self, tokens: int) -> set[Line]:
+        """Lines that run for so many pieces of a batch that each is a token's or a few, whose results are no larger."""
+        least = max(OFTEN, tokens // 8)
+        return {line for line, calls in self.calls.items() if calls >= least and self.largest[line] < tokens}
 
 
 def _came_back(tensor: torch.Tensor, found: torch.Tensor) -> bool:
@@ -166,11 +196,11 @@ class _Timer:
     """Adds up seconds by line while it counts."""
 
     def __init__(self) -> None:
-        self._sums: defaultdict[Line, float] | None = None
+        self._sums: Sums | None = None
         self._last = 0.0
 
     @contextmanager
-    def counting(self, sums: defaultdict[Line, float]) -> Iterator[None]:
+    def counting(self, sums: Sums) -> Iterator[None]:
         """Into ``sums``, while inside."""
         self._sums, self._last = sums, time.perf_counter()
         try:
@@ -184,15 +214,17 @@ class _Timer:
             return
         since, self._last = now - self._last, now
         line: Line | None = None
+        teaches = False
         while frame is not None:
             file = frame.f_code.co_filename
-            if file.startswith((*TEACHES, *KNOWN)) or (file == BACKWARD and frame.f_code.co_name == "backward"):
+            if file.startswith(KNOWN):
                 return
+            teaches |= file.startswith(TEACHES) or (file == BACKWARD and frame.f_code.co_name == "backward")
             if line is None and not file.startswith(OTHERS):
                 line = file, frame.f_lineno
             frame = frame.f_back
         if line is not None:
-            self._sums[line] += since
+            self._sums[teaches, line] += since
 
 
 @contextmanager

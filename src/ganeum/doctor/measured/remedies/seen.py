@@ -16,6 +16,7 @@ FEWEST = 5  # stretches of steps that an alarm needs
 def of_step(facts: Facts) -> Iterator[Finding]:
     """Findings of somebody's own step."""
     yield from _beside(facts)
+    yield from _loops(facts)
     yield from _by_hand(facts)
     yield from _waits(facts)
 
@@ -23,13 +24,13 @@ def of_step(facts: Facts) -> Iterator[Finding]:
 def _beside(facts: Facts) -> Iterator[Finding]:
     if (beside := facts.get("beside")) is None or (low := beside["interval"][0]) < WORTH_A_WORD or not beside["lines"]:
         return
-    sure = low >= ALARM and beside["groups"] >= FEWEST and facts["device"] == "cpu"
+    sure = low >= ALARM and beside["stretches"] >= FEWEST and facts["device"] == "cpu"
     yield Finding(
         cause="beside_learning",
         title=f"{beside['share']:.0%} of a step are neither the model, its loss, a backward pass nor an update",
         evidence=(
             *(f"{share:.1%}: {where}: {text}" for where, text, share in beside["lines"]),
-            f"looked at every millisecond, in {beside['groups']} stretches of steps",
+            f"looked at every millisecond, in {beside['stretches']} stretches of steps",
             *(() if facts["device"] == "cpu" else ("in part it may wait for what the device computes meanwhile",)),
         ),
         change="do it less often, outside of the step, or for all tensors in one call: what follows from it decides",
@@ -39,6 +40,28 @@ def _beside(facts: Facts) -> Iterator[Finding]:
         interval=beside["interval"],
         unit="share of the time",
         where=beside["lines"][0][0],
+    )
+
+
+def _loops(facts: Facts) -> Iterator[Finding]:
+    if (loops := facts.get("loops")) is None or (low := loops["interval"][0]) < WORTH_A_WORD or not loops["lines"]:
+        return
+    yield Finding(
+        cause="python_loop",
+        title=f"{loops['share']:.0%} of a step go into a loop of Python over small pieces",
+        evidence=(
+            *(f"{share:.1%}: {where}: {text}" for where, text, share in loops["lines"]),
+            f"{loops['lines'][0][0]} calls torch {loops['calls']:,} times a step, for "
+            f"{units.things(loops['largest'], 'number')} at most",
+            "their share of the backward pass is not in it",
+        ),
+        change="one call for all of them: an index, a mask or a batch dimension in place of the loop",
+        severity="warning" if low >= ALARM and loops["stretches"] >= FEWEST else "note",
+        sure="measured",
+        size=loops["share"],
+        interval=loops["interval"],
+        unit="share of the time",
+        where=loops["lines"][0][0],
     )
 
 
