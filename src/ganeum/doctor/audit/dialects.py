@@ -7,10 +7,12 @@ where they stand (``optimizer.fused``), so that a profiler's ``warmup_steps`` is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ganeum.doctor.audit.settings import FEW, Said, Settings
+
+OFTEN = 0.1  # of the time
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Dialect:
         names: its key → Trainer's.
         more: what only it says.
         same: whether Trainer's own names hold, too.
+        unless: Trainer's name → the key without which it is on.
     """
 
     tool: str
@@ -30,6 +33,7 @@ class Dialect:
     names: Mapping[str, str]
     more: Callable[[Settings], Iterator[Said]]
     same: bool = True
+    unless: Mapping[str, str] = field(default_factory=dict)
 
 
 def of(keys: Mapping[str, Any]) -> Dialect | None:
@@ -56,7 +60,8 @@ def axolotl(s: Settings) -> Iterator[Said]:
             "sample_packing",
             "eager_attention",
             "attn_implementation",
-            change="attn_implementation=flash_attention_2",
+            severity="note",
+            change="attn_implementation=flash_attention_2, where the model has it",
         )
     if s.on("eager_attention"):
         yield s.found(
@@ -146,6 +151,20 @@ def litgpt(s: Settings) -> Iterator[Said]:
             severity="note",
             change="more rows at once, while they fit: the step stays the same",
         )
+    every, rows = s.number("eval.interval"), s.number("eval.max_iters")
+    if every and rows and size and whole:
+        share = rows * size / (3 * every * whole + rows * size)  # forward once, where a step is forward thrice
+        if share > OFTEN:
+            yield s.found(
+                "too_often",
+                f"an evaluation of {rows:.0f} batches every {every:.0f} steps",
+                "eval.interval",
+                evidence=("forward once for each of its tokens, where a step needs three times that",),
+                change=f"eval.interval={every * share / OFTEN:.0f}, or a smaller eval.max_iters",
+                sure="computed",
+                size=share,
+                unit="share of the time",
+            )
 
 
 def _unpacked(s: Settings, key: str, change: str) -> Said:
@@ -171,10 +190,16 @@ DIALECTS = (
         },
         axolotl,
     ),
-    Dialect("LLaMA-Factory", frozenset({"stage", "finetuning_type"}), {"cutoff_len": "max_length"}, factory),
+    Dialect(
+        "LLaMA-Factory",
+        frozenset({"stage", "finetuning_type"}),
+        {"cutoff_len": "max_length"},
+        factory,
+        unless={"gradient_checkpointing": "disable_gradient_checkpointing"},
+    ),
     Dialect(
         "torchtune",
-        frozenset({"model._component_", "batch_size"}),
+        frozenset({"model._component_", "optimizer._component_", "batch_size"}),
         {
             "batch_size": "per_device_train_batch_size",
             "gradient_accumulation_steps": "gradient_accumulation_steps",
@@ -193,7 +218,6 @@ DIALECTS = (
         {
             "train.epochs": "num_train_epochs",
             "train.save_interval": "save_steps",
-            "eval.interval": "eval_steps",
             "train.max_steps": "max_steps",
             "train.lr_warmup_steps": "warmup_steps",
         },

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from ganeum import units
 from ganeum.doctor.audit import dialects
 from ganeum.doctor.audit.settings import FEW, Nothing, Said, Settings
 from ganeum.doctor.audit.settings import read as read_settings
+from ganeum.doctor.audit.source import UNKNOWN
 from ganeum.doctor.finding import Finding
 from ganeum.errors import ConfigError
 from ganeum.hardware.device import Device
@@ -63,6 +65,9 @@ def settings(text: str, path: str, device: Device | None = None) -> Settings:
             "litgpt",
             suggestion="ganeum doctor script FILE.py, where the settings stand in a script",
         )
+    for name, key in (tool.unless if tool else {}).items():
+        if values.get(key) is not True:
+            values.setdefault(name, UNKNOWN)
     names = {theirs: key for key, theirs in tool.names.items()} if tool else {}
     return Settings(values, places, device, complete=False, text=text, names=names)
 
@@ -103,7 +108,7 @@ def read(found: Settings) -> Iterator[Said]:
     if size is not None and size <= FEW and not found.is_set("gradient_accumulation_steps"):
         yield Finding(
             cause="small_micro_batch",
-            title=f"{size:.0f} rows at once",
+            title=f"{units.things(round(size), 'row')} at once",
             change="more, while they fit; the learning rate belongs to the batch",
             severity="note",
             where=found.where("per_device_train_batch_size"),

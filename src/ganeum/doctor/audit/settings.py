@@ -22,6 +22,7 @@ TF32 = re.compile(r"matmul\.allow_tf32\s*=\s*True|set_float32_matmul_precision\(
 # Set by those whose memory is short: then few rows at once are no oversight.
 SHORT = ("gradient_checkpointing", "deepspeed", "fsdp", "fsdp_config", "load_in_4bit", "load_in_8bit",
          "quantization_bit")  # fmt: skip
+SHORT_TEXT = re.compile(r"gradient_checkpointing_enable|load_in_[48]bit|prepare_model_for_kbit", re.IGNORECASE)
 LONG = 1024  # tokens: packed rows of as many fill a GPU one by one
 FEW, OFTEN, MANY_WORKERS, MANY_EPOCHS = 4, 20, 16, 16
 
@@ -184,6 +185,7 @@ def batch(s: Settings) -> Iterator[Said]:
     """How many rows at once, and how often the weights are updated."""
     size, accumulation = s.number("per_device_train_batch_size"), s.number("gradient_accumulation_steps")
     full = s.on("packing") and (s.number("max_length") or 0) >= LONG
+    unseen = isinstance(s.values.get("gradient_checkpointing"), Unknown)
     short = next((name for name in SHORT if s.is_set(name) and s.get(name) not in (None, False, "none")), None)
     if size is not None and accumulation is not None and size <= FEW and accumulation > 1 and not full:
         yield s.found(
@@ -194,7 +196,7 @@ def batch(s: Settings) -> Iterator[Said]:
                 f"{size * accumulation:.0f} rows at once are the same step, if they fit",
                 *([f"{short} is set: memory is short"] if short else []),
             ),
-            severity="note" if short or isinstance(s.values.get("gradient_checkpointing"), Unknown) else "warning",
+            severity="note" if short or unseen or SHORT_TEXT.search(s.text) else "warning",
             change=f"per_device_train_batch_size={2 * size:.0f} with "
             f"gradient_accumulation_steps={max(1, accumulation / 2):.0f}, and so on while it fits",
         )
@@ -357,8 +359,9 @@ def machinery(s: Settings) -> Iterator[Said]:
     for name in ("use_cpu", "no_cuda"):
         if s.on(name):
             yield s.found("on_cpu", f"{name}=True trains on the CPU", name, change=f"{name}=False", severity="error")
-    if s.get("debug") or s.on("full_determinism"):
-        name = "debug" if s.get("debug") else "full_determinism"
+    debugs = bool(s.get("debug")) and s.get("debug") is not True  # Trainer's is a list of what to look for
+    if debugs or s.on("full_determinism"):
+        name = "debug" if debugs else "full_determinism"
         yield s.found("debug_mode", f"{name} is on", name, change=f"without {name}")
     if s.on("torch_compile") and not s.on("group_by_length") and s.get("padding") in ("longest", True):
         yield s.found(
