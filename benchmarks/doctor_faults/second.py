@@ -109,33 +109,6 @@ def measure_twice(parts: Parts) -> None:
     parts.step.append(wrap)
 
 
-@fault(
-    "attention that also hands out its weights",
-    "speed",
-    ("eager_attention", "attention_mask"),
-    ("plain",),
-    ground=longer,
-)
-def glass_clock(parts: Parts) -> None:
-    """nn.MultiheadAttention as it comes, need_weights=True, over 256 tokens; nobody looks at the weights."""
-
-    def change(model: nn.Module) -> None:
-        for block in blocks_of(model):
-            block.attention = nn.MultiheadAttention(parts.width, block.heads, bias=False, batch_first=True)
-            del block.qkv, block.out
-
-            def forward(x: torch.Tensor, block: Any = block) -> torch.Tensor:
-                h, T = block.before_attention(x), x.shape[1]
-                ahead = torch.triu(torch.ones(T, T, dtype=torch.bool), diagonal=1)
-                y, _ = block.attention(h, h, h, attn_mask=ahead)
-                x = x + y
-                return x + block.down(functional.gelu(block.up(block.before_mlp(x))))
-
-            block.forward = forward
-
-    parts.model.append(change)
-
-
 # Time, around the step
 
 
@@ -296,7 +269,7 @@ def are_we_there_yet(parts: Parts) -> None:
             def fill() -> None:
                 for batch in itertools.chain(self.batches, [None]):
                     while len(shelf) >= 4 and wanted:
-                        time.sleep(0)
+                        pass
                     shelf.append(batch)
                     if not wanted:
                         return
