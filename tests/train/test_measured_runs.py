@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,26 @@ def test_work_beside_the_steps_is_measured_and_nothing_is_left(yaml: Path, here:
     assert [work.interval for work in found.values()] == [5, 4, 10, 2]
     assert all(len(work.seconds) >= 3 and min(work.seconds) > 0 for work in found.values())
     assert [path.name for path in here.rglob("*") if "doctor" in path.name] == []
+    assert found["evaluations"].kept_s > 0  # every 5 steps, and a checkpoint is due every 4
+
+
+def test_an_evaluation_that_meets_a_checkpoint_leads_to_none(yaml: Path) -> None:
+    """One is written anyway, and counted there."""
+    evaluations, *_ = periodic.works(ours.training(load(yaml, ("checkpoint_interval=5", "sample.interval=0"))), 1.0)
+    assert (evaluations.name, evaluations.kept_s) == ("evaluations", 0.0)
+
+
+def test_steps_are_timed_as_the_rest_is(yaml: Path) -> None:
+    """A step that sleeps 50 ms takes as long, however fast it was said to be."""
+    training = ours.training(load(yaml))
+    step = training.step
+
+    def slow(batch: object) -> object:
+        time.sleep(0.05)
+        return step(batch)
+
+    training.step = slow
+    assert 0.05 < periodic.stepping(training, 0.05, 0.1) < 0.5
 
 
 def test_what_is_never_done_costs_nothing(yaml: Path) -> None:
@@ -154,6 +175,19 @@ def test_shares_are_of_all_the_time(yaml: Path) -> None:
     assert rest.title == "logging: 0.02% of the time together"
     assert isinstance(evaluations, Periodic)
     assert evaluations.keys == ()
+
+
+def test_a_checkpoint_belongs_to_the_evaluation_that_leads_to_it(yaml: Path) -> None:
+    """1 s, and 1 s to keep what is the best so far, every 10 steps of 0.1 s: from 1/2 to 2/3 of the time, and the run
+    gets a tenth of its steps, as auto would say, where a hundredth of the time allows two evaluations at most."""
+    config = change(load(yaml), {"train.max_iters": 1_000})
+    work = Work("evaluations", "train.eval_interval", 10, (1.0, 1.0, 1.0), tokens=8_000, kept_s=1.0)
+    (finding,) = weighed([work], config, 0.1)
+    assert finding.size == pytest.approx(2 / 3)
+    assert finding.interval == pytest.approx((1 / 2, 2 / 3))
+    assert finding.evidence[1] == "a checkpoint of 1.0 s with each that is better than all before"
+    assert isinstance(finding, Periodic)
+    assert finding.keys == (("train.eval_interval", 100),)
 
 
 def test_a_run_too_short_for_fewer_evaluations_gets_smaller_ones(yaml: Path) -> None:

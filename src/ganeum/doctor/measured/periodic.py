@@ -9,15 +9,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
+from itertools import chain, repeat
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ganeum import record, units
 from ganeum.config import Config
 from ganeum.doctor.finding import Finding
+from ganeum.doctor.measured import cores
+from ganeum.doctor.measured.contest import MOST_AT_ONCE
 from ganeum.doctor.measured.often import Periodic
 from ganeum.doctor.measured.ours import Ours, training
 from ganeum.models.kernels import mode_kept
@@ -27,6 +31,7 @@ from ganeum.train.console import Console
 from ganeum.train.settled import Settled
 
 LEAST = 3  # times that each is done
+MOST_STEPS = 40
 MUCH, LITTLE = 0.05, 0.01  # of the time: what calls for a change, and what a change leaves
 
 
@@ -41,6 +46,7 @@ class Work:
         seconds: of each time that it was done, in rising order.
         part: what was measured is so much of it, and the seconds are for the whole.
         tokens: held out, of an evaluation.
+        kept_s: of the checkpoint that an evaluation leads to which is better than all before, where none is due anyway.
     """
 
     name: str
@@ -49,11 +55,12 @@ class Work:
     seconds: tuple[float, ...]
     part: float = 1.0
     tokens: int = 0
+    kept_s: float = 0.0
 
     @property
     def usual(self) -> float:
-        """The median."""
-        return self.seconds[len(self.seconds) // 2]
+        """The median; while a run learns, each evaluation is better than all before."""
+        return self.seconds[len(self.seconds) // 2] + self.kept_s
 
 
 @mode_kept()
@@ -67,7 +74,20 @@ def measure(config: Config, step_s: float, limit_s: float) -> list[Finding]:
     """
     ours = training(config)
     assert ours.config is not None
-    return weighed(works(ours, limit_s), ours.config, step_s)
+    found = works(ours, 0.8 * limit_s)
+    return weighed(found, ours.config, stepping(ours, step_s, 0.2 * limit_s))
+
+
+def stepping(ours: Ours, about_s: float, limit_s: float) -> float:
+    """Seconds of a step, by the clock that all the rest is measured with; some steps, since batches are unlike.
+
+    Args:
+        about_s: what it will be.
+        limit_s: seconds for all of them, but for the fewest.
+    """
+    count = max(LEAST, min(MOST_STEPS, int(limit_s / about_s)))
+    batches = chain.from_iterable(repeat(ours.batches))
+    return fmean(_clocked(lambda: ours.step(next(batches)).item()) for _ in range(count))
 
 
 def works(ours: Ours, limit_s: float) -> list[Work]:
@@ -90,7 +110,8 @@ def works(ours: Ours, limit_s: float) -> list[Work]:
             seconds = _timed(lambda: some.evaluate(step, every.eval_batch_size), LEAST, share)
             each = tuple(s / part for s in seconds)
             found.append(Work("evaluations", "train.eval_interval", every.eval_interval, each, part, validation.tokens))
-        if every.checkpoint_interval <= every.max_iters:
+        evaluated = bool(found)
+        if evaluated or every.checkpoint_interval <= every.max_iters:
             number = iter(range(1, 1_000_000))
 
             def save() -> None:
@@ -99,9 +120,11 @@ def works(ours: Ours, limit_s: float) -> list[Work]:
                     run, next(number), step.weights(), state, keep_last=config.train.keep_last, best_step=None
                 )
 
-            found.append(
-                Work("checkpoints", "train.checkpoint_interval", every.checkpoint_interval, _timed(save, LEAST, share))
-            )
+            seconds = _timed(save, LEAST, share)
+            if evaluated and every.eval_interval % every.checkpoint_interval:
+                found[0] = replace(found[0], kept_s=seconds[len(seconds) // 2])
+            if every.checkpoint_interval <= every.max_iters:
+                found.append(Work("checkpoints", "train.checkpoint_interval", every.checkpoint_interval, seconds))
         if ours.tokenizer is not None and 0 < every.sample_interval <= every.max_iters:
             references = ours.material.references(config.sample.num_samples)
             write = partial(samples.write, run, 1, step.model, ours.tokenizer, config, references)
@@ -147,10 +170,19 @@ def _timed(work: Callable[[], Any], least: int, limit_s: float, most: int = 9) -
     """Seconds of each of ``least`` times, and of more while there is time, in rising order."""
     seconds: list[float] = []
     while len(seconds) < least or (len(seconds) < most and sum(seconds) + max(seconds) < limit_s / 4):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(_clocked(work))
     return tuple(sorted(seconds))
+
+
+def _clocked(work: Callable[[], Any]) -> float:
+    """Seconds that it takes; where one thread computes, without those that other programs kept it from its core."""
+    computed, waited, began = time.process_time(), cores.waited(), time.perf_counter()
+    work()
+    seconds, computed = time.perf_counter() - began, time.process_time() - computed
+    kept_from = cores.difference(waited, cores.waited())
+    if kept_from is None or computed > MOST_AT_ONCE * (seconds - kept_from):
+        return seconds
+    return seconds - kept_from
 
 
 def weighed(found: Sequence[Work], config: Config, step_s: float) -> list[Finding]:
@@ -168,7 +200,8 @@ def weighed(found: Sequence[Work], config: Config, step_s: float) -> list[Findin
             small.append(work)
             continue
         rest = total - extra[work.name]
-        low, high = (s / work.interval / (rest + s / work.interval) for s in (work.seconds[0], work.seconds[-1]))
+        ends = work.seconds[0], work.seconds[-1] + work.kept_s
+        low, high = (s / work.interval / (rest + s / work.interval) for s in ends)
         share = extra[work.name] / total
         change, keys = _mended(work, config, rest)
         findings.append(
@@ -178,8 +211,13 @@ def weighed(found: Sequence[Work], config: Config, step_s: float) -> list[Findin
                 if work.name != "logging"
                 else f"logging takes {share:.1%} of the time",
                 evidence=(
-                    f"{units.duration(work.usual)} each, measured {len(work.seconds)} times"
+                    f"{units.duration(work.usual - work.kept_s)} each, measured {len(work.seconds)} times"
                     + (f" on {work.part:.1%} of it" if work.part < 1 else ""),
+                    *(
+                        [f"a checkpoint of {units.duration(work.kept_s)} with each that is better than all before"]
+                        if work.kept_s
+                        else []
+                    ),
                     f"every {work.interval:,} steps of {units.duration(step_s)}",
                 ),
                 change=change,
@@ -215,7 +253,10 @@ def _mended(work: Work, config: Config, rest_s: float) -> tuple[str, tuple[tuple
     """The interval with which it takes a hundredth; where the run is too short for it, what else there is."""
     wanted = _round_up(work.usual * (1 - LITTLE) / LITTLE / rest_s)
     length = config.train.max_iters or wanted
-    if work.name == "evaluations" and (wanted > length // 2 or config.train.patience is not None):
+    tenth = length // 10  # what "auto" says
+    if work.name == "evaluations" and wanted > length // 2 and work.interval < tenth and config.train.patience is None:
+        wanted = tenth
+    elif work.name == "evaluations" and (wanted > length // 2 or config.train.patience is not None):
         fewer = f"train.eval_tokens={_round_up(work.tokens / 8)}"
         return f"{fewer}, or train.eval_interval larger: the run has {length:,} steps", ()
     at_least = min(wanted, length)
