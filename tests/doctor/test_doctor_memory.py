@@ -7,6 +7,7 @@ import pickle
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +22,12 @@ from ganeum.doctor import memory
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured import creep
 from ganeum.doctor.measured.training import Training
-from ganeum.doctor.memory import observed, peak, recorded, snapshot
+from ganeum.doctor.memory import levers, observed, peak, recorded, snapshot
 from ganeum.doctor.memory.growth import growth, slope
 from ganeum.errors import ConfigError, DataError
 from ganeum.hardware.card import card
 from ganeum.plan.question.subject import Run
+from ganeum.plan.trace.child import OutOfTime
 from ganeum.record import RunDirectory
 from ganeum.units import GIB
 
@@ -247,6 +249,48 @@ def test_what_does_not_fit_is_an_error_with_levers_that_are_enough() -> None:
     enough = [lever for lever in found_here.levers if lever.gib <= device.usable_gib]
     assert [{"train.activation_checkpointing": "whole"}] == [lever.settings for lever in enough]
     assert enough[0].sentence() == first.change
+
+
+def test_levers_are_traced_as_far_as_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first by traces, sized anew, under the part that fell; the rest keep the closed form's, and say "about"."""
+    config = load("configs/one_book.yaml", ["train.micro_batch_size=128", "train.activation_checkpointing=none"])
+    config = change(config, {"model.vocab_size": 50257, "train.precision": "bf16"})
+    ways = levers.by_closed_form(config, card(CARD))
+    assert {False} == {lever.traced for lever in ways}
+    asked: list[Mapping[str, Any]] = []
+
+    def of(_: object, changed: Any, *__: object, between: bool) -> Any:
+        if len(asked) == 3:
+            raise OutOfTime("over")
+        asked.append({"loss_chunk": changed.train.loss_chunk, "between": between})
+        size = (4 * GIB, 3 * GIB, 4 * GIB)[len(asked) - 1]
+        kinds = ({"logits": 2 * GIB, "other": 2 * GIB}, {"logits": GIB, "other": 2 * GIB}, {"logits": 4 * GIB})
+        replayed = SimpleNamespace(peak_reserved=size, peak_allocated=1, by_kind=kinds[len(asked) - 1])
+        return SimpleNamespace(replayed=replayed, fits=True)
+
+    monkeypatch.setattr("ganeum.plan.trace.exact.of", of)
+    found = levers.traced(None, config, card(CARD), ways)  # type: ignore[arg-type]
+    first = next(lever for lever in found if lever.traced)
+    assert (ways[0].settings, "logits", 1.0) == (first.settings, first.part, first.saves)
+    assert first.gib == pytest.approx(ways[0].gib + ways[0].saves - 1)
+    assert len(found) == len(ways) - 1  # what was second saves nothing by its trace
+    assert " saves 1.00 GiB" in first.sentence()
+    assert all(" saves about " in lever.sentence() for lever in found if not lever.traced)
+    assert all(one["between"] for one in asked)
+
+
+@pytest.mark.slow
+def test_a_traced_lever_saves_what_the_traced_plans_differ_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest of the logits' and of the activations', as the trace of the changed config has it, within 5 %."""
+    keys = ["model.n_layer=2", "model.n_embd=64", "model.n_head=2", "model.block_size=256"]
+    config = load("configs/one_book.yaml", [*keys, "train.micro_batch_size=128", "train.compile=false"])
+    told = peak.of_config(config, card(CARD), 130_520)
+    monkeypatch.setattr(levers, "traced", lambda child, config, device, ways: ways)
+    for part in ("logits", "activations"):
+        lever = next(lever for lever in told.levers if lever.part == part)
+        assert lever.traced
+        then = peak.of_config(change(config, lever.settings), card(CARD), 130_520).needed
+        assert lever.saves == pytest.approx(told.needed - then, rel=0.05)
 
 
 def recorded_run(root: Path, held: Callable[[int], float], **plan: Any) -> RunDirectory:

@@ -9,25 +9,14 @@ from typing import Any
 
 from ganeum import units
 from ganeum.config import Config
-from ganeum.config.batch import divisors
-from ganeum.config.change import change
 from ganeum.doctor.finding import Finding
+from ganeum.doctor.memory import levers
+from ganeum.doctor.memory.levers import GROUPS, Lever
 from ganeum.hardware.device import Device
-from ganeum.plan import closed_form, levers, memory, micro_batch
+from ganeum.plan import closed_form
 from ganeum.plan.page.memory_picture import curve
 from ganeum.plan.question.subject import Run
-from ganeum.units import GIB
 
-# What the closed form tells apart, as a trace does.
-GROUPS = {
-    "attention": "activations",
-    "mlp": "activations",
-    "norms": "activations",
-    "embedding": "activations",
-    "copies": "activations",
-    "update": "workspace",
-    "cache": "other",
-}
 CAUSES = {
     "weights": "weights_and_gradients",
     "gradients": "weights_and_gradients",
@@ -59,40 +48,11 @@ BY_HAND = {
 }
 SMALL = 0.01  # GiB: less is told in MiB
 TOLD = 0.05  # of the peak: parts that are less get no finding
-SAVES = 0.02  # of what is needed: levers that save less are not told
 SHOWN = 3  # levers of a part
 IN_PIECES, WORTH = 0.10, 0.1  # of what is reserved, and GiB: pieces that are told
+LIMIT_S = 120.0  # for the trace of a step and of its levers
 BAR = 24
 DRAWN = 0.05  # GiB: a step that takes less is not drawn
-
-
-@dataclass(frozen=True)
-class Lever:
-    """What one types, what it would save of the whole (GiB), what is needed then, what it costs; ``part``: what of the
-    peak falls most by it; ``fits``: whether even the upper bound of what is needed then is there."""
-
-    settings: Mapping[str, Any]
-    saves: float
-    gib: float
-    cost: str
-    part: str
-    fits: bool
-
-    def sentence(self) -> str:
-        """``train.loss_chunk=128 saves 1.54 GiB (the same result, a little slower)``."""
-        typed = " ".join(f"{key}={str(value).lower()}" for key, value in self.settings.items())
-        return f"{typed} saves {self.saves:.2f} GiB ({self.cost})"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``doctor.json``."""
-        return {
-            "settings": dict(self.settings),
-            "saves_gib": self.saves,
-            "needs_gib": self.gib,
-            "cost": self.cost,
-            "part": self.part,
-            "fits": self.fits,
-        }
 
 
 @dataclass(frozen=True)
@@ -229,16 +189,22 @@ def of_config(config: Config, device: Device, tokens: int | None = None, *, trac
     """The peak of a run of ours, every ``auto`` as the plan decides it.
 
     Args:
-        trace: the step itself is traced, in a process of its own; the closed form where that cannot be.
+        trace: the step itself is traced, and the step that each lever makes of it, in a process of its own; the
+            closed form where that cannot be.
     """
     subject = Run.of(config, tokens)
     plan = subject.plan(device)
     settled, _ = closed_form.settle(config, device, subject.vocab_size)
+    ways = levers.by_closed_form(settled, device)
     if trace:
         from ganeum.plan.trace import exact
+        from ganeum.plan.trace.child import Child
 
-        plan = exact.started(plan, settled, device)
-    return of_plan(plan, tuple(pulled(settled, device)))
+        with Child(limit_s=LIMIT_S) as child:
+            plan = exact.started(plan, settled, device, child)
+            if plan["memory_gib"].get("source") == "traced":
+                ways = levers.traced(child, settled, device, ways)
+    return of_plan(plan, ways)
 
 
 def of_plan(plan: Mapping[str, Any], ways: Sequence[Lever] = ()) -> Peak:
@@ -269,35 +235,6 @@ def of_plan(plan: Mapping[str, Any], ways: Sequence[Lever] = ()) -> Peak:
         plan.get("batch", {}).get("largest_micro_batch"),
         "batch" in plan,
     )
-
-
-def pulled(config: Config, device: Device) -> list[Lever]:
-    """Levers by the closed form: what would be needed with each, the same sequences at once."""
-    size = config.train.micro_batch_size
-    assert size != "auto", "settled before"
-    now = micro_batch.needed(config, device, size)
-    ways = [({key: value}, cost, size) for key, value, cost in levers.keeping(config, device)]
-    halves = [half for half in divisors(size) if half < size]
-    if halves:
-        ways.append(({"train.micro_batch_size": halves[-1]}, "the same result; more and smaller passes", halves[-1]))
-    found = []
-    for settings, cost, at_once in ways:
-        try:
-            then = micro_batch.needed(change(config, settings), device, at_once)
-        except ValueError:  # keys that do not go together
-            continue
-        saves = (now.total - then.total) / GIB
-        if saves >= SAVES * now.total / GIB:
-            found.append(Lever(settings, saves, then.total / GIB, cost, _most_changed(now, then), then.fits(device)))
-    return sorted(found, key=lambda lever: -lever.saves)
-
-
-def _most_changed(now: memory.Memory, then: memory.Memory) -> str:
-    """The part that falls most."""
-    fallen: Counter[str] = Counter()
-    for name in {*now.parts, *then.parts}:
-        fallen[GROUPS.get(name, name)] += round(now.parts.get(name, 0.0) - then.parts.get(name, 0.0))
-    return max(fallen, key=lambda name: fallen[name])
 
 
 def shown(value: float) -> str:

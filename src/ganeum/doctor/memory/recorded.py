@@ -7,7 +7,7 @@ from typing import Any
 
 from ganeum.config import Config
 from ganeum.doctor.finding import Finding
-from ganeum.doctor.memory import peak
+from ganeum.doctor.memory import levers, peak
 from ganeum.doctor.memory.growth import Growth, growth
 from ganeum.doctor.memory.peak import IN_PIECES, WORTH, Peak
 from ganeum.hardware.device import Device
@@ -48,7 +48,7 @@ def peak_of(run: RunDirectory, config: Config, device: Device) -> Peak | None:
     plan = _plan(run)
     if "memory_gib" not in plan or (plan.get("device") or {}).get("name") != device.name:
         return None
-    return peak.of_plan(plan, tuple(peak.pulled(config, device)))
+    return peak.of_plan(plan, levers.by_closed_form(config, device))
 
 
 def of_lines(lines: Sequence[Mapping[str, Any]]) -> Growth | None:

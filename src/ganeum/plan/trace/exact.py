@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -251,12 +252,16 @@ def micro_batch(config: Config, device: Device) -> tuple[int, str] | None:
     return _shares(config, size, most.size)[0], f"the largest that fits: {told}"
 
 
-def started(plan: Plan, config: Config, device: Device) -> Plan:
+def started(plan: Plan, config: Config, device: Device, child: Child | None = None) -> Plan:
     """The plan of a run that is about to start, every key of its config settled: its step is traced as it is, once,
-    with an evaluation and a sample, which may take more, and which leave their mark on what is reserved."""
+    with an evaluation and a sample, which may take more, and which leave their mark on what is reserved.
+
+    Args:
+        child: that traces it and stays; by default one that has as long as a run waits for it.
+    """
     size = config.train.micro_batch_size
     assert size != "auto", "settled before"
-    with Child(limit_s=START_LIMIT_S) as child:
+    with nullcontext(child) if child is not None else Child(limit_s=START_LIMIT_S) as child:
         try:
             exact = of(child, config, device, execution.of(config, device, size), between=True)
         except NotTraced as reason:
