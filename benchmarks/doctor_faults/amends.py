@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from doctor_faults.shelves import at_random
 from doctor_faults.subjects import Batch, Parts, own_loss, plain_loss
 
 Amend = Callable[[Parts], None]
@@ -28,8 +29,9 @@ def bf16(parts: Parts) -> None:
 
 
 def trimmed(parts: Parts) -> None:
-    """Rows are filled up to the longest of their batch only."""
+    """Rows are filled up to the longest of their batch only, and those of a batch are of like lengths."""
     parts.pad_to = None
+    parts.order = None if parts.order is at_random else parts.order
 
 
 def fused_attention(parts: Parts) -> None:

@@ -31,6 +31,7 @@ BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how l
 MOST_AT_ONCE = (
     1.15  # cores, of a training that computes on one; the rest is a thread that fetches, or the account's own
 )
+LONGER = 2.5  # times as long, where that decides
 PRECISE = 0.08  # an interval this wide to either side, in parts of the effect: no more is needed
 
 
@@ -103,7 +104,8 @@ def contest(
 
     Args:
         a, b: in turns; whatever they did before is forgotten.
-        seconds: at most, but for the fewest pairs that say anything; it ends sooner when it is precise enough.
+        seconds: at most, but for the fewest pairs that say anything; it ends sooner when it is precise enough, and later
+            where only a gain matters and there seems to be one that could be chance.
         floor: differences of this size, a ratio minus 1, are of no interest.
         multiple: steps of a block are a multiple of this: of a period in which steps are unlike.
         only_gain: it also ends when ``b`` is certainly not faster by more than ``floor``.
@@ -114,7 +116,8 @@ def contest(
         one.rewind()  # after the warm-up, which takes as many steps as it has time for: both take the same batches
     if only_gain and HOPELESS**2 * quickest[1] > quickest[0]:
         found = ratio([(a.block(1), b.block(1))])
-        return replace(found, seconds=clock() - began)
+        if found.median < HOPELESS:  # else its steps are longer for what more they do
+            return replace(found, seconds=clock() - began)
     step_s = max(quickest)
     began = max(began, clock() - seconds / 2)  # a variant that is compiled starts late
     steps = multiple * max(1, math.ceil(BLOCK_S / (step_s * multiple)))
@@ -130,10 +133,11 @@ def contest(
         spent = clock() - began
         so_far = ratio(pairs)
         enough = len(pairs) >= FEWEST_PAIRS
+        longest = seconds * (LONGER if only_gain and _is_open(so_far, floor) else 1)
         if only_gain and 2 * len(pairs) >= FEWEST_PAIRS and so_far.high < (1 + floor if enough else HOPELESS):
             break
         if enough:
-            if spent >= seconds or _is_precise(so_far, floor):
+            if spent >= longest or _is_precise(so_far, floor):
                 break
         elif spent >= seconds and (len(pairs) >= FEW_PAIRS or spent >= 2 * seconds):  # long steps, and little time
             break
@@ -180,15 +184,21 @@ def _on_one_core(blocks: Sequence[Block]) -> bool:
     """Whether one thread at a time was at work in all of them, so that it can have waited only for other programs. With
     more than one, and with children, they may wait for each other, which is the training's own affair."""
     known = [(b.computed, b.seconds - b.waited) for b in blocks if b.computed is not None and b.waited is not None]
-    if len(known) < len(blocks) or min(own for _, own in known) <= 0:
+    if len(known) < len(blocks):
         return False
-    return sum(computed for computed, _ in known) < MOST_AT_ONCE * sum(own for _, own in known)
+    # The median: what it waited between two looks at a clock is counted to its neighbour.
+    return median(computed / own if own > 0 else math.inf for computed, own in known) < MOST_AT_ONCE
 
 
 def _rate(block: Block, undisturbed: bool) -> float:
     seconds = block.own if undisturbed else block.seconds
     assert seconds is not None
     return max(block.tokens, 1) / seconds
+
+
+def _is_open(found: Ratio, floor: float) -> bool:
+    """Whether it seems to gain something, and that could still be chance."""
+    return found.median > 1 + 2 * floor and not found.beyond(floor)
 
 
 def _is_precise(found: Ratio, floor: float) -> bool:

@@ -22,12 +22,14 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from ganeum.doctor.measured import tensors
 from ganeum.doctor.measured.inside import Inside
 from ganeum.doctor.measured.training import Training
-from ganeum.doctor.memory import snapshot
+from ganeum.doctor.memory import growth, snapshot
 
 WATCHED = 12  # steps with wrapped tensors
 NONZERO = 3  # of them whose gradients are looked at
+FURTHER = 4
 FIRST_COUNT = 4  # the step after which tensors are first counted
 LEAST_NUMBERS = 1024  # of a parameter that is compared with others
 MOST_NODES = 100_000  # of a graph that are counted
@@ -49,7 +51,8 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     """Takes steps of it, which really learn.
 
     Args:
-        steps: after the watched ones, whose memory is measured.
+        steps: after the watched ones, whose memory is measured; ``FURTHER`` times as many where it grows and nothing
+            was seen that does it: caches that fill up, and batches that become longer, come to an end.
         seconds: that these take at most.
 
     Returns:
@@ -62,19 +65,34 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     parameters = _parameters(model)
     kept, gradients, early, late = _watched(training, batches, model)
+    piling = list(_piling(early, late))
+    del early, late
     held: list[int] = []
+    sizes: list[int] = []  # of batches
     process, end = psutil.Process(), time.perf_counter() + seconds
     while len(held) < steps and time.perf_counter() < end:
-        training.step(next(batches))
+        batch = next(batches)
+        sizes.append(tensors.size_bytes(batch))
+        training.step(batch)
+        del batch
         held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.memory_info().rss)
+        if len(held) == steps and not piling and _grows(held):
+            steps, end = FURTHER * steps, end + seconds
+    if device.type == "cpu" and _grows(sizes, 0):
+        held = []  # it would be theirs
     return {
         "device": device.type,
         "kept": kept,
-        "piling": list(_piling(early, late)),
+        "piling": piling,
         "held": held,
         "parameters": {**parameters, **gradients},
         "snapshot": _recorded(training, batches, device) if device.type == "cuda" else None,
     }
+
+
+def _grows(sizes: Sequence[int], least: float = growth.LEAST_BYTES) -> bool:
+    found = growth.growth(range(len(sizes)), sizes, least_bytes=least)
+    return found is not None and found.lasting
 
 
 class _Saved:

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -210,6 +211,19 @@ def _batches(training: Training) -> dict[str, Any]:
     }
 
 
+@dataclass
+class _Pass:
+    """A forward pass: whether its gradient is wanted, whether it would be ``known`` if it came back, whether it did."""
+
+    learns: bool
+    known: bool = False
+    came: bool = False
+    seconds: float = 0.0
+
+    def arrived(self) -> None:
+        self.came = True
+
+
 class _Watch:
     """What is on, and what is called, while some steps are taken."""
 
@@ -217,44 +231,33 @@ class _Watch:
         self.facts: dict[str, Any] = dict.fromkeys(("forwards", "extra_forwards", "checkpoints", "collections"), 0)
         self.seconds = dict.fromkeys(("extra_forwards", "collections"), 0.0)
         self.outputs: set[str] = set()
-        self.taken: set[Any] = set()  # inputs of this step's forward passes
+        self.passes: list[_Pass] = []  # of this step
         self.depth = 0
 
     def forward(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any, **named: Any) -> Any:
             self._look(named)
-            learns, began = torch.is_grad_enabled(), time.perf_counter()
-            again, inside = tensors.which((inputs, named)) in self.taken, learns
-            self.taken.add(tensors.which((inputs, named)))
+            one = _Pass(torch.is_grad_enabled())
+            self.passes.append(one)
+            began = time.perf_counter()
             found = function(*inputs, **named)
-            learns = learns and not again
-            self.facts["forwards" if learns else "extra_forwards"] += 1
-            seconds = time.perf_counter() - began
-            self.seconds["extra_forwards"] += 0.0 if learns else seconds
-            if again and inside:
-                self._unless_learnt(found, seconds)
+            one.seconds = time.perf_counter() - began
+            one.known = one.learns and tensors.on_gradient(found, one.arrived)
             if isinstance(found, dict):
                 self.outputs |= {name for name, value in found.items() if value is not None}
             return found
 
         return call
 
-    def _unless_learnt(self, found: Any, seconds: float) -> None:
-        """A pass on the same inputs once more is no extra one where a gradient comes back through it."""
-        came: list[bool] = []
-
-        def arrived(_: Any) -> None:
-            if not came:
-                came.append(True)
-                self.facts["forwards"], self.facts["extra_forwards"] = (
-                    self.facts["forwards"] + 1,
-                    self.facts["extra_forwards"] - 1,
-                )
-                self.seconds["extra_forwards"] -= seconds
-
-        for _, tensor in tensors.each(found):
-            if tensor.requires_grad:
-                tensor.register_hook(arrived)  # type: ignore[no-untyped-call]
+    def stepped(self) -> None:
+        """A step is over: nothing was learnt from passes without gradient, nor from those through which none came back
+        where it came through others."""
+        learnt = any(one.came for one in self.passes)
+        for one in self.passes:
+            extra = not one.learns or (learnt and one.known and not one.came)
+            self.facts["extra_forwards" if extra else "forwards"] += 1
+            self.seconds["extra_forwards"] += one.seconds if extra else 0.0
+        self.passes.clear()
 
     def _look(self, named: dict[str, Any]) -> None:
         kinds = {name: torch.is_autocast_enabled(name) for name in ("cpu", "cuda")}
@@ -350,10 +353,10 @@ def _seen(training: Training, at: torch.device) -> dict[str, Any]:
             for name, seen in families.items():
                 in_data[name] += seen.seconds - before[name]
             pages = _faults()
-            looked.taken.clear()
             training.step(batch)
             _wait(at)
             ended = time.perf_counter()
+            looked.stepped()
             faults += _faults() - pages
             total, fetching, steps = total + ended - began, fetching + fetched - began, steps + 1
     return {

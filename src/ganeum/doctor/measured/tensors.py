@@ -15,11 +15,6 @@ MASK = "attention_mask"
 IGNORED = -100  # what torch's and Hugging Face's losses leave out
 
 
-def which(batch: Any) -> tuple[Any, ...]:
-    """Its tensors by where they lie, their shapes and how often they were written to: the same as long as they live."""
-    return tuple((name, tensor.data_ptr(), tensor.shape, tensor._version) for name, tensor in each(batch))
-
-
 def each(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Name (or place) → tensor, however deep it lies."""
     if isinstance(batch, Tensor):
@@ -51,9 +46,14 @@ def mapped(batch: Any, change: Callable[[str, Tensor], Tensor], name: str = "") 
     return batch
 
 
-def detached(batch: Any) -> Any:
-    """The same without its graph."""
-    return mapped(batch, lambda _name, tensor: tensor.detach())
+def on_gradient(found: Any, call: Callable[[], None]) -> bool:
+    """``call`` is called when a gradient comes back to a tensor of it → whether one can."""
+    can = False
+    for _, tensor in each(found):
+        if tensor.requires_grad:
+            tensor.register_hook(lambda _: call())  # type: ignore[no-untyped-call]
+            can = True
+    return can
 
 
 def merged(batches: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from ganeum.doctor.measured import tensors
-from ganeum.doctor.measured.acts.data import Changed
+from ganeum.doctor.measured.acts.remembered import remembered
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry
 from ganeum.doctor.measured.watch import replace as put_in
@@ -44,33 +45,57 @@ def not_recomputed(training: Training) -> Training:
     return training
 
 
-def no_extra_forwards(training: Training) -> Training:
-    """A forward pass without gradient inside a step gives what it gave for the first inputs of that shape, and one on
-    inputs that the step has had already what it gave then: this shows what such passes cost; results are wrong."""
-    kept: dict[Any, Any] = {}
-    had: dict[Any, Any] = {}
+LEARNT_FROM = 2  # steps in which is seen what comes back through each pass
 
-    def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+
+def no_extra_forwards(training: Training) -> Training:
+    """A forward pass that nothing is learnt from gives what it gave before for inputs of that shape, and what is
+    computed from that alone is remembered, too: this shows what such passes cost; results are wrong.
+
+    Nothing is learnt from a pass without gradient; nor from one whose place in a step, as the first, the second, …, had
+    no gradient coming back through it in the first steps, where others had.
+    """
+    passes = _Passes(training.step)
+    around_entry(training, passes.around)
+    return replace(training, step=passes.step)
+
+
+class _Passes:
+    """The forward passes of a step, in their order."""
+
+    def __init__(self, step: Callable[[Any], Any]) -> None:
+        self._step = step
+        self._steps = 0
+        self._came: list[bool] = []  # for each pass of this step with gradient: whether it came back
+        self._idle: set[int] = set()  # places at which it never did
+        self._kept: dict[Any, Any] = {}
+
+    def step(self, batch: Any) -> Any:
+        self._came = []
+        loss = self._step(batch)
+        if self._steps < LEARNT_FROM:
+            idle = {place for place, came in enumerate(self._came) if not came} if any(self._came) else set()
+            self._idle = self._idle & idle if self._steps else idle
+            self._steps += 1
+        return loss
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any, **named: Any) -> Any:
-            if torch.is_grad_enabled():
-                if (these := tensors.which((inputs, named))) in had:
-                    return had[these]
-                found = function(*inputs, **named)
-                had[these] = tensors.detached(found)
-                return found
-            shapes = tuple((name, t.shape) for name, t in tensors.each((inputs, named)))
-            if shapes not in kept:
-                kept[shapes] = function(*inputs, **named)
-            return kept[shapes]
+            came, place = self._came, len(self._came) if torch.is_grad_enabled() else -1
+            if place >= 0:
+                came.append(False)
+                if self._steps < LEARNT_FROM:
+                    found = function(*inputs, **named)
+                    came[place] = not tensors.on_gradient(found, lambda: operator.setitem(came, place, True))
+                    return found
+                if place not in self._idle:
+                    return function(*inputs, **named)
+            shapes = (place, *((name, t.shape, t.dtype) for name, t in tensors.each((inputs, named))))
+            if shapes not in self._kept:
+                self._kept[shapes] = remembered(function(*inputs, **named))
+            return self._kept[shapes]
 
         return call
-
-    def begun(batch: Any) -> Any:
-        had.clear()
-        return batch
-
-    around_entry(training, remembered)
-    return replace(training, batches=Changed(training.batches, begun))
 
 
 def plain_backward(training: Training) -> Training:

@@ -51,6 +51,7 @@ def of_data(facts: Facts) -> Iterator[Remedy]:
             change="group_by_length=True, or buckets, or packing: it changes which rows learn together",
             act="sorted_rows",
             same_learning=False,
+            same_rows=True,
             promise=(1 - facts["empty_columns"]) / max(1 - facts["padding"], 0.1),
         )
     if facts["masks"] and facts["full_masks"]:
