@@ -14,6 +14,7 @@ from shutil import get_terminal_size
 from typing import Any, Literal
 
 from ganeum.doctor.causes import Cause, cause
+from ganeum.record.files import finite
 
 Sure = Literal["measured", "computed", "read", "unconfirmed here"]
 Severity = Literal["error", "warning", "note"]
@@ -154,8 +155,8 @@ class Report:
         }
 
     def json(self) -> str:
-        """The text of ``doctor.json``."""
-        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+        """The text of ``doctor.json``; NaN and infinities, which JSON lacks, become null."""
+        return json.dumps(finite(self.as_dict()), indent=2, ensure_ascii=False, allow_nan=False)
 
     def text(self) -> str:
         """A page for a terminal: the answer, what is drawn, findings, what was ruled out, what is without effect."""

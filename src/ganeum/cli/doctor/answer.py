@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,18 +64,40 @@ def amount(option: str, text: str | None) -> int | None:
         ) from None
 
 
+def can_be_written(file: Path | None, option: str) -> None:
+    """Asked before minutes of measuring, not behind them.
+
+    Raises:
+        DataError: there is no such directory, nothing can be made in it, or the file is one itself.
+    """
+    from ganeum.errors import DataError
+
+    if file is None:
+        return
+    parent = file.absolute().parent
+    if file.is_dir():
+        why = "it is a directory"
+    elif not parent.is_dir():
+        why = f"there is no directory {parent}"
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        why = f"nothing can be made in {parent}"
+    else:
+        return
+    raise DataError("it cannot be written", where=f"{option} {file}", why=why, suggestion="another place")
+
+
 def show(report: Report, as_json: bool, out: Path | None) -> None:
     """Prints it, and writes ``doctor.json`` where that is asked for.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: it cannot be written; what was found has been printed.
     """
     from ganeum.errors import DataError
     from ganeum.record.files import write_atomic
 
+    print(report.json() if as_json else report.text(), flush=True)
     if out is not None:
         try:
             write_atomic(out, report.json() + "\n")
         except OSError as error:
             raise DataError(f"the findings cannot be written: {error.strerror}", where=str(out)) from None
-    print(report.json() if as_json else report.text())

@@ -49,9 +49,10 @@ def command(
     run against itself says what is noise here. The answer is a waterfall from the present tokens per second to the best
     that was reached, and a finding only for what was shown twice. Nothing of it touches a run's directory.
     """
+    import math
     import sys
 
-    from ganeum.cli.doctor.answer import show
+    from ganeum.cli.doctor.answer import can_be_written, show
     from ganeum.doctor.measured.diagnosis import diagnose
     from ganeum.errors import ConfigError
 
@@ -69,8 +70,12 @@ def command(
             why="the config that was diagnosed stays as it is, and nothing else is overwritten",
             suggestion="another name",
         )
+    can_be_written(apply, "--apply")
+    can_be_written(out, "-o")
     if quick and minutes is not None:
         raise ConfigError("--quick and --minutes say two things", where="the command line", suggestion="one of them")
+    if minutes is not None and not math.isfinite(minutes):
+        raise ConfigError(f"--minutes must be a number of minutes, not {minutes}", where="the command line")
     lasting = minutes if minutes is not None else QUICK_MINUTES if quick else USUAL_MINUTES
 
     def say(text: str) -> None:
@@ -82,10 +87,11 @@ def command(
     finally:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-    show(report, as_json, out)
-    if apply is not None:
-        assert config is not None
-        _write(words or [], report, apply, section)
+    try:
+        show(report, as_json, out)
+    finally:  # each of the two is worth the minutes, whatever becomes of the other
+        if apply is not None:
+            _write(words or [], report, apply, section)
 
 
 def _config(words: list[str], section: str | None, script: str | None) -> Config | None:

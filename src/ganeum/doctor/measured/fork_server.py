@@ -60,7 +60,7 @@ class ForkServer:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is this side's to answer
             )
-        self._socket = ours
+        self._socket, self._has_forked = ours, False
 
     def load(self, modules: Sequence[str]) -> None:
         """More modules, for the children to come."""
@@ -74,7 +74,9 @@ class ForkServer:
             pipe: a file descriptor: its end of a connection to this process.
             printed: a file descriptor, for what it prints.
         """
-        return int(self._ask({"do": "fork", "environment": dict(environment)}, [pipe, printed])["pid"])
+        pid = int(self._ask({"do": "fork", "environment": dict(environment)}, [pipe, printed])["pid"])
+        self._has_forked = True
+        return pid
 
     def end(self, pid: int) -> int:
         """Ends a child with all that it started → its exit status, below 0 the signal that had ended it before."""
@@ -83,6 +85,8 @@ class ForkServer:
     def close(self) -> None:
         """Ends everything."""
         self._socket.close()
+        if not self._has_forked:  # it may still load torch, and nobody needs it
+            self._process.kill()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

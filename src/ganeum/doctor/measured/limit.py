@@ -20,7 +20,7 @@ PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp1
 ON_A_CPU = "_scaled_dot_product_flash_attention"  # takes the same tensors, and torch's counter does not know it
 
 
-class Products(TorchDispatchMode):
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while its ``with`` block is open; torch's own formulas, by the format of the numbers.
 
     Attributes:
@@ -28,7 +28,7 @@ class Products(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops: Counter[torch.dtype] = Counter()
 
     def __torch_dispatch__(

@@ -11,7 +11,7 @@ from ganeum.doctor.finding import WIDEST
 if TYPE_CHECKING:
     from ganeum.doctor.measured.answer import Course
 
-BAR, LEAST_BAR, NAME = 28, 8, 28  # columns
+BAR, LEAST_BAR, NAME, LEAST_WORDS = 28, 8, 28, 20  # columns
 BEYOND = 4.0  # times what was reached: what lies further off is cut, or it would leave no bar to the others
 FULL, PARTS, CUT = "█", " ▏▎▍▌▋▊▉", "…"
 
@@ -55,13 +55,18 @@ def _table(rows: list[tuple[str, float, str]], most: float, columns: int) -> str
     """A line for each row, with a bar as long as there is room for; words that have none go on below."""
     width = max(len(_rate(value)) for _, value, _ in rows)
     names = NAME if columns >= WIDEST else max(len(name[:NAME]) for name, _, _ in rows)
+    names = max(8, min(names, columns - 6 - width - LEAST_BAR))
     before = 2 + names + 1 + 1 + width + 2  # beside bar and words
     bars = max(LEAST_BAR, min(BAR, columns - before - min(max(len(words) for *_, words in rows), columns // 3)))
     lines = ["  " + "tokens/s".rjust(names + bars + 2 + width)]
     for name, value, words in rows:
         drawn = bar(value / most, bars) if value <= most else FULL * (bars - 1) + CUT
         start = f"  {name[:names]:<{names}} {drawn:<{bars}} {_rate(value):>{width}}  "
-        beside, *below = textwrap.wrap(words, max(16, columns - len(start)), break_on_hyphens=False) or [""]
+        room = columns - len(start)
+        if room < LEAST_WORDS:
+            lines += [start.rstrip(), *textwrap.wrap(words, columns, initial_indent="    ", subsequent_indent="    ")]
+            continue
+        beside, *below = textwrap.wrap(words, room, break_on_hyphens=False) or [""]
         lines += [(start + beside).rstrip(), *(" " * len(start) + more for more in below)]
     return "\n".join(lines)
 
