@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from doctor_faults.catalogue import PAIRS
+from doctor_faults.catalogue import LATER, PAIRS
 from doctor_faults.fault import FAULTS
 from doctor_faults.own_runs import OWN_FAULTS
 from doctor_faults.subjects import SUBJECTS
@@ -35,7 +35,7 @@ class Case:
 
 def all_cases(every_subject: bool = False) -> Iterator[Case]:
     """Every fault alone on its first subject (or on all it can be done to), pairs, runs of ours, clean ones."""
-    for name, fault in FAULTS.items():
+    for name, fault in sorted(FAULTS.items(), key=lambda entry: entry[0] in LATER):
         for subject in fault.subjects if every_subject else fault.subjects[:1]:
             yield Case(subject, (name,))
     for pair, subject in PAIRS.items():

@@ -29,6 +29,9 @@ PAIRS = {
     ("nosy_neighbours", "twice_told_tale"): "windows",
     ("two_left_feet", "pop_quiz"): "windows",
     ("crowded_kitchen", "drowsy_shelf"): "plain",
+    ("dutiful_clerk", "returned_bottles"): "plain",
+    ("unread_letters", "from_page_one"): "windows",
+    ("spelling_bee", "swept_too_soon"): "windows",
 }
 
 

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from doctor_faults.fault import fault
 from doctor_faults.habits import behind
-from doctor_faults.organs import longer, loss_of
+from doctor_faults.organs import loss_of
 from doctor_faults.shelves import LOADER
 from doctor_faults.subjects import SUBJECTS, Batch, Parts, Row, like_lengths
 
