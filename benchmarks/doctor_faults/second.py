@@ -219,10 +219,11 @@ def narrow_gate(parts: Parts) -> None:
 @fault("each row looked for from the start of its file", "speed", LOADER, ("documents", "plain", "windows"))
 def from_page_one(parts: Parts) -> None:
     """A text file of all rows is read line by line until the one that is wanted comes."""
-    place = Path(tempfile.mkdtemp()) / "rows.txt"
-    with place.open("w") as file:
+    place = Path(tempfile.gettempdir()) / f"doctor-faults-{parts.subject}-{parts.seed}.txt"
+    with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
         for row in itertools.islice(itertools.cycle(parts.rows), 12000):
             file.write(" ".join(map(str, row["input_ids"])) + "\n")
+    Path(file.name).replace(place)  # several processes may build the training at once
 
     def order(rows: list[Row], at_once: int, draw: random.Random) -> Iterator[list[Row]]:
         number = {id(row): line for line, row in enumerate(rows)}
