@@ -15,7 +15,7 @@ from io import StringIO
 from itertools import chain, repeat
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeAlias
 
 from ganeum import record, units
 from ganeum.config import Config
@@ -87,7 +87,7 @@ def stepping(ours: Ours, about_s: float, limit_s: float) -> float:
     """
     count = max(LEAST, min(MOST_STEPS, int(limit_s / about_s)))
     batches = chain.from_iterable(repeat(ours.batches))
-    return fmean(_clocked(lambda: ours.step(next(batches)).item()) for _ in range(count))
+    return fmean(_own([_clocked(lambda: ours.step(next(batches)).item()) for _ in range(count)]))
 
 
 def works(ours: Ours, limit_s: float) -> list[Work]:
@@ -168,21 +168,30 @@ def _place() -> Iterator[RunDirectory]:
 
 def _timed(work: Callable[[], Any], least: int, limit_s: float, most: int = 9) -> tuple[float, ...]:
     """Seconds of each of ``least`` times, and of more while there is time, in rising order."""
-    seconds: list[float] = []
-    while len(seconds) < least or (len(seconds) < most and sum(seconds) + max(seconds) < limit_s / 4):
-        seconds.append(_clocked(work))
-    return tuple(sorted(seconds))
+    clocked: list[Clocked] = []
+    while len(clocked) < least or (
+        len(clocked) < most and sum(s for s, *_ in clocked) + max(s for s, *_ in clocked) < limit_s / 4
+    ):
+        clocked.append(_clocked(work))
+    return tuple(sorted(_own(clocked)))
 
 
-def _clocked(work: Callable[[], Any]) -> float:
-    """Seconds that it takes; where one thread computes, without those that other programs kept it from its core."""
+Clocked: TypeAlias = tuple[
+    float, float, float
+]  # seconds; those of them kept from a core; those computed by all threads
+
+
+def _clocked(work: Callable[[], Any]) -> Clocked:
     computed, waited, began = time.process_time(), cores.waited(), time.perf_counter()
     work()
     seconds, computed = time.perf_counter() - began, time.process_time() - computed
-    kept_from = cores.difference(waited, cores.waited())
-    if kept_from is None or computed > MOST_AT_ONCE * (seconds - kept_from):
-        return seconds
-    return seconds - kept_from
+    return seconds, cores.difference(waited, cores.waited()) or 0.0, computed
+
+
+def _own(clocked: Sequence[Clocked]) -> list[float]:
+    """Seconds of each; where one thread computes, without those that other programs kept it from its core."""
+    alone = sum(computed for *_, computed in clocked) < MOST_AT_ONCE * sum(s - kept for s, kept, _ in clocked)
+    return [max(s - kept, computed) if alone else s for s, kept, computed in clocked]
 
 
 def weighed(found: Sequence[Work], config: Config, step_s: float) -> list[Finding]:
