@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny_corpus
@@ -12,6 +14,7 @@ import tiny_pairs
 from ganeum.config import Config, load
 from ganeum.config.change import change
 from ganeum.doctor.measured import acts, apply, facts, ours, periodic, remedies
+from ganeum.doctor.measured.diagnosis import Diagnosis
 from ganeum.doctor.measured.periodic import Periodic, Work, weighed
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.errors import ConfigError
@@ -198,6 +201,15 @@ def test_a_run_too_short_for_fewer_evaluations_gets_smaller_ones(yaml: Path) -> 
     patient = change(load(yaml), {"train.max_iters": 100_000, "train.patience": 3})
     (finding,) = weighed(work, patient, 0.1)
     assert finding.change.startswith("train.eval_tokens=1000")
+
+
+def test_a_plan_without_a_time_gives_no_limit(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says how fast the device is; all that was measured is told nevertheless."""
+    monkeypatch.setattr("ganeum.plan.library.plan", lambda _: {})
+    workers: Any = SimpleNamespace(subject=load(yaml))
+    diagnosis = Diagnosis(workers, 60.0, print)
+    diagnosis._limit()
+    assert diagnosis.course.limit is None
 
 
 # ------------------------------------------------------------------------------------ the better config

@@ -334,7 +334,9 @@ class Diagnosis:
             self._limit_of_theirs()
             return
         with suppress(GaneumError):
-            planned = plan(change(config, answer.keys(course)))["time"]
+            planned = plan(change(config, answer.keys(course))).get("time", {})
+            if "low" not in planned:  # nothing says how fast this device is
+                return
             rate = planned["tokens_per_second"] * planned["step_s"] / planned["low"]
             if rate > course.rate * course.gain:
                 course.limit = rate, "at the best, by the plan of what was reached"
