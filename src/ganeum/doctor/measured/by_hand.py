@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -19,13 +20,15 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganeum.doctor.measured import tensors
+from ganeum.doctor.measured import cores, tensors
 from ganeum.doctor.measured.contest import interval
 from ganeum.doctor.measured.training import Training
 
 PRODUCTS = ("bmm", "mm", "baddbmm")
-PAIRS, LONGEST_S = 9, 0.5  # of measurements by turns, for each shape
+PAIRS, LONGEST_S = 16, 0.8  # of measurements by turns, for each shape
 BLOCK_S = 0.002  # of one measurement
+SHORTEST_S, MOST = 1e-6, 100  # what an account of waiting may leave of a measurement; times in one
+LARGEST = 4 << 20  # scores at once; of more heads so many are measured
 SHAPES = 2  # that are measured: those that occur most
 
 
@@ -136,13 +139,12 @@ class _Named(TorchFunctionMode):
 def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
     """Seconds that one call takes longer by hand than by torch's kernel, forward and backward: the median of
     differences side by side, and its interval."""
+    n = max(1, min(shape.n, LARGEST // (shape.t * shape.s)))
     draw = torch.Generator().manual_seed(0)
     sides = [(shape.t, shape.d), (shape.s, shape.d), (shape.s, shape.dv)]
-    q, k, v = (
-        torch.randn(1, shape.n, *side, generator=draw).to(device, shape.dtype).requires_grad_() for side in sides
-    )
+    q, k, v = (torch.randn(1, n, *side, generator=draw).to(device, shape.dtype).requires_grad_() for side in sides)
     mask = torch.zeros(shape.t, shape.s, device=device, dtype=shape.dtype) if shape.masked else None
-    gradient = torch.ones(1, shape.n, shape.t, shape.dv, device=device, dtype=shape.dtype)
+    gradient = torch.ones(1, n, shape.t, shape.dv, device=device, dtype=shape.dtype)
     scale = shape.d**-0.5 if shape.scaled else 1.0
 
     def by_hand() -> None:
@@ -162,20 +164,23 @@ def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
 
     one = min(_seconds(by_hand, 1, device) for _ in range(3))
     _seconds(fused, 2, device)
-    times = max(1, round(BLOCK_S / one))
+    times = max(1, min(MOST, round(BLOCK_S / one)))
     saved, ended = list[float](), time.perf_counter() + LONGEST_S
     while len(saved) < PAIRS and (len(saved) < 3 or time.perf_counter() < ended):
         first = (by_hand, fused) if len(saved) % 2 else (fused, by_hand)
         spent = {function: _seconds(function, times, device) / times for function in first}
         saved.append(spent[by_hand] - spent[fused])
     low, high, _ = interval(saved)
-    return sorted(saved)[len(saved) // 2], low, high
+    middle, low, high = (value * shape.n / n for value in (median(saved), low, high))
+    return middle, low, high
 
 
 def _seconds(function: Callable[[], None], times: int, device: torch.device) -> float:
-    began = time.perf_counter()
+    """Without those that other programs had the core."""
+    waited, began = cores.waited(), time.perf_counter()
     for _ in range(times):
         function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    spent = time.perf_counter() - began
+    return max(spent - (cores.difference(waited, cores.waited()) or 0.0), SHORTEST_S)

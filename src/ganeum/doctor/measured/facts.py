@@ -10,7 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,10 @@ def of(training: Training) -> dict[str, Any]:
     if not isinstance(training, Ours) and not found["compiled"]:
         found |= lines.of(training)
         found["fetching"] = fetching.of(training) if found["data_share"] > FETCH else None
-        torchs_own = found["sdpa_replaced"] or "eager" in found["attention"]  # has a remedy that tells more
-        found["by_hand"] = None if torchs_own else by_hand.of(training)
+        with suppress(Exception):  # some code bears no modes of torch's: then nothing is told of its lines
+            found |= lines.of(training)
+            if not (found["sdpa_replaced"] or "eager" in found["attention"]):  # they have a remedy that tells more
+                found["by_hand"] = by_hand.of(training)
     if isinstance(training, Ours) and training.config is not None:
         found |= {"ours": True, "decided": training.config.model_dump(), "planned_at_once": _planned(training.config)}
         found |= _rows(training, training.config)

@@ -84,7 +84,7 @@ def _timed(training: Training, batches: Iterator[Any]) -> list[tuple[float, Sums
         while timer is not None and len(stretches) < GROUPS and time.perf_counter() - began < LONGEST_S:
             sums: Sums = defaultdict(float)
             spent = 0.0
-            while spent < GROUP_S:
+            while not spent or (spent < GROUP_S and time.perf_counter() - began < LONGEST_S):  # batches take time, too
                 batch = next(batches)
                 with timer.counting(sums):
                     started = time.perf_counter()
