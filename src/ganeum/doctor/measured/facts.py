@@ -55,7 +55,6 @@ def of(training: Training) -> dict[str, Any]:
     found = _machine(training, at) | _model(training) | _optimizer(training) | _batches(training)
     found |= _seen(training, at)
     if not isinstance(training, Ours) and not found["compiled"]:
-        found |= lines.of(training)
         found["fetching"] = fetching.of(training) if found["data_share"] > FETCH else None
         with suppress(Exception):  # some code bears no modes of torch's: then nothing is told of its lines
             found |= lines.of(training)
