@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,6 +27,7 @@ from ganeum.doctor.measured import creep
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.memory import levers, observed, peak, recorded, snapshot
 from ganeum.doctor.memory.growth import growth, slope
+from ganeum.doctor.memory.holder import Held
 from ganeum.errors import ConfigError, DataError
 from ganeum.hardware.card import card
 from ganeum.plan.question.subject import Run
@@ -117,6 +121,54 @@ def test_outputs_that_pile_up_are_named_with_their_shape() -> None:
     assert "kept_logits" == one.cause
     assert one.size == pytest.approx(4 * 4 * 8 * VOCABULARY / MIB)
     assert "(4 × 8 × 1200, float32)" in one.title
+
+
+@pytest.mark.parametrize(
+    ("keep", "held_by"),
+    [
+        (lambda kept, one: kept.append((1, one)), "a list of 12 called kept"),
+        (lambda kept, one: kept.append({"logits": one}), "a list of 12 called kept"),
+        (lambda kept, one: kept.append(lambda: one), "a list of 12 called kept"),
+        (lambda kept, one: kept.append(SimpleNamespace(logits=one)), "a list of 12 called kept"),
+    ],
+    ids=["tuple", "dict", "closure", "object"],
+)
+def test_what_holds_them_is_named_through_what_lies_between(keep: Callable[..., None], held_by: str) -> None:
+    """A tuple, a metric's dictionary, a closure, an object: the list they are in, by its variable's name."""
+    kept: list[Any] = []
+    (one,) = found(training(lambda _, out: keep(kept, out.detach())))[0]
+    assert (f"held by {held_by}",) == one.evidence
+
+
+def test_hooks_that_each_step_adds_are_told() -> None:
+    """Two to a layer in every step; a hook that is there from the start, and one that is removed again, are none."""
+    once = training()
+    once.model.register_forward_hook(lambda *_: None)
+    assert [] == found(once)[0]
+
+    def add(*_: Tensor) -> None:
+        layer, head = more.model.get_submodule("layer"), more.model.get_submodule("head")
+        layer.register_forward_hook(lambda *_: None)
+        layer.register_forward_pre_hook(lambda *_: None)
+        head.register_forward_hook(lambda *_: None).remove()
+
+    more = training(add)
+    (one,) = found(more)[0]
+    assert ("hooks a step: 2 to layer",) == one.evidence
+
+
+def test_pages_of_a_file_that_is_read_are_no_memory_that_is_kept(tmp_path: Path) -> None:
+    """32 MiB of a map that are read count as the process's (RSS), and as nothing that it holds; 32 MiB of ones do."""
+    file = tmp_path / "train.bin"
+    file.write_bytes(bytes(32 * MIB))
+    held, process = Held(), psutil.Process()
+    before, resident = held.bytes(), process.memory_info().rss
+    mapped = np.memmap(file, dtype=np.uint8, mode="r")
+    mapped.sum()
+    if process.memory_info().rss - resident >= 24 * MIB and sys.platform == "linux":
+        assert held.bytes() - before < 8 * MIB
+    ones = np.ones(32 * MIB, dtype=np.uint8)
+    assert held.bytes() - before >= 24 * MIB, ones.shape
 
 
 def test_the_latest_output_alone_is_no_pile() -> None:

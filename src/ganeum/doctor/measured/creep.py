@@ -18,7 +18,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from ganeum.doctor.measured import tensors
 from ganeum.doctor.measured.inside import Inside
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.memory import growth, snapshot
+from ganeum.doctor.memory.holder import Held, holder
 
 WATCHED = 12  # steps with wrapped tensors
 NONZERO = 3  # of them whose gradients are looked at
@@ -57,25 +57,28 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
 
     Returns:
         device; kept: bytes of graphs after each watched step; piling: tensors that became more, {shape, dtype, graph,
-        nodes, a_step, bytes, held_by}; held: bytes after each further step (a GPU's allocator, else the process);
-        parameters: {total, dead, still, twice, tied}, names and bytes; snapshot: a GPU's own record of one step.
+        nodes, a_step, bytes, held_by}; hooks: modules that each step leaves more hooks on, and how many; held: bytes
+        after each further step (a GPU's allocator, else the processes); parameters: {total, dead, still, twice, tied},
+        names and bytes; snapshot: a GPU's own record of one step.
     """
     batches = _endless(training)
     model = training.model
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     parameters = _parameters(model)
+    before = _hooks(model)
     kept, gradients, early, late = _watched(training, batches, model)
+    hooks = {name: count / WATCHED for name, count in (_hooks(model) - before).items() if count >= WATCHED}
     piling = list(_piling(early, late))
     del early, late
     held: list[int] = []
     sizes: list[int] = []  # of batches
-    process, end = psutil.Process(), time.perf_counter() + seconds
+    process, end = Held(), time.perf_counter() + seconds
     while len(held) < steps and time.perf_counter() < end:
         batch = next(batches)
         sizes.append(tensors.size_bytes(batch))
         training.step(batch)
         del batch
-        held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.memory_info().rss)
+        held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes())
         if len(held) == steps and not piling and _grows(held):
             steps, end = FURTHER * steps, end + seconds
     if device.type == "cpu" and _grows(sizes, 0):
@@ -84,6 +87,7 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
         "device": device.type,
         "kept": kept,
         "piling": piling,
+        "hooks": hooks,
         "held": held,
         "parameters": {**parameters, **gradients},
         "snapshot": _recorded(training, batches, device) if device.type == "cuda" else None,
@@ -93,6 +97,14 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
 def _grows(sizes: Sequence[int], least: float = growth.LEAST_BYTES) -> bool:
     found = growth.growth(range(len(sizes)), sizes, least_bytes=least)
     return found is not None and found.lasting
+
+
+def _hooks(model: nn.Module) -> Counter[str]:
+    """How many functions each module calls before and after its own, by its name."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return Counter(
+        {name: sum(len(getattr(module, kind, ())) for kind in kinds) for name, module in model.named_modules()}
+    )
 
 
 class _Saved:
@@ -225,7 +237,7 @@ def _piling(early: Early, late: Mapping[int, Tensor]) -> Iterator[dict[str, Any]
             "graph": graph,
             "a_step": count / between,
             "bytes": count * _bytes(same[-1]) / between,
-            "held_by": _holder(same[-1], (new, same)),
+            "held_by": holder(same[-1], least=between, ours=(new, same, late)),
         }
 
 
@@ -243,30 +255,6 @@ def _nodes(tensor: Tensor) -> int:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
     return len(seen)
-
-
-def _holder(tensor: Tensor, ours: Sequence[list[Tensor]]) -> str:
-    """What holds it, ``a list of 12 called losses``; empty where that is not seen."""
-    for holder in gc.get_referrers(tensor):
-        if (
-            any(holder is own for own in ours)
-            or not isinstance(holder, (list, tuple, dict, set))
-            or len(holder) < FIRST_COUNT
-        ):
-            continue
-        if isinstance(holder, dict) and id(tensor) in holder:  # our own
-            continue
-        return f"a {type(holder).__name__} of {len(holder)}{_name(holder)}"
-    return ""
-
-
-def _name(holder: Any) -> str:
-    for space in gc.get_referrers(holder):
-        if isinstance(space, dict):
-            for name, value in space.items():
-                if value is holder and isinstance(name, str):
-                    return f" called {name}"
-    return ""
 
 
 def _recorded(training: Training, batches: Iterator[Any], device: torch.device) -> dict[str, Any]:

@@ -49,8 +49,10 @@ def findings(seen: Mapping[str, Any]) -> Iterator[Finding]:
     for one in piling:
         if not (graphs and one["graph"]):
             yield _nodes(one, measured) if one["graph"] else _pile(one)
+    if hooks := seen.get("hooks"):
+        yield _hooks(hooks)
     if measured is not None and not graphs and not piling:
-        counted = "torch's allocator" if seen["device"] == "cuda" else "the process's memory"
+        counted = "torch's allocator" if seen["device"] == "cuda" else "the memory of its processes"
         yield from of_growth(measured, f"{counted} after each of {len(seen['held'])} steps")
     yield from _parameters(seen["parameters"])
     if seen.get("snapshot"):
@@ -138,20 +140,20 @@ def _graphs(kept: Growth, after: Sequence[int], piling: Sequence[Mapping[str, An
 
 def _nodes(one: Mapping[str, Any], measured: Growth | None) -> Finding:
     grown = measured is not None and measured.low > 0
-    size = measured.by if measured is not None and grown else one["bytes"]
+    size = measured.by if measured is not None and grown else None
     return Finding(
         cause="kept_graph",
         title=f"each step leaves {_told(one)} behind, and the {one['nodes']:,} nodes of its graph",
         evidence=(
             *((f"held by {one['held_by']}",) if one["held_by"] else ()),
             "what they kept for the backward pass was let go: it is little, and it is every step",
-            *((f"memory grew by {_size(size)} a step meanwhile",) if grown else ()),
+            *((f"memory grew by {_size(size)} a step meanwhile",) if size is not None else ()),
         ),
         change="keep loss.item() or loss.detach() instead of the loss",
         sure="measured",
-        size=size / 2**20,
+        size=None if size is None else size / 2**20,
         interval=(measured.low / 2**20, measured.high / 2**20) if measured is not None and grown else None,
-        unit="MiB a step",
+        unit="" if size is None else "MiB a step",
     )
 
 
@@ -165,6 +167,17 @@ def _pile(one: Mapping[str, Any]) -> Finding:
         sure="measured",
         size=one["bytes"] / 2**20,
         unit="MiB a step",
+    )
+
+
+def _hooks(more: Mapping[str, float]) -> Finding:
+    each = ", ".join(f"{count:.3g} to {name or 'the model'}" for name, count in list(more.items())[:NAMED])
+    return Finding(
+        cause="memory_growth",
+        title="each step adds hooks that stay: all of them are called in every later step",
+        evidence=(f"hooks a step: {each}" + (f", and {len(more) - NAMED} modules more" if len(more) > NAMED else ""),),
+        change="register a hook once, before the first step, or call remove() of what register_forward_hook gave",
+        sure="measured",
     )
 
 
