@@ -3,7 +3,8 @@
     python benchmarks/twelve_times.py --write      # about 15 minutes on two quiet cores
 
 `examples/docstrings/slow.yaml` under OMP_NUM_THREADS=8 is given to `ganeum doctor run --apply`. Then `ganeum train`
-runs as it was and as the doctor wrote it, by turns, and the tokens that carry loss per second of both are compared.
+runs as it was and as the doctor wrote it, by turns, and the tokens per second of both are compared, as their logs count
+them: every token of an input or a target, and no padding.
 --write puts the waterfall, the config and a table of what the team had guessed for each factor into docs/doctor.md.
 """
 
@@ -58,7 +59,7 @@ def ganeum(*words: str, env: Mapping[str, str], cwd: Path = ROOT) -> str:
 
 
 def trained(config: Path, steps: int, env: Mapping[str, str]) -> float:
-    """Tokens that carry loss per second of a run, from its second logged step on; nothing beside the steps is in it."""
+    """Tokens per second of a run, from its second logged step on; nothing beside the steps is in it."""
     with tempfile.TemporaryDirectory() as directory:
         keys = [f"train.max_iters={steps}", "train.epochs=null", "name=timed", "log.interval=1", "sample.interval=0"]
         keys += [f"train.eval_interval={steps}", f"train.checkpoint_interval={steps}", "train.eval_tokens=180"]
@@ -122,8 +123,9 @@ What `--apply` wrote:
 {chr(10).join(rows)}
 | all together | 7 to 20 | **{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f}) |
 
-The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens that carry loss per second before,
-{after:,.0f} after (`python benchmarks/twelve_times.py`, [result](../benchmarks/results/{RESULT.name})).
+The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before,
+{after:,.0f} after, padding not counted
+(`python benchmarks/twelve_times.py`, [result](../benchmarks/results/{RESULT.name})).
 """
 
 
