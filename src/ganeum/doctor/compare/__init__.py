@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from math import exp, log
 from typing import Any
 
-from ganeum.doctor.compare import checklist, gap, machines, settings
+from ganeum.doctor.compare import checklist, crowd, gap, machines, settings
+from ganeum.doctor.compare.crowd import Crowd
 from ganeum.doctor.compare.gap import Gap, Part
 from ganeum.doctor.compare.machines import Changed
-from ganeum.doctor.compare.settings import COMPUTING, Difference
+from ganeum.doctor.compare.settings import COMPUTING, EVERYTHING, Difference
 from ganeum.doctor.compare.side import Side, of_log, of_metrics, of_run
 from ganeum.doctor.finding import Finding, Report, worst_first
 
@@ -33,6 +34,7 @@ TRY = {
 }
 SAME_FACTOR = 0.10  # forward and backward that grew by factors this near have one reason
 EXPLAINED = 0.8  # of a factor, as a logarithm
+UNTOLD = ": another program on the same machine does that, too, and these records do not show it"
 PADDED = 0.02  # more of what is computed
 
 
@@ -43,16 +45,17 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         run: the one in question. baseline: what it is held against.
         tokens: of the run's text, for its plan, where its data is not here.
     """
-    found = gap.between(run, baseline)
+    run, baseline, company = crowd.undisturbed(run, baseline)
+    found = gap.between(run, baseline, company.excuses if company else (0.0, 0.0))
     differences: list[Difference] = []
     if run.config is not None and baseline.config is not None:
         known = tokens or (run.plan.get("data") or {}).get("tokens")
         differences = settings.differences(run.config, baseline.config, run.device(), known)
     changed = list(machines.changed(run, baseline))
     findings = [*_work(run, baseline, found), *_padding(run, baseline), *_clocks(run, baseline, found)]
-    findings += _parts(run, baseline, found, differences, changed)
+    findings += [*_parts(run, baseline, found, differences, changed), *_company(company, found)]
     checks = list(checklist.checks(run, baseline, found))
-    findings += _failed(checks)
+    findings += _failed(checks, differences)
     drawn = gap.table(found, run.name, baseline.name) if found.parts else ""
     drawn += ("\n\n" if drawn else "") + "\n".join(check.line() for check in checks)
     facts: dict[str, Any] = {
@@ -64,21 +67,25 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         "gap": found.as_dict(),
         "settings": {one.key: one.as_dict() for one in differences},
         "machine": {one.what: {"run": one.run, "baseline": one.baseline} for one in changed},
+        "other_programs": company.as_dict() if company else None,
         "clocks": {"run": machines.at_work(run), "baseline": machines.at_work(baseline)},
         "checklist": [check.as_dict() for check in checks],
     }
     return Report(
         subject=f"{run.name} beside {baseline.name}",
-        headline=_headline(found) + _elsewhere(changed),
+        headline=_headline(found, company) + _elsewhere(changed),
         findings=worst_first(findings),
-        ruled_out=tuple(_same(run, baseline, found, differences, changed)),
+        ruled_out=(
+            *_same(run, baseline, found, differences, changed),
+            *(company.sentences(run.name, baseline.name) if company else ()),
+        ),
         without_effect=tuple(one.sentence() for one in differences if not one.matters),
         drawn=drawn,
         facts=facts,
     )
 
 
-def _headline(found: Gap) -> str:
+def _headline(found: Gap, company: Crowd | None) -> str:
     per = (
         "for a token that carries loss" if found.per_token else "for a step (tokens are not said, so shapes may differ)"
     )
@@ -87,8 +94,18 @@ def _headline(found: Gap) -> str:
     if not found.known:
         return f"{told}; too few steps are logged for an interval, so that is no more than a hint"
     if not (found.is_slower or found.is_faster):
-        return f"no measurable difference: {told}, and such runs differ by {exp(found.floor) - 1:.1%} from themselves"
-    return told
+        if company is not None and found.is_excused:
+            return f"not comparable: {told}, but {company.sentence()}"
+        told += f", and such runs differ by {exp(found.floor) - 1:.1%} from themselves"
+        return f"no measurable difference: {told}{_whole(found)}"
+    return told + _whole(found)
+
+
+def _whole(found: Gap) -> str:
+    """Where what is beside the steps turns the answer."""
+    if found.whole is None or abs(log(found.whole / found.step)) < log(gap.OTHERWISE):
+        return ""
+    return f"; with evaluations, samples and checkpoints {found.whole:.3g} times"
 
 
 def _elsewhere(changed: Sequence[Changed]) -> str:
@@ -102,42 +119,43 @@ def _parts(
     differences: Sequence[Difference],
     changed: Sequence[Changed],
 ) -> Iterator[Finding]:
-    """A finding for each part that takes longer, with what of the two records acts on it."""
+    """A finding for each part that takes longer, or for some with one reason, with what of the records acts on it."""
     explained = _explained(run, baseline)
-    told = [part for part in gap.parts_that_matter(found) if part.apart.by > 0]
-    together = _alike(told)
-    for part in told:
-        if together and part.name == "backward":
-            continue
-        joined = together if together and part.name == "forward" else (part,)
-        names = {one.name for one in joined}
+    silent = run.config is None or baseline.config is None or not (run.environment and baseline.environment)
+    for parts in _together(found, differences, changed):
+        names = {one.name for one in parts}
         acting = [one for one in differences if names & set(one.parts) and one.matters]
-        variables = [one for one in changed if one.cause and names & set(COMPUTING)]
-        machine = [one for one in changed if not one.cause and names & {*COMPUTING, "optimizer"}]
-        nothing = not (acting or variables or machine) and run.config is not None and baseline.config is not None
+        variables = [one for one in changed if one.cause and names & set(EVERYTHING)]
+        machine = [one for one in changed if not one.cause and names & set(EVERYTHING)]
         causes = [*(one.cause for one in acting), *(one.cause for one in variables)]
-        cause = next(filter(None, causes), DEFAULT[part.name])
-        if names & set(COMPUTING) and part.ratio is not None and EXPLAINED * log(part.ratio) < log(explained):
+        cause = next(filter(None, causes), DEFAULT[parts[0].name])
+        ratio = parts[0].ratio
+        if names & set(COMPUTING) and ratio is not None and EXPLAINED * log(ratio) < log(explained):
             continue
-        yield _finding(
-            found,
-            joined,
-            cause,
-            [
-                *(one.sentence() for one in acting),
-                *(one.sentence() for one in variables),
-                *(one.sentence() for one in machine),
-                *(
-                    (
-                        "neither their configs nor what they ran on differ in anything that acts on it: another "
-                        "program on the same machine does that, too, and no record shows it",
-                    )
-                    if nothing and run.environment and baseline.environment
-                    else ()
-                ),
-            ],
-            [f"{one.key}={settings.typed(one.baseline)}" for one in acting],
-        )
+        evidence = [*(one.sentence() for one in acting), *(one.sentence() for one in (*variables, *machine))]
+        if not evidence and not silent:
+            evidence.append(
+                "neither their configs nor what they ran on differ in anything that acts on it"
+                + ("" if run.told_company and baseline.told_company else UNTOLD)
+            )
+        change = [f"{one.key}={settings.typed(one.baseline)}" for one in acting]
+        change += [f"{one.what}={one.baseline}" if one.baseline else f"{one.what} not set" for one in variables]
+        yield _finding(found, parts, cause, evidence, change)
+
+
+def _together(found: Gap, differences: Sequence[Difference], changed: Sequence[Changed]) -> Sequence[tuple[Part, ...]]:
+    """Parts that take longer, those of one reason together: the same keys act on them, or forward and backward grew by
+    about one factor."""
+    told = [part for part in gap.parts_that_matter(found) if part.apart.by > 0]
+    alike = _alike(told)
+    variables = [one.what for one in changed if one.cause]
+    groups: dict[object, tuple[Part, ...]] = {}
+    for part in told:
+        keys = [one.key for one in differences if part.name in one.parts and one.matters]
+        keys += variables if part.name in EVERYTHING else []
+        reason = "computing" if part in alike else tuple(keys) or part.name
+        groups[reason] = (*groups.get(reason, ()), part)
+    return list(groups.values())
 
 
 def _finding(found: Gap, parts: Sequence[Part], cause: str, evidence: Sequence[str], change: Sequence[str]) -> Finding:
@@ -241,17 +259,40 @@ def _clocks(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:
     )
 
 
-def _failed(checks: Sequence[checklist.Check]) -> Iterator[Finding]:
+def _company(company: Crowd | None, found: Gap) -> Iterator[Finding]:
+    """Other programs, where they may be what lies between the two."""
+    if company is None or not found.is_excused:
+        return
+    yield Finding(
+        cause="other_processes",
+        title=f"other programs alone can make {exp(company.excuses[found.step < 1]):.2g} times of it",
+        evidence=(company.sentence(),),
+        change="both once more while nothing else runs; `ganeum doctor run` measures by turns, so that both have it",
+        severity="note",
+        sure="measured",
+    )
+
+
+def _failed(checks: Sequence[checklist.Check], differences: Sequence[Difference]) -> Iterator[Finding]:
     """What is wrong beside the time."""
     for check in checks:
         if check.verdict == "bad" and check.cause not in (None, "unexplained_time"):
             assert check.cause is not None
-            note = check.cause == "gradient_norm"
+            acting = [one for one in differences if one.acts_on_learning] if check.cause == "learning" else []
+            change = " ".join(f"{one.key}={settings.typed(one.baseline)}" for one in acting)
             yield Finding(
                 cause=check.cause,
                 title=f"{check.what}: {check.why}",
-                evidence=("see the list above",),
-                severity="note" if note else "warning" if check.cause == "learning" else "error",
+                evidence=tuple(
+                    f"{one.key}: {settings.typed(one.run)}, the baseline {settings.typed(one.baseline)}"
+                    for one in acting
+                ),
+                change=f"as the baseline has it: {change}" if change else "",
+                severity="note"
+                if check.cause == "gradient_norm"
+                else "warning"
+                if check.cause == "learning"
+                else "error",
                 sure="measured",
             )
 

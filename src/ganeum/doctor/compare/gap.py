@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import copysign, exp, log
 from statistics import median
 from typing import Any
 
@@ -55,6 +55,7 @@ class Gap:
         run_s, baseline_s: usual seconds of a token (or a step), beside the steps not counted.
         whole: the same ratio with what is beside the steps; None: not said.
         planned: the same ratio as their plans expected it; None: not said.
+        excuses: what other programs could have made of the ratio and of its inverse, as logarithms.
     """
 
     per_token: bool
@@ -67,6 +68,7 @@ class Gap:
     baseline_s: float
     whole: float | None = None
     planned: float | None = None
+    excuses: tuple[float, float] = (0.0, 0.0)
 
     @property
     def known(self) -> bool:
@@ -76,12 +78,22 @@ class Gap:
     @property
     def is_slower(self) -> bool:
         """Surely, and beyond noise."""
-        return self.low is not None and self.low > exp(self.floor)
+        return self.low is not None and log(self.low) > self.floor + self.excuses[0]
 
     @property
     def is_faster(self) -> bool:
         """Surely, and beyond noise."""
-        return self.high is not None and self.high < exp(-self.floor)
+        return self.high is not None and log(self.high) < -self.floor - self.excuses[1]
+
+    @property
+    def is_excused(self) -> bool:
+        """Surely apart, but not by more than other programs could have made it."""
+        apart = (
+            self.low is not None
+            and self.high is not None
+            and (log(self.low) > self.floor or log(self.high) < -self.floor)
+        )
+        return apart and not (self.is_slower or self.is_faster)
 
     def share(self, part: Part) -> float:
         """Of the run's time for a token that would be saved if this part took what it takes the baseline."""
@@ -91,8 +103,8 @@ class Gap:
         """Surely apart, and by enough to be told."""
         least = max(NOTHING, self.floor) * min(self.run_s, self.baseline_s)
         if part.name == "outside":  # one figure of each run; on a machine that is slower it is, too
-            beyond = abs(log(max(part.run, 1e-12) / max(part.baseline, 1e-12)) - log(self.step))
-            return abs(part.apart.by) > least and beyond > log(OTHERWISE) + self.floor
+            more = log(max(part.run, 1e-12) / max(part.baseline, 1e-12)) - log(self.step)
+            return abs(part.apart.by) > least and copysign(more, more * part.apart.by) > log(OTHERWISE) + self.floor
         return part.apart.excludes(part.floor) and abs(part.apart.by) > least
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,8 +131,12 @@ class Gap:
         }
 
 
-def between(run: Side, baseline: Side) -> Gap:
-    """What lies between them."""
+def between(run: Side, baseline: Side, excuses: tuple[float, float] = (0.0, 0.0)) -> Gap:
+    """What lies between them.
+
+    Args:
+        excuses: what other programs could have made of the ratio and of its inverse, as logarithms.
+    """
     per_token = run.tokens is not None and baseline.tokens is not None
     ours, theirs = (interval.blocks(side.values(per_token=per_token)) for side in (run, baseline))
     ratio = interval.apart([log(value) for value in ours], [log(value) for value in theirs])
@@ -128,7 +144,7 @@ def between(run: Side, baseline: Side) -> Gap:
     parts = [
         found
         for name in PARTS
-        if (found := _part(name, run, baseline, per_token=per_token, step_s=baseline_s)) is not None
+        if (found := _part(name, run, baseline, per_token=per_token, step_s=baseline_s, excuses=excuses)) is not None
     ]
     whole, outside = _outside(run, baseline, run_s, baseline_s)
     return Gap(
@@ -142,15 +158,19 @@ def between(run: Side, baseline: Side) -> Gap:
         baseline_s,
         whole,
         _planned(run, baseline) if per_token else None,
+        excuses,
     )
 
 
-def _part(name: str, run: Side, baseline: Side, *, per_token: bool, step_s: float) -> Part | None:
+def _part(
+    name: str, run: Side, baseline: Side, *, per_token: bool, step_s: float, excuses: tuple[float, float]
+) -> Part | None:
     ours, theirs = (interval.blocks(side.values(name, per_token=per_token)) for side in (run, baseline))
     if not ours or not theirs or max(median(ours), median(theirs)) < 1e-4 * step_s:
         return None
-    floor = (exp(interval.floor(ours, theirs)) - 1) * min(median(ours), median(theirs))
-    return Part(name, median(ours), median(theirs), interval.apart(ours, theirs), floor)
+    found = interval.apart(ours, theirs)
+    floor = (exp(interval.floor(ours, theirs) + excuses[found.by < 0]) - 1) * min(median(ours), median(theirs))
+    return Part(name, median(ours), median(theirs), found, floor)
 
 
 def _outside(run: Side, baseline: Side, run_s: float, baseline_s: float) -> tuple[float | None, list[Part]]:

@@ -42,6 +42,28 @@ EFFECTS: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "log.": (("other", "outside"), "too_often", "what is logged, and where to"),
     "device": (EVERYTHING, "on_cpu", "another device"),
 }
+# What is learnt of a token: keys that begin so.
+LEARNING: tuple[str, ...] = (
+    "model.",
+    "data.",
+    "train.optimizer",
+    "train.batch_size",
+    "train.batch_tokens",
+    "train.learning_rate",
+    "train.min_learning_rate",
+    "train.schedule",
+    "train.warmup_iters",
+    "train.decay_share",
+    "train.weight_decay",
+    "train.beta",
+    "train.momentum",
+    "train.grad_clip",
+    "train.parametrization",
+    "train.precision",
+    "train.weights",
+    "train.init_from",
+    "train.lora",
+)
 SILENT = ("name", "seed", "train.max_iters", "train.epochs", "train.tokens", "train.hours", "train.keep_last")
 
 
@@ -73,6 +95,11 @@ class Difference:
     def matters(self) -> bool:
         """Whether a plan sees a difference; also where there is none."""
         return self.planned is None or abs(self.planned - 1) > LEAST
+
+    @property
+    def acts_on_learning(self) -> bool:
+        """Whether it changes what is learnt of as many tokens."""
+        return self.key.startswith(LEARNING)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``doctor.json``."""

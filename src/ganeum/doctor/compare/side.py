@@ -27,7 +27,9 @@ RESUMED = re.compile(r"^going on from step ([\d,]+)", re.MULTILINE)
 @dataclass(frozen=True)
 class Stretch:
     """Some steps in a row, as they were logged: ``step``: the last of them; ``seconds`` and ``tokens`` (that carry
-    loss; None: not said) of one step, ``parts`` of one, by name; ``padding``: share of what is computed."""
+    loss; None: not said) of one step, ``parts`` of one, by name; ``padding``: share of what is computed; ``cpu_s``:
+    processor seconds of one; ``waited``: seconds of one without a core; ``others``: share of the machine's processors
+    that other programs had."""
 
     step: int
     steps: int
@@ -35,6 +37,9 @@ class Stretch:
     tokens: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     padding: float | None = None
+    cpu_s: float | None = None
+    waited: float | None = None
+    others: float | None = None
 
     def per_token(self, name: str | None = None) -> float | None:
         """Seconds of a token, of the whole step or of a part of it."""
@@ -91,6 +96,11 @@ class Side:
         return sum(shares) / len(shares) if shares else None
 
     @property
+    def told_company(self) -> bool:
+        """Whether its metrics say what other programs did."""
+        return all(one.others is not None for one in self.stretches)
+
+    @property
     def fresh(self) -> bool | None:
         """Whether its weights were drawn, so that its first loss is known beforehand; None: not said."""
         if self.config is None:
@@ -130,7 +140,8 @@ def of_run(run: RunDirectory, name: str | None = None) -> Side:
     stretches = tuple(_steady(list(_stretches(lines)), starts))
     if not stretches:
         raise DataError(
-            f"{run.name} has logged no step that could be compared" + (f" ({told} lines)" if told else ""),
+            f"{run.name} has logged no step that could be compared"
+            + (f" ({told} {'line' if told == 1 else 'lines'})" if told else ""),
             where=str(run.metrics_path),
             why="the first step of a start compiles and warms up, so it is left out",
             suggestion="let it train for some steps more; log.interval=1 logs every step",
@@ -205,13 +216,26 @@ def of_metrics(path: Path, name: str) -> Side:
 def _stretches(lines: Sequence[Mapping[str, Any]]) -> Iterator[Stretch]:
     """A line stands for the steps since the line before it."""
     step, seen = 0, 0.0
+    others = next((share for line in lines if (share := _number(line.get("cpu_others"))) is not None), None)
     for line in lines:
+        if (share := _number(line.get("cpu_others"))) is not None:
+            others = share
         seconds, tokens = _number(line.get("step_time_s")), _number(line.get("tokens_seen"))
         steps = line["step"] - step
         if steps > 0 and seconds:
             each = (tokens - seen) / steps if tokens is not None and tokens > seen else None
             parts = {name: value for name in PARTS if (value := _number(line.get(f"{name}_s"))) is not None}
-            yield Stretch(line["step"], steps, seconds, each, parts, _number(line.get("padding")))
+            yield Stretch(
+                line["step"],
+                steps,
+                seconds,
+                each,
+                parts,
+                _number(line.get("padding")),
+                _number(line.get("cpu_s")),
+                _number(line.get("cpu_wait_s")),
+                others,
+            )
         step, seen = line["step"], tokens if tokens is not None else seen
 
 
