@@ -171,6 +171,20 @@ def test_dmon_with_the_time_and_of_old_drivers_is_read() -> None:
     assert 83 == smi.read(old).samples[0].temperature_c
 
 
+def test_dmons_violations_are_those_of_a_busy_card() -> None:
+    """tviol is a fault while it works; pviol alone a note, as the limit is not there; at rest both are nothing."""
+    head = (
+        "# gpu    pwr  gtemp     sm   mclk   pclk  pviol  tviol\n# Idx      W      C      %    MHz    MHz      %   bool"
+    )
+    head += "\n"
+    row = "    0    {}     {}     {}   9501   {}     {}      {}\n"
+    hot, capped = row.format(250, 88, 99, 1100, 0, 1), row.format(348, 70, 99, 1500, 97, 0)
+    assert ["thermal"] == alarms(head + 3 * hot)
+    assert [] == alarms(head + 3 * capped)
+    assert "SW power cap is active" in looked(head + 3 * capped).text()
+    assert [] == alarms(head + 3 * row.format(3, 44, 18, 210, 99, 1))
+
+
 MASKS = (
     "name, pstate, clocks_throttle_reasons.active, clocks.sm [MHz], power.draw [W], power.limit [W], "
     "utilization.gpu [%]\n"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ganeum.doctor.smi import gather
-from ganeum.doctor.smi.sample import Process, Sample
+from ganeum.doctor.smi.sample import BUSY_PERCENT, Process, Sample
 
 NAME = re.compile(r"\|\s*(\d+)\s{1,4}(\S.*?)\s+(?:On|Off|N/A|WDDM|TCC|MCDM)\s*\|\s*([0-9A-Fa-f]{4,8}:[0-9A-Fa-f:.]+)")
 STATE = re.compile(
@@ -62,17 +62,24 @@ def read(lines: Iterable[str]) -> tuple[list[Sample], list[str]]:
             columns = line.replace("#", " ").split()
         elif columns and len(cells := line.split()) == len(columns) and all(re.fullmatch(CELL, c) for c in cells):
             by_name = dict(zip(columns, cells, strict=True))
-            rows.append(
-                {
-                    "gpu": by_name["gpu"],
-                    **{ours: _number(by_name[theirs]) for theirs, ours in DMON.items() if theirs in by_name},
-                }
-            )
+            row = {ours: _number(by_name[theirs]) for theirs, ours in DMON.items() if theirs in by_name}
+            rows.append({"gpu": by_name["gpu"], **row, **_violations(by_name, row.get("utilization_percent"))})
         else:
             rest.append(line)
     for row in rows:
         row["processes"] = tuple(row.get("processes", ()))
     return [gather.sample(row) for row in rows], rest
+
+
+def _violations(row: dict[str, str], busy: float | None) -> dict[str, bool]:
+    """What held the clocks down since the row before, of a busy card: ``pviol`` is the share of that time in percent,
+    ``tviol`` whether it was at all. An idle card has both, and they say nothing of a run."""
+    if busy is None or busy < BUSY_PERCENT:
+        return {}
+    power, warm = _number(row.get("pviol", "")), _number(row.get("tviol", ""))
+    found = {"reason:sw_power_cap": None if power is None else power > 50}
+    found["reason:sw_thermal_slowdown"] = None if warm is None else warm > 0
+    return {name: flag for name, flag in found.items() if flag is not None}
 
 
 def _number(text: str) -> float | None:
