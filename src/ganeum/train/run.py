@@ -20,12 +20,10 @@ from ganeum.config.keys import value_of
 from ganeum.errors import GaneumError, RunError
 from ganeum.hardware import limits
 from ganeum.models import adapters
-from ganeum.models.adopted import Adopted
 from ganeum.models.kernels import mode_kept
 from ganeum.models.network import Network
 from ganeum.models.theirs import SHAPE
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
-from ganeum.plan.closed_form import plan
 from ganeum.plan.page.render import show
 from ganeum.plan.trace import exact
 from ganeum.record import MetricsLog, RunDirectory, Status, deaths
@@ -36,6 +34,7 @@ from ganeum.train import checkpoint, deepspeed, summary, trouble
 from ganeum.train.callbacks import Callback, Callbacks
 from ganeum.train.checkpoint import Checkpoint
 from ganeum.train.console import Console
+from ganeum.train.described import NEW_SHAPE, NEW_TOKENIZER, describe, keep_shape, predict, stored_plan, was_to_choose
 from ganeum.train.interrupt import Interrupted, stopped_by, terminable
 from ganeum.train.loop import Loop
 from ganeum.train.material import Material, material_of
@@ -47,8 +46,6 @@ from ganeum.train.start import check_source, start
 from ganeum.train.trackers import check_trackers, trackers
 from ganeum.train.watch import gpu_watch
 from ganeum.train.within_memory import CHECKPOINTING, WithinMemory
-
-NEW_TOKENIZER, NEW_SHAPE = ".new-tokenizer", ".new-model"
 
 
 @terminable()
@@ -96,7 +93,7 @@ def train(
         )
     if stored is None:  # what was chosen is on the disk before there is a run
         device = hardware.with_measured_peak(device, decided.config.train.precision)
-        files["plan.json"] = _predict(decided, material, device, held_bytes)
+        files["plan.json"] = predict(decided, material, device, held_bytes)
     run, resolved, outcome = record.create(
         config, decided.config, overwrite=overwrite, files=files, before_longer=_check_extendable
     )
@@ -136,7 +133,7 @@ def _check_same_data(stored: Config, material: Material) -> None:
     examples = stored.data.train if isinstance(stored.data.train, str) else ", ".join(stored.data.train or ())
     where = stored.data.directory if stored.model.source is None else examples
     run, vocab_size = RunDirectory(record.results_dir() / _name(stored)), stored.model.vocab_size
-    noted = ((_stored_plan(run) or {}).get("data") or {}).get("identity")
+    noted = ((stored_plan(run) or {}).get("data") or {}).get("identity")
     if noted not in (None, material.identity):
         why = f"the run began with other tokens than {where} holds now"
     elif isinstance(vocab_size, int) and vocab_size < material.vocab_size:
@@ -253,7 +250,7 @@ def _train(
         if died := deaths.explained(run.status()):
             console.say(f"The last time, {run.name} ended without a word: {died}")
         Status.of_this_process("running", progress.step).write(run.status_path)
-        predicted = _describe(run, decided, material, device)
+        predicted = describe(run, decided, material, device)
         if saved is None:
             console.show(show(predicted))
             console.say(f"{run.name} → {run.path}\n")
@@ -264,7 +261,7 @@ def _train(
             console.say("There is no val.bin: nothing is evaluated, and no checkpoint is the best one.")
 
         step = _start(run, config, saved)
-        _keep_shape(run, step)
+        keep_shape(run, step)
         watch = gpu_watch(config.device, config.log.system_interval_s, console.say)
         told = Callbacks([*([watch] if watch else []), *trackers(config, console.say), *callbacks])
         loop = Loop(
@@ -282,7 +279,7 @@ def _train(
             callbacks=told,
             progress=progress,
             within=WithinMemory(
-                config, step, progress, run, device, console.say, may_recompute=_was_to_choose(predicted, CHECKPOINTING)
+                config, step, progress, run, device, console.say, may_recompute=was_to_choose(predicted, CHECKPOINTING)
             ),
         )
         if saved:
@@ -305,65 +302,6 @@ def _train(
         Status.of_this_process("finished", progress.step).write(run.status_path)
         console.say(summary.closing(run, ended))
         return ended
-
-
-def _describe(run: RunDirectory, decided: Resolved, material: Material, device: hardware.Device) -> dict[str, Any]:
-    """plan.json, environment.json and tokenizer/, each once, before step 0; → the plan."""
-    if (predicted := _stored_plan(run)) is None:
-        predicted = _predict(decided, material, device)
-        record.write_json(run.plan_path, predicted)
-    if not run.environment_path.exists():
-        record.write_json(run.environment_path, hardware.environment(decided.config.seed))
-    if material.tokenizer is not None and not run.tokenizer_dir.exists():
-        growing = run.path / NEW_TOKENIZER
-        material.tokenizer.save(growing)
-        growing.rename(run.tokenizer_dir)
-    return predicted
-
-
-def _keep_shape(run: RunDirectory, step: OptimizerStep) -> None:
-    """model/ with the config of an adopted model, once, before step 0."""
-    if isinstance(step.model, Adopted) and not (run.path / SHAPE).exists():
-        growing = run.path / NEW_SHAPE
-        step.model.save_shape(growing)
-        growing.rename(run.path / SHAPE)
-
-
-def _stored_plan(run: RunDirectory) -> dict[str, Any] | None:
-    """plan.json; None where it was thrown away or is damaged."""
-    try:
-        content = record.read_json(run.plan_path)
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(content, dict) and content.keys() >= {"data", "parameters", "device", "flops"}
-    return content if whole else None
-
-
-def _was_to_choose(predicted: dict[str, Any], key: str) -> bool:
-    """Whether a key was `auto` when the run was made."""
-    return any(choice["key"] == key for choice in predicted.get("choices", []))
-
-
-def _predict(
-    decided: Resolved, material: Material, device: hardware.Device, held_bytes: int | None = None
-) -> dict[str, Any]:
-    """The plan; its times are those measured before the start, or without a measurement the roofline's."""
-    config, pace = decided.config, decided.pace
-    predicted = plan(
-        config,
-        device=device,
-        **material.for_plan(config),
-        step_s=pace.step_s if pace else None,
-        evaluations_s=pace.evaluations_s(Settled.of(config).max_iters) if pace else 0.0,
-        choices=decided.choices,
-        held_bytes=held_bytes,
-    )
-    if pace is not None:
-        predicted["time"] |= {"low": pace.low, "high": pace.high}
-    predicted["data"]["identity"] = material.identity
-    if device.kind == "cuda" and config.train.trace_memory:
-        predicted = exact.started(predicted, config, device)
-    return predicted
 
 
 def _start(run: RunDirectory, config: Config, saved: Checkpoint | None) -> OptimizerStep:

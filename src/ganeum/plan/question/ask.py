@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
-
-from rich.console import Group, RenderableType
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from ganeum import units
 from ganeum.config import load
@@ -21,9 +17,10 @@ from ganeum.hardware.device import Device
 from ganeum.hardware.machine import look
 from ganeum.plan import sections
 from ganeum.plan.page.render import Page
-from ganeum.plan.page.table import Column, Table
+from ganeum.plan.page.table import Table
 from ganeum.plan.question import compare, use
 from ganeum.plan.question.compare import Plan, Prices
+from ganeum.plan.question.forms import Answer, Explained, Found
 from ganeum.plan.question.subject import Model, Run, Subject, config_file
 
 if TYPE_CHECKING:
@@ -41,26 +38,6 @@ WISHES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "optimizer": ("optimizer", str),
     "directory": ("directory", str),
 }
-
-
-class Answer(Protocol):
-    """Something to print, in any of the forms."""
-
-    def text(self) -> RenderableType:
-        """For a terminal."""
-        ...
-
-    def markdown(self) -> str:
-        """For a page."""
-        ...
-
-    def json(self) -> str:
-        """For a program."""
-        ...
-
-    def csv(self) -> str:
-        """For a spreadsheet."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -168,48 +145,6 @@ def emitted(asked: Question, form: str) -> str:
     subject, default = _subject(asked)
     (device,) = asked.devices(default)
     return subject.emit(form, subject.plan(device), device)
-
-
-@dataclass(frozen=True)
-class Explained(Page):
-    """A plan with the derivation of its figures behind it."""
-
-    derivation: str
-
-    def text(self) -> RenderableType:
-        """The page, then the derivation, whose lines are as long as they are."""
-        return Group(super().text(), Text("\n" + self.derivation, no_wrap=True, overflow="ignore"))
-
-    def markdown(self) -> str:
-        """The derivation as it stands, in a block of code."""
-        return f"{super().markdown()}\n\n```text\n{self.derivation}\n```"
-
-
-@dataclass(frozen=True)
-class Found:
-    """The model that a search found."""
-
-    found: backwards.Answer
-
-    def text(self) -> RenderableType:
-        """Why this one, and its neighbours."""
-        from ganeum.plan import backwards
-
-        return backwards.show(self.found)
-
-    def markdown(self) -> str:
-        """Its config, with its reasons as comments."""
-        return f"```yaml\n{self.found.yaml().rstrip()}\n```"
-
-    def json(self) -> str:
-        """The question, the config, its figures."""
-        return json.dumps(self.found.as_dict(), indent=2, ensure_ascii=False)
-
-    def csv(self) -> str:
-        """A line for the model and its neighbours each."""
-        told = self.found.as_dict()
-        rows = [{"model": name, **told[name]} for name in ("smaller", "best", "larger") if name in told]
-        return Table(tuple(Column(key, key) for key in rows[0] if key != "loss"), rows).csv()
 
 
 def _search(asked: Question) -> backwards.Answer:
