@@ -72,7 +72,7 @@ class Sign(torch.optim.Optimizer):
         ("no_mask", Sound(data=dense()), "the masks of its batches mask something"),
         ("sdpa", Sound(), "no attention of transformers' is eager"),
         ("loader_workers", Sound(), "the batches do not come from torch's DataLoader"),
-        ("single", Sound(), "no weight is in fp64"),
+        ("single", Sound(), "every weight is in fp32"),
         ("tf32", Sound(), "TF32 is something of NVIDIA's GPUs"),
         ("only_learnt", Sound(), "every weight with a gradient is updated"),
         ("no_generating", Sound(), "nothing of that kind is loaded"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import Sound, apart, batches, calls, collects, dense, losses, recomputing, saw
+from tiny_training import Sound, Tiny, apart, batches, calls, collects, dense, losses, recomputing, saw
 from tiny_training import loaded as loaded
 from tiny_training import one_thread as one_thread
 from torch import nn
@@ -37,6 +37,20 @@ def test_bf16_computes_in_bf16_and_gives_logits_in_fp32() -> None:
     inside, outside, found = apart(look)
     assert (inside, outside) == ("torch.bfloat16", "torch.float32")
     assert found == pytest.approx(apart(lambda: losses(Sound().build())), rel=2e-2)
+
+
+def test_weights_in_16_bits_become_fp32() -> None:
+    """A CPU computes fp16 in steps of its own; the losses are those of fp32 weights that were rounded once."""
+
+    def look() -> tuple[list[str], list[str], list[float]]:
+        halved = Sound(model=lambda: Tiny().half())
+        chosen = [one.name for one in remedies.of_training(facts.of(halved.build())) if one.act == "single"]
+        training = acts.single(halved.build())
+        return chosen, sorted({str(p.dtype) for p in training.model.parameters()}), losses(training)
+
+    chosen, kinds, found = apart(look)
+    assert (chosen, kinds) == (["fp32 weights"], ["torch.float32"])
+    assert found == pytest.approx(apart(lambda: losses(Sound().build())), rel=1e-2)
 
 
 def test_autocast_is_switched_off() -> None:

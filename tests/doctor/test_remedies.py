@@ -64,6 +64,7 @@ def test_formats_that_are_emulated_are_left() -> None:
         ({"anomaly": True}, "debugging off"),
         ({"traced": True}, "debugging off"),
         ({"mkldnn": False}, "all fast kernels"),
+        ({"dtypes": ["float16"]}, "fp32 weights"),
         ({"pauses_share": 0.1}, "no pauses of Python"),
         ({"data_share": 0.4}, "batches held in memory"),
         ({"data_share": 0.4, "loader_workers": 0, "loader_stays": False}, "workers that stay"),

@@ -33,6 +33,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "transformers.modeling_utils:PreTrainedModel.save_pretrained",
         "pickle:dump",
         "numpy:save",
+        "os:fsync",
+        "os:fdatasync",
     ),
     "copying": (
         "copy:deepcopy",

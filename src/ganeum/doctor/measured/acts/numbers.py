@@ -81,9 +81,9 @@ def tf32(training: Training) -> Training:
 
 
 def single(training: Training) -> Training:
-    """Weights, and what is computed with them, in fp32 in place of fp64."""
-    if not any(p.dtype is torch.float64 for p in training.model.parameters()):
-        raise NotApplicable("no weight is in fp64")
+    """Weights, and what is computed with them, in fp32 in place of fp64 or of 16 bits."""
+    if all(p.dtype is torch.float32 for p in training.model.parameters()):
+        raise NotApplicable("every weight is in fp32")
     training.model.float()
     torch.set_default_dtype(torch.float32)
     return training

@@ -87,6 +87,17 @@ def of_numbers(facts: Facts) -> Iterator[Remedy]:
             act="single",
             promise=30.0 if gpu else 2.0,
         )
+    halves = sorted({"float16", "bfloat16"} & set(facts["dtypes"]))
+    if halves and not gpu:
+        yield Remedy(
+            name="fp32 weights",
+            cause="pure_half",
+            change=f"weights in {' and '.join(halves)}: model.float(), which also learns more exactly; autocast "
+            "where the CPU has units for bf16",
+            act="single",
+            group="precision",
+            promise=1.5,
+        )
     if plain and facts["bf16"]:
         yield Remedy(
             name="bf16",
