@@ -371,6 +371,14 @@ def test_a_run_is_shown_with_what_it_recorded(tmp_path: Path) -> None:
     assert all(one.severity == "note" for one in level if one.cause == "unplanned_memory")
 
 
+def test_growth_that_may_be_pages_of_its_data_is_no_alarm(tmp_path: Path) -> None:
+    """On a CPU 1 MiB a step beside 600 MiB of data are its pages; 8 MiB a step are more, and on a GPU nothing is."""
+    for kind, each, alarms in (("cpu", 1, False), ("cpu", 8, True), ("cuda", 1, True)):
+        run = recorded_run(tmp_path / f"{kind}{each}", lambda n, each=each: GIB + each * MIB * n, device={"kind": kind})
+        told = {one.cause for one in recorded.of_run(run, mapped=600 * MIB)[0]}
+        assert alarms == ("memory_growth" in told)
+
+
 def frames(line: int) -> list[dict[str, Any]]:
     return [
         {"filename": "/x/torch/nn/functional.py", "line": 1, "name": "linear"},

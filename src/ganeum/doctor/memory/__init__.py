@@ -55,11 +55,12 @@ def of_run(
 ) -> Report:
     """A run of ours that has recorded its memory: the same, with planned beside measured.
 
-    Its peak is that of its plan.json where the run was planned for ``device``.
+    Its peak is that of its plan.json where the run was planned for ``device``, with levers by the closed form.
     """
     found = recorded.peak_of(run, config, device) or peak.of_config(config, device, tokens, trace=trace)
     more, facts, ruled_out = _watched(config, steps, seconds)
-    beside, measured = recorded.of_run(run)
+    mapped = 0 if config.data.train else sum(file.stat().st_size for file in Path(config.data.directory).glob("*.bin"))
+    beside, measured = recorded.of_run(run, mapped)
     ruled_out = [*ruled_out, *_not_growing(measured)]
     return _report(found, run.name, [*beside, *more], facts | {"recorded": measured}, ruled_out)
 

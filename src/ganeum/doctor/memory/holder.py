@@ -97,5 +97,5 @@ def _names(found: Any, ours: Sequence[Any]) -> Iterator[str]:
 def _of_cell(cell: CellType) -> Iterator[str]:
     for closure in gc.get_referrers(cell):
         for function in gc.get_referrers(closure) if isinstance(closure, tuple) else ():
-            if isinstance(function, FunctionType) and function.__closure__ is closure:
+            if isinstance(function, FunctionType) and function.__closure__ is closure and isinstance(closure, tuple):
                 yield function.__code__.co_freevars[[one is cell for one in closure].index(True)]

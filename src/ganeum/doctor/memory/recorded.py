@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ganeum.config import Config
@@ -18,8 +19,12 @@ from ganeum.units import GIB
 WAYS = "a loss or an output kept with its graph (loss.item() or .detach()), a list that only gets longer, a cache"
 
 
-def of_run(run: RunDirectory) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings, and what was read, for ``doctor.json``."""
+def of_run(run: RunDirectory, mapped: float = 0.0) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings, and what was read, for ``doctor.json``.
+
+    Args:
+        mapped: bytes of data files that it maps: on a CPU their pages count as its memory once they are read.
+    """
     lines = list(read_metrics(run.metrics_path))
     plan = _plan(run)
     kind = (plan.get("device") or {}).get("kind", "cpu")
@@ -33,6 +38,8 @@ def of_run(run: RunDirectory) -> tuple[list[Finding], dict[str, Any]]:
         findings += _pieces(allocated, reserved)
     grown = of_lines(lines)
     if grown is not None:
+        if kind == "cpu" and grown.by * grown.steps <= mapped:
+            grown = replace(grown, lasting=False)
         facts["growth"] = grown.as_dict()
         findings += of_growth(grown, "its metrics", torch_counts=kind == "cuda")
     facts["planned_gib"] = {
