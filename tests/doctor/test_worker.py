@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ganeum.doctor.measured import remedies
 from ganeum.doctor.measured.fork_server import early
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request, settled
@@ -65,6 +66,18 @@ def test_phases_are_found_by_hooks(workers: Workers) -> None:
         assert sum(block.phases.values()) == pytest.approx(block.seconds, rel=1e-6)
         assert min(block.phases[name] for name in ("forward", "backward", "optimizer")) > 0
         assert block.phases["data"] > 3 * 0.02
+
+
+def test_a_model_whose_parts_are_called(workers: Workers) -> None:
+    """Two networks in a list: their passes are forward time, and nothing is offered that needs the list's own pass."""
+    with start(workers, "in_parts") as worker:
+        facts = worker.facts()
+        assert facts["forwards"] == 0
+        offered = {one.act for one in remedies.of_training(dict(facts) | {"bf16": True, "phases": {}})}
+        assert not offered & set(remedies.THROUGH_THE_MODEL)
+        assert remedies.untried(facts)
+        block = worker.phases(20)
+        assert block.phases["forward"] > 0
 
 
 def test_between_blocks_it_stands_still_with_all_that_it_started(workers: Workers, tmp_path: Path) -> None:

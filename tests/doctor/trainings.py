@@ -102,6 +102,19 @@ def empty() -> Training:
     return _training(iter([]))
 
 
+def in_parts() -> Training:
+    """Its step calls parts of the model, as of a GAN, and never the model itself."""
+    plain = _training(Rows())
+    parts = nn.ModuleList(plain.model.children())
+
+    def step(batch: dict[str, Tensor]) -> None:
+        parts[1](parts[0](batch["input_ids"])).logsumexp(-1).mean().backward()
+        plain.optimizer.step()  # type: ignore[union-attr]
+        plain.optimizer.zero_grad()  # type: ignore[union-attr]
+
+    return Training(parts, Rows(), step, plain.optimizer)
+
+
 def unlearning() -> Training:
     """Nothing of its model is trained."""
     return Training(nn.ReLU(), Rows(), lambda batch: None)

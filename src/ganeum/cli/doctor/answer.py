@@ -95,9 +95,11 @@ def show(report: Report, as_json: bool, out: Path | None) -> None:
     from ganeum.errors import DataError
     from ganeum.record.files import write_atomic
 
-    print(report.json() if as_json else report.text(), flush=True)
-    if out is not None:
-        try:
-            write_atomic(out, report.json() + "\n")
-        except OSError as error:
-            raise DataError(f"the findings cannot be written: {error.strerror}", where=str(out)) from None
+    try:
+        print(report.json() if as_json else report.text(), flush=True)
+    finally:  # also where nobody reads on, as behind `| head`
+        if out is not None:
+            try:
+                write_atomic(out, report.json() + "\n")
+            except OSError as error:
+                raise DataError(f"the findings cannot be written: {error.strerror}", where=str(out)) from None

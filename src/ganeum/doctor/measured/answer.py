@@ -258,9 +258,23 @@ def _sentence(course: Course, trial: Trial) -> str:
     return f"{name}: no measurable effect, {trial.alone}"
 
 
+def _outcome(course: Course, trial: Trial) -> str:
+    """What came of a trial, in a word or two for programs."""
+    if trial.alone is None or trial.why:
+        return "not measured"
+    named = next((name for name in ("covered", "unconfirmed", "refuted") if getattr(trial, name)), None)
+    if named is not None:
+        return named
+    if trial.upon is not None:
+        return "helps"
+    return "slower" if trial.alone.below(course.floor) else "no effect"
+
+
 def _headline(course: Course) -> str:
     now = f"{units.count(course.rate)} tokens/s" if course.rate >= 1 else f"{course.rate:.3g} tokens/s"
     noise = f"differences below {course.noise:.1%} are noise here"
+    if not course.trials and course.untried:
+        return f"{now}, and there was no time to try anything: more of it (--minutes)"
     if not course.stairs or course.together is None:
         return f"{now}, and nothing of what was tried makes it measurably faster ({noise})"
     most = "up to " if any(stair.remedy.bound for stair in course.stairs) else ""
@@ -296,6 +310,7 @@ def _facts(course: Course) -> dict[str, Any]:
                 "alone": told(trial.alone),
                 "upon": told(trial.upon),
                 "again": told(trial.again),
+                "outcome": _outcome(course, trial),
                 "why": trial.why or None,
                 "start_s": trial.start_s,
                 "pays_from_steps": _pays(course, trial),

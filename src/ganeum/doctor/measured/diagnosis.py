@@ -92,7 +92,7 @@ class Diagnosis:
         base = self._floor(self._base())
         began = time.monotonic()
         for remedy in remedies:
-            if not self._has_room(time.monotonic() - began):
+            if self.course.trials and not self._has_room(time.monotonic() - began):  # one at least: for it it was asked
                 self.course.untried.append(remedy)
             elif not self._try(base, remedy):  # it had to make room for this one, or the system ended it
                 base.close()
@@ -130,6 +130,7 @@ class Diagnosis:
                 course.told += remedies.told(course.facts, config)
             else:
                 found = remedies.of_training(course.facts)
+                course.failed += remedies.untried(course.facts)
                 course.told += remedies.told(course.facts, None)
         if examine:
             self._examine()
@@ -258,7 +259,7 @@ class Diagnosis:
                 if any(remedy.group and remedy.group == other.group for other in taken):
                     trial.covered = True
                     continue
-                if self._is_late(1.1):
+                if self._is_late(1.1 if taken else 2.0):
                     trial.unconfirmed = True
                     continue
                 self.say("+ " + remedy.name if taken else remedy.name + ", again")

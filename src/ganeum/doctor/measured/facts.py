@@ -315,6 +315,7 @@ class _Watch:
 
     @contextmanager
     def on(self, training: Training) -> Iterator[None]:
+        self._look({})  # what is on outside of the model, should the step call its parts and never the model itself
         undo = around_entry(training, self.forward)
         before = replace_all(
             [

@@ -47,7 +47,7 @@ def of(training: Training, batches: Sequence[Any]) -> dict[str, Any]:
 
     Returns:
         ``seconds`` a step needs at least, None where a format's peak is not known or nothing was counted; ``flops`` of
-        a step; ``peaks``: format → FLOP per second; ``words``: where they come from.
+        a step; ``peaks``: format → FLOP per second; ``source`` of these; ``words``: all that in a few.
     """
     products = Products()
     stance = torch.compiler.set_stance("force_eager")
@@ -64,12 +64,14 @@ def of(training: Training, batches: Sequence[Any]) -> dict[str, Any]:
         seconds += flops / len(batches) / (peaks[name] or float("inf"))
     total = sum(products.flops.values()) / len(batches)
     known = total > 0 and all(peaks.values())
-    rates = ", ".join(f"{units.flops(peak)}/s in {name}" for name, peak in peaks.items() if peak)
+    rates = ", ".join(f"{units.flops(peak)}/s ({name})" for name, peak in peaks.items() if peak)
+    known_by = "measured here" if device.kind == "cpu" else "catalogue"
     return {
         "seconds": seconds if known else None,
         "flops": total,
         "peaks": peaks,
-        "words": f"{units.flops(total)} of products a step at {rates} ({device.source})",
+        "source": device.source,
+        "words": f"{units.flops(total)} of products a step at {rates}, {known_by}",
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import nn
 
 from ganeum.doctor.measured.training import PHASES, Training
 
@@ -33,11 +34,9 @@ class Parts:
         hooks, model, optimizer = self._hooks, self._training.model, self._training.optimizer
         if self._training.timed is not None:
             return self
-        for handle in (
-            model.register_forward_pre_hook(lambda *_: self._begin("forward")),
-            model.register_forward_hook(lambda *_: self._end("forward"), always_call=True),
-        ):
-            hooks.callback(handle.remove)
+        for module in entrances(model):
+            hooks.callback(module.register_forward_pre_hook(lambda *_: self._begin("forward")).remove)
+            hooks.callback(module.register_forward_hook(lambda *_: self._end("forward"), always_call=True).remove)
         if optimizer is not None:
             hooks.callback(optimizer.register_step_pre_hook(lambda *_: self._begin("optimizer")).remove)
             hooks.callback(optimizer.register_step_post_hook(lambda *_: self._end("optimizer")).remove)
@@ -88,3 +87,13 @@ class Parts:
                 return function(*inputs, **options)
 
         return measured
+
+
+def entrances(model: nn.Module) -> Iterator[nn.Module]:
+    """Where a step may enter a model: itself, and its parts, those of lists and other containers one by one."""
+    yield model
+    for part in model.children():
+        if isinstance(part, (nn.ModuleList, nn.ModuleDict)):
+            yield from entrances(part)
+        else:
+            yield part

@@ -44,9 +44,8 @@ def drawn(course: Course) -> str:
     most = max(value for _, value, _ in rows)
     if course.limit is not None:
         at_best, source = course.limit
-        rows.append(
-            ("limit of the device", at_best, f"× {at_best / (course.rate * course.gain):.2f} is left; {source}")
-        )
+        left = at_best / (course.rate * course.gain)
+        rows.append(("limit of the device", at_best, f"× {left:,.{2 if left < 100 else 0}f} is left; {source}"))
         most = min(max(most, at_best), BEYOND * most)
     return _table(rows, most, min(WIDEST, get_terminal_size((WIDEST, 24)).columns))
 

@@ -13,14 +13,17 @@ from ganeum.doctor.measured.remedies.surroundings import of_host, of_loader
 from ganeum.doctor.measured.remedies.training import of_data, of_numbers, of_optimizer, of_work
 from ganeum.doctor.measured.remedy import Remedy
 
-__all__ = ["of_config", "of_training", "pays_from", "told"]
+__all__ = ["of_config", "of_training", "pays_from", "told", "untried"]
 
+THROUGH_THE_MODEL = ("bf16", "fp16", "fp32", "compiled", "no_mask", "no_extra_forwards")  # acts
 PADDED = 0.2  # of the places, padded to the longest there could be: from here on it is told without a measurement
 
 
 def of_training(facts: Facts) -> list[Remedy]:
-    """For somebody's own training, the most promising first."""
-    return _first([*of_host(facts), *of_data(facts), *of_numbers(facts), *of_work(facts), *of_optimizer(facts)])
+    """For somebody's own training, the most promising first; what is done to the model's own forward pass only where a
+    step has one."""
+    found = [*of_host(facts), *of_data(facts), *of_numbers(facts), *of_work(facts), *of_optimizer(facts)]
+    return _first(found if facts.get("forwards", 1) else [one for one in found if one.act not in THROUGH_THE_MODEL])
 
 
 def of_config(config: Config, facts: Facts) -> list[Remedy]:
@@ -49,6 +52,16 @@ def _recomputed(facts: Facts) -> Iterator[Remedy]:
     """By something else than its key."""
     if facts["decided"]["train"]["activation_checkpointing"] == "none":
         yield from (one for one in of_work(facts) if one.act == "not_recomputed")
+
+
+def untried(facts: Facts) -> list[str]:
+    """Sentences: what cannot be tried of this training, and why."""
+    if facts.get("forwards", 1):
+        return []
+    return [
+        "bf16, compiling: not tried: a step calls parts of the model and never Training.model itself, so there is no "
+        "forward pass to do it to"
+    ]
 
 
 def told(facts: Facts, config: Config | None = None) -> list[Finding]:
