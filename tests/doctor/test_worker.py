@@ -178,6 +178,24 @@ def test_nobody_is_left_behind() -> None:
     assert server.poll() is not None
 
 
+def test_the_end_of_what_forks_is_an_answer() -> None:
+    """The system ended the process that all are forked from: the worker that there is ends, and no other starts."""
+    with Workers(f"{TRAININGS}:plain") as workers:
+        workers._modules = ()
+        worker = workers.empty()
+        (server,) = workers._servers.values()
+        server._process.kill()
+        server._process.wait()
+        with pytest.raises(Gone, match="no process can be started for it"):
+            workers.empty()
+        worker.close()
+        deadline = time.monotonic() + 10
+        while not (over := gone(worker.pid) or (sys.platform == "linux" and ended(worker.pid))):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert over
+
+
 def test_nobody_outlives_a_process_that_was_killed() -> None:
     """SIGKILL of the one that measures: its workers, which stand still, end too."""
     code = (

@@ -123,7 +123,12 @@ class Worker:
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with it)
         self._pipe, theirs = Pipe()
         with theirs:
-            self.pid = server.fork(environment, theirs.fileno(), self._printed.fileno())
+            try:
+                self.pid = server.fork(environment, theirs.fileno(), self._printed.fileno())
+            except OSError as error:  # that process is gone, or no other has room
+                self._pipe.close()
+                self._printed.close()
+                raise Gone(f"no process can be started for it: {error}") from None
         self._alone: Workers | None = None
 
     @classmethod
