@@ -144,15 +144,3 @@ def unfinished_tales(parts: Parts) -> None:
     """The tokenizer adds no end-of-text token, so no text ever ends."""
     parts.rows = [{name: ids[:-1] for name, ids in row.items()} for row in parts.rows]
     parts.order = at_random
-
-
-@fault("blocks that the model does not know it has", "learning", ("never_updated", "learning"), ("plain",))
-def lodgers(parts: Parts) -> None:
-    """They lie in a list of Python's, so that parameters() and the optimizer leave them out."""
-
-    def hide(model: nn.Module) -> None:
-        blocks = list(model.blocks)  # type: ignore[arg-type]
-        del model.blocks
-        model.__dict__["blocks"] = blocks
-
-    parts.model.append(hide)
