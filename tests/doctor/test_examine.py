@@ -54,6 +54,7 @@ from wrong import (
     scaled,
     shifted,
     stray_optimizer,
+    two_optimizers,
     without,
 )
 
@@ -95,6 +96,7 @@ HONEST: dict[str, Callable[[], Training]] = {
     "lbfgs": asks_again,
     "sharpness-aware": sharpness_aware,
     "without an optimizer": without_optimizer,
+    "two optimizers, each cleared when it is needed": two_optimizers,
     "llama on the left": lambda: theirs("llama", tokenizer=Tokens(), batches=padded(left=True)),
     "mixtral": lambda: theirs("mixtral", tokenizer=Tokens()),
     "t5": lambda: theirs("t5", tokenizer=Tokens()),
@@ -151,6 +153,7 @@ FAULTS: dict[str, tuple[str, Callable[[], Training]]] = {
     "averaged twice": ("accumulation", lambda: plain(micro=4, divide=16)),
     "cleared each time": ("accumulation", lambda: clears_each(plain())),
     "never cleared": ("gradients_kept", lambda: plain(clear=False)),
+    "one of two optimizers never cleared": ("gradients_kept", lambda: two_optimizers(clears=False)),
     "drawn too large": ("first_loss", lambda: plain(model=scaled(40))),
     "drawn too large by its config": ("first_loss", lambda: gpt2(initializer_range=0.8)),
     "the same batch": ("repeated_text", lambda: plain(batches=[windows()[0]] * 20)),

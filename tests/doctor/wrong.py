@@ -151,3 +151,23 @@ def by_length() -> list[dict[str, Tensor]]:
         ids = torch.randint(4, V, (8, length), generator=torch.Generator().manual_seed(length))
         found.append({"input_ids": ids, "labels": ids})
     return found
+
+
+def two_optimizers(clears: bool = True) -> Training:
+    """A generator and its critic: each backward pass of the one leaves gradients in the other, cleared when needed."""
+    torch.manual_seed(3)
+    maker, critic = nn.Linear(8, 16), nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    critics, its = torch.optim.Adam(critic.parameters()), torch.optim.Adam(maker.parameters())
+
+    def step(real: Tensor) -> None:
+        made = maker(torch.randn(len(real), 8))
+        if clears:
+            critics.zero_grad()
+        (critic(made.detach()).square() + (critic(real) - 1).square()).mean().backward()
+        critics.step()
+        its.zero_grad()
+        (critic(made) - 1).square().mean().backward()
+        its.step()
+
+    rows = [torch.randn(8, 16, generator=torch.Generator().manual_seed(n)) for n in range(8)]
+    return Training(nn.ModuleList([maker, critic]), rows, step, its)

@@ -60,7 +60,7 @@ class Pass:
     Attributes:
         in_training: whether the model was in training mode.
         norm: of all gradients behind it.
-        kept: there were gradients before it that had been used for an update already.
+        kept: its update also had gradients that an update before had used already.
         dropped: gradients of the micro-batch before it had gone, and no update had used them.
         autocast: the backward pass ran under autocast.
         again: it is the same step's once more: an optimizer asked for it (LBFGS), or weights were moved by hand (SAM).

@@ -59,8 +59,8 @@ def _kept(seen: Seen, model: nn.Module) -> Iterator[Finding]:
             cause="gradients_kept",
             title="gradients are never cleared: every update also holds those of all before",
             evidence=(
-                f"gradients that an update had used were still there before {len(again)} of {len(seen.passes)} "
-                "backward passes",
+                f"{len(again)} of {len(seen.passes)} backward passes were added to gradients that an update had used, "
+                "and used with them",
                 f"the gradient's norm, update by update{grown}",
             ),
             change="optimizer.zero_grad() once for each update",

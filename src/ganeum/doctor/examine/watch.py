@@ -67,7 +67,9 @@ class Watch(TorchFunctionMode):
         self.parameters = dict(model.named_parameters())
         self.now, self.open = Pass(), list[Pass]()
         self.place, self.backwards = 0, False
-        self.used = self.pending = False  # the gradients that are there: of an update already, of none yet
+        self.pending = False  # whether there are gradients that no update has used yet
+        self.used, self.mixed = set[int](), set[int]()  # parameters: an update has used their gradients; more came on
+        self.before: dict[int, tuple[int, int]] = {}  # of those used: the gradient, as it was before a backward pass
         self.clip: tuple[float, float] | None = None
         self.inside = 0  # of an update of ours
         self.first = True  # of a step's backward passes
@@ -232,7 +234,6 @@ class Watch(TorchFunctionMode):
                 return update(step, number, learning_rate, loss)
             finally:
                 self.inside -= 1
-                self.used = True
 
         stack.enter_context(patch.object(OptimizerStep, "_loss", watched_loss))
         stack.enter_context(patch.object(OptimizerStep, "_update", watched_update))
@@ -243,15 +244,26 @@ class Watch(TorchFunctionMode):
         there = self._norm(self._all()) > 0
         moved = self.pending and self.versions != self._versions()  # by nobody that is known: they were used by hand
         self.now.again = not self.first and (moved or self.asks)
-        self.now.kept = self.used and there and not self.within
         self.now.dropped = self.pending and not there and not self.within and not moved
         if not there:
             self.open = []
         self.first = False
         self.now.autocast = torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")
-        self.used = False
+        self._let_go()
+        grads = {id(p): p.grad for p in self.parameters.values() if p.grad is not None and id(p) in self.used}
+        self.before = {key: (id(grad), grad._version) for key, grad in grads.items()}
+
+    def _let_go(self) -> None:
+        """Those that were cleared since: of two optimizers each may clear its own, just before it needs them."""
+        there = {id(p) for p in self.parameters.values() if p.grad is not None and bool(p.grad.any())}
+        self.used &= there
+        self.mixed &= there
 
     def _after_backward(self) -> None:
+        for parameter in self.parameters.values():
+            grad = parameter.grad
+            if grad is not None and (was := self.before.get(id(parameter))) and was != (id(grad), grad._version):
+                self.mixed.add(id(parameter))
         self.now.norm = self._norm(self._all())
         self.pending, self.versions = self.now.norm > 0, self._versions()
         self.asks = self.within
@@ -278,12 +290,17 @@ class Watch(TorchFunctionMode):
     def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.asks:  # only now are there gradients
             self._held(optimizer)
-        self.used, self.within, self.asks = True, False, False
+        self.within = self.asks = False
 
     def _versions(self) -> int:
         return sum(p._version for p in self.parameters.values())
 
     def _update(self, norm: float, clip: float | None, held: dict[int, tuple[float, float]]) -> None:
+        self._let_go()
+        for one in self.open:
+            one.kept = bool(self.mixed & held.keys())
+        self.mixed -= held.keys()
+        self.used |= held.keys()
         self.seen.updates.append(Update(self.open, norm, clip, held))
         self.open, self.clip, self.pending = [], None, False
 
