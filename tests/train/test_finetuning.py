@@ -252,6 +252,15 @@ def test_an_export_is_asked_as_the_run_is(t5: Path, pairs: Path, here: Path) -> 
     assert texts == [theirs, theirs]
 
 
+def test_texts_end_where_positions_do(gpt2: Path, pairs: Path) -> None:
+    """A GPT-2 of 64 positions that is asked for 128 new tokens writes those that there is room for."""
+    more = ("sample.max_new_tokens=128", "max_iters=2", "sample.interval=2")
+    go(gpt2, f"data.train={pairs / 'pairs.jsonl'}", *more)
+    text = Path("results/gpt2/samples/step-00000002.txt").read_text()
+    assert "max_new_tokens: 128" in text
+    assert "generated: " in text
+
+
 def test_adapters_on_a_model_whose_matrices_lie_across(gpt2: Path, here: Path) -> None:
     """GPT-2's weights are (in, out): the merged export computes what the trained adapters do by peft's own layers, and
     every other weight is as it was."""

@@ -92,7 +92,12 @@ def _beside_references(model: Adopted, tokenizer: Any, config: Config, reference
 
 @torch.no_grad()
 def _likeliest(model: Adopted, source: Sequence[int], most: int, beams: int) -> list[int]:
-    """The ids that transformers' own search finds behind a source."""
+    """The ids that transformers' own search finds behind a source; fewer, or none, where positions end before."""
+    positions = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None:
+        most = min(most, positions - (0 if model.encoder_decoder else len(source)))
+    if most < 1:
+        return []
     training = model.training
     model.eval()
     tokens = torch.tensor([source], device=next(model.parameters()).device)
