@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from ganeum.doctor.measured import bursts
-from ganeum.doctor.measured.contest import Ratio, contest, interval
+from ganeum.doctor.measured.contest import Ratio, contest, interval, ratio
 from ganeum.doctor.measured.training import Block
 
 
@@ -111,6 +111,44 @@ def test_waiting_for_a_core_is_left_out_of_what_computes_on_one() -> None:
     assert (found.low, found.high) == pytest.approx((1.25, 1.25))
 
 
+def test_an_account_that_is_off_in_some_blocks_hides_no_crowd() -> None:
+    """Three blocks of ten seem to have waited for nearly all their time, since clock and account are not read at once:
+    what the others waited is left out all the same."""
+    waits = [0.019, 0.01, 0.01, 0.019, 0.01, 0.01, 0.019, 0.01, 0.01, 0.01]
+    blocks = [Block(1, 0.02, 100, computed=0.01, waited=waited) for waited in waits]
+    found = ratio([(block, block) for block in blocks])
+    assert found.undisturbed
+    assert found.rates == pytest.approx((10_000, 10_000))
+
+
+def test_what_could_be_chance_is_measured_longer() -> None:
+    """A gain of 1.1 in noise of a third: after the time it could be chance still, and goes on; 1.6 ends in time, and so
+    does the run against itself."""
+    spent = {}
+    for gain, only_gain in ((1.1, True), (1.6, True), (1.1, False)):
+        clock, draw = Time(), random.Random(4)
+        noise = lambda _, draw=draw: draw.uniform(0.67, 1.33)  # noqa: E731
+        a, b = Fake(clock, 0.02, noise), Fake(clock, 0.02 / gain, noise)
+        spent[gain, only_gain] = measured(a, b, seconds=2.0, only_gain=only_gain).seconds
+    assert spent[1.1, True] > 2.5
+    assert max(spent[1.6, True], spent[1.1, False]) < 2.2
+
+
+def test_longer_steps_that_learn_more_are_not_given_up() -> None:
+    """Five times the time for a step of six times the tokens is no slower."""
+
+    @dataclass
+    class Large(Fake):
+        def block(self, steps: int) -> Block:
+            found = super().block(steps)
+            return replace(found, tokens=6 * found.tokens)
+
+    clock = Time()
+    found = measured(Fake(clock, 0.01), Large(clock, 0.05), only_gain=True)
+    assert found.pairs >= 8
+    assert found.median == pytest.approx(1.2)
+
+
 def test_waiting_for_its_own_threads_is_its_own_affair() -> None:
     """One that keeps four cores busy waits for itself: nothing is left out."""
     clock = Time()
@@ -165,6 +203,8 @@ def test_a_step_that_is_long_at_regular_distances() -> None:
     assert (found.period, found.in_data) == (10, False)
     assert found.share == pytest.approx(0.02 / 0.12)
     assert bursts.between(times) == 10
+    collections = [0.02 if place % 10 == 9 else 0.0 for place in range(60)]
+    assert bursts.find(times, [0.0] * 60, collections) is None  # Python's own, at which another remedy looks
 
 
 def test_long_steps_at_random_are_nothing_regular() -> None:

@@ -149,6 +149,7 @@ def test_a_run_without_a_fault_has_no_finding(diagnosed: Any) -> None:
     assert [line.split(":")[0] for line in report.without_effect] == names
     assert all("no measurable effect" in line or "slower" in line for line in report.without_effect)
     assert all(trial["alone"]["ratio"] == pytest.approx(1.0, abs=0.02) for trial in report.facts["trials"])
+    assert {trial["outcome"] for trial in report.facts["trials"]} <= {"no effect", "slower"}
     assert "nothing of what was tried makes it measurably faster" in report.headline
     assert report.facts["noise"] < 0.02
 
@@ -232,15 +233,17 @@ def test_only_what_can_be_applied_and_keeps_the_learning_is_applied(diagnosed: A
         remedy("kept batches", bound=True, keys={"data.a": 1}),
         remedy("larger stride", "overlapping_windows", same_learning=False, keys={"data.stride": 8}),
         remedy("bf16", "fp32", keys={"train.precision": "bf16"}),
+        remedy("like rows", "padding", same_learning=False, same_rows=True, keys={"data.b": 1}),
     ]
-    world = World({"kept batches": 0.5, "larger stride": 0.6, "bf16": 0.7}, found)
+    world = World({"kept batches": 0.5, "larger stride": 0.6, "bf16": 0.7, "like rows": 0.75}, found)
     world.learns = [Periodic(cause="too_often", title="", keys=(("train.eval_interval", 500),))]
     report = diagnosed(world)
     assert report.facts["apply"] == {"train.precision": "bf16", "train.eval_interval": 500}
-    assert len(report.facts["waterfall"]) == 3
+    assert len(report.facts["waterfall"]) == 4
     assert "up to" in report.headline
     by_cause = {finding.cause: finding for finding in report.findings}
     assert by_cause["overlapping_windows"].severity == "note"
+    assert by_cause["padding"].severity == "warning"  # an epoch has the same rows
     assert re.search(r"up to (1\.9|2\.0)", by_cause["loader"].title)
 
 

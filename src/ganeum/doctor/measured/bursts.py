@@ -64,8 +64,12 @@ def between(times: Sequence[float]) -> int:
     return max(1, round(len(times) / len(long)))
 
 
-def find(times: Sequence[float], waits: Sequence[float]) -> Bursts | None:
-    """Of the seconds of steps in a row, and of those that each waited for its batch; None where nothing is regular."""
+def find(times: Sequence[float], waits: Sequence[float], collections: Sequence[float] = ()) -> Bursts | None:
+    """Of the seconds of steps in a row, and of those that each waited for its batch; None where nothing is regular.
+
+    Seconds in which Python looked for cycles are left out: that is a cause of its own.
+    """
+    times = [seconds - away for seconds, away in zip(times, collections or (0.0,) * len(times), strict=True)]
     if len(times) < 2 * FEWEST:
         return None
     usual = median(times)

@@ -104,8 +104,8 @@ def contest(
 
     Args:
         a, b: in turns; whatever they did before is forgotten.
-        seconds: at most, but for the fewest pairs that say anything; it ends sooner when it is precise enough, and later
-            where only a gain matters and there seems to be one that could be chance.
+        seconds: at most, but for the fewest pairs that say anything; it ends sooner when it is precise enough, and
+            later where only a gain matters and there seems to be one that could be chance.
         floor: differences of this size, a ratio minus 1, are of no interest.
         multiple: steps of a block are a multiple of this: of a period in which steps are unlike.
         only_gain: it also ends when ``b`` is certainly not faster by more than ``floor``.
@@ -139,7 +139,7 @@ def contest(
         if enough:
             if spent >= longest or _is_precise(so_far, floor):
                 break
-        elif spent >= seconds and (len(pairs) >= FEW_PAIRS or spent >= 2 * seconds):  # long steps, and little time
+        elif spent >= seconds and (len(pairs) >= FEW_PAIRS or spent >= 2 * longest):  # long steps, and little time
             break
     found = ratio(pairs)
     return replace(found, seconds=clock() - began)

@@ -71,7 +71,7 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     piling = list(_piling(early, late))
     del early, late
     held: list[int] = []
-    sizes: list[int] = []  # of batches
+    sizes, least = list[int](), steps  # bytes of batches
     process, end = Held(), time.perf_counter() + seconds
     while len(held) < steps and time.perf_counter() < end:
         batch = next(batches)
@@ -79,7 +79,7 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
         training.step(batch)
         del batch
         held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes())
-        if len(held) == steps and not piling and _grows(held):
+        if len(held) == steps == least and not piling and _grows(held):
             steps, end = FURTHER * steps, end + seconds
     if device.type == "cpu" and _grows(sizes, 0):
         held = []  # it would be theirs

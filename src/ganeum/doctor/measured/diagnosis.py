@@ -209,14 +209,14 @@ class Diagnosis:
         """Steps unlike the others: at regular distances they are a finding, where that is seen twice; in any case a
         block holds some of them."""
         first = base.watch(steps)
-        period = bursts.find(first.times, first.waits)
+        period = bursts.find(first.times, first.waits, first.collections)
         if period is None:
             apart = bursts.between(first.times)
             enough = max(1, int(self._seconds / (2 * FEWEST_PAIRS * self.course.step_s)))
             self.course.multiple = min(steps // 4, 2 * apart, enough) if apart > 1 else 1
             return
         second = base.watch(steps)
-        again = bursts.find(second.times, second.waits)
+        again = bursts.find(second.times, second.waits, second.collections)
         self.course.multiple = period.period
         if again is not None and again.period == period.period:
             self.course.told.append(again.finding())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bdb
 import faulthandler
+import gc
 import os
 import random
 import resource
@@ -11,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,19 @@ class Inside:
 
     def watch(self, steps: int) -> Block:
         """Some steps, each of them timed, the device waited for after each."""
-        blocks = [self.block(1) for _ in range(steps)]
+        blocks, collections = list[Block](), list[float]()
+        with _collecting() as seconds:
+            for _ in range(steps):
+                before = sum(seconds)
+                blocks.append(self.block(1))
+                collections.append(sum(seconds) - before)
         return Block(
             steps=steps,
             seconds=sum(block.seconds for block in blocks),
             tokens=sum(block.tokens for block in blocks),
             times=tuple(block.seconds if block.own is None else block.own for block in blocks),
             waits=tuple(block.phases["data"] for block in blocks),
+            collections=tuple(collections),
         )
 
     def phases(self, steps: int) -> Block:
@@ -240,6 +247,27 @@ class Inside:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+
+@contextmanager
+def _collecting() -> Iterator[list[float]]:
+    """Seconds of each time that Python looks for cycles by itself: enough objects are there; not when it is asked to."""
+    seconds: list[float] = []
+    began = 0.0
+
+    def note(phase: str, _: Mapping[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            by_itself = gc.isenabled() and gc.get_count()[0] >= gc.get_threshold()[0]
+            began = time.perf_counter() if by_itself else float("inf")
+        else:
+            seconds.append(max(0.0, time.perf_counter() - began))
+
+    gc.callbacks.append(note)
+    try:
+        yield seconds
+    finally:
+        gc.callbacks.remove(note)
 
 
 def tokens_of(batch: Any) -> int | Tensor:

@@ -74,6 +74,7 @@ class Block:
         waited: seconds that its main thread stood ready and was not let onto a core; likewise.
         times: seconds of each step where they were asked for, without waiting for a core.
         waits: of each, seconds that its batch was waited for.
+        collections: of each, seconds in which Python looked for cycles by itself.
     """
 
     steps: int
@@ -84,6 +85,7 @@ class Block:
     waited: float | None = None
     times: tuple[float, ...] = ()
     waits: tuple[float, ...] = ()
+    collections: tuple[float, ...] = ()
 
     @property
     def rate(self) -> float:

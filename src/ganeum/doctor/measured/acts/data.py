@@ -24,7 +24,7 @@ from ganeum.doctor.measured.untouched import outcome
 from ganeum.hardware import machine
 
 KEPT, KEPT_BYTES, KEPT_S = 64, 256 << 20, 3.0  # batches, of so much memory, fetched in so much time
-WINDOW = 8  # batches whose rows are sorted together
+WINDOW = 16  # batches whose rows are sorted together
 SOURCE = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 TARGET = ("labels", "decoder_input_ids", "decoder_attention_mask")
 
