@@ -269,6 +269,11 @@ def test_a_log_of_somebody_elses_is_compared_by_steps_or_by_tokens(trained: Path
     assert told.facts["gap"]["ratio"] == pytest.approx(report.facts["gap"]["ratio"] / 1000)
     with pytest.raises(DataError, match="no times of steps"):
         compare.of_log("Epoch 1: it went well", "diary.txt")
+    nano = compare.of_log(f"tokens per iteration will be: 12,288\n{lines}", "nano.log")
+    assert nano.tokens == 12_288
+    with pytest.raises(DataError) as none:
+        compare.of_log('{"loss": 2.5, "step": 10}\n{"loss": 2.4, "step": 20}', "trainer_state.json")
+    assert none.value.why == "losses are in it, and no times; a trainer_state.json has none"
 
 
 def test_settings_are_weighed_by_two_plans() -> None:
@@ -421,3 +426,7 @@ def test_the_command_answers_in_text_json_and_words(
     assert end.value.code == 2
     assert "plane is neither a run nor a file" in (said := capsys.readouterr().err)
     assert "try    plain" in said
+    for words, told in ((["-", "-"], "standard input cannot be both"), ([str(tmp_path), "plain"], "not a run's dir")):
+        with pytest.raises(SystemExit):
+            cli.main(["doctor", "compare", *words])
+        assert told in capsys.readouterr().err

@@ -43,7 +43,10 @@ def command(
 
     from ganeum.cli.doctor.answer import amount, show
     from ganeum.doctor import compare
+    from ganeum.errors import DataError
 
+    if run == baseline == "-":
+        raise DataError("standard input cannot be both of them", suggestion="a file for one of the two")
     ours = _side(run, amount("--step-tokens", step_tokens))
     theirs = _side(baseline, amount("--baseline-step-tokens", baseline_step_tokens))
     if ours.name == theirs.name:
@@ -75,6 +78,13 @@ def _side(word: str, tokens: int | None) -> Side:
                 f"{word} is neither a run nor a file",
                 where=str(results_dir()),
                 suggestion=" or ".join(near) or "`ganeum runs` lists the runs there are",
+            )
+        if not word or Path(word).is_dir():
+            raise DataError(
+                f"{word or 'an empty name'} is not a run's directory",
+                where=str(Path(word).resolve()),
+                why="a run's has logs/metrics.jsonl in it",
+                suggestion="the directory of a run, its name, or a log; `ganeum runs` lists the runs there are",
             )
         if Path(word).name == "metrics.jsonl" and Path(word).is_file():
             return compare.of_metrics(Path(word), word)

@@ -116,18 +116,24 @@ def step_time(gap: Gap) -> Check:
     """Both within the band and no difference beyond noise, or not."""
     per = "a token that carries loss" if gap.per_token else "a step, whatever its tokens"
     what, within = "time of a step", BAND[0] <= gap.step <= BAND[1]
-    told = f"{gap.step:.0%} of the baseline's for {per}"
+    told = f"{_percent(gap.step)} of the baseline's for {per}"
     if gap.low is None or gap.high is None:
         return Check(what, "not known", f"{told}; too few steps are logged for an interval")
-    told += f" ({gap.low:.0%} to {gap.high:.0%})"
+    told += f" ({_percent(gap.low)} to {_percent(gap.high)})"
     band = f"{'within' if within else 'outside'} 80 to 120 %"
     if gap.is_slower:
         return Check(what, "bad", f"{told}: {band}, and surely slower", "unexplained_time")
     if gap.is_faster:
         return Check(what, "good", f"{told}: {band}, and surely faster")
+    if gap.is_excused:
+        return Check(what, "not known", f"{told}: {band}, and no further than other programs alone can make it")
     if within:
         return Check(what, "good", f"{told}: within 80 to 120 %, and no more apart than such runs are")
     return Check(what, "not known", f"{told}: outside 80 to 120 %, but no more apart than runs as uneven are")
+
+
+def _percent(ratio: float) -> str:
+    return f"{ratio:.0%}" if ratio >= 0.1 else f"{ratio * 100:.2g}%"
 
 
 def same_loss(run: Side, baseline: Side) -> Check:

@@ -21,6 +21,7 @@ from ganeum.record import RunDirectory, read_metrics
 from ganeum.record.files import read_json
 
 PARTS = ("data", "forward", "backward", "optimizer", "other")
+STEP_TOKENS = re.compile(r"tokens per iteration will be:\s*([\d,]*\d)", re.IGNORECASE)  # nanoGPT's
 RESUMED = re.compile(r"^going on from step ([\d,]+)", re.MULTILINE)
 
 
@@ -184,8 +185,11 @@ def of_log(text: str, name: str, tokens: float | None = None) -> Side:
         raise DataError(
             "no times of steps are in it that are known: nanoGPT's lines, Hugging Face's, tqdm's, our metrics.jsonl",
             where=name,
-            suggestion="`ganeum doctor log` says what it reads of it",
+            why="losses are in it, and no times; a trainer_state.json has none" if log.losses else None,
+            suggestion="what the training printed, bars and all; `ganeum doctor log` says what it reads of it",
         )
+    if tokens is None and (said := STEP_TOKENS.search(text)):
+        tokens = float(said[1].replace(",", ""))
     spans = best[1][1:] or best[1]
     stretches = [
         Stretch(
