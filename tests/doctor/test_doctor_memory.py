@@ -480,6 +480,8 @@ def test_the_command_says_what_it_cannot_take(monkeypatch: pytest.MonkeyPatch, t
     runner = CliRunner()
     for arguments, error in (
         (["a.yaml", "b.yaml"], ConfigError),
+        (["memory.pickle", "train.batch_size=3"], ConfigError),
+        (["mine.py:build", "train.batch_size=3"], ConfigError),
         ([str(tmp_path / "none.pickle")], DataError),
         ([str(tmp_path / "none.py") + ":build"], ConfigError),
     ):

@@ -66,6 +66,10 @@ def command(
         raise ConfigError("one training is looked at at a time", where="ganeum doctor memory " + " ".join(words))
     (word,) = alone
     device = card(gpu) if gpu else None
+    if settings and (".py:" in word or Path(word).suffix in (".py", ".pickle", ".pkl")):
+        raise ConfigError(
+            "keys are of a config of ours, and this is none", where="ganeum doctor memory " + " ".join(words)
+        )
     if Path(word).suffix in (".pickle", ".pkl"):
         report = memory.of_snapshot(Path(word))
     elif ".py:" in word or word.endswith(".py"):
