@@ -20,7 +20,7 @@ from ganeum.doctor.measured.remedies import told
 from ganeum.doctor.measured.training import Training
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of these tests are forked")
-STEP = {"device": "cpu", "step_s": 0.01}
+STEP = {"device": "cpu"}
 
 
 def busy(seconds: float) -> None:
@@ -208,7 +208,7 @@ def test_other_products_and_torchs_own_attention_are_not(attend: Callable[[Tenso
 )
 def test_what_a_kernel_saves_decides(saved: tuple[float, float, float], said: str | None) -> None:
     """Of a step of 10 ms: a tenth is a warning, 3 % a note, what may be nothing is nothing."""
-    found = told({**STEP, "by_hand": {"calls": 2, "seconds": saved[0], "interval": saved[1:]}})
+    found = told({**STEP, "by_hand": {"calls": 2, "seconds": saved[0], "interval": saved[1:], "step_s": 0.01}})
     assert [finding.severity for finding in found] == ([] if said is None else [said])
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -28,6 +29,7 @@ PRODUCTS = ("bmm", "mm", "baddbmm")
 PAIRS, LONGEST_S = 16, 0.8  # of measurements by turns, for each shape
 BLOCK_S = 0.002  # of one measurement
 SHORTEST_S, MOST = 1e-6, 100  # what an account of waiting may leave of a measurement; times in one
+STEPS = 3  # whose median is what is saved of
 LARGEST = 4 << 20  # scores at once; of more heads so many are measured
 SHAPES = 2  # that are measured: those that occur most
 
@@ -48,8 +50,8 @@ class Attended:
 
 
 def of(training: Training) -> dict[str, Any] | None:
-    """``calls`` a step, ``seconds`` of it that the kernel saves, and the ``interval`` of those; None where a step has
-    no such attention. One step is taken."""
+    """``calls`` a step, ``seconds`` of it that the kernel saves, the ``interval`` of those, and ``step_s``; None where
+    a step has no such attention. A few steps are taken."""
     seen = _Seen()
     with _Named(seen), seen:
         training.step(next(iter(training.batches)))
@@ -60,7 +62,9 @@ def of(training: Training) -> dict[str, Any] | None:
     for shape, calls in seen.found.most_common(SHAPES):
         middle, least, most = _saves(shape, device)
         saved, low, high = saved + calls * middle, low + calls * least, high + calls * most
-    return {"calls": sum(seen.found.values()), "seconds": saved, "interval": (low, high)}
+    some = [batch for batch, _ in zip(training.batches, range(STEPS), strict=False)]
+    step_s = median(_seconds(partial(training.step, batch), 1, device) for batch in some)
+    return {"calls": sum(seen.found.values()), "seconds": saved, "interval": (low, high), "step_s": step_s}
 
 
 class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -175,7 +179,7 @@ def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
     return middle, low, high
 
 
-def _seconds(function: Callable[[], None], times: int, device: torch.device) -> float:
+def _seconds(function: Callable[[], object], times: int, device: torch.device) -> float:
     """Without those that other programs had the core."""
     waited, began = cores.waited(), time.perf_counter()
     for _ in range(times):

@@ -68,7 +68,7 @@ def _loops(facts: Facts) -> Iterator[Finding]:
 def _by_hand(facts: Facts) -> Iterator[Finding]:
     if (found := facts.get("by_hand")) is None:
         return
-    share, *ends = (min(seconds / facts["step_s"], 0.95) for seconds in (found["seconds"], *found["interval"]))
+    share, *ends = (min(seconds / found["step_s"], 0.95) for seconds in (found["seconds"], *found["interval"]))
     if ends[0] < LITTLE:
         return
     yield Finding(
