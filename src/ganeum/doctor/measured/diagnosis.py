@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ganeum.config import Config
-from ganeum.config.change import change
 from ganeum.doctor.finding import Report
-from ganeum.doctor.measured import answer, bursts
+from ganeum.doctor.measured import answer, bursts, left
 from ganeum.doctor.measured.answer import Course, Stair, Trial
 from ganeum.doctor.measured.contest import BLOCK_S, FEWEST_PAIRS, Ratio, contest
 from ganeum.doctor.measured.in_turn import InTurn, Place
@@ -24,7 +23,7 @@ from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request
 from ganeum.doctor.measured.training import Subject
 from ganeum.doctor.measured.worker import Gone, Worker, Workers
-from ganeum.errors import GaneumError, RunError
+from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
@@ -101,7 +100,8 @@ class Diagnosis:
         self._climb([trial for trial in self.course.trials if self._helps(trial.alone)])
         self._together()
         self._again()
-        self._limit()
+        self.say("what the device could do")
+        left.find(self.workers, self.course)
         self.course.seconds = time.monotonic() - self.began
 
     # ------------------------------------------------------------------------------------------------ the run itself
@@ -325,35 +325,6 @@ class Diagnosis:
             if trial.upon is not None and not self._helps(trial.best):
                 trial.refuted = True
                 course.stairs = [stair for stair in course.stairs if stair.remedy is not trial.remedy]
-
-    def _limit(self) -> None:
-        """What the device could do at the best, by the plan of what was reached; of runs of ours."""
-        from ganeum.plan.library import plan
-
-        config, course = self.workers.subject, self.course
-        if not isinstance(config, Config):
-            self._limit_of_theirs()
-            return
-        with suppress(GaneumError):
-            planned = plan(change(config, answer.keys(course))).get("time", {})
-            if "low" not in planned:  # nothing says how fast this device is
-                return
-            rate = planned["tokens_per_second"] * planned["step_s"] / planned["low"]
-            if rate > course.rate * course.gain:
-                course.limit = rate, "at the best, by the plan of what was reached"
-
-    def _limit_of_theirs(self) -> None:
-        """By the products that are counted in steps of what was reached."""
-        course = self.course
-        self.say("what the device could do")
-        try:
-            with self.workers.start([stair.remedy for stair in course.stairs]) as best:
-                course.facts["products"] = found = best.limit()
-        except Gone as gone:
-            course.failed.append(f"what the device could do was not found out: {gone}")
-            return
-        if (rate := found["tokens_per_second"]) and rate > course.rate * course.gain:
-            course.limit = rate, found["words"]
 
     # ------------------------------------------------------------------------------------------------------ small words
 
