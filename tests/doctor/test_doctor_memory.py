@@ -7,6 +7,7 @@ import pickle
 import random
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -374,7 +375,8 @@ def test_a_run_is_shown_with_what_it_recorded(tmp_path: Path) -> None:
 def test_growth_that_may_be_pages_of_its_data_is_no_alarm(tmp_path: Path) -> None:
     """On a CPU 1 MiB a step beside 600 MiB of data are its pages; 8 MiB a step are more, and on a GPU nothing is."""
     for kind, each, alarms in (("cpu", 1, False), ("cpu", 8, True), ("cuda", 1, True)):
-        run = recorded_run(tmp_path / f"{kind}{each}", lambda n, each=each: GIB + each * MIB * n, device={"kind": kind})
+        held = partial(lambda each, n: GIB + each * MIB * n, each)
+        run = recorded_run(tmp_path / f"{kind}{each}", held, device={"kind": kind})
         told = {one.cause for one in recorded.of_run(run, mapped=600 * MIB)[0]}
         assert alarms == ("memory_growth" in told)
 
@@ -432,7 +434,9 @@ def test_torchs_own_snapshot_is_read_backwards_to_its_peak(tmp_path: Path) -> No
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     """Whatever names a function is refused before it is called; what is no snapshot is, too."""
     file = tmp_path / "memory.pickle"
-    for content in (pickle.dumps(print), pickle.dumps({"segments": [Path("x")]}), b"nothing", pickle.dumps([1])):
+    others: tuple[Any, ...] = ([1], {"segments": 3}, {"segments": [{}]}, {"segments": [], "device_traces": [[3]]})
+    dangerous = (pickle.dumps(print), pickle.dumps({"segments": [Path("x")]}))
+    for content in (*dangerous, b"", b"nothing", *map(pickle.dumps, others)):
         file.write_bytes(content)
         with pytest.raises(DataError, match="no memory snapshot"):
             memory.of_snapshot(file)

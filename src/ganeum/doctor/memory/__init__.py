@@ -102,7 +102,7 @@ def of_snapshot(path: Path, device: int = 0) -> Report:
     """
     from ganeum.doctor.memory import observed
 
-    found = snapshot.read(snapshot.load(path), device)
+    found = snapshot.load(path, device)
     told = {**vars(found), "at_peak": dict(found.at_peak)}
     headline = (
         f"{found.peak_requested / GIB:.2f} GiB were asked for at its peak; now {found.allocated / GIB:.2f} GiB of "

@@ -70,8 +70,8 @@ class _PlainOnly(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside itself")
 
 
-def load(path: Path) -> Mapping[str, Any]:
-    """What ``torch.cuda.memory._dump_snapshot`` wrote.
+def load(path: Path, device: int = 0) -> Snapshot:
+    """What ``torch.cuda.memory._dump_snapshot`` wrote of one device.
 
     Raises:
         DataError: it is none.
@@ -82,6 +82,7 @@ def load(path: Path) -> Mapping[str, Any]:
         found = _PlainOnly(io.BytesIO(path.read_bytes())).load()
         if not isinstance(found, dict) or "segments" not in found:
             raise ValueError("there are no segments in it")
+        return read(found, device)
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(
             "this is no memory snapshot of torch's",
@@ -90,7 +91,6 @@ def load(path: Path) -> Mapping[str, Any]:
             suggestion="torch.cuda.memory._record_memory_history(); some steps; "
             "torch.cuda.memory._dump_snapshot('memory.pickle')",
         ) from error
-    return found
 
 
 def read(snapshot: Mapping[str, Any], device: int = 0) -> Snapshot:
