@@ -53,7 +53,9 @@ def blocks_of(model: nn.Module) -> Any:
 # Time, in the step
 
 
-@fault("the loss computed place by place", "speed", ("logits", "unexplained_time", "not_compiled"), STREAMS)
+@fault(
+    "the loss computed place by place", "speed", ("python_loop", "logits", "unexplained_time", "not_compiled"), STREAMS
+)
 def bead_by_bead(parts: Parts) -> None:
     """A loop over the places of a row, as in lessons on recurrent networks: each has a cross-entropy of its own."""
 
@@ -69,7 +71,7 @@ def bead_by_bead(parts: Parts) -> None:
 @fault(
     "a table of positions computed anew in every forward pass",
     "speed",
-    ("unexplained_time", "not_compiled"),
+    ("python_loop", "unexplained_time", "not_compiled"),
     ("plain",),
 )
 def surveyor(parts: Parts) -> None:
