@@ -197,6 +197,19 @@ def test_attention_by_hand_is_seen(attend: Callable[[Tensor, Tensor, Tensor], Te
     assert found["interval"][0] <= found["seconds"] <= found["interval"][1]
 
 
+def test_a_mask_that_hides_what_lies_ahead_is_known() -> None:
+    """Filled with −∞ there: torch's kernel is asked to be causal. Without a mask it is not."""
+
+    def look(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> list[tuple[bool, ...]]:
+        seen = by_hand._Seen()
+        with seen:
+            Sound(model=lambda: Attends(attend)).build().step(batches()[0])
+        return [(one.causal, one.filled, one.added, one.scaled) for one in seen.found]
+
+    assert apart(lambda: look(plain)) == [(True, True, False, True)]
+    assert apart(lambda: look(einsum)) == [(False, False, False, True)]
+
+
 @pytest.mark.parametrize("attend", [linear, masked])
 def test_other_products_and_torchs_own_attention_are_not(attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     assert attending(attend) is None

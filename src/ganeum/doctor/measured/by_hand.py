@@ -44,7 +44,9 @@ class Attended:
     d: int
     dv: int
     dtype: torch.dtype
-    masked: bool = False
+    filled: bool = False  # by masked_fill or where
+    added: bool = False  # a bias or a mask of numbers
+    causal: bool = False  # what is filled is all that lies ahead, and nothing else
     scaled: bool = False
     dropout: float = 0.0
 
@@ -106,14 +108,28 @@ class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if scores is not None and args[1] in (-1, out.dim() - 1) and out.size(-1) == scores.s:
                 self._weights[_place(out)] = scores
         elif scores is not None:
-            beside = any(t.dim() > 1 and t.size(-1) > 1 and _place(t) not in self._scores for t in inputs)
+            beside = [t for t in inputs if t.dim() > 1 and t.size(-1) > 1 and _place(t) not in self._scores]
+            fills = name.startswith(("masked_fill", "where"))
             self._scores[_place(out)] = replace(
-                scores, masked=scores.masked or beside, scaled=scores.scaled or name in ("div", "mul", "div_", "mul_")
+                scores,
+                filled=scores.filled or fills,
+                added=scores.added or (bool(beside) and not fills),
+                causal=scores.causal or (fills and any(_looks_back(t) for t in beside)),
+                scaled=scores.scaled or name in ("div", "mul", "div_", "mul_"),
             )
         elif weights is not None:
             share = float(args[1]) if name == "native_dropout" else weights.dropout
             self._weights[_place(out)] = replace(weights, dropout=share)
         return found
+
+
+def _looks_back(mask: Tensor) -> bool:
+    """Whether it marks all that lies ahead, or all that does not."""
+    if mask.dtype is not torch.bool or mask.numel() != mask.size(-1) * mask.size(-2):
+        return False
+    flat = mask.reshape(mask.shape[-2:])
+    back = torch.ones_like(flat).tril()
+    return torch.equal(flat, back) or torch.equal(flat, ~back)
 
 
 def _place(tensor: Tensor) -> int:
@@ -147,7 +163,10 @@ def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
     draw = torch.Generator().manual_seed(0)
     sides = [(shape.t, shape.d), (shape.s, shape.d), (shape.s, shape.dv)]
     q, k, v = (torch.randn(1, n, *side, generator=draw).to(device, shape.dtype).requires_grad_() for side in sides)
-    mask = torch.zeros(shape.t, shape.s, device=device, dtype=shape.dtype) if shape.masked else None
+    bias = torch.zeros(shape.t, shape.s, device=device, dtype=shape.dtype)
+    ahead = torch.ones(shape.t, shape.s, device=device, dtype=torch.bool).triu(1)
+    only_causal = shape.causal and not shape.added
+    mask = None if only_causal or not (shape.added or shape.filled) else bias
     gradient = torch.ones(1, n, shape.t, shape.dv, device=device, dtype=shape.dtype)
     scale = shape.d**-0.5 if shape.scaled else 1.0
 
@@ -155,15 +174,17 @@ def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
         scores = q @ k.mT
         if shape.scaled:
             scores = scores * scale
-        if mask is not None:
-            scores = scores + mask
+        if shape.filled:
+            scores = scores.masked_fill(ahead, float("-inf"))
+        if shape.added:
+            scores = scores + bias
         weights = scores.softmax(-1)
         if shape.dropout:
             weights = functional.dropout(weights, shape.dropout)
         (weights @ v).backward(gradient)  # type: ignore[no-untyped-call]
 
     def fused() -> None:
-        found = functional.scaled_dot_product_attention(q, k, v, mask, shape.dropout, scale=scale)
+        found = functional.scaled_dot_product_attention(q, k, v, mask, shape.dropout, only_causal, scale=scale)
         found.backward(gradient)  # type: ignore[no-untyped-call]
 
     one = min(_seconds(by_hand, 1, device) for _ in range(3))
