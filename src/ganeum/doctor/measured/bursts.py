@@ -64,6 +64,12 @@ def between(times: Sequence[float]) -> int:
     return max(1, round(len(times) / len(long)))
 
 
+def together(times: Sequence[float], most: float) -> int:
+    """Steps of a block, at most ``most``, so that it holds some of those that take longer; 1 where there are none."""
+    apart = between(times)
+    return max(1, int(min(len(times) // 4, 2 * apart, most))) if apart > 1 else 1
+
+
 def find(times: Sequence[float], waits: Sequence[float], collections: Sequence[float] = ()) -> Bursts | None:
     """Of the seconds of steps in a row, and of those that each waited for its batch; None where nothing is regular.
 

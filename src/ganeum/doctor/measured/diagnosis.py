@@ -173,13 +173,8 @@ class Diagnosis:
         limit = min(30.0, 0.08 * self._left())
         try:
             with self.workers.empty() as worker:
-                self.course.told += worker.call(
-                    "ganeum.doctor.measured.periodic",
-                    "measure",
-                    config=config,
-                    step_s=self.course.step_s,
-                    limit_s=limit,
-                )
+                asked = {"config": config, "step_s": self.course.step_s, "limit_s": limit}
+                self.course.told += worker.call("ganeum.doctor.measured.periodic", "measure", **asked)
         except Gone as gone:
             self.course.failed.append(f"evaluation, checkpoints and samples could not be measured: {gone}")
 
@@ -211,9 +206,8 @@ class Diagnosis:
         first = base.watch(steps)
         period = bursts.find(first.times, first.waits, first.collections)
         if period is None:
-            apart = bursts.between(first.times)
-            enough = max(1, int(self._seconds / (2 * FEWEST_PAIRS * self.course.step_s)))
-            self.course.multiple = min(steps // 4, 2 * apart, enough) if apart > 1 else 1
+            most = self._seconds / (2 * FEWEST_PAIRS * self.course.step_s)
+            self.course.multiple = bursts.together(first.times, most)
             return
         second = base.watch(steps)
         again = bursts.find(second.times, second.waits, second.collections)

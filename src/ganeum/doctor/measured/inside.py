@@ -251,7 +251,7 @@ class Inside:
 
 @contextmanager
 def _collecting() -> Iterator[list[float]]:
-    """Seconds of each time that Python looks for cycles by itself: enough objects are there; not when it is asked to."""
+    """Seconds of each time that Python looks for cycles by itself, having enough objects; 0 where it is asked to."""
     seconds: list[float] = []
     began = 0.0
 

@@ -105,7 +105,7 @@ def of_numbers(facts: Facts) -> Iterator[Remedy]:
             change="torch.autocast(…, torch.bfloat16) around the forward pass (Trainer: bf16=True)",
             act="bf16",
             group="precision",
-            promise=1.6 if gpu else 1.1,  # on a CPU what was seen in its own steps comes first
+            promise=1.6 if gpu else 1.16,  # on a CPU what was seen in its own steps comes first
         )
     if gpu and plain and not facts["bf16"] and (facts["capability"] or (0, 0)) >= (7, 0):
         yield Remedy(
