@@ -68,6 +68,14 @@ PAIRS = {
                 ("truncation=True, max_length=512", 'padding="max_length", max_length=longest')),
     ),
     "padding: nothing is trained": (trainer(PADDED), trainer(PADDED).split("arguments =")[0]),
+    "memory_emptied: every few hundred steps": (
+        trainer(("bf16=True", "bf16=True, torch_empty_cache_steps=1")),
+        trainer(("bf16=True", "bf16=True, torch_empty_cache_steps=500")),
+    ),
+    "debug_mode: memory metrics are skipped": (
+        trainer(("bf16=True", "bf16=True, skip_memory_metrics=False")),
+        trainer(("bf16=True", "bf16=True, skip_memory_metrics=True")),
+    ),
     "kept_logits: of a class for each pixel": (
         trainer(("eval_dataset=held_out,", "eval_dataset=held_out, compute_metrics=score,")),
         trainer(("eval_dataset=held_out,", "eval_dataset=held_out, compute_metrics=score,"),

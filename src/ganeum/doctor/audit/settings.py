@@ -356,6 +356,18 @@ def machinery(s: Settings) -> Iterator[Said]:
             severity="note",
             change="ddp_find_unused_parameters=False",
         )
+    every = s.number("torch_empty_cache_steps")
+    if every and every <= OFTEN:
+        yield s.found(
+            "memory_emptied",
+            f"the allocator's cache is emptied every {units.things(round(every), 'step')}",
+            "torch_empty_cache_steps",
+            change="without it: it frees nothing that is in use",
+        )
+    if s.get("skip_memory_metrics") is False:
+        yield s.found(
+            "debug_mode", "every allocation of Python's is traced", "skip_memory_metrics", change="without it"
+        )
     for name in ("use_cpu", "no_cuda"):
         if s.on(name):
             yield s.found("on_cpu", f"{name}=True trains on the CPU", name, change=f"{name}=False", severity="error")
