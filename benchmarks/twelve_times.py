@@ -2,7 +2,7 @@
 
     python benchmarks/twelve_times.py --write      # about 15 minutes on two quiet cores
 
-`examples/docstrings/slow.yaml` under OMP_NUM_THREADS=8 is given to `ganeum doctor run --apply`. Then `ganeum train`
+`examples/docstrings/slow.yaml` with eight threads is given to `ganeum doctor run --apply`. Then `ganeum train`
 runs as it was and as the doctor wrote it, by turns, and the tokens per second of both are compared, as their logs count
 them: every token of an input or a target, and no padding.
 --write puts the waterfall, the config and a table of what the team had guessed for each factor into docs/doctor.md.
@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SLOW = ROOT / "examples" / "docstrings" / "slow.yaml"
 PAGE, RESULT = ROOT / "docs" / "doctor.md", ROOT / "benchmarks" / "results" / "twelve-times-cpu.json"
 HEADING = "## Twelve times slower, taken apart"
-SLOW_THREADS = {"OMP_NUM_THREADS": "8"}
+# MKL would take no more threads than there are cores, and torch as many as MKL.
+SLOW_THREADS = {"OMP_NUM_THREADS": "8", "MKL_DYNAMIC": "FALSE"}
 OVERSUBSCRIBED = "oversubscription"
 # What the team expected of each of its remedies, and the causes that they would have to be.
 GUESSED = (
@@ -161,7 +162,8 @@ def main() -> None:
         threads = any(finding["cause"] == OVERSUBSCRIBED for finding in report["findings"])
         rates = by_turns(better, {} if threads else SLOW_THREADS, asked.rounds)
         text = better.read_text(encoding="utf-8")
-    said = f"OMP_NUM_THREADS=8 ganeum doctor run {name} --minutes {asked.minutes:g} --apply better.yaml"
+    variables = " ".join(f"{key}={value}" for key, value in SLOW_THREADS.items())
+    said = f"{variables} ganeum doctor run {name} --minutes {asked.minutes:g} --apply better.yaml"
     result = {"date": time.strftime("%Y-%m-%d"), "command": said, "rates": rates, "better": yaml.safe_load(text)}
     page = section(told, text, report, rates, said)
     print(page)
