@@ -108,7 +108,9 @@ class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if scores is not None and args[1] in (-1, out.dim() - 1) and out.size(-1) == scores.s:
                 self._weights[_place(out)] = scores
         elif scores is not None:
-            beside = [t for t in inputs if t.dim() > 1 and t.size(-1) > 1 and _place(t) not in self._scores]
+            beside = [
+                t for t in inputs if t.dim() > 1 and t.size(-1) > 1 and _place(t) not in (_place(out), *self._scores)
+            ]
             fills = name.startswith(("masked_fill", "where"))
             self._scores[_place(out)] = replace(
                 scores,
