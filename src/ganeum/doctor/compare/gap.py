@@ -104,7 +104,11 @@ class Gap:
         least = max(NOTHING, self.floor) * min(self.run_s, self.baseline_s)
         if part.name == "outside":  # one figure of each run; on a machine that is slower it is, too
             more = log(max(part.run, 1e-12) / max(part.baseline, 1e-12)) - log(self.step)
-            return abs(part.apart.by) > least and copysign(more, more * part.apart.by) > log(OTHERWISE) + self.floor
+            return (
+                self.known
+                and abs(part.apart.by) > least
+                and copysign(more, more * part.apart.by) > log(OTHERWISE) + self.floor
+            )
         return part.apart.excludes(part.floor) and abs(part.apart.by) > least
 
     def as_dict(self) -> dict[str, Any]:
