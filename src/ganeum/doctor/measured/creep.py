@@ -71,16 +71,18 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     piling = list(_piling(early, late))
     del early, late
     held: list[int] = []
-    sizes, least = list[int](), steps  # bytes of batches
-    process, end = Held(), time.perf_counter() + seconds
-    while len(held) < steps and time.perf_counter() < end:
-        batch = next(batches)
-        sizes.append(tensors.size_bytes(batch))
-        training.step(batch)
-        del batch
-        held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes())
-        if len(held) == steps == least and not piling and _grows(held):
-            steps, end = FURTHER * steps, end + seconds
+    sizes: list[int] = []  # of batches
+    process = Held()
+    for times, most in ((1, seconds), (FURTHER, min(FURTHER * seconds, seconds + 10))):
+        end = time.perf_counter() + most
+        while len(held) < times * steps and time.perf_counter() < end:
+            batch = next(batches)
+            sizes.append(tensors.size_bytes(batch))
+            training.step(batch)
+            del batch
+            held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes())
+        if piling or not _grows(held):
+            break
     if device.type == "cpu" and _grows(sizes, 0):
         held = []  # it would be theirs
     return {
