@@ -13,8 +13,8 @@ import tiny_pairs
 
 from ganeum.config import Config, load
 from ganeum.config.change import change
-from ganeum.doctor.measured import acts, apply, facts, ours, periodic, remedies
-from ganeum.doctor.measured.diagnosis import Diagnosis
+from ganeum.doctor.measured import acts, apply, facts, left, ours, periodic, remedies
+from ganeum.doctor.measured.answer import Course
 from ganeum.doctor.measured.periodic import Periodic, Work, weighed
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.errors import ConfigError
@@ -207,9 +207,9 @@ def test_a_plan_without_a_time_gives_no_limit(yaml: Path, monkeypatch: pytest.Mo
     """Nothing says how fast the device is; all that was measured is told nevertheless."""
     monkeypatch.setattr("ganeum.plan.library.plan", lambda _: {})
     workers: Any = SimpleNamespace(subject=load(yaml))
-    diagnosis = Diagnosis(workers, 60.0, print)
-    diagnosis._limit()
-    assert diagnosis.course.limit is None
+    course = Course("tiny", rate=1.0)
+    left.find(workers, course)
+    assert course.limit is None
 
 
 # ------------------------------------------------------------------------------------ the better config
