@@ -303,7 +303,7 @@ def test_what_is_left_to_the_device(diagnosed: Any) -> None:
     world.at_best = 50_000
     report = diagnosed(world)
     assert report.facts["limit"]["left"] == pytest.approx(2.5, rel=0.05)
-    assert re.search(r"limit of the device .* 50,000  × 2\.[45]\d is left; products of 1 MFLOP a step", report.drawn)
+    assert re.search(r"limit of the device .* 50,000  × 2\.[45]\d is left; products\s+of 1 MFLOP a step", report.drawn)
     world.at_best = 19_000
     assert diagnosed(world).facts["limit"] is None
 

@@ -66,9 +66,9 @@ def read(lines: Iterable[str]) -> tuple[list[Sample], list[str]]:
             rows.append({"gpu": by_name["gpu"], **row, **_violations(by_name, row.get("utilization_percent"))})
         else:
             rest.append(line)
-    for row in rows:
-        row["processes"] = tuple(row.get("processes", ()))
-    return [gather.sample(row) for row in rows], rest
+    for one in rows:
+        one["processes"] = tuple(one.get("processes", ()))
+    return [gather.sample(one) for one in rows], rest
 
 
 def _violations(row: dict[str, str], busy: float | None) -> dict[str, bool]:
