@@ -18,7 +18,7 @@ def command(
         list[str],
         typer.Argument(
             metavar="CONFIG [KEY=VALUE]...",
-            help="a config of ours, or a YAML file for Hugging Face's Trainer, Axolotl, LLaMA-Factory, torchtune or litgpt",
+            help="a config of ours, or YAML for Hugging Face's Trainer, Axolotl, LLaMA-Factory, torchtune or litgpt",
             show_default=False,
         ),
     ],
