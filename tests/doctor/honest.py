@@ -298,6 +298,56 @@ def asks_again() -> Training:
     return Training(model, windows(), step, optimizer)
 
 
+def computed_twice() -> Training:
+    """The gradient of a closure, and an update that asks the closure for it again: slow, and right."""
+    model = Plain()
+    optimizer = adamw(model)
+
+    def step(batch: tuple[Tensor, Tensor]) -> Any:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = model(*batch)[1]
+            loss.backward()
+            return loss
+
+        closure()
+        return optimizer.step(closure)
+
+    return Training(model, windows(), step, optimizer)
+
+
+def warmed(counts: int, every: int = 1) -> Training:
+    """A rate that grows for so many steps of its schedule, one every so many updates."""
+    training, taken = plain(), 0
+    inner = training.step
+    schedule = torch.optim.lr_scheduler.LambdaLR(training.optimizer, lambda count: min(1.0, (count + 1) / counts))
+
+    def step(batch: tuple[Tensor, Tensor]) -> Any:
+        nonlocal taken
+        loss = inner(batch)
+        taken += 1
+        if taken % every == 0:
+            schedule.step()
+        return loss
+
+    training.step = step
+    return training
+
+
+def warmed_around(counts: int) -> Training:
+    """The same, where the loop around the step moves it on, and the step reads the rate only."""
+    training, rates = plain(), list[float]()
+    inner = training.step
+    schedule = torch.optim.lr_scheduler.LambdaLR(training.optimizer, lambda count: min(1.0, (count + 1) / counts))
+
+    def step(batch: tuple[Tensor, Tensor]) -> Any:
+        rates.append(schedule.get_last_lr()[0])
+        return inner(batch)
+
+    training.step = step
+    return training
+
+
 def sharpness_aware() -> Training:
     """Foret et al. 2020: weights are moved against the gradient by hand, and a second gradient is taken there."""
     model = Plain()

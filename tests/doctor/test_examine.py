@@ -22,12 +22,15 @@ from honest import (
     V,
     adamw,
     asks_again,
+    computed_twice,
     frozen_encoder,
     padded,
     pairs,
     plain,
     sharpness_aware,
     theirs,
+    warmed,
+    warmed_around,
     windows,
     with_experts,
     with_lora,
@@ -39,12 +42,15 @@ from wrong import (
     Cut,
     EndIsPad,
     NoGrad,
+    Squashed,
     Turns,
     all_frozen,
     broken_weight,
     by_length,
     changed,
     clears_each,
+    cut_off,
+    ending,
     filled,
     frozen,
     gpt2,
@@ -93,6 +99,13 @@ HONEST: dict[str, Callable[[], Training]] = {
     "opt, whose places follow its mask": lambda: theirs("opt", tokenizer=Tokens()),
     "an output that nobody uses": lambda: plain(model=Pooled()),
     "a state that is carried": lambda: plain(model=Carried(), batches=windows()),
+    "texts that are cut off": lambda: gpt2(cut_off()),
+    "three ways to end": lambda: gpt2(ending(3)),
+    "half of it dropped": lambda: gpt2(resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5),
+    "a long warm-up": lambda: warmed(10_000),
+    "a warm-up of epochs": lambda: warmed(50, every=20),
+    "a warm-up that the loop moves on": lambda: warmed_around(10_000),
+    "computed twice": computed_twice,
     "lbfgs": asks_again,
     "sharpness-aware": sharpness_aware,
     "without an optimizer": without_optimizer,
@@ -117,6 +130,11 @@ FAULTS: dict[str, tuple[str, Callable[[], Training]]] = {
             changed(padded(), labels=lambda one: torch.where(one["labels"] == END, -100, one["labels"]))
         ),
     ),
+    "no end of text": ("end_not_learnt", lambda: gpt2(ending())),
+    "a softmax too many": ("learning", lambda: plain(model=Squashed())),
+    "dropout of what is to be kept": ("learning", lambda: gpt2(resid_pdrop=0.9, embd_pdrop=0.9, attn_pdrop=0.9)),
+    "dropout of what is to be kept, t5": ("learning", lambda: theirs("t5", dropout_rate=0.9)),
+    "a warm-up of updates by epochs": ("schedule", lambda: warmed(10_000, every=20)),
     "padding learnt": ("labels_on_padding", lambda: gpt2(changed(padded(), labels=lambda one: one["input_ids"]))),
     "padding learnt, t5": (
         "labels_on_padding",
@@ -210,6 +228,21 @@ def test_a_fault_is_seen(name: str) -> None:
     found: list[Finding] = [one for one in examine(build()) if one.is_alarm]
     assert cause in [one.cause for one in found]
     assert all(one.sure == "measured" and one.evidence and one.cause in causes() for one in found)
+
+
+def test_labels_that_are_handed_over_explain_a_low_first_loss() -> None:
+    """One fault, told once."""
+    given = changed(pairs(), decoder_input_ids=lambda one: one["labels"].clamp_min(PAD))
+    assert alarms(theirs("t5", batches=given)) == ["shifted_labels"]
+
+
+def test_a_schedule_that_was_looked_ahead_is_where_it_was() -> None:
+    """And so is the rate that it set."""
+    training = warmed(10_000, every=20)
+    before = [group["lr"] for group in training.optimizer.param_groups]  # type: ignore[union-attr]
+    assert "schedule" in alarms(training)
+    assert before == [group["lr"] for group in training.optimizer.param_groups] != [1e-3, 1e-3]  # type: ignore[union-attr]
+    assert "schedule" in alarms(training)
 
 
 def test_held_out_rows_that_are_trained_on_are_found() -> None:

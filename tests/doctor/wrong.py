@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from honest import PAD, Plain, T, Tokens, V, adamw, padded, theirs, windows
+from honest import END, PAD, Plain, T, Tokens, V, adamw, padded, theirs, windows
 from torch import Tensor, nn
 
 from ganeum.doctor.measured.training import Training
@@ -43,6 +43,14 @@ def not_causal(model: Plain) -> Plain:
     for block in model.blocks:
         block.causal = False
     return model
+
+
+class Squashed(Plain):
+    """A softmax, and cross_entropy, which has one itself."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        said = super().forward(x)[0].softmax(-1)
+        return said, F.cross_entropy(said.view(-1, V), y.view(-1))
 
 
 class Cut(Plain):
@@ -142,6 +150,25 @@ def clears_each(training: Training) -> Training:
 
 def gpt2(batches: Any = None, tokenizer: Any = None, **settings: Any) -> Training:
     return theirs("gpt2", batches=batches, tokenizer=tokenizer or Tokens(), **settings)
+
+
+def ending(kinds: int = V) -> list[dict[str, Tensor]]:
+    """Texts of different lengths that end in so many different tokens, none of which is the end of a text."""
+
+    def other(ids: Tensor) -> Tensor:
+        rows = torch.arange(len(ids))[:, None]
+        return torch.where(ids == END, 4 + (ids.clamp_min(0).sum(1, keepdim=True) + rows) % min(kinds, V - 4), ids)
+
+    return changed(padded(), input_ids=lambda one: other(one["input_ids"]), labels=lambda one: other(one["labels"]))
+
+
+def cut_off() -> list[dict[str, Tensor]]:
+    """Every text goes on behind its last token here, and rows are rounded up."""
+    rows = [F.pad(x[:, : T - 4], (0, 4)) for x, _ in windows()]
+    masks = [(F.pad(torch.ones(len(x), T - 4), (0, 4))).long() for x in rows]
+    labels = [torch.where(mask > 0, x, -100) for x, mask in zip(rows, masks, strict=True)]
+    names = ("input_ids", "attention_mask", "labels")
+    return [dict(zip(names, one, strict=True)) for one in zip(rows, masks, labels, strict=True)]
 
 
 def by_length() -> list[dict[str, Tensor]]:

@@ -39,12 +39,13 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
     Raises:
         Exception: whatever its ``step`` raises, unless one of the findings explains it.
     """
-    from ganeum.doctor.examine import inputs, labels, repeats, start, updates
+    from ganeum.doctor.examine import inputs, labels, repeats, schedule, start, updates
     from ganeum.doctor.examine.rows import known_ids, rows_of
     from ganeum.doctor.examine.state import kept
     from ganeum.doctor.examine.watch import watched
 
     with kept(training):
+        schedules = schedule.of(training)
         seen = watched(training, batches)
         known = known_ids(training)
         passes = [one for one in seen.passes if not one.again]
@@ -53,9 +54,11 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
             *labels.look(rows, seen, known),
             *inputs.look(rows, seen, known, training.model),
             *repeats.look(rows, seen, training, training.validation if validation is None else validation),
-            *start.look(seen, training.fresh, training.model),
             *updates.look(seen, training),
+            *schedule.look(seen, schedules),
         ]
+        sees_ahead = any(one.cause in ("shifted_labels", "causal_leak") for one in found)
+        found += start.look(seen, training.fresh, training.model, told=sees_ahead)
     if seen.error is not None and not any(finding.severity == "error" for finding in found):
         raise seen.error
     return list(worst_first(found))

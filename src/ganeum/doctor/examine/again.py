@@ -1,4 +1,4 @@
-"""A forward pass that was seen, run again on other tokens: nothing dropped, nothing learnt."""
+"""A forward pass that was seen, run again, on other tokens or with other dropout: nothing is learnt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ class Changed(TorchFunctionMode):
 
 
 def again(
-    call: Call, shape: tuple[int, int], *, place: int | None = None, ids: Tensor | None = None, cut: Any = None
+    call: Call,
+    shape: tuple[int, int],
+    *,
+    place: int | None = None,
+    ids: Tensor | None = None,
+    cut: Any = None,
+    drawn: int | None = None,
 ) -> Tensor | None:
     """What the model gives for each place, (B, T, ·) in fp32 on the CPU; None where that cannot be seen.
 
@@ -48,9 +54,10 @@ def again(
         shape: (B, T), of what is expected.
         place, ids: tokens (B, T) in place of those that the embedding of this place was given.
         cut: a function that makes other arguments of the call's.
+        drawn: dropout is left as it is, and drawn from this seed.
     """
     args, kwargs = (call.args, dict(call.kwargs)) if cut is None else cut(call.args, dict(call.kwargs))
-    with _quietly(call.model), Changed(place, ids) as changed:
+    with _quietly(call.model, drawn), Changed(place, ids) as changed:
         output = call.function(*args, **kwargs)
     if ids is not None and not changed.done:
         return None
@@ -65,11 +72,14 @@ def again(
 
 
 @contextmanager
-def _quietly(model: nn.Module) -> Iterator[None]:
+def _quietly(model: nn.Module, drawn: int | None) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    if drawn is None:
+        model.eval()
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"), torch.random.fork_rng():
+            if drawn is not None:
+                torch.manual_seed(drawn)
             yield
     finally:
         for module, mode in modes.items():

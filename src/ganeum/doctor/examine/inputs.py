@@ -15,6 +15,8 @@ from ganeum.doctor.finding import Finding
 NOISE = 20  # times what the same row computed alone differs by
 EXACT, ROUNDED = 2e-3, 5e-2  # of the logits' own deviation: more than rounding makes, in fp32 and in 16 bits
 STRONG = 0.05  # of it: no rounding, and no small matter
+DROPPED = 0.75  # a rate of dropout, from here on looked at
+CHANCE = 0.8  # of the logits' variance: what dropout may make of it
 NOT_READ = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError)
 
 
@@ -24,6 +26,7 @@ def look(rows: Sequence[Rows], seen: Seen, known: Known, model: nn.Module) -> It
         return
     mask = list(_mask(rows, known))
     yield from mask
+    yield from _dropout(rows, seen)
     for test in (_leak, *([] if mask else [_padding])):
         for one in rows[:1] if test is _leak else rows:
             try:
@@ -55,6 +58,36 @@ def _mask(rows: Sequence[Rows], known: Known) -> Iterator[Finding]:
                     sure="measured",
                 )
                 return
+
+
+def _dropout(rows: Sequence[Rows], seen: Seen) -> Iterator[Finding]:
+    """What the model says of the same tokens twice, as it trains: hardly the same."""
+    if seen.dropped < DROPPED or not rows or rows[0].call is None:
+        return
+    one, call = rows[0], rows[0].call
+    shape = (one.ids.shape[0], one.ids.shape[1])
+    try:
+        first, other = (again(call, shape, drawn=seed) for seed in (1, 2))
+    except NOT_READ:  # this model cannot be asked so
+        return
+    if first is None or other is None:
+        return
+    first, other = (said[one.content[:, : said.shape[1]]] for said in (first, other))
+    chance = float((first - other).square().mean() / 2 / first.var())
+    if not chance > CHANCE:
+        return
+    yield Finding(
+        cause="learning",
+        title=f"dropout of {seen.dropped:g} leaves next to nothing of the text",
+        evidence=(
+            f"the same tokens twice, as it trains: {chance:.0%} of the variance of its logits is chance",
+            f"torch's number is what is dropped; elsewhere, as keep_prob, {seen.dropped:g} is what is kept",
+        ),
+        change=f"dropout of {1 - seen.dropped:.2g}, or less: 0 to 0.1 is usual where no text is learnt often",
+        sure="measured",
+        size=chance,
+        unit="share of the logits' variance",
+    )
 
 
 def _leak(one: Rows, model: nn.Module) -> Finding | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from ganeum.doctor.examine.rows import Known, Rows
@@ -13,11 +14,14 @@ NOTHING = 0.2  # of the rows: a few that were cut in their question are usual
 MOST = 0.9
 RESIZE = "model.resize_token_embeddings(len(tokenizer))"
 FEW = 2  # rows that end within a batch, before anything is said about ends
+ENDLESS, KINDS = 8, 4  # texts that end without an end, and different tokens that they end in: before it is an alarm
+TEXT = 8  # labels of a row: fewer are an answer that nobody reads on behind
 
 
 def look(rows: Sequence[Rows], seen: Seen, known: Known) -> Iterator[Finding]:
     """All that labels say."""
     yield from _beyond(seen)
+    yield from _probabilities(seen)
     yield from _ends(rows, known)
     yield from _padding(rows)
     yield from _offset(rows)
@@ -46,13 +50,32 @@ def _beyond(seen: Seen) -> Iterator[Finding]:
         return  # one is enough: the others follow from it
 
 
+def _probabilities(seen: Seen) -> Iterator[Finding]:
+    losses = [loss for one in seen.passes for loss in one.losses]
+    wrong = [loss for loss in losses if loss.probabilities]
+    if not wrong:
+        return
+    classes = wrong[0].classes
+    yield Finding(
+        cause="learning",
+        title="the loss is given probabilities: there is a softmax before its own",
+        evidence=(
+            f"in {len(wrong)} of {len(losses)} losses every row that cross_entropy is given adds up to 1, from 0 on",
+            f"with {classes:,} classes it cannot fall below {math.log(classes + math.e - 1) - 1:.3g}, and begins at "
+            f"ln {classes:,} = {math.log(classes):.3g}: there is little to learn from",
+        ),
+        change="cross_entropy on the logits themselves, without softmax()",
+        severity="error",
+        sure="measured",
+    )
+
+
 def _ends(rows: Sequence[Rows], known: Known) -> Iterator[Finding]:
     """Of texts that are shorter than their row: whether that they end is learnt."""
     ending = learnt = hidden = by_padding = 0
     lasts: set[int] = set()
+    rows = [one for one in rows if one.offset == 1 or (one.offset is None and one.source is not None)]
     for one in rows:
-        if one.offset != 1 and (one.offset is not None or one.source is None):
-            continue
         for ids, targets, counted, content in zip(one.ids, one.targets, one.counted, one.content, strict=True):
             places, here = counted.nonzero()[:, 0], content.nonzero()[:, 0]
             if not len(places) or not len(here) or bool(content.all()):
@@ -90,17 +113,36 @@ def _ends(rows: Sequence[Rows], known: Known) -> Iterator[Finding]:
             sure="measured",
         )
     else:
+        kinds = _endless(rows, known)
         yield Finding(
             cause="end_not_learnt",
             title="texts end, and no end of text follows them",
             evidence=(
-                f"of {ending} texts that are shorter than their row none has an end of text as its last label",
+                f"of {ending} texts that are shorter than their row none has an end of text as its last label"
+                + (f": they end in {kinds} different tokens" if kinds else ""),
                 "a model that is to stop by itself has to have seen where texts end",
             ),
             change="the end-of-text token behind each text, before it is padded",
-            severity="note",
+            severity="warning" if kinds else "note",
             sure="measured",
         )
+
+
+def _endless(rows: Sequence[Rows], known: Known) -> int:
+    """In how many different tokens texts end, where it is certain that none of them says so: there is an id for it that
+    is no label anywhere, and no few others stand in its place; otherwise 0. Texts of the greatest length may be cut."""
+    longest = max(int(one.content.sum(1).max()) for one in rows)
+    lasts: list[int] = []
+    for one in rows:
+        ends = {end for end in known.ends if end < one.loss.classes}
+        if not ends or ends & set(one.targets[one.counted].tolist()):
+            return 0
+        for targets, counted, content in zip(one.targets, one.counted, one.content, strict=True):
+            labels = targets[counted]
+            if int(content.sum()) < longest and not bool(content.all()) and len(labels) >= TEXT:
+                lasts.append(int(labels[-1]))
+    kinds = len(set(lasts))
+    return kinds if len(lasts) >= ENDLESS and kinds >= KINDS else 0
 
 
 def _padding(rows: Sequence[Rows]) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ class Loss:
         spread: standard deviation of a row's logits, in the mean over some rows; None: not seen.
         weights: (N,) how much each counts in what went backward: of a mean over n of them 1/n. None: it did not.
         told: whether what is ignored was said to the loss, and is not left out by hand behind it.
+        probabilities: whether rows that should be logits are probabilities, each of which adds up to 1.
     """
 
     targets: Tensor
@@ -41,6 +42,7 @@ class Loss:
     spread: float | None = None
     weights: Tensor | None = None
     told: bool = True
+    probabilities: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,8 @@ class Pass:
         kept: its update also had gradients that an update before had used already.
         dropped: gradients of the micro-batch before it had gone, and no update had used them.
         autocast: the backward pass ran under autocast.
-        again: it is the same step's once more: an optimizer asked for it (LBFGS), or weights were moved by hand (SAM).
+        again: it is the same step's once more: an optimizer asked for it (LBFGS), weights were moved by hand (SAM), or
+            the same ids came again after gradients were cleared.
     """
 
     embedded: list[Embedded] = field(default_factory=list)
@@ -98,6 +101,7 @@ class Seen:
         changed: parameters that are not what they were.
         batches: those that were stepped on, and some more.
         scaled: whether a loss scale may have left out updates.
+        dropped: the largest rate of dropout that was at work.
         beyond: ids that a table, or classes that the logits, do not have: (which, the id, how many there are).
         error: what the step raised.
     """
@@ -110,5 +114,6 @@ class Seen:
     batches: list[Any] = field(default_factory=list)
     steps: int = 0
     scaled: bool = False
+    dropped: float = 0.0
     beyond: list[tuple[str, int, int]] = field(default_factory=list)
     error: Exception | None = None

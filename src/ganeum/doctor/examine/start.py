@@ -18,8 +18,8 @@ ABOVE, BELOW = 0.2, 0.1  # of ln V, of a fresh model's first loss
 NATS_ABOVE, NATS_BELOW = 1.0, 0.4  # and of it in nats: a small vocabulary's ln is small
 
 
-def look(seen: Seen, fresh: bool, model: nn.Module) -> Iterator[Finding]:
-    """All that the first micro-batches say."""
+def look(seen: Seen, fresh: bool, model: nn.Module, told: bool) -> Iterator[Finding]:
+    """All that the first micro-batches say; ``told``: it is known already that the model is told what is to come."""
     if seen.error is not None and "nan values" in str(seen.error):  # anomaly detection was on, and stopped it
         yield Finding(
             cause="loss_nan",
@@ -34,7 +34,7 @@ def look(seen: Seen, fresh: bool, model: nn.Module) -> Iterator[Finding]:
     if first is None:
         return
     if fresh and math.isfinite(first.mean):
-        yield from _first(first, model)
+        yield from _first(first, model, told)
     for number, one in enumerate(seen.passes, start=1):
         main = _main(one.losses) if one.losses else None
         if main is None or math.isfinite(main.mean) or bool((main.targets == IGNORED).all()):
@@ -54,7 +54,7 @@ def _main(losses: list[Loss]) -> Loss:
     return max(losses, key=lambda one: len(one.targets))
 
 
-def _first(loss: Loss, model: nn.Module) -> Iterator[Finding]:
+def _first(loss: Loss, model: nn.Module, told: bool) -> Iterator[Finding]:
     usual = math.log(loss.classes)
     above, below = loss.mean - usual, usual - loss.mean
     if above > max(NATS_ABOVE, ABOVE * usual):
@@ -82,7 +82,7 @@ def _first(loss: Loss, model: nn.Module) -> Iterator[Finding]:
             size=above,
             unit="nats",
         )
-    elif below > max(NATS_BELOW, BELOW * usual):
+    elif not told and below > max(NATS_BELOW, BELOW * usual):
         yield Finding(
             cause="first_loss",
             title="the first loss of fresh weights is too low: something tells it what is to come",

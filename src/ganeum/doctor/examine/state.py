@@ -139,9 +139,9 @@ def _generators(batches: Any) -> Callable[[], None]:
 def _plain(step: Callable[..., Any]) -> Callable[[], None]:
     """Counters and lists that the step keeps for itself."""
     undo: list[Callable[[], None]] = []
-    for function, owner in _functions(step):
+    for function, owner in functions_of(step):
         for cell in function.__closure__ or ():
-            value = _content(cell)
+            value = content_of(cell)
             if type(value) in PLAIN:
                 undo.append(functools.partial(setattr, cell, "cell_contents", value))
             elif isinstance(value, Tensor) and not value.requires_grad:
@@ -179,7 +179,7 @@ def _container(value: Any) -> Callable[[], None]:
     return put_back
 
 
-def _functions(step: Any, depth: int = DEEP, seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
+def functions_of(step: Any, depth: int = DEEP, seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
     """Functions that a step consists of, each with the object that it belongs to."""
     seen = set() if seen is None else seen
     while isinstance(step, functools.partial):
@@ -193,16 +193,16 @@ def _functions(step: Any, depth: int = DEEP, seen: set[int] | None = None) -> It
     seen.add(id(function))
     yield function, owner
     for cell in function.__closure__ or ():
-        value = _content(cell)
+        value = content_of(cell)
         if callable(value) and not isinstance(value, (type, nn.Module)) and hasattr(value, "__code__"):
-            yield from _functions(value, depth - 1, seen)
+            yield from functions_of(value, depth - 1, seen)
 
 
 def _reached(step: Any) -> list[Any]:
     """Whatever a step refers to that keeps a state of its own: in closures, in its object, among a script's globals."""
     found: dict[int, Any] = {}
-    for function, owner in _functions(step):
-        values = [_content(cell) for cell in function.__closure__ or ()]
+    for function, owner in functions_of(step):
+        values = [content_of(cell) for cell in function.__closure__ or ()]
         values += [function.__globals__.get(name) for name in function.__code__.co_names]
         values += [owner, *getattr(owner, "__dict__", {}).values()]
         for value in values:
@@ -212,7 +212,7 @@ def _reached(step: Any) -> list[Any]:
     return list(found.values())
 
 
-def _content(cell: Any) -> Any:
+def content_of(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # not assigned yet

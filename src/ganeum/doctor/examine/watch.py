@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 READ_ONLY = 12  # batches that are read beside those that are stepped on
 READ_S = 3.0
+ROUNDING = 1e-2  # of what probabilities in 16 bits add up to
 
 
 def watched(training: Training, steps: int) -> Seen:
@@ -108,7 +109,15 @@ class Watch(TorchFunctionMode):
             self._compared(func is F.nll_loss, *args, **kwargs)
         elif func in (torch.gather, Tensor.gather):
             self._gathered(*args, **kwargs)
+        elif func is F.dropout:
+            self._dropout(*args, **kwargs)
+        elif func is F.scaled_dot_product_attention:
+            self._dropout(None, kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
         return func(*args, **kwargs)
+
+    def _dropout(self, input: Tensor | None, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+        if training:
+            self.seen.dropped = max(self.seen.dropped, p)
 
     def _embedding(self, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> None:
         ids = input.detach().to("cpu", torch.int64)
@@ -145,9 +154,11 @@ class Watch(TorchFunctionMode):
         safe = torch.where(counts, ids, 0).clamp(0, rows.shape[1] - 1)
         nats = nats_of(rows, safe, is_log)
         mean = float(nats[counts].mean()) if bool(counts.any()) else float("nan")
-        spread = float(rows[counts][:AT_ONCE].float().std(-1).mean()) if bool(counts.any()) and not is_log else None
+        some = rows[counts][:AT_ONCE].float()
+        spread = float(some.std(-1).mean()) if len(some) and not is_log else None
         targets = torch.where(counts, ids, IGNORED).cpu()
-        seen = Loss(targets, rows.shape[1], nats.cpu(), mean, spread, told=told)
+        probabilities = not is_log and _are_probabilities(some)
+        seen = Loss(targets, rows.shape[1], nats.cpu(), mean, spread, told=told, probabilities=probabilities)
         self.now.losses.append(seen)
         if logits.requires_grad:
 
@@ -243,7 +254,7 @@ class Watch(TorchFunctionMode):
     def _before_backward(self) -> None:
         there = self._norm(self._all()) > 0
         moved = self.pending and self.versions != self._versions()  # by nobody that is known: they were used by hand
-        self.now.again = not self.first and (moved or self.asks)
+        self.now.again = not self.first and (moved or self.asks or (not there and self._computed_before()))
         self.now.dropped = self.pending and not there and not self.within and not moved
         if not there:
             self.open = []
@@ -252,6 +263,13 @@ class Watch(TorchFunctionMode):
         self._let_go()
         grads = {id(p): p.grad for p in self.parameters.values() if p.grad is not None and id(p) in self.used}
         self.before = {key: (id(grad), grad._version) for key, grad in grads.items()}
+
+    def _computed_before(self) -> bool:
+        """Whether the backward pass before had the same ids."""
+        here, before = self.now.embedded, self.seen.passes[-1].embedded if self.seen.passes else []
+        return len(here) == len(before) > 0 and all(
+            torch.equal(a.ids, b.ids) for a, b in zip(here, before, strict=True)
+        )
 
     def _let_go(self) -> None:
         """Those that were cleared since: of two optimizers each may clear its own, just before it needs them."""
@@ -324,6 +342,13 @@ class Watch(TorchFunctionMode):
                 said = "zero" if size == 0 else "some" if size < float("inf") else "bad"
             self.seen.gradients[name] = max(self.seen.gradients.get(name, "none"), said, key=order.index)
         return self._norm(self._all())
+
+
+def _are_probabilities(rows: Tensor) -> bool:
+    """Whether no number of any row (N, V) is below 0, and each row adds up to 1."""
+    if not len(rows) or rows.shape[1] < 2 or bool((rows < 0).any()):
+        return False
+    return bool(((rows.sum(-1) - 1).abs() < ROUNDING).all())
 
 
 def _counts_up(ids: Tensor) -> bool:

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from ganeum import hardware
 from ganeum.config import Config
 from ganeum.config.change import change
-from ganeum.doctor.measured import by_hand, fetching, lines, tensors
+from ganeum.doctor.measured import by_hand, closures, fetching, lines, tensors
 from ganeum.doctor.measured.acts.attention import READS, configs, theirs
 from ganeum.doctor.measured.acts.data import copied, empty_share
-from ganeum.doctor.measured.acts.host import hooks
+from ganeum.doctor.measured.acts.host import hooks, trims
 from ganeum.doctor.measured.acts.optimizer import HAVE_FUSED, not_updated
 from ganeum.doctor.measured.acts.vocabulary import occurring
 from ganeum.doctor.measured.acts.work import CHECKPOINT
@@ -57,6 +58,9 @@ def of(training: Training) -> dict[str, Any]:
     if not isinstance(training, Ours) and not found["compiled"]:
         found["fetching"] = fetching.of(training) if found["data_share"] > FETCH else None
         with suppress(Exception):  # some code bears no modes of torch's: then nothing is told of its lines
+            if found["closure"]:
+                batches = map(copied, training.batches)
+                found["closure_again_share"] = closures.again_share(training, batches, lambda: _wait(at))
             found |= lines.of(training)
             if not (found["sdpa_replaced"] or "eager" in found["attention"]):  # they have a remedy that tells more
                 found["by_hand"] = by_hand.of(training)
@@ -230,6 +234,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = dict.fromkeys(("forwards", "extra_forwards", "checkpoints", "collections"), 0)
+        self.facts["closure"] = False
         self.seconds = dict.fromkeys(("extra_forwards", "collections"), 0.0)
         self.outputs: set[str] = set()
         self.passes: list[_Pass] = []  # of this step
@@ -292,6 +297,9 @@ class _Watch:
 
         return call
 
+    def stepping(self, _optimizer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self.facts["closure"] |= closures.given(args, named) is not None
+
     def zero_grad(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(owner: Any, set_to_none: bool = True) -> Any:
             self.facts["filled_with_zeros"] = self.facts.get("filled_with_zeros", False) or not set_to_none
@@ -326,11 +334,13 @@ class _Watch:
                 (CHECKPOINT, self.checkpoint),
             ]
         )
+        handle = register_optimizer_step_pre_hook(self.stepping)
         gc.callbacks.append(self.collecting)
         try:
             yield
         finally:
             gc.callbacks.remove(self.collecting)
+            handle.remove()
             put_back(before)
             undo()
 
@@ -374,6 +384,7 @@ def _seen(training: Training, at: torch.device) -> dict[str, Any]:
             if seen.calls
         },
         "page_faults": faults / steps,
+        "trims": len(trims()),
         **looked.facts,
         "forwards": looked.facts["forwards"] / steps,
         "extra_forwards": looked.facts["extra_forwards"] / steps,

@@ -34,7 +34,7 @@ from ganeum.doctor.measured.acts.host import (
 from ganeum.doctor.measured.acts.numbers import bf16, compiled, fp16, fp32, single, tf32, vocabulary_padded
 from ganeum.doctor.measured.acts.optimizer import foreach, fused, only_learnt, set_to_none
 from ganeum.doctor.measured.acts.vocabulary import trimmed_vocabulary
-from ganeum.doctor.measured.acts.work import no_extra_forwards, not_recomputed, plain_backward
+from ganeum.doctor.measured.acts.work import closure_once, no_extra_forwards, not_recomputed, plain_backward
 
 __all__ = [
     "NotApplicable",
@@ -42,6 +42,7 @@ __all__ = [
     "all_kernels",
     "all_threads",
     "bf16",
+    "closure_once",
     "compiled",
     "cut_padding",
     "debug_off",

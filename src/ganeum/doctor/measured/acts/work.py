@@ -1,4 +1,4 @@
-"""Work that is done twice or for nothing: recomputation, forward passes without learning, graphs of gradients."""
+"""Work that is done twice or for nothing: recomputation, passes without learning, closures, graphs of gradients."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ganeum.doctor.measured import tensors
+from ganeum.doctor.measured import closures, tensors
 from ganeum.doctor.measured.acts.remembered import remembered
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry
@@ -96,6 +97,28 @@ class _Passes:
             return self._kept[shapes]
 
         return call
+
+
+def closure_once(training: Training) -> Training:
+    """An optimizer's closure is called in the first step alone: from then on its updates take the gradients that are
+    there, and return the first loss."""
+    first: dict[int, Any] = {}
+
+    def stepping(optimizer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        closure, key = closures.given(args, named), id(optimizer)
+        if closure is None:
+            return None
+
+        def once() -> Any:
+            if key not in first:
+                loss = closure()
+                first[key] = loss.detach() if isinstance(loss, torch.Tensor) else loss
+            return first[key]
+
+        return closures.instead(args, named, once)
+
+    register_optimizer_step_pre_hook(stepping)
+    return training
 
 
 def plain_backward(training: Training) -> Training:

@@ -204,6 +204,15 @@ def of_work(facts: Facts) -> Iterator[Remedy]:
             bound=True,
             promise=gained(facts["extra_forwards_share"]),
         )
+    if (share := facts.get("closure_again_share", 0.0)) > SHARE:
+        yield Remedy(
+            name="gradients computed once",
+            cause="extra_forwards",
+            change="optimizer.step() without its closure, which computes again what backward() has just computed; or "
+            "the closure alone",
+            act="closure_once",
+            promise=gained(share),
+        )
     if facts.get("retain_graph") or facts.get("create_graph"):
         yield Remedy(
             name="plain backward",
@@ -233,7 +242,8 @@ def of_work(facts: Facts) -> Iterator[Remedy]:
         yield Remedy(
             name="freed memory kept",
             cause="page_faults",
-            change="MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0 in the environment (glibc), or jemalloc preloaded",
+            change=("no malloc_trim() in the step; " if facts.get("trims") else "")
+            + "MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0 in the environment (glibc), or jemalloc preloaded",
             act="memory_kept",
             promise=gained(min(pages, 0.5)),
         )
