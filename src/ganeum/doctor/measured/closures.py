@@ -21,7 +21,9 @@ Pass = tuple[Tensor, list[Tensor]]  # what the weights add up to, and the inputs
 
 def given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     """The closure that ``Optimizer.step`` is called with, the optimizer itself among ``args``; None: it has none."""
-    return args[1] if len(args) > 1 else named.get("closure")
+    """The closure that ``Optimizer.step`` is called with, the optimizer itself among ``args``; None: it has none."""
+    closure = args[1] if len(args) > 1 else named.get("closure")
+    return closure if callable(closure) else None
 
 
 def instead(args: tuple[Any, ...], named: Mapping[str, Any], closure: Callable[[], Any]) -> Any:
