@@ -102,6 +102,7 @@ def section(told: str, better: str, report: Mapping[str, Any], rates: Mapping[st
     before, after = statistics.median(rates["before"]), statistics.median(rates["after"])
     ratios = [fast / slow for slow, fast in zip(rates["before"], rates["after"], strict=True)]
     rows = [f"| {what} | {guess} | {measured_times(causes, report)} |" for what, guess, causes in GUESSED]
+    together = report["facts"]["together"]
     changed = "\n".join(line for line in better.splitlines() if line.strip())
     return f"""{HEADING}
 
@@ -124,9 +125,9 @@ What `--apply` wrote:
 {chr(10).join(rows)}
 | all together | 7 to 20 | **{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f}) |
 
-The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before,
-{after:,.0f} after, padding not counted
-(`python benchmarks/twelve_times.py`, [result](../benchmarks/results/{RESULT.name})).
+The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before, {after:,.0f} after, padding not
+counted; the diagnosis had said {together["ratio"]:.1f} ({together["interval"][0]:.1f} to {together["interval"][1]:.1f}).
+(`python benchmarks/twelve_times.py`, [result](../benchmarks/results/{RESULT.name}).)
 """
 
 
@@ -161,7 +162,7 @@ def main() -> None:
         report = json.loads(answer.read_text(encoding="utf-8"))
         threads = any(finding["cause"] == OVERSUBSCRIBED for finding in report["findings"])
         rates = by_turns(better, {} if threads else SLOW_THREADS, asked.rounds)
-        text = better.read_text(encoding="utf-8")
+        text = re.sub(r"(?m)^base: .*$", f"base: {name}", better.read_text(encoding="utf-8"))  # as written beside it
     variables = " ".join(f"{key}={value}" for key, value in SLOW_THREADS.items())
     said = f"{variables} ganeum doctor run {name} --minutes {asked.minutes:g} --apply better.yaml"
     result = {"date": time.strftime("%Y-%m-%d"), "command": said, "rates": rates, "better": yaml.safe_load(text)}
