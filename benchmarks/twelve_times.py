@@ -103,6 +103,7 @@ def section(told: str, better: str, report: Mapping[str, Any], rates: Mapping[st
     ratios = [fast / slow for slow, fast in zip(rates["before"], rates["after"], strict=True)]
     rows = [f"| {what} | {guess} | {measured_times(causes, report)} |" for what, guess, causes in GUESSED]
     together = report["facts"]["together"]
+    low, high = together["interval"]
     changed = "\n".join(line for line in better.splitlines() if line.strip())
     return f"""{HEADING}
 
@@ -125,8 +126,8 @@ What `--apply` wrote:
 {chr(10).join(rows)}
 | all together | 7 to 20 | **{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f}) |
 
-The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before, {after:,.0f} after, padding not
-counted; the diagnosis had said {together["ratio"]:.1f} ({together["interval"][0]:.1f} to {together["interval"][1]:.1f}).
+The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before, {after:,.0f} after,
+padding not counted; the diagnosis had said {together["ratio"]:.1f} ({low:.1f} to {high:.1f}).
 (`python benchmarks/twelve_times.py`, [result](../benchmarks/results/{RESULT.name}).)
 """
 
