@@ -126,8 +126,8 @@ What `--apply` wrote:
 {chr(10).join(rows)}
 | all together | 7 to 20 | **{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f}) |
 
-The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before, {after:,.0f} after,
-padding not counted; the diagnosis had said {together["ratio"]:.1f} ({low:.1f} to {high:.1f}).
+The last line is `ganeum train`, by turns, {len(ratios)} rounds: {before:,.0f} tokens per second before,
+{after:,.0f} after, padding not counted; the diagnosis had said {together["ratio"]:.1f} ({low:.1f} to {high:.1f}).
 (`python benchmarks/twelve_times.py`, [result](../benchmarks/results/{RESULT.name}).)
 """
 
