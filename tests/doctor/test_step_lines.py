@@ -116,6 +116,52 @@ def test_a_loop_over_tokens_is_found_in_a_model() -> None:
     assert told({**STEP, "loops": whole}) == []
 
 
+def place_by_place(logits: Tensor, labels: Tensor) -> Tensor:
+    total = torch.zeros(())
+    for place in range(labels.size(1) - 1):
+        total = total + F.cross_entropy(logits[:, place], labels[:, place + 1], ignore_index=-100, reduction="sum")
+    return total / (labels[:, 1:] != -100).sum()
+
+
+def at_once(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+def test_a_loop_over_places_is_found_with_its_backward_pass() -> None:
+    """A loss of 39 pieces of logits, each larger than the batch has tokens; with one call there is nothing to tell."""
+
+    def look(loss_of: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        model = Tiny()
+
+        def step(batch: dict[str, Tensor]) -> None:
+            loss_of(model(batch["input_ids"]), batch["labels"]).backward()
+            model.zero_grad()
+
+        return lines.of(Training(model, batches(columns=40, longest=40), step))["loops"]
+
+    loop, whole = apart(lambda: (look(place_by_place), look(at_once)))
+    assert (loop["calls"] >= 4 * 39, loop["largest"]) == (True, 4 * 48)
+    assert "total = total + F.cross_entropy" in loop["lines"][0][1]
+    assert loop["backward"] > loop["at_once"] > 0
+    assert loop["share"] > loop["lines"][0][2]
+    (finding,) = (one for one in told({**STEP, "loops": loop}) if one.cause == "python_loop")
+    assert "in the backward pass" in finding.evidence[-1]
+    assert whole["lines"] == []
+
+
+def test_text_made_of_tensors_is_found_in_a_model() -> None:
+    """Written out by each block, for nobody; what else a block does is the model's."""
+
+    def talking() -> Tiny:
+        model = Tiny()
+        model.around = lambda block, x: (f"{x}", block(x))[1]
+        return model
+
+    talks, silent = apart(lambda: [lines.of(Sound(model=model).build())["beside"] for model in (talking, Tiny)])
+    assert talks["share"] > 0.3 > 0.15 > silent["share"]
+    assert talks["lines"][0][1].startswith("model.around = lambda block, x:")
+
+
 def test_numbers_read_back_are_counted_by_their_line() -> None:
     """Three of them a step; on a GPU they are told, on a CPU there is nothing to wait for."""
 

@@ -53,9 +53,12 @@ def _loops(facts: Facts) -> Iterator[Finding]:
             *(f"{share:.1%}: {where}: {text}" for where, text, share in loops["lines"]),
             f"{loops['lines'][0][0]} calls torch {loops['calls']:,} times a step, for "
             f"{units.things(loops['largest'], 'number')} at most",
-            "their share of the backward pass is not in it",
+            f"with {loops['backward']:.1%} in the backward pass, without {loops['at_once']:.1%} that one call takes"
+            if "backward" in loops
+            else "their share of the backward pass is not in it",
         ),
-        change="one call for all of them: an index, a mask or a batch dimension in place of the loop",
+        change="one call for all of them: an index, a mask or a batch dimension in place of the loop; where each needs "
+        "the one before it, a kernel that does so (nn.GRU, a scan)",
         severity="warning" if low >= ALARM and loops["stretches"] >= FEWEST else "note",
         sure="measured",
         size=loops["share"],
