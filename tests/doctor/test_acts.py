@@ -8,6 +8,7 @@ import gc
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from ganeum.doctor.measured import acts, facts, remedies
 from ganeum.doctor.measured.acts.remembered import remembered
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import outcome
+from ganeum.doctor.measured.watch import watched
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of these tests are forked")
 
@@ -376,6 +378,20 @@ def test_looking_leaves_nothing_behind() -> None:
         return before == after and "forward" not in vars(training.model) and gc.callbacks == listening
 
     assert apart(look)
+
+
+def test_a_thread_that_sleeps_beside_a_step_costs_it_nothing() -> None:
+    """Only who sleeps in the step's own thread is counted; another thread's printing is."""
+
+    def look() -> list[int]:
+        with watched() as seen:
+            time.sleep(0.001)
+            beside = threading.Thread(target=lambda: (time.sleep(0.001), print(end="")))
+            beside.start()
+            beside.join()
+        return [seen["sleeping"].calls, seen["printing"].calls]
+
+    assert apart(look) == [1, 1]
 
 
 def test_a_trial_step_changes_nothing() -> None:

@@ -53,6 +53,13 @@ def test_computing_and_being_blocked_are_told_apart() -> None:
 
     assert "16 KiB a batch are read, and not off a disk" in waits(late)
 
+    def beside() -> None:
+        thread = threading.Thread(target=computing)
+        thread.start()
+        thread.join()
+
+    assert "while other threads of this process compute" in waits(beside)
+
 
 @pytest.mark.parametrize(
     ("computed", "blocked", "read", "disk", "asleep", "cause", "words"),

@@ -110,7 +110,8 @@ def memory_kept(training: Training) -> Training:
 
 def trims() -> list[Any]:
     """malloc_trim of the C library, wherever somebody holds it."""
-    functions = [one for one in gc.get_objects() if issubclass(type(one), ctypes._CFuncPtr)]
+    kind = ctypes._CFuncPtr  # type: ignore[attr-defined]
+    functions = [one for one in gc.get_objects() if issubclass(type(one), kind)]
     return [one for one in functions if getattr(one, "__name__", None) == "malloc_trim"]
 
 
