@@ -114,7 +114,7 @@ def measure_twice(parts: Parts) -> None:
 # Time, around the step
 
 
-@fault("lines for a log that is off", "speed", ("sync", "debug_mode", "too_often"), STREAMS)
+@fault("lines for a log that is off", "speed", ("beside_learning", "sync", "debug_mode", "too_often"), STREAMS)
 def unread_letters(parts: Parts) -> None:
     """logger.debug(f"… {tensor}") in every block: written out, and thrown away since the level is higher."""
     log = logging.getLogger("training")
@@ -134,7 +134,7 @@ def unread_letters(parts: Parts) -> None:
     parts.model.append(change)
 
 
-@fault("a metric computed in Python in every step", "speed", ("too_often", "sync"), STREAMS)
+@fault("a metric computed in Python in every step", "speed", ("beside_learning", "too_often", "sync"), STREAMS)
 def spelling_bee(parts: Parts) -> None:
     """The edit distance between each row and what the model says."""
 
@@ -171,7 +171,12 @@ class _Desk(BaseHTTPRequestHandler):
         """Silent."""
 
 
-@fault("every loss sent to a tracker, and its answer waited for", "speed", ("too_often", "sync"), SUBJECTS)
+@fault(
+    "every loss sent to a tracker, and its answer waited for",
+    "speed",
+    ("beside_learning", "too_often", "sync"),
+    SUBJECTS,
+)
 def dutiful_clerk(parts: Parts) -> None:
     """An HTTP request after each step."""
     lines: dict[int, http.client.HTTPConnection] = {}
