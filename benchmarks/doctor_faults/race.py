@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,14 @@ class Runner:
     def __init__(self, asked: Mapping[str, Any], environment: Mapping[str, str], beside: str | None) -> None:
         command = [sys.executable, "-m", "doctor_faults.racer", json.dumps(asked)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=surroundings(environment), **pipes)
+        self.process = subprocess.Popen(command, env=surroundings(environment), start_new_session=True, **pipes)
         self.beside = None if beside is None else subprocess.Popen([sys.executable, "-c", BURNER])
-        self._rest()
         self._answer()
+        self._rest()
 
     def run(self, steps: int) -> tuple[float, float, bool, int]:
         """Of some steps: seconds, those of them kept from a core, whether one thread computed alone, tokens."""
-        if self.beside is not None:
-            self.beside.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         seconds, waited, alone, tokens = self._answer()
@@ -67,15 +67,22 @@ class Runner:
         return seconds, waited, alone, tokens
 
     def close(self) -> None:
-        """Ends it, and what ran beside it."""
+        """Ends it with what it started, and what ran beside it."""
+        with suppress(ProcessLookupError):
+            self._signal(signal.SIGKILL)
         for process in (self.process, self.beside):
             if process is not None:
                 process.kill()
                 process.wait()
 
     def _rest(self) -> None:
+        """Threads and loaders of its own, and what runs beside it, must not compute at the other's turn."""
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.killpg(self.process.pid, number)
         if self.beside is not None:
-            self.beside.send_signal(signal.SIGSTOP)
+            self.beside.send_signal(number)
 
     def _answer(self) -> Any:
         line = self.process.stdout.readline()
