@@ -63,8 +63,8 @@ fixed before, some without a cause of their own in the catalogue; that each does
 (`python -m doctor_faults.effect`). Three looks came into the doctor in the same hour, from others who had not seen
 these kinds: hooks that pile up, loops of Python over small pieces (`python_loop`), and what a step does beside learning
 (`beside_learning`). The last was added to the right answers after the first answers had named it, with the right size,
-for a metric in Python and a tracker. The kinds count in no figure above, and here the first answer to each counts, whatever
-was mended since.
+for a metric in Python and a tracker. The kinds count in no figure above, and here the first answer to each counts,
+whatever was mended since.
 """
 
 
