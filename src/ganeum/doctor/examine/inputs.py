@@ -86,7 +86,7 @@ def _dropout(rows: Sequence[Rows], seen: Seen) -> Iterator[Finding]:
         change=f"dropout of {1 - seen.dropped:.2g}, or less: 0 to 0.1 is usual where no text is learnt often",
         sure="measured",
         size=chance,
-        unit="share of the logits' variance",
+        unit="of the logits' variance",
     )
 
 
