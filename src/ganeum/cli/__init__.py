@@ -66,12 +66,14 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 an error the user can act on (printed, no traceback), 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
     # Before torch is loaded: a thread that waits for another sleeps instead of spinning. Beside other work on the same
-    # cores training is then 3 to 5 times as fast (docs/log.md); alone it makes no difference.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # cores training is then 3 to 5 times as fast (docs/log.md); alone it makes no difference. Somebody's own training
+    # is measured as it runs without us.
+    if not any(word.startswith("--script") for word in words):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     hold_everything()
     try:
-        words = sys.argv[1:] if arguments is None else arguments
         # The options of a command that is not called would only be worked out: a tenth of a second for all of them.
         called = [name for name in COMMANDS if words[:1] == [name]]
         build(commands=called or COMMANDS, words=words[1:] if called else ())(args=words, prog_name="ganeum")
