@@ -48,7 +48,7 @@ def test_time_beside_learning_is_found_with_its_line() -> None:
         return with_it, lines.of(Sound(model=heavy).build())["beside"]
 
     with_it, without = apart(look)
-    assert 0.4 < with_it["share"] <= 1  # by the clock: on a busy machine Python waits the longer of the two
+    assert 0.4 < with_it["share"] < 0.85
     assert with_it["interval"][0] <= with_it["share"] <= with_it["interval"][1]
     assert with_it["lines"][0][0].startswith("test_step_lines.py, line ")
     assert without["share"] < 0.1
