@@ -25,6 +25,12 @@ from ganeum.step import allocator
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of these tests are forked")
 
 
+def small_pages() -> None:
+    """This process faults 4 KiB in at a time: with huge pages, which some machines give to everything, 32 MiB are 16
+    faults that a step's other ones drown."""
+    ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
+
+
 def test_bf16_computes_in_bf16_and_gives_logits_in_fp32() -> None:
     """The losses are those of fp32 within bf16's rounding."""
 
@@ -71,6 +77,7 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
         pytest.skip("glibc's malloc")
 
     def look() -> tuple[float, float]:
+        small_pages()
         malloc = ctypes.CDLL(None)
         malloc.mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD and M_MMAP_MAX at glibc's defaults: an earlier training in the
         malloc.mallopt(-4, 1 << 16)  # process that this one is forked from may have moved both
@@ -92,6 +99,7 @@ def test_memory_is_not_handed_back_by_hand() -> None:
         pytest.skip("glibc's malloc")
 
     def look() -> list[Any]:
+        small_pages()
         allocator.keep_freed_memory()
         gc.collect()  # what only looked whether there is one
         sound = len(acts.host.trims())
