@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -61,6 +62,9 @@ def settings(case: Case, kind: str = "faulty") -> dict[str, Any]:
         fault = OWN_FAULTS[name]
         base |= fault.keys if kind == "faulty" else fault.honest
     return base
+
+
+CORPUS = threading.Lock()  # the workers' first cases are diagnosed at once
 
 
 def corpus(directory: Path) -> None:
@@ -129,7 +133,8 @@ def diagnosed(case: Case, minutes: float, work: Path, core: int) -> dict[str, An
     answer = folder / "doctor.json"
     answer.unlink(missing_ok=True)
     if case.own:
-        corpus(work / "corpus")
+        with CORPUS:
+            corpus(work / "corpus")
         (folder / "run.yaml").write_text(yaml.safe_dump(config(case, work)))
         subject = [str(folder / "run.yaml")]
     else:
