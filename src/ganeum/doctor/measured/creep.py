@@ -12,16 +12,16 @@ import gc
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ganeum.doctor.measured import tensors
+from ganeum.doctor.measured import generators
 from ganeum.doctor.measured.inside import Inside
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.memory import growth, snapshot
@@ -29,7 +29,7 @@ from ganeum.doctor.memory.holder import Held, holder
 
 WATCHED = 12  # steps with wrapped tensors
 NONZERO = 3  # of them whose gradients are looked at
-FURTHER = 4
+FURTHER, FURTHER_S = 4, 10.0
 FIRST_COUNT = 4  # the step after which tensors are first counted
 LEAST_NUMBERS = 1024  # of a parameter that is compared with others
 MOST_NODES = 100_000  # of a graph that are counted
@@ -51,16 +51,18 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     """Takes steps of it, which really learn.
 
     Args:
-        steps: after the watched ones, whose memory is measured; ``FURTHER`` times as many where it grows and nothing
-            was seen that does it: caches that fill up, and batches that become longer, come to an end.
-        seconds: that these take at most.
+        steps: after the watched ones, whose memory is measured; where it grows and nothing was seen that does it, on
+            the same batches again and again, ``FURTHER`` times.
+        seconds: that these take at most; ``FURTHER_S`` more where they are taken again.
 
     Returns:
         device; kept: bytes of graphs after each watched step; piling: tensors that became more, {shape, dtype, graph,
         nodes, a_step, bytes, held_by}; hooks: modules that each step leaves more hooks on, and how many; held: bytes
-        after each further step (a GPU's allocator, else the processes); parameters: {total, dead, still, twice, tied},
+        after each further step (a GPU's allocator, else the processes), without those on batches of which none had been
+        there before, where they were taken again; parameters: {total, dead, still, twice, tied},
         names and bytes; snapshot: a GPU's own record of one step.
     """
+    back = generators.kept(training.batches)
     batches = _endless(training)
     model = training.model
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -69,22 +71,8 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     kept, gradients, early, late = _watched(training, batches, model)
     hooks = {name: count / WATCHED for name, count in (_hooks(model) - before).items() if count >= WATCHED}
     piling = list(_piling(early, late))
-    del early, late
-    held: list[int] = []
-    sizes: list[int] = []  # of batches
-    process = Held()
-    for times, most in ((1, seconds), (FURTHER, min(FURTHER * seconds, seconds + 10))):
-        end = time.perf_counter() + most
-        while len(held) < times * steps and time.perf_counter() < end:
-            batch = next(batches)
-            sizes.append(tensors.size_bytes(batch))
-            training.step(batch)
-            del batch
-            held.append(torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes())
-        if piling or not _grows(held):
-            break
-    if device.type == "cpu" and _grows(sizes, 0):
-        held = []  # it would be theirs
+    del early, late, batches  # their processes end
+    held = _held(training, back, device, steps, seconds, again=not piling)
     return {
         "device": device.type,
         "kept": kept,
@@ -92,12 +80,46 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
         "hooks": hooks,
         "held": held,
         "parameters": {**parameters, **gradients},
-        "snapshot": _recorded(training, batches, device) if device.type == "cuda" else None,
+        "snapshot": _recorded(training, _endless(training), device) if device.type == "cuda" else None,
     }
 
 
-def _grows(sizes: Sequence[int], least: float = growth.LEAST_BYTES) -> bool:
-    found = growth.growth(range(len(sizes)), sizes, least_bytes=least)
+def _held(
+    training: Training,
+    back: Sequence[Callable[[], None]],
+    device: torch.device,
+    steps: int,
+    seconds: float,
+    *,
+    again: bool,
+) -> list[int]:
+    """Bytes after each step; where they grow and it is to be done again, after each on batches that were there before.
+
+    New batches fill caches for as long as they are unlike those before them: a library keeps code for each new shape,
+    an allocator finds new holes, a data set may keep what it has read. On the same batches none of that grows.
+    """
+
+    def taken(count: int, end: float) -> Iterator[int]:
+        generators.seed()
+        for set_back in back:
+            set_back()
+        process = Held()
+        for batch in islice(_endless(training), count):
+            training.step(batch)
+            del batch
+            yield torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes()
+            if time.perf_counter() > end:
+                return
+
+    first = list(taken(steps, time.perf_counter() + seconds))
+    if not (again and _grows(first)):
+        return first
+    end = time.perf_counter() + FURTHER_S + seconds
+    return [held for _ in range(FURTHER) if time.perf_counter() < end for held in taken(len(first), end)]
+
+
+def _grows(sizes: Sequence[int]) -> bool:
+    found = growth.growth(range(len(sizes)), sizes)
     return found is not None and found.lasting
 
 

@@ -6,7 +6,6 @@ import bdb
 import faulthandler
 import gc
 import os
-import random
 import resource
 import sys
 import time
@@ -26,7 +25,6 @@ from ganeum.doctor.measured.subject import FORM, WHERE, is_own
 from ganeum.doctor.measured.training import Block, Training
 from ganeum.errors import ConfigError, GaneumError
 
-SEED = 20_261
 FORKABLE = ("torch", "transformers", "numpy", "ganeum", "safetensors", "tokenizers", "sympy", "huggingface_hub")
 
 
@@ -64,7 +62,7 @@ class Inside:
 
     def build(self, what: Mapping[str, Any]) -> None:
         """The config's training, or what the function gives, with acts done to it."""
-        _seed()
+        generators.seed()
         if "config" in what:
             from ganeum.doctor.measured import ours
 
@@ -107,7 +105,7 @@ class Inside:
     def rewind(self) -> None:
         """Batches from their beginning, in an order that any other worker draws, too."""
         self._batches = iter(())  # the old one's processes end before new ones start
-        _seed()
+        generators.seed()
         for back in self._back:
             back()
         self._batches = iter(self.training.batches)
@@ -313,13 +311,6 @@ def _length(batches: Sized) -> int:
         return len(batches)
     except TypeError:  # a loader of a stream
         return 1
-
-
-def _seed() -> None:
-    random.seed(SEED)
-    torch.manual_seed(SEED)
-    if (numpy := sys.modules.get("numpy")) is not None:
-        numpy.random.seed(SEED)
 
 
 def _is_memory(error: BaseException) -> bool:
