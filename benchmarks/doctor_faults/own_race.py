@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from doctor_faults.cases import Case
-from doctor_faults.diagnose import config, environment
+from doctor_faults.diagnose import config, environment, results
 from doctor_faults.race import Raced, interval
 
 STEPS = 240
@@ -48,7 +48,8 @@ def _rate(case: Case, kind: str, keys: Mapping[str, Any] | None, work: Path, cor
     """Tokens a second of one run behind its first fifth, the median of eight stretches."""
     name = "".join(sign if sign.isalnum() else "_" for sign in case.name)  # a colon would end it on PYTHONPATH
     folder = work / f"race_{name}_{kind}"
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder, results(folder)):
+        shutil.rmtree(path, ignore_errors=True)
     folder.mkdir(parents=True)
     as_said = case if kind == "faulty" or keys is not None else Case(case.subject, own=True)
     said = config(case, work, kind if keys is None else "faulty")
@@ -59,12 +60,13 @@ def _rate(case: Case, kind: str, keys: Mapping[str, Any] | None, work: Path, cor
     said.setdefault("log", {})["interval"] = STEPS // 10
     said["name"] = "raced"
     (folder / "run.yaml").write_text(yaml.safe_dump(said))
-    env = {**os.environ, **environment(as_said, folder), "GANEUM_RESULTS": str(folder / "results")}
+    env = {**os.environ, **environment(as_said, folder)}
     command = ["/usr/bin/taskset", "-c", str(core), sys.executable, "-m", "ganeum", "train", str(folder / "run.yaml")]
     subprocess.run(command, env=env, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    lines = (folder / "results" / "raced" / "logs" / "metrics.jsonl").read_text().splitlines()
+    lines = (results(folder) / "raced" / "logs" / "metrics.jsonl").read_text().splitlines()
     rows = {row["step"]: row for row in map(json.loads, lines) if "tokens_seen" in row}
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in (folder, results(folder)):
+        shutil.rmtree(path, ignore_errors=True)
     ends = [rows[step] for step in range(STEPS // 5, STEPS + 1, STEPS // 10)]
     return statistics.median(
         (late["tokens_seen"] - early["tokens_seen"]) / (late["elapsed_s"] - early["elapsed_s"])
