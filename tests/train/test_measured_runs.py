@@ -138,6 +138,19 @@ def test_an_evaluation_that_meets_a_checkpoint_leads_to_none(yaml: Path) -> None
     assert (evaluations.name, evaluations.kept_s) == ("evaluations", 0.0)
 
 
+def test_what_comes_before_work_does_not_count() -> None:
+    """A step before each, so that it finds the caches as in the run: in turn, its 50 ms in none of them."""
+    order: list[str] = []
+
+    def before() -> None:
+        order.append("step")
+        time.sleep(0.05)
+
+    seconds = periodic._timed(lambda: order.append("work"), before, 0.0)
+    assert order == ["step", "work"] * periodic.LEAST
+    assert max(seconds) < 0.025
+
+
 def test_steps_are_timed_as_the_rest_is(yaml: Path) -> None:
     """A step that sleeps 50 ms takes as long, however fast it was said to be."""
     training = ours.training(load(yaml))

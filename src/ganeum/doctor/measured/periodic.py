@@ -9,12 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from io import StringIO
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, TypeAlias
 
 from ganeum import record, units
@@ -30,7 +29,7 @@ from ganeum.train import checkpoint, randomness, samples
 from ganeum.train.console import Console
 from ganeum.train.settled import Settled
 
-LEAST = 3  # times that each is done
+LEAST, MOST = 3, 25  # times that each is done
 MOST_STEPS = 40
 MUCH, LITTLE = 0.05, 0.01  # of the time: what calls for a change, and what a change leaves
 
@@ -74,7 +73,7 @@ def measure(config: Config, step_s: float, limit_s: float) -> list[Finding]:
     """
     ours = training(config)
     assert ours.config is not None
-    found = works(ours, 0.8 * limit_s)
+    found = works(ours, 0.8 * limit_s, step_s)
     return weighed(found, ours.config, stepping(ours, step_s, 0.2 * limit_s))
 
 
@@ -90,63 +89,79 @@ def stepping(ours: Ours, about_s: float, limit_s: float) -> float:
     return fmean(_own([_clocked(lambda: ours.step(next(batches)).item()) for _ in range(count)]))
 
 
-def works(ours: Ours, limit_s: float) -> list[Work]:
-    """All that the run does at intervals, measured on the run's own disk; nothing of it is left there."""
+def works(ours: Ours, limit_s: float, step_s: float = 0.0) -> list[Work]:
+    """All that the run does at intervals, measured on the run's own disk; nothing of it is left there.
+
+    A step comes before each, as in the run, where there is time for steps of ``step_s``: it finds the caches full of a
+    step's numbers.
+    """
     config, step = ours.config, ours.taking
     assert config is not None
     assert step is not None
     assert ours.material is not None
     every, found = Settled.of(config), []
-    loss = ours.step(next(iter(ours.batches)))
-    with _place() as run:
+    batches = chain.from_iterable(repeat(ours.batches))
+    loss, number, share = ours.step(next(batches)), count(1), limit_s / 4
+    has_room = 2 * LEAST * step_s < share
+
+    def timed(work: Callable[[int], Any]) -> tuple[float, ...]:
+        return _timed(
+            lambda: work(next(number)), (lambda: ours.step(next(batches))) if has_room else lambda: None, share
+        )
+
+    with (
+        _place() as run,
+        MetricsLog(run.metrics_path) as metrics,
+        Console(run.console_path, every.max_iters, StringIO()) as console,
+    ):
+
+        def save(at: int, best: int | None = None) -> None:
+            metrics.flush()
+            state = {"step": step.state_dict(), "random": randomness.state()}
+            # Of many one goes with each that comes; here that begins with the second.
+            checkpoint.save(run, at, step.weights(), state, keep_last=1, best_step=best)
+
         validation = ours.material.validation(config)
-        share = limit_s / 4
-        if validation is not None and every.eval_interval <= every.max_iters:
+        evaluated = validation is not None and every.eval_interval <= every.max_iters
+        if validation is not None and evaluated:
             few = validation.first(4 * every.eval_batch_size)
-            (first,) = _timed(lambda: few.evaluate(step, every.eval_batch_size), 1, 0.0)  # it warms up
-            whole_s = first * validation.tokens / few.tokens
-            some = validation if LEAST * whole_s <= share else few
+            first = _clocked(lambda: few.evaluate(step, every.eval_batch_size))[0]  # it warms up
+            some = validation if LEAST * first * validation.tokens / few.tokens <= share else few
             part = some.tokens / validation.tokens
-            seconds = _timed(lambda: some.evaluate(step, every.eval_batch_size), LEAST, share)
+            seconds = timed(lambda _: some.evaluate(step, every.eval_batch_size))
+            kept = timed(lambda at: save(at, best=at)) if every.eval_interval % every.checkpoint_interval else (0.0,)
             each = tuple(s / part for s in seconds)
-            found.append(Work("evaluations", "train.eval_interval", every.eval_interval, each, part, validation.tokens))
-        evaluated = bool(found)
-        if evaluated or every.checkpoint_interval <= every.max_iters:
-            number = iter(range(1, 1_000_000))
-
-            def save() -> None:
-                state = {"step": step.state_dict(), "random": randomness.state()}
-                checkpoint.save(
-                    run, next(number), step.weights(), state, keep_last=config.train.keep_last, best_step=None
-                )
-
-            seconds = _timed(save, LEAST, share)
-            if evaluated and every.eval_interval % every.checkpoint_interval:
-                found[0] = replace(found[0], kept_s=seconds[len(seconds) // 2])
-            if every.checkpoint_interval <= every.max_iters:
-                found.append(Work("checkpoints", "train.checkpoint_interval", every.checkpoint_interval, seconds))
-        if ours.tokenizer is not None and 0 < every.sample_interval <= every.max_iters:
-            references = ours.material.references(config.sample.num_samples)
-            write = partial(samples.write, run, 1, step.model, ours.tokenizer, config, references)
             found.append(
                 Work(
-                    "texts",
-                    "sample.interval",
-                    every.sample_interval,
-                    _timed(lambda: step.inside(write), LEAST, share),
+                    "evaluations",
+                    "train.eval_interval",
+                    every.eval_interval,
+                    each,
+                    part,
+                    validation.tokens,
+                    kept_s=median(kept),
                 )
             )
-        with MetricsLog(run.metrics_path) as metrics, Console(run.console_path, every.max_iters, StringIO()) as console:
+        if every.checkpoint_interval <= every.max_iters:
+            found.append(Work("checkpoints", "train.checkpoint_interval", every.checkpoint_interval, timed(save)))
+        if ours.tokenizer is not None and 0 < every.sample_interval <= every.max_iters:
+            model, tokenizer = step.model, ours.tokenizer
+            references = ours.material.references(config.sample.num_samples)
 
-            def log() -> None:
-                line = {"step": 1, "tokens_seen": 1, "loss": loss.item(), "learning_rate": 0.0, "grad_norm": 0.0}
-                line |= {"elapsed_s": 0.0, "step_time_s": 1.0, "tokens_per_second": 1.0, "mfu": None, "data_s": 0.0}
-                line |= dict.fromkeys(("forward_s", "backward_s", "optimizer_s", "other_s"), 0.0)
-                line |= {"memory_allocated_gib": 0.0, "memory_reserved_gib": None}
-                metrics.write(line)
-                console.interval(line, 1.0)
+            def write(at: int) -> None:
+                step.inside(lambda: samples.write(run, at, model, tokenizer, config, references))
 
-            found.append(Work("logging", "log.interval", every.log_interval, _timed(log, LEAST, share)))
+            found.append(Work("texts", "sample.interval", every.sample_interval, timed(write)))
+
+        def log(_: int) -> None:
+            line = {"step": 1, "tokens_seen": 1, "loss": loss.item(), "learning_rate": 0.0, "grad_norm": 0.0}
+            line |= {"elapsed_s": 0.0, "step_time_s": 1.0, "tokens_per_second": 1.0, "mfu": None, "data_s": 0.0}
+            line |= dict.fromkeys(("forward_s", "backward_s", "optimizer_s", "other_s"), 0.0)
+            line |= {"memory_allocated_gib": 0.0, "memory_reserved_gib": None}
+            metrics.write(line)
+            console.interval(line, 1.0)
+
+        found.append(Work("logging", "log.interval", every.log_interval, timed(log)))
     return found
 
 
@@ -166,12 +181,13 @@ def _place() -> Iterator[RunDirectory]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _timed(work: Callable[[], Any], least: int, limit_s: float, most: int = 9) -> tuple[float, ...]:
-    """Seconds of each of ``least`` times, and of more while there is time, in rising order."""
+def _timed(work: Callable[[], Any], before: Callable[[], Any], limit_s: float) -> tuple[float, ...]:
+    """Seconds of each of ``LEAST`` times, and of more while there is time, in rising order; ``before`` comes before
+    each and does not count."""
     clocked: list[Clocked] = []
-    while len(clocked) < least or (
-        len(clocked) < most and sum(s for s, *_ in clocked) + max(s for s, *_ in clocked) < limit_s / 4
-    ):
+    end = time.perf_counter() + limit_s
+    while len(clocked) < LEAST or (len(clocked) < MOST and time.perf_counter() + max(s for s, *_ in clocked) < end):
+        before()
         clocked.append(_clocked(work))
     return tuple(sorted(_own(clocked)))
 
