@@ -20,7 +20,7 @@ FEWEST = 8  # points for a slope
 WARM_UP = 0.2  # of the steps: caches fill, arenas grow
 NORMAL = 1.96
 LEAST_SHARE, LEAST_BYTES = 0.005, 4 * 2**20  # of what is held, and at all: less is an allocator at its work
-GOES_ON = 2 / 3  # of its first half's growth that the second half must have: what fills up comes to less (a logarithm to a half)
+GOES_ON = 2 / 3  # of its first half's growth that the second half must have; a logarithm has a half
 
 
 @dataclass(frozen=True)
