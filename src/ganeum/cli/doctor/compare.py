@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from ganeum.doctor.compare import Side
+    from ganeum.record import RunDirectory
 
 
 def command(
@@ -21,7 +22,7 @@ def command(
     step_tokens: Annotated[
         str | None,
         typer.Option(
-            metavar="N", help="tokens that carry loss in a step of RUN, where its log does not say (8192, 8k)"
+            metavar="N", help="tokens in a step of RUN, padding not counted, where its log does not say (8192, 8k)"
         ),
     ] = None,
     baseline_step_tokens: Annotated[
@@ -35,7 +36,7 @@ def command(
 ) -> None:
     """Say where one run's time goes that another's does not, and what of it their records explain.
 
-    Data, forward, backward, update, the rest, and what is beside the steps, for each token that carries loss; then
+    Data, forward, backward, update, the rest, and what is beside the steps, for each token (padding not counted); then
     settings, shapes, versions and clocks that differ, and the first loss, the gradient's norm and the loss at equal
     tokens. Nothing is run.
     """
@@ -49,6 +50,13 @@ def command(
         raise DataError("standard input cannot be both of them", suggestion="a file for one of the two")
     ours = _side(run, amount("--step-tokens", step_tokens))
     theirs = _side(baseline, amount("--baseline-step-tokens", baseline_step_tokens))
+    if ours.path is not None and theirs.path is not None and ours.path.samefile(theirs.path):
+        raise DataError(
+            f"both are the same: {ours.name}",
+            where=str(ours.path),
+            why="a training has no difference from itself",
+            suggestion="another run; `ganeum runs` lists the runs there are, `ganeum doctor log` looks at one alone",
+        )
     if ours.name == theirs.name:
         ours, theirs = replace(ours, name=run), replace(theirs, name=baseline)
     show(compare.report(ours, theirs, amount("--tokens", tokens)), as_json, out)
@@ -60,32 +68,50 @@ def _side(word: str, tokens: int | None) -> Side:
     Raises:
         DataError: it is none, or says nothing that could be compared.
     """
+    from dataclasses import replace
     from difflib import get_close_matches
 
     from ganeum.cli.doctor.answer import text_of
     from ganeum.doctor import compare
     from ganeum.errors import DataError
-    from ganeum.record import RunDirectory, results_dir, runs
+    from ganeum.record import results_dir, runs
 
-    if word != "-":
-        for path in (Path(word), results_dir() / word):
-            run = RunDirectory(path.resolve())
-            if run.exists():
-                return compare.of_run(run)
-        if not Path(word).exists():
-            near = get_close_matches(Path(word).name, [run.name for run in runs()], n=3, cutoff=0.5)
-            raise DataError(
-                f"{word} is neither a run nor a file",
-                where=str(results_dir()),
-                suggestion=" or ".join(near) or "`ganeum runs` lists the runs there are",
-            )
-        if not word or Path(word).is_dir():
-            raise DataError(
-                f"{word or 'an empty name'} is not a run's directory",
-                where=str(Path(word).resolve()),
-                why="a run's has logs/metrics.jsonl in it",
-                suggestion="the directory of a run, its name, or a log; `ganeum runs` lists the runs there are",
-            )
-        if Path(word).name == "metrics.jsonl" and Path(word).is_file():
-            return compare.of_metrics(Path(word), word)
-    return compare.of_log(text_of(word), "the log" if word == "-" else Path(word).name, tokens)
+    if word == "-":
+        return compare.of_log(text_of(word), "the log", tokens)
+    path = Path(word)
+    if (run := _run(word)) is not None:
+        return compare.of_run(run)
+    if word and path.is_file():
+        if path.name == "metrics.jsonl" and (side := compare.of_metrics(path, word)) is not None:
+            return side
+        return replace(compare.of_log(text_of(word), path.name, tokens), path=path)
+    if word and not path.exists():
+        near = get_close_matches(path.name, [run.name for run in runs()], n=3, cutoff=0.5)
+        raise DataError(
+            f"{word} is neither a run nor a file",
+            where=str(results_dir()),
+            suggestion=" or ".join(near) or "`ganeum runs` lists the runs there are",
+        )
+    raise DataError(
+        f"{word or 'an empty name'} is not a run's directory",
+        where=str(path.resolve()),
+        why="a run's has config.yaml and logs/metrics.jsonl in it",
+        suggestion="the directory of a run, its name, or a log; `ganeum runs` lists the runs there are",
+    )
+
+
+def _run(word: str) -> RunDirectory | None:
+    """The run of that name or at that place, also by a directory or a record within it; None: it is none."""
+    from ganeum.record import RunDirectory, results_dir
+
+    for path in (Path(word).resolve(), (results_dir() / word).resolve()):
+        run = RunDirectory(path)
+        if run.exists():
+            return run
+        for parent in path.parents[:3]:
+            run = RunDirectory(parent)
+            records = (run.metrics_path, run.console_path, run.config_path, run.summary_path, run.status_path)
+            within = (run.logs_dir, run.checkpoints_dir, run.samples_dir)
+            if run.exists() and path.exists() and (path in (*records, *within) or run.checkpoints_dir in path.parents):
+                return run
+    return None

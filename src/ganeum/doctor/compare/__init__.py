@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import exp, log
 from typing import Any
 
-from ganeum.doctor.compare import checklist, crowd, gap, machines, settings
+from ganeum.doctor.compare import checklist, crowd, gap, history, machines, settings, stretch
 from ganeum.doctor.compare.crowd import Crowd
 from ganeum.doctor.compare.gap import Gap, Part
 from ganeum.doctor.compare.machines import Changed
@@ -35,6 +36,7 @@ TRY = {
 SAME_FACTOR = 0.10  # forward and backward that grew by factors this near have one reason
 EXPLAINED = 0.8  # of a factor, as a logarithm
 UNTOLD = ": another program on the same machine does that, too, and these records do not show it"
+WAITING = 0.5  # of a factor, as a logarithm
 PADDED = 0.02  # more of what is computed
 
 
@@ -45,17 +47,21 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         run: the one in question. baseline: what it is held against.
         tokens: of the run's text, for its plan, where its data is not here.
     """
+    notes = list(history.findings(run, baseline))
     run, baseline, company = crowd.undisturbed(run, baseline)
+    ours, theirs = stretch.alike(run.stretches, baseline.stretches)
+    run, baseline = replace(run, stretches=ours), replace(baseline, stretches=theirs)
     found = gap.between(run, baseline, company.excuses if company else (0.0, 0.0))
     differences: list[Difference] = []
     if run.config is not None and baseline.config is not None:
         known = tokens or (run.plan.get("data") or {}).get("tokens")
-        differences = settings.differences(run.config, baseline.config, run.device(), known)
+        same = settings.Same.of(run.plan, baseline.plan)
+        differences = settings.differences(run.config, baseline.config, run.device(), known, same)
     changed = list(machines.changed(run, baseline))
     findings = [*_work(run, baseline, found), *_padding(run, baseline), *_clocks(run, baseline, found)]
     findings += [*_parts(run, baseline, found, differences, changed), *_company(company, found)]
     checks = list(checklist.checks(run, baseline, found))
-    findings += _failed(checks, differences)
+    findings += [*_failed(checks, differences), *notes]
     drawn = gap.table(found, run.name, baseline.name) if found.parts else ""
     drawn += ("\n\n" if drawn else "") + "\n".join(check.line() for check in checks)
     facts: dict[str, Any] = {
@@ -86,19 +92,26 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
 
 
 def _headline(found: Gap, company: Crowd | None) -> str:
-    per = (
-        "for a token that carries loss" if found.per_token else "for a step (tokens are not said, so shapes may differ)"
-    )
+    per = "for a token" if found.per_token else "for a step (tokens are not said, so shapes may differ)"
     between = "" if not found.known else f" ({found.low:.3g} to {found.high:.3g})"
     told = f"it takes {found.step:.3g}{between} times as long {per}"
     if not found.known:
         return f"{told}; too few steps are logged for an interval, so that is no more than a hint"
     if not (found.is_slower or found.is_faster):
         if company is not None and found.is_excused:
-            return f"not comparable: {told}, but {company.sentence()}"
+            return f"not comparable: {told}, but {company.sentence()}{_at_work(found)}"
         told += f", and such runs differ by {exp(found.floor) - 1:.1%} from themselves"
+        if company is not None and max(company.shares) > crowd.QUIET:
+            told += f"; {company.sentence()}{_at_work(found)}"
         return f"no measurable difference: {told}{_whole(found)}"
     return told + _whole(found)
+
+
+def _at_work(found: Gap) -> str:
+    """What no company makes of it: processor seconds, which shared cores stretch, and waiting for one does not."""
+    if found.cpu is None:
+        return ""
+    return f"; its processors were at work for {found.cpu[0] / found.cpu[1]:.2f} times as long"
 
 
 def _whole(found: Gap) -> str:
@@ -122,7 +135,8 @@ def _parts(
     """A finding for each part that takes longer, or for some with one reason, with what of the records acts on it."""
     explained = _explained(run, baseline)
     silent = run.config is None or baseline.config is None or not (run.environment and baseline.environment)
-    for parts in _together(found, differences, changed):
+    groups = _together(found, differences, changed)
+    for parts in groups:
         names = {one.name for one in parts}
         acting = [one for one in differences if names & set(one.parts) and one.matters]
         variables = [one for one in changed if one.cause and names & set(EVERYTHING)]
@@ -138,9 +152,21 @@ def _parts(
                 "neither their configs nor what they ran on differ in anything that acts on it"
                 + ("" if run.told_company and baseline.told_company else UNTOLD)
             )
+        if found.cpu is not None and parts is groups[0] and found.is_slower:
+            evidence.append(_waits_or_works(found))
         change = [f"{one.key}={settings.typed(one.baseline)}" for one in acting]
         change += [f"{one.what}={one.baseline}" if one.baseline else f"{one.what} not set" for one in variables]
         yield _finding(found, parts, cause, evidence, change)
+
+
+def _waits_or_works(found: Gap) -> str:
+    """Whether the longer time is work of its processors."""
+    assert found.cpu is not None
+    times = found.cpu[0] / found.cpu[1]
+    told = f"its processors are at work for {times:.2f} times as long"
+    if log(max(times, 1)) < WAITING * log(found.step):
+        return f"{told}: most of the difference is waiting"
+    return f"{told}, too" if times < found.step ** (1 + WAITING) else f"{told}: more threads, which wait at work"
 
 
 def _together(found: Gap, differences: Sequence[Difference], changed: Sequence[Changed]) -> Sequence[tuple[Part, ...]]:
@@ -223,7 +249,7 @@ def _work(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:
 
 
 def _padding(run: Side, baseline: Side) -> Iterator[Finding]:
-    """More places are computed for a token that carries loss."""
+    """More places are computed for a token."""
     ours, theirs = run.padding, baseline.padding
     if ours is None or theirs is None or ours - theirs < PADDED or ours >= 1:
         return
@@ -231,7 +257,7 @@ def _padding(run: Side, baseline: Side) -> Iterator[Finding]:
     yield Finding(
         cause="padding",
         title=f"{ours:.0%} of what it computes is padding, the baseline's {theirs:.0%}",
-        evidence=(f"for each token that carries loss {times:.3g} times as many are computed",),
+        evidence=(f"for each other token {times:.3g} times as many are computed",),
         change="data.batching=buckets, or packed: rows of like length together",
         sure="measured",
         size=1 - 1 / times,
@@ -311,9 +337,4 @@ def _same(
     lines = machines.clocks(run, baseline)
     if lines and (machines.clock_ratio(run, baseline) or 1.0) > machines.LOWER:
         yield "; ".join(lines)
-    for side in (run, baseline):
-        if len(side.starts) > 1:
-            at = ", ".join(f"{start:,}" for start in side.starts[1:])
-            yield f"{side.name} was started again at step {at}: the first step of each start is left out"
-        if side.broken:
-            yield f"{side.name}: {side.broken} lines of its metrics could not be read and are left out"
+    yield from history.sentences(run, baseline)

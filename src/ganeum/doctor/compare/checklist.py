@@ -114,7 +114,7 @@ def spikes(steps: Sequence[int], norms: Mapping[int, float]) -> list[tuple[int, 
 
 def step_time(gap: Gap) -> Check:
     """Both within the band and no difference beyond noise, or not."""
-    per = "a token that carries loss" if gap.per_token else "a step, whatever its tokens"
+    per = "a token" if gap.per_token else "a step, whatever its tokens"
     what, within = "time of a step", BAND[0] <= gap.step <= BAND[1]
     told = f"{_percent(gap.step)} of the baseline's for {per}"
     if gap.low is None or gap.high is None:
@@ -148,10 +148,10 @@ def same_loss(run: Side, baseline: Side) -> Check:
         if found is not None:
             tokens, loss, other = found
             told = f"{name} {loss:.3f}, the baseline {other:.3f}, at {tokens:,.0f} tokens"
-            if name == "loss":
-                return Check(what, "not known", f"{told}, each of one batch")
             if other_measure := _measured_otherwise(run, baseline):
                 return Check(what, "not known", f"{told}; {other_measure}")
+            if name == "loss":
+                return Check(what, "not known", f"{told}, each of one batch")
             if loss > other * (1 + SAME_LOSS):
                 return Check(what, "bad", f"{told}: it learns less of them", "learning")
             return Check(what, "good", told)
@@ -159,8 +159,8 @@ def same_loss(run: Side, baseline: Side) -> Check:
 
 
 def _measured_otherwise(run: Side, baseline: Side) -> str | None:
-    """Why two held-out losses are not to be compared; None: nothing known speaks against it."""
-    held_out = [((side.plan.get("data") or {}).get("identity") or {}).get("val") for side in (run, baseline)]
+    """Why two losses are not to be compared; None: nothing known speaks against it."""
+    held_out = [_held_out(side) for side in (run, baseline)]
     sizes = [(side.plan.get("model") or {}).get("vocab_size") for side in (run, baseline)]
     if held_out[0] != held_out[1] or sizes[0] != sizes[1]:
         return "other text is held out, or other tokens, so that says nothing"
@@ -168,6 +168,13 @@ def _measured_otherwise(run: Side, baseline: Side) -> str | None:
     if steps[0] != steps[1]:
         return "their lengths differ, and with them the learning rate at that point"
     return None
+
+
+def _held_out(side: Side) -> tuple[object, ...]:
+    """What tells the held-out text from others; a share of the training's examples is another one of others."""
+    told = (side.plan.get("data") or {}).get("identity") or {}
+    shared = side.config is not None and side.config.model.source is not None and side.config.data.val is None
+    return told.get("val"), told.get("train") if shared else None
 
 
 def _at_equal_tokens(

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Any
 
-from ganeum.doctor.compare.side import Side, Stretch
+from ganeum.doctor.compare.side import Side
+from ganeum.doctor.compare.stretch import Stretch
 
 QUIET = 0.1  # of the machine's processors for others: less is a desktop, or a system's own work
 ENOUGH = 12  # stretches of either that are left
@@ -71,7 +72,7 @@ class Crowd:
 
 def undisturbed(run: Side, baseline: Side) -> tuple[Side, Side, Crowd | None]:
     """Both with the steps that can be compared, and the company of these; None: their metrics do not say."""
-    if not (run.told_company and baseline.told_company) or _on_gpu(run, baseline):
+    if not (run.told_company and baseline.told_company) or on_gpu(run, baseline):
         return run, baseline, None
     left = [[one for one in side.stretches if (one.others or 0.0) <= QUIET] for side in (run, baseline)]
     if min(len(stretches) for stretches in left) < ENOUGH:
@@ -92,6 +93,13 @@ def _mean(stretches: Sequence[Stretch], seconds: Callable[[Stretch], float]) -> 
     return sum(seconds(one) * one.steps for one in stretches) / sum(one.seconds * one.steps for one in stretches)
 
 
-def _on_gpu(*sides: Side) -> bool:
+def share(some: Sequence[Stretch]) -> float | None:
+    """Of the machine's processors that other programs had; None: not said of all."""
+    return (
+        None if any(one.others is None for one in some) else _mean(some, lambda one: (one.others or 0.0) * one.seconds)
+    )
+
+
+def on_gpu(*sides: Side) -> bool:
     """Where others on the processors do not slow the computing."""
     return any((side.plan.get("device") or {}).get("kind", "cpu") != "cpu" for side in sides)

@@ -8,9 +8,10 @@ from math import copysign, exp, log
 from statistics import median
 from typing import Any
 
-from ganeum.doctor.compare import interval
+from ganeum.doctor.compare import crowd, interval
 from ganeum.doctor.compare.interval import Apart
-from ganeum.doctor.compare.side import PARTS, Side
+from ganeum.doctor.compare.side import Side
+from ganeum.doctor.compare.stretch import PARTS
 
 THOUSAND = 1000  # tokens, for which seconds are told
 OTHERWISE = 1.5  # times more than the steps grew: evaluations and the like that are told
@@ -47,7 +48,8 @@ class Gap:
     """A whole comparison.
 
     Attributes:
-        per_token: whether it is per token that carries loss; else per step, since one of them does not say its tokens.
+        per_token: whether it is per token, padding not counted; else per step, since one of them does not say its
+            tokens.
         step: a step of the one by one of the other, as a ratio; ``low``, ``high``: its interval, None where there is
             too little.
         floor: ratios nearer to 1 than this (as a logarithm) are noise.
@@ -56,6 +58,7 @@ class Gap:
         whole: the same ratio with what is beside the steps; None: not said.
         planned: the same ratio as their plans expected it; None: not said.
         excuses: what other programs could have made of the ratio and of its inverse, as logarithms.
+        cpu: processor seconds of a token (or a step) of the one and of the other; None: not said, or a GPU computes.
     """
 
     per_token: bool
@@ -69,6 +72,7 @@ class Gap:
     whole: float | None = None
     planned: float | None = None
     excuses: tuple[float, float] = (0.0, 0.0)
+    cpu: tuple[float, float] | None = None
 
     @property
     def known(self) -> bool:
@@ -114,7 +118,7 @@ class Gap:
     def as_dict(self) -> dict[str, Any]:
         """For ``doctor.json``; seconds are of a token or a step, as ``per`` says."""
         return {
-            "per": "token that carries loss" if self.per_token else "step",
+            "per": "token" if self.per_token else "step",
             "ratio": self.step,
             "interval": None if self.low is None else [self.low, self.high],
             "noise": exp(self.floor) - 1,
@@ -122,6 +126,7 @@ class Gap:
             "planned_ratio": self.planned,
             "run_s": self.run_s,
             "baseline_s": self.baseline_s,
+            "processor_s": None if self.cpu is None else {"run": self.cpu[0], "baseline": self.cpu[1]},
             "parts": {
                 part.name: {
                     "run_s": part.run,
@@ -163,6 +168,7 @@ def between(run: Side, baseline: Side, excuses: tuple[float, float] = (0.0, 0.0)
         whole,
         _planned(run, baseline) if per_token else None,
         excuses,
+        _processors(run, baseline, per_token),
     )
 
 
@@ -191,6 +197,13 @@ def _outside(run: Side, baseline: Side, run_s: float, baseline_s: float) -> tupl
     return whole, [Part("outside", ours, theirs, Apart(ours - theirs))]
 
 
+def _processors(run: Side, baseline: Side, per_token: bool) -> tuple[float, float] | None:
+    ours, theirs = (side.values("cpu", per_token=per_token) for side in (run, baseline))
+    if crowd.on_gpu(run, baseline) or not ours or not theirs or min(median(ours), median(theirs)) <= 0:
+        return None
+    return median(ours), median(theirs)
+
+
 def _planned(run: Side, baseline: Side) -> float | None:
     """Seconds of a token as the one's plan has them by the other's."""
     try:
@@ -211,6 +224,9 @@ def table(gap: Gap, run: str, baseline: str) -> str:
         if part not in outside:
             rows.append(_row(gap, part, scale, most))
     rows.append(("a step", f"{gap.run_s * scale:,.3g}", f"{gap.baseline_s * scale:,.3g}", _times(gap), ""))
+    if gap.cpu is not None:
+        ours, theirs = gap.cpu
+        rows.append(("processor time", f"{ours * scale:,.3g}", f"{theirs * scale:,.3g}", f"× {ours / theirs:.3g}", ""))
     for part in outside:
         rows.append(_row(gap, part, scale, most))
         ours, theirs = gap.run_s + part.run, gap.baseline_s + part.baseline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ganeum.config import Config
 from ganeum.config.change import change
@@ -67,6 +67,32 @@ LEARNING: tuple[str, ...] = (
 SILENT = ("name", "seed", "train.max_iters", "train.epochs", "train.tokens", "train.hours", "train.keep_last")
 
 
+PLACES = ("data.directory", "data.train", "data.val")  # the same tokens may lie elsewhere
+# Keys of one kind of run only: a GPT of ours on a corpus, or a model of `model.source` on examples.
+OF_A_GPT = ("data.directory", "data.order", "data.stride")
+OF_BOTH = ("model.source", "model.dropout", "data.max_examples")
+
+
+class Same(NamedTuple):
+    """What is the same whatever the configs call it: the shape of the model, the tokens."""
+
+    model: bool
+    data: bool
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any], baseline: Mapping[str, Any]) -> Same:
+        """From their plan.json."""
+        models = [
+            ({**_part(plan, "model"), "source": None}, _part(plan, "parameters")) if _part(plan, "model") else None
+            for plan in (run, baseline)
+        ]
+        data = [_part(plan, "data").get("identity") for plan in (run, baseline)]
+        return cls(None not in models and models[0] == models[1], None not in data and data[0] == data[1])
+
+
+DIFFERENT = Same(model=False, data=False)
+
+
 @dataclass(frozen=True)
 class Difference:
     """A key with the value of either; ``parts`` of the time that it acts on, empty where on none; ``effect``: what it
@@ -106,8 +132,11 @@ class Difference:
         return {"run": self.run, "baseline": self.baseline, "acts_on": list(self.parts), "planned_times": self.planned}
 
 
-def differences(run: Config, baseline: Config, device: Device | None, tokens: int | None = None) -> list[Difference]:
-    """Keys that differ and could act on the time; those that do most by their plans first.
+def differences(
+    run: Config, baseline: Config, device: Device | None, tokens: int | None = None, same: Same = DIFFERENT
+) -> list[Difference]:
+    """Keys that differ and could act on the time; those that do most by their plans first. What is no key of either
+    kind of run is none.
 
     Args:
         device: on which both are planned; None: nothing is planned.
@@ -117,12 +146,14 @@ def differences(run: Config, baseline: Config, device: Device | None, tokens: in
     now = _per_token(run, device, tokens) if device is not None else None
     found = []
     for key in ours:
-        if ours[key] == theirs.get(key) or key in SILENT:
+        if ours[key] == theirs.get(key) or key in SILENT or _is_idle(key, run) or _is_idle(key, baseline):
             continue
         parts, cause, effect = _effect(key)
+        if (key == "model.source" and same.model) or (key in PLACES and same.data):
+            parts, cause, effect = (), None, "the same by its content"
         planned = None
         # What data come to is measured (padding), and not planned.
-        if now is not None and set(parts) & set(EVERYTHING) and not key.startswith(("data.", "device")):
+        if now is not None and set(parts) & set(EVERYTHING) and not key.startswith(("data.", "device", "model.source")):
             assert device is not None
             other = _per_token(run, device, tokens, {key: theirs.get(key)})
             planned = now / other if other else None
@@ -136,6 +167,19 @@ def work(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
         return float(run["flops"]["per_token"] / baseline["flops"]["per_token"])
     except (KeyError, TypeError, ZeroDivisionError):
         return None
+
+
+def _is_idle(key: str, config: Config) -> bool:
+    """Whether such a run has no use for it."""
+    if not key.startswith(("model.", "data.")) or key in OF_BOTH:
+        return False
+    of_a_gpt = key in OF_A_GPT if key.startswith("data.") else key != "model.fresh"
+    return of_a_gpt == (config.model.source is not None)
+
+
+def _part(plan: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = plan.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _effect(key: str) -> tuple[tuple[str, ...], str | None, str]:

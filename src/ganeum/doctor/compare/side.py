@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ganeum.config import Config, load_stored
+from ganeum.doctor.compare.stretch import Stretch, number, of_lines
 from ganeum.doctor.log.read import Log, read
 from ganeum.errors import DataError, GaneumError
 from ganeum.hardware.card import card
 from ganeum.hardware.device import Device
 from ganeum.hardware.machine import look
-from ganeum.record import RunDirectory, read_metrics
+from ganeum.record import RunDirectory, Status, read_metrics
 from ganeum.record.files import read_json
 
-PARTS = ("data", "forward", "backward", "optimizer", "other")
 STEP_TOKENS = re.compile(r"tokens per iteration will be:\s*([\d,]*\d)", re.IGNORECASE)  # nanoGPT's
 RESUMED = re.compile(r"^going on from step ([\d,]+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Some steps in a row, as they were logged: ``step``: the last of them; ``seconds`` and ``tokens`` (that carry
-    loss; None: not said) of one step, ``parts`` of one, by name; ``padding``: share of what is computed; ``cpu_s``:
-    processor seconds of one; ``waited``: seconds of one without a core; ``others``: share of the machine's processors
-    that other programs had."""
-
-    step: int
-    steps: int
-    seconds: float
-    tokens: float | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
-    padding: float | None = None
-    cpu_s: float | None = None
-    waited: float | None = None
-    others: float | None = None
-
-    def per_token(self, name: str | None = None) -> float | None:
-        """Seconds of a token, of the whole step or of a part of it."""
-        seconds = self.seconds if name is None else self.parts.get(name)
-        return None if seconds is None or not self.tokens else seconds / self.tokens
 
 
 @dataclass(frozen=True)
@@ -56,10 +33,12 @@ class Side:
         name: what answers call it.
         stretches: those that count: without the first of each start, which compiles and warms up.
         losses, norms, val_losses: by step. tokens_at: tokens seen by a step.
-        config, plan, environment, system, summary: of a run of ours; None or empty for a log.
+        config, plan, environment, system, status: of a run of ours; None or empty for a log.
+        unread: why its config could not be read; None: it could, or there is none.
         outside_s: seconds of evaluations, samples and checkpoints, and the seconds of the steps between which they
             were; None: not said.
         starts: steps that it was started at, 0 first.
+        lowered: the step from which on it took fewer sequences at once, since memory ran out, and how many.
         broken: lines of its metrics that could not be read.
         path: of its directory, or of the log.
     """
@@ -74,14 +53,17 @@ class Side:
     plan: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     system: Sequence[Mapping[str, Any]] = ()
+    status: Status | None = None
+    unread: str | None = None
     outside_s: tuple[float, float] | None = None
     starts: tuple[int, ...] = (0,)
+    lowered: tuple[int, int] | None = None
     broken: int = 0
     path: Path | None = None
 
     @property
     def tokens(self) -> float | None:
-        """That carry loss, of a usual step."""
+        """Of a usual step, padding not counted."""
         counts = [one.tokens for one in self.stretches if one.tokens]
         return median(counts) if counts else None
 
@@ -110,11 +92,8 @@ class Side:
         return self.config.train.init_from is None and (model.source is None or model.fresh)
 
     def values(self, name: str | None = None, *, per_token: bool = True) -> list[float]:
-        """Of each stretch: seconds a token (or a step) that it took, or a part of it."""
-        if per_token:
-            found = [one.per_token(name) for one in self.stretches]
-        else:
-            found = [one.seconds if name is None else one.parts.get(name) for one in self.stretches]
+        """Of each stretch: seconds a token (or a step) that it took, or a part of it, or ``cpu``, processors'."""
+        found = [one.per_token(name) if per_token else one.per_step(name) for one in self.stretches]
         return [value for value in found if value is not None and isfinite(value)]
 
     def device(self) -> Device | None:
@@ -135,10 +114,11 @@ def of_run(run: RunDirectory, name: str | None = None) -> Side:
     Raises:
         DataError: it has logged no step that could be compared.
     """
-    lines = [line for line in read_metrics(run.metrics_path) if isinstance(line.get("step"), int)]
+    good = list(read_metrics(run.metrics_path))
+    lines = [line for line in good if isinstance(line.get("step"), int)]
     told = run.metrics_path.read_bytes().count(b"\n") if run.metrics_path.exists() else 0
     starts = _starts(run)
-    stretches = tuple(_steady(list(_stretches(lines)), starts))
+    stretches = tuple(of_lines(lines, starts))
     if not stretches:
         raise DataError(
             f"{run.name} has logged no step that could be compared"
@@ -147,11 +127,12 @@ def of_run(run: RunDirectory, name: str | None = None) -> Side:
             why="the first step of a start compiles and warms up, so it is left out",
             suggestion="let it train for some steps more; log.interval=1 logs every step",
         )
-    config: Config | None
+    config: Config | None = None
+    unread = None
     try:
         config = load_stored(run.config_path)
-    except GaneumError:
-        config = None
+    except GaneumError as error:
+        unread = error.what
     return Side(
         name or run.name,
         stretches,
@@ -163,9 +144,12 @@ def of_run(run: RunDirectory, name: str | None = None) -> Side:
         plan=_json(run.plan_path),
         environment=_json(run.environment_path),
         system=list(read_metrics(run.system_path)),
+        status=run.status(),
+        unread=unread,
         outside_s=_outside(lines, starts),
         starts=starts,
-        broken=told - len(list(read_metrics(run.metrics_path))),
+        lowered=_lowered(lines, config),
+        broken=told - len(good),
         path=run.path,
     )
 
@@ -174,7 +158,7 @@ def of_log(text: str, name: str, tokens: float | None = None) -> Side:
     """From what a training printed.
 
     Args:
-        tokens: that carry loss in a step, where the log does not say.
+        tokens: of a step, padding not counted, where the log does not say.
 
     Raises:
         DataError: no times are in it that are known.
@@ -202,12 +186,15 @@ def of_log(text: str, name: str, tokens: float | None = None) -> Side:
     return Side(name, tuple(stretches), losses=log.losses, norms=log.norms)
 
 
-def of_metrics(path: Path, name: str) -> Side:
-    """From a metrics.jsonl of ours without its directory."""
+def of_metrics(path: Path, name: str) -> Side | None:
+    """From a metrics.jsonl of ours without its directory; None: it is none, or has no step that could be compared."""
     lines = [line for line in read_metrics(path) if isinstance(line.get("step"), int)]
+    stretches = tuple(of_lines(lines, (0,)))
+    if not stretches:
+        return None
     return Side(
         name,
-        tuple(_steady(list(_stretches(lines)), (0,))),
+        stretches,
         losses=_by_step(lines, "loss"),
         norms=_by_step(lines, "grad_norm"),
         val_losses=_by_step(lines, "val_loss"),
@@ -215,39 +202,6 @@ def of_metrics(path: Path, name: str) -> Side:
         outside_s=_outside(lines, (0,)),
         path=path,
     )
-
-
-def _stretches(lines: Sequence[Mapping[str, Any]]) -> Iterator[Stretch]:
-    """A line stands for the steps since the line before it."""
-    step, seen = 0, 0.0
-    others = next((share for line in lines if (share := _number(line.get("cpu_others"))) is not None), None)
-    for line in lines:
-        if (share := _number(line.get("cpu_others"))) is not None:
-            others = share
-        seconds, tokens = _number(line.get("step_time_s")), _number(line.get("tokens_seen"))
-        steps = line["step"] - step
-        if steps > 0 and seconds:
-            each = (tokens - seen) / steps if tokens is not None and tokens > seen else None
-            parts = {name: value for name in PARTS if (value := _number(line.get(f"{name}_s"))) is not None}
-            yield Stretch(
-                line["step"],
-                steps,
-                seconds,
-                each,
-                parts,
-                _number(line.get("padding")),
-                _number(line.get("cpu_s")),
-                _number(line.get("cpu_wait_s")),
-                others,
-            )
-        step, seen = line["step"], tokens if tokens is not None else seen
-
-
-def _steady(stretches: list[Stretch], starts: Sequence[int]) -> Iterator[Stretch]:
-    """Without those that hold the first step of a start."""
-    for one in stretches:
-        if not any(one.step - one.steps <= start < one.step for start in starts):
-            yield one
 
 
 def _starts(run: RunDirectory) -> tuple[int, ...]:
@@ -263,8 +217,8 @@ def _outside(lines: Sequence[Mapping[str, Any]], starts: Sequence[int]) -> tuple
     """Seconds beside the steps and of the steps, from the clock of the run; a start anew is left out."""
     beside = within = 0.0
     for before, line in pairwise(lines):
-        clock = [_number(one.get("elapsed_s")) for one in (before, line)]
-        seconds, steps = _number(line.get("step_time_s")), line["step"] - before["step"]
+        clock = [number(one.get("elapsed_s")) for one in (before, line)]
+        seconds, steps = number(line.get("step_time_s")), line["step"] - before["step"]
         if None in clock or seconds is None or steps <= 0:
             continue
         if any(before["step"] <= start < line["step"] for start in starts):
@@ -275,8 +229,20 @@ def _outside(lines: Sequence[Mapping[str, Any]], starts: Sequence[int]) -> tuple
     return (beside, within) if within else None
 
 
+def _lowered(lines: Sequence[Mapping[str, Any]], config: Config | None) -> tuple[int, int] | None:
+    """From the first line that says a smaller micro-batch than the config's."""
+    meant = None if config is None else config.train.micro_batch_size
+    for line in lines:
+        size = line.get("micro_batch_size")
+        if isinstance(size, int) and (not isinstance(meant, int) or size < meant):
+            return line["step"], size
+    return None
+
+
 def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
-    return {line["step"]: float("nan") if line[name] is None else line[name] for line in lines if name in line}
+    """What is no number there (null: nan and infinities) is nan."""
+    found = {line["step"]: number(line[name]) for line in lines if name in line}
+    return {step: nan if value is None else value for step, value in found.items()}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -285,8 +251,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-    return float(value) if good else None
