@@ -125,7 +125,7 @@ def test_a_killed_preparation_is_never_taken_for_data(tmp_path: Path, at: str, s
     with pytest.raises(DataError, match="another `ganeum prepare` is filling"):
         made(tmp_path, tokenizer="bytes", overwrite=True)
     process.send_signal(stop)
-    process.wait(10)
+    process.wait(60)
     if at == "encoding":
         assert open_corpus(tmp_path / "out").tokenizer is not None
         assert old.items() <= digests(tmp_path / "out").items()

@@ -66,12 +66,21 @@ def test_the_config_is_frozen_when_it_is_queued(store: Store) -> None:
 
 def test_hours_that_are_over_end_a_run_with_a_checkpoint(store: Store) -> None:
     """It is not tried again by itself."""
-    entry = add(store, "one", "slow", max_hours=4 / 3600)
+    entry = add(store, "one", "slow", max_hours=2)
+
+    def hours_pass() -> None:
+        with Store(store.path) as mine:
+            until(lambda: any("begins" in line for line in history()))
+            mine.update(entry.id, ("running",), hours=2)
+
+    passing = threading.Thread(target=hours_pass)
+    passing.start()
     said = work(store)
+    passing.join()
     ended = store.get(entry.id)
-    assert ("interrupted", "its 4.0 s are over at step 3") == (ended.state, ended.note)
-    assert "one: its 4.0 s are over" in said
-    assert ended.hours >= 4 / 3600
+    assert ("interrupted", "its 2 h 0 min are over at step 3") == (ended.state, ended.note)
+    assert "one: its 2 h 0 min are over" in said
+    assert ended.hours > 2
 
 
 def test_killed_again_and_again_it_fails_in_the_end(store: Store) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from at_work import until
 
 from ganeum.queue import process
 from ganeum.queue.process import Identity
@@ -44,11 +45,12 @@ def test_a_training_without_its_first_process_hears_of_its_end_once(orphan: subp
     gone = replace(Identity.of_this_process(), started=1.0)
     for _ in range(3):
         process.stop(gone, "t", Path("asked"))
+        until(Path("heard").exists)
         time.sleep(0.1)
     assert "x" == Path("heard").read_text()
     assert not process.end(gone, "t", Path("asked"), grace_s=0.1)
     assert "x" == Path("heard").read_text()
-    assert -9 == orphan.wait(10)
+    assert -9 == orphan.wait(60)
 
 
 def test_what_its_first_process_had_handed_on_is_not_said_again(orphan: subprocess.Popen[bytes]) -> None:

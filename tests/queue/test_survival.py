@@ -136,8 +136,10 @@ def test_a_data_worker_that_is_left_alone_keeps_nobody_waiting(store: Store) -> 
     assert ["one begins with auto", "one begins with auto", "one finished"] == history()
 
 
-@pytest.mark.parametrize(("how", "exit_status"), [("slow", 143), ("stubborn", -9), ("with_workers", 143)])
-def test_ending_a_run_ends_all_of_it(store: Store, how: str, exit_status: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "grace_s", "exit_status"), [("slow", 60.0, 143), ("stubborn", 0.5, -9), ("with_workers", 60.0, 143)]
+)
+def test_ending_a_run_ends_all_of_it(store: Store, how: str, grace_s: float, exit_status: int) -> None:
     """SIGTERM, which lets it write a checkpoint; SIGKILL where it does not listen; its workers end with it."""
     entry = add(store, "one", how)
     stop = threading.Event()
@@ -145,12 +147,12 @@ def test_ending_a_run_ends_all_of_it(store: Store, how: str, exit_status: int) -
     def kill() -> None:
         with Store(store.path) as mine:
             until(lambda: any("begins" in line for line in history()))
-            time.sleep(0.3)
+            until(lambda: how != "with_workers" or (Path("worker").exists() and Path("worker").read_text()))
             mine.update(entry.id, ("running",), wanted="kill")
 
     asking = threading.Thread(target=kill)
     asking.start()
-    work(store, grace_s=1.5, stop=stop)
+    work(store, grace_s=grace_s, stop=stop)
     asking.join()
     ended = store.get(entry.id)
     assert ("killed", "") == (ended.state, ended.note)

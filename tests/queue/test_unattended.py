@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from at_work import QUEUE
+from at_work import QUEUE, until
 
 if os.name == "nt":
     pytest.skip("signals and terminals are POSIX", allow_module_level=True)
@@ -86,7 +86,8 @@ def test_run_ends_when_asked_and_leaves_its_runs(number: int, status: int) -> No
     assert "1 run left training; `ganeum queue run` finds it again" in out
     assert {"slow": "running", "실험": "queued"} == states()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as queue:
-        time.sleep(1.0)
+        with Store.default() as store:
+            until(store.managers)
         assert 0 == ganeum("kill", "slow").returncode
         out, _ = queue.communicate(timeout=60)
     assert (1, {"slow": "killed", "실험": "finished"}) == (queue.returncode, states())
