@@ -316,3 +316,18 @@ def test_compiling_says_from_which_step_on_it_pays(diagnosed: Any) -> None:
     assert (steps := re.search(r"take 30\.?0? s longer: it pays in trainings of ([\d,]+) steps", told)), told
     assert int(steps[1].replace(",", "")) == pytest.approx(6_000, rel=0.05)
     assert report.facts["trials"][0]["pays_from_steps"] == int(steps[1].replace(",", ""))
+
+
+@pytest.mark.parametrize(("building_s", "most_s"), [(1.0, 95.0), (30.0, 118.0), (80.0, 118.0)])
+def test_slow_building_takes_of_the_time_that_is_left(diagnosed: Any, building_s: float, most_s: float) -> None:
+    names = [f"one of many, {number}" for number in range(60)]
+    world = World(dict.fromkeys(names, 1.0), [remedy(name) for name in names])
+    building = [building_s]  # the first process loads everything
+
+    def start(applied: Sequence[Remedy] = ()) -> Pretended:
+        world.now += building.pop() if building else 0.1
+        return World.start(world, applied)
+
+    world.start = start  # type: ignore[method-assign]
+    diagnosed(world, minutes=1.5)
+    assert 0.6 * most_s < world.now < most_s
