@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import scripts
-from scripts import FAULTS, LOOP, TRAINER, loop, trainer
+import settings_faults
+from scripts import LOOP, TRAINER, loop, trainer
 
 from ganeum.doctor import audit
 from ganeum.doctor.causes import causes
 from ganeum.errors import DataError
 from ganeum.hardware.card import card
+
+FAULTS = scripts.FAULTS | settings_faults.FAULTS
 
 
 def seen(text: str, gpu: str | None = None) -> list[str]:
@@ -62,6 +65,17 @@ def test_the_card_decides_about_formats() -> None:
     assert [] == seen(bf16, "RTX 3090")
     assert ["fp16"] == seen(fp16, "RTX 3090")
     assert [] == seen(fp16, "V100 SXM2 16GB")
+
+
+def test_the_card_decides_about_kernels_and_peaks() -> None:
+    """FlashAttention 2 is for Ampere and later; 312 TFLOPS are an A100's."""
+    flash = trainer(
+        ('from_pretrained("gpt2")\nrows', 'from_pretrained("gpt2", attn_implementation="flash_attention_2")\nrows')
+    )
+    assert ["attention_kernel"] == seen(flash.replace("bf16", "fp16"), "RTX 2080 Ti")
+    assert [] == seen(flash, "RTX 3090")
+    assert ["wrong_peak"] == seen("PEAK = 312e12\n" + LOOP, "RTX 4090")
+    assert [] == seen("PEAK = 312e12\n" + LOOP, "A100 SXM4 80GB")
 
 
 def test_values_are_followed_through_what_is_plain_to_see() -> None:
@@ -149,6 +163,10 @@ def test_what_is_no_python_is_an_error_with_its_line() -> None:
 def test_a_script_that_does_not_train_is_said_to() -> None:
     """Nothing is made up about it."""
     assert "no training is seen in it" in audit.of_script("print('hello')\n", "hello.py").headline
+    flax = "import jax\nfrom flax import linen\nstate = state.apply_gradients(grads=jax.grad(loss)(state.params))\n"
+    assert audit.of_script(flax, "flax.py").headline.endswith(
+        "it is written for JAX, and only what trains with PyTorch is read"
+    )
 
 
 def test_our_own_and_the_library_s_files_make_no_traceback() -> None:

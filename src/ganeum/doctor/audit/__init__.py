@@ -13,6 +13,8 @@ from ganeum.hardware.device import Device
 
 __all__ = ["of_script", "report"]
 
+OTHERS = {"jax": "JAX", "flax": "JAX", "optax": "JAX", "tensorflow": "TensorFlow", "keras": "Keras", "mlx": "MLX"}
+
 
 def report(said: Iterable[Said], subject: str, device: Device | None = None) -> Report:
     """Findings worst first, and what was set and changes nothing; ``device``: where it is to run, if that is known."""
@@ -31,6 +33,10 @@ def report(said: Iterable[Said], subject: str, device: Device | None = None) -> 
     )
 
 
+def _package(name: str) -> str:
+    return name.partition(".")[0]
+
+
 def of_script(text: str, path: str, device: Device | None = None) -> Report:
     """A Python script, read and never run.
 
@@ -43,9 +49,13 @@ def of_script(text: str, path: str, device: Device | None = None) -> Report:
     found = Script.of(text, path)
     if not found.trains:
         looked = report(read(found, device), path, device)
+        other = next((OTHERS[name] for name in map(_package, found.imported.values()) if name in OTHERS), None)
+        unseen = "no training is seen in it (no backward(), no Trainer)"
+        if other is not None:
+            unseen = f"it is written for {other}, and only what trains with PyTorch is read"
         return Report(
             subject=path,
-            headline=looked.headline + "; no training is seen in it (no backward(), no Trainer)",
+            headline=f"{looked.headline}; {unseen}",
             findings=looked.findings,
             without_effect=looked.without_effect,
         )

@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 from ganeum import units
-from ganeum.doctor.audit import dialects
+from ganeum.doctor.audit import dialects, trainer
 from ganeum.doctor.audit.settings import FEW, Nothing, Said, Settings
-from ganeum.doctor.audit.settings import read as read_settings
 from ganeum.doctor.audit.source import UNKNOWN
 from ganeum.doctor.finding import Finding
 from ganeum.errors import ConfigError
@@ -26,6 +25,8 @@ KNOWN = {
     "load_in_4bit", "load_in_8bit", "quantization_bit", "packing",
 }  # fmt: skip
 
+# Keys of many programs: read beside one of the others, and no sign of Trainer's by themselves.
+ANYBODYS = {"learning_rate", "warmup_ratio", "max_grad_norm", "predict_with_generate"}
 OURS = {"model": {"n_layer", "n_head", "n_embd", "block_size", "source"}, "train": {"max_iters", "micro_batch_size"}}
 
 
@@ -50,14 +51,14 @@ def settings(text: str, path: str, device: Device | None = None) -> Settings:
     for key, node in nodes.items():
         name = tool.names.get(key) if tool else None
         if name is None and (tool is None or tool.same):
-            name = next((last for last in (key, key.rpartition(".")[2]) if last in KNOWN), None)
+            name = next((last for last in (key, key.rpartition(".")[2]) if last in KNOWN | ANYBODYS), None)
         value = _value(node)
         for called in {name, key if tool else None} - {None}:
             assert called is not None
             if value is not None and called not in values:
                 values[called] = value
                 places[called] = f"{path}, line {node.start_mark.line + 1}"
-    if not values:
+    if not values.keys() - ANYBODYS:
         raise ConfigError(
             "no key in it is known",
             where=path,
@@ -82,7 +83,7 @@ def _value(node: yaml.Node) -> Any:
 
 def read(found: Settings) -> Iterator[Said]:
     """All that these keys say."""
-    yield from read_settings(found)
+    yield from trainer.read(found)
     tool = dialects.of(found.values)
     if tool is not None:
         yield from tool.more(found)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ganeum.doctor.audit import trainer
 from ganeum.doctor.audit.settings import Nothing, Said, Settings
-from ganeum.doctor.audit.settings import read as read_settings
 from ganeum.doctor.audit.source import UNKNOWN, Call, Script
 from ganeum.doctor.finding import Finding, Severity
 from ganeum.hardware.device import Device
@@ -79,7 +79,7 @@ def settings(seen: Seen) -> Iterator[Said]:
         unseen = ["bf16", "gradient_checkpointing"] if call.ends(*TRL) else ["bf16"] if seen.typed else []
         values = dict.fromkeys(unseen, UNKNOWN) | dict(call.keywords)
         whole = not call.spread
-        yield from read_settings(Settings(values, places, seen.device, complete=whole, text=seen.script.text))
+        yield from trainer.read(Settings(values, places, seen.device, complete=whole, text=seen.script.text))
 
 
 def read(script: Script, device: Device | None = None) -> Iterator[Said]:

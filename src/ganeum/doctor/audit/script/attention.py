@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ganeum.doctor.audit.script import Seen
-from ganeum.doctor.audit.settings import Nothing, Said
+from ganeum.doctor.audit.settings import AMPERE, Nothing, Said, capability
 
 PRODUCTS = ("matmul", "bmm", "einsum", "baddbmm")
 
@@ -22,6 +22,16 @@ def implementation(seen: Seen) -> Iterator[Said]:
                 call.line,
                 evidence=("transformers advised it for training Gemma 2 and 3",) if advised else (),
                 severity="note" if advised else "warning",
+                change='attn_implementation="sdpa"',
+            )
+        least = capability(seen.device)
+        if call.get("attn_implementation") == "flash_attention_2" and least is not None and least < AMPERE:
+            yield seen.found(
+                "attention_kernel",
+                "FlashAttention 2 is for Ampere and later",
+                call.line,
+                evidence=(f"{seen.device.name if seen.device else 'this card'} is older",),
+                severity="error",
                 change='attn_implementation="sdpa"',
             )
         if call.get("output_attentions") is True:

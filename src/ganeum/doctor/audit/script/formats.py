@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 
+from ganeum import units
 from ganeum.doctor.audit.script import Seen
 from ganeum.doctor.audit.settings import AMPERE, Nothing, Said, capability
+from ganeum.doctor.audit.source import Call, Script
 
 OPTIMIZERS = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD")
 ELSEWHERE = re.compile(r"bfloat16|float16|\bbf16|\bfp16|mixed_precision|\bamp\b", re.IGNORECASE)
+A100 = 312e12  # FLOP/s in bf16, which many a script holds for every card's
+HEADS = (("n_embd", "n_head"), ("hidden_size", "num_attention_heads"), ("d_model", "n_heads"), ("emb_dim", "n_heads"))
+WIDEST_HEAD = 256  # of the flash kernel
 WIDTHS = ("n_embd", "d_model", "hidden_size", "emb_dim", "embed_dim", "dim", "d_ff", "intermediate_size")
 
 
@@ -106,6 +112,17 @@ def shapes(seen: Seen) -> Iterator[Said]:
                 evidence=("tensor cores then work on tiles that are not full, or not at all",),
                 change=f"{name} = {-(-value // 64) * 64}",
             )
+    for width, heads in HEADS:
+        (wide, line), (many, _) = _single(script, width), _single(script, heads)
+        if wide and many and wide / many > WIDEST_HEAD:
+            yield seen.found(
+                "wide_heads",
+                f"heads of {wide // many} numbers",
+                line,
+                evidence=(f"the flash kernel takes {WIDEST_HEAD} at most; wider ones go through a slower one",),
+                severity="note",
+                change=f"{heads} = {wide // 64}, whose heads are 64 wide",
+            )
     length = next((n for n in script.keyed() if n[0].lower() in ("context_length", "block_size", "max_length")), None)
     if length is not None and script.loop is not None:
         value = script.value(length[1])
@@ -118,6 +135,13 @@ def shapes(seen: Seen) -> Iterator[Said]:
                 evidence=("overhead that does not depend on it is then most of a small step's work",),
                 change="a longer context and fewer rows: as many tokens, far fewer windows",
             )
+
+
+def _single(script: Script, called: str) -> tuple[int, int]:
+    """A number that has one value in the whole script, and its line; 0 where it has none, or several."""
+    found = {script.value(node): node.lineno for name, node in script.keyed() if name.lower() == called}
+    value, line = next(iter(found.items()), (0, 0))
+    return (value, line) if len(found) == 1 and isinstance(value, int) else (0, 0)
 
 
 def optimizer(seen: Seen) -> Iterator[Said]:
@@ -158,6 +182,13 @@ def compiled(seen: Seen) -> Iterator[Said]:
             change="model = torch.compile(model)",
         )
     longest = any(call.get("padding") in (True, "longest") for call in script.calls)
+    arguments = seen.of_hugging_face
+    if found is None and arguments is not None and arguments.get("torch_compile") is True:
+        found = arguments
+        longest = longest or any(_pads_to_longest(call) for call in script.calls)
+        longest = longest and not any(call.get("padding") == "max_length" for call in script.calls)
+    if found is not None:
+        yield from _breaks(seen)
     if found is not None and longest and found.get("dynamic") is not True:
         yield seen.found(
             "recompiles",
@@ -176,11 +207,53 @@ def compiled(seen: Seen) -> Iterator[Said]:
         )
 
 
+def _pads_to_longest(call: Call) -> bool:
+    """Whether it is a collator whose batches are as wide as their longest row."""
+    pads = call.ends("DataCollatorWithPadding", "DataCollatorForSeq2Seq", "DataCollatorForLanguageModeling")
+    return pads and "pad_to_multiple_of" not in call.keywords and not call.spread
+
+
+def _breaks(seen: Seen) -> Iterator[Said]:
+    """What a compiled forward pass cannot hold: its graph ends there, and begins anew."""
+    for call in seen.script.calls:
+        leaves = call.name == "print" or (call.ends("item", "tolist", "numpy") and not call.values)
+        if leaves and seen.script.inside(call.node).endswith(".forward"):
+            yield seen.found(
+                "graph_breaks",
+                "compiled code is left in the forward pass",
+                call.line,
+                severity="note",
+                change="without it, or behind the model",
+            )
+            return
+
+
 def unneeded(seen: Seen) -> Iterator[Said]:
-    """cuDNN's search for the best convolution."""
+    """What is cuDNN's, whose work are convolutions."""
     for one in seen.script.assignments:
-        if one.target.endswith("cudnn.benchmark") and one.known is True:
-            yield Nothing("torch.backends.cudnn.benchmark = True: it chooses convolutions, and transformers have none")
+        name = one.target.rpartition(".")[2]
+        if one.target.endswith(("cudnn.benchmark", "cudnn.deterministic")) and isinstance(one.known, bool):
+            yield Nothing(
+                f"torch.backends.cudnn.{name} = {one.known}: it is about convolutions, and transformers have none"
+            )
 
 
-LOOKS = (precision, shapes, optimizer, compiled, unneeded)
+def peak(seen: Seen) -> Iterator[Said]:
+    """Utilisation beside an A100's peak, on another card."""
+    if seen.device is None or seen.device.kind != "cuda" or "A100" in seen.device.name:
+        return
+    for node in ast.walk(seen.script.tree):
+        if isinstance(node, ast.Constant) and node.value == A100:
+            own = seen.device.peak_flops_per_second.get("bf16") or seen.device.peak_flops_per_second.get("fp16")
+            yield seen.found(
+                "wrong_peak",
+                "utilisation is reckoned beside the 312 TFLOPS of an A100",
+                node.lineno,
+                evidence=(f"{seen.device.name} has {units.flops(own)}/s",) if own else (),
+                severity="note",
+                change=f"{own:.3g}" if own else "the card's own peak",
+            )
+            return
+
+
+LOOKS = (precision, shapes, optimizer, compiled, unneeded, peak)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ganeum.doctor.audit.script import TRAINERS, Seen
 from ganeum.doctor.audit.settings import Said
+from ganeum.doctor.audit.trainer import LARGE_RATE, PROMPTS
 
 IGNORED = -100
 WIDE, MANY_EPOCHS = 0.2, 17
@@ -160,6 +161,24 @@ def wide_start(seen: Seen) -> Iterator[Said]:
             )
 
 
+def rate(seen: Seen) -> Iterator[Said]:
+    """A learning rate that the weights of a trained language model do not bear."""
+    script = seen.script
+    if not any("LM" in call.name and call.ends("from_pretrained") for call in script.calls):
+        return
+    for call in script.calls:
+        given = call.get("lr", call.values[1] if len(call.values) > 1 else None)
+        adam = call.name in ("torch.optim.AdamW", "torch.optim.Adam")
+        if adam and isinstance(given, (int, float)) and given >= LARGE_RATE and not PROMPTS.search(script.text):
+            yield seen.found(
+                "learning",
+                f"a learning rate of {given:g} for AdamW",
+                call.line,
+                evidence=("it moves every weight by about so much in every update, and most weights are below 0.1",),
+                change="lr=5e-5 for all weights of a trained model, 2e-4 for LoRA",
+            )
+
+
 def repeats(seen: Seen) -> Iterator[Said]:
     """The same text many times."""
     for node in ast.walk(seen.script.tree):
@@ -250,11 +269,12 @@ FEW_LOGITS = re.compile(r"For\w*(Classification|MultipleChoice|QuestionAnswering
 def kept_logits(seen: Seen) -> Iterator[Said]:
     """An evaluation that keeps all logits."""
     script = seen.script
-    generates = any(call.get("predict_with_generate") is True for call in script.calls)
+    generates = any(call.get("predict_with_generate") is True for call in script.calls)  # ids, and no logits
     if FEW_LOGITS.search(script.text) and "LM" not in " ".join(call.name for call in script.calls):
         return
     for call in script.calls:
-        keeps = "compute_metrics" in call.keywords and call.written.get("compute_metrics") != "None"
+        metrics = call.written.get("compute_metrics", "None")
+        keeps = metrics != "None" and "predict_with_generate" not in metrics
         if call.ends(*TRAINERS) and keeps and "preprocess_logits_for_metrics" not in call.keywords and not generates:
             yield seen.found(
                 "kept_logits",
@@ -267,4 +287,4 @@ def kept_logits(seen: Seen) -> Iterator[Said]:
             )
 
 
-LOOKS = (pad_is_eos, side, unmasked, padded_by_hand, shifted, wide_start, repeats, held_out, kept_logits)
+LOOKS = (pad_is_eos, side, unmasked, padded_by_hand, shifted, wide_start, rate, repeats, held_out, kept_logits)

@@ -44,6 +44,25 @@ def waits(seen: Seen) -> Iterator[Said]:
         )
 
 
+def one_by_one(seen: Seen) -> Iterator[Said]:
+    """A loop over all weights in every step, for what torch does for all at once."""
+    script = seen.script
+    for node in ast.walk(script.tree):
+        if not isinstance(node, ast.For) or not script.in_loop(node, always=True):
+            continue
+        if not ast.unparse(node.iter).endswith(("parameters()", "parameters())")):
+            continue
+        body = "\n".join(map(ast.unparse, node.body))
+        if ".grad" in body and (".norm(" in body or ".item()" in body or "isnan" in body or "isfinite" in body):
+            yield seen.found(
+                "python_loop",
+                "every step goes through the gradients one by one",
+                node.lineno,
+                severity="note",
+                change="torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0) gives their norm; read it now and then",
+            )
+
+
 def kept(seen: Seen) -> Iterator[Said]:
     """A loss that is added up, or put away, with its graph."""
     script = seen.script
@@ -200,6 +219,15 @@ def written(seen: Seen) -> Iterator[Said]:
             )
         if call.ends("evaluate", "validate", "eval_model", "estimate_loss") and script.in_loop(call.node, always=True):
             yield seen.found("too_often", "an evaluation in every step", call.line, change="every few hundred steps")
+        if call.ends("generate") and script.in_loop(call.node, always=True):
+            yield seen.found(
+                "too_often",
+                "texts are generated in every step",
+                call.line,
+                severity="note",
+                evidence=("as many passes, one after the other, as tokens; right where it learns from them",),
+                change="every few hundred steps",
+            )
 
 
 def processes(seen: Seen) -> Iterator[Said]:
@@ -258,4 +286,4 @@ def device(seen: Seen) -> Iterator[Said]:
         )
 
 
-LOOKS = (waits, kept, update, written, processes, device)
+LOOKS = (waits, one_by_one, kept, update, written, processes, device)

@@ -24,6 +24,15 @@ def debugging(seen: Seen) -> Iterator[Said]:
             yield seen.found(
                 "debug_mode", f"{name}={value}: {why}", script.environment[name][1], change=f"without {name}"
             )
+    cards = script.environment.get("CUDA_VISIBLE_DEVICES")
+    if cards is not None and cards[0] in ("", "-1") and script.trains:
+        yield seen.found(
+            "on_cpu",
+            "no GPU is visible to it: it trains on the CPU",
+            cards[1],
+            severity="error",
+            change='os.environ["CUDA_VISIBLE_DEVICES"] = "0", or without it',
+        )
     for call in script.calls:
         last = call.name.rpartition(".")[2]
         on = call.values[:1] in ((True,), ()) and call.get("mode") is not False
