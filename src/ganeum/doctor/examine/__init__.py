@@ -39,7 +39,7 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
     Raises:
         Exception: whatever its ``step`` raises, unless one of the findings explains it.
     """
-    from ganeum.doctor.examine import inputs, labels, repeats, schedule, start, updates
+    from ganeum.doctor.examine import clipping, inputs, labels, repeats, schedule, start, updates
     from ganeum.doctor.examine.rows import known_ids, rows_of
     from ganeum.doctor.examine.state import kept
     from ganeum.doctor.examine.watch import watched
@@ -55,6 +55,8 @@ def examine(training: Training, batches: int = 4, validation: Iterable[Any] | No
             *inputs.look(rows, seen, known, training.model),
             *repeats.look(rows, seen, training, training.validation if validation is None else validation),
             *updates.look(seen, training),
+            *clipping.look(seen),
+            *seen.rounding.look(),
             *schedule.look(seen, schedules),
         ]
         sees_ahead = any(one.cause in ("shifted_labels", "causal_leak") for one in found)

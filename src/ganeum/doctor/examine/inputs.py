@@ -15,6 +15,7 @@ from ganeum.doctor.finding import Finding
 NOISE = 20  # times what the same row computed alone differs by
 EXACT, ROUNDED = 2e-3, 5e-2  # of the logits' own deviation: more than rounding makes, in fp32 and in 16 bits
 STRONG = 0.05  # of it: no rounding, and no small matter
+WHOLE = 0.8  # of a row's places
 DROPPED = 0.75  # a rate of dropout, from here on looked at
 CHANCE = 0.8  # of the logits' variance: what dropout may make of it
 NOT_READ = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, AssertionError)
@@ -27,8 +28,8 @@ def look(rows: Sequence[Rows], seen: Seen, known: Known, model: nn.Module) -> It
     mask = list(_mask(rows, known))
     yield from mask
     yield from _dropout(rows, seen)
-    for test in (_leak, *([] if mask else [_padding])):
-        for one in rows[:1] if test is _leak else rows:
+    for test in (_leak, _mixed, *([] if mask else [_padding])):
+        for one in rows if test is _padding else rows[:1]:
             try:
                 found = test(one, model)
             except NOT_READ:  # this model cannot be asked so
@@ -124,6 +125,40 @@ def _leak(one: Rows, model: nn.Module) -> Finding | None:
             "its loss falls to almost nothing, and it cannot write",
         ),
         change="is_causal=True, or a mask that hides every later token",
+        severity="error",
+        sure="measured",
+    )
+
+
+def _mixed(one: Rows, model: nn.Module) -> Finding | None:
+    """Other tokens in the first row: what is predicted in the others must stay the same."""
+    if one.offset != 1 or one.call is None or len(one.ids) < 2:
+        return None
+    ids = one.ids.clone()
+    ids[0] = torch.where(one.content[0], (ids[0] + 1) % min(one.decoder.rows, int(ids.max()) + 1), ids[0])
+    shape = (ids.shape[0], ids.shape[1])
+    first, other = again(one.call, shape), again(one.call, shape, place=one.decoder.place, ids=ids)
+    same = again(one.call, shape)  # a model that keeps something from call to call says something else each time
+    if first is None or other is None or same is None:
+        return None
+    places = one.content[0, : first.shape[1]]
+    size = float(first.std())
+    differs, noise = ((first[1:] - said[1:]).abs().mean(-1) for said in (other, same))
+    more = (EXACT if _is_fp32(model) else ROUNDED) * size
+    changed = ((differs > more) & (differs > NOISE * noise))[:, places].float().mean(1)
+    if not float(changed.max()) > WHOLE:  # experts with a limit may leave out other tokens, some of them
+        return None
+    rows = int((changed > WHOLE).sum())
+    return Finding(
+        cause="causal_leak",
+        title="what the model says of a text depends on the other texts of its batch",
+        evidence=(
+            f"other tokens in the first row change the logits of {rows} of {len(ids) - 1} other rows, by up to "
+            f"{float(differs.max()) / size:.0%} of their own deviation",
+            "rows and places are taken for each other: it attends, or goes on, from row to row",
+        ),
+        change="batch_first=True in nn.LSTM, nn.MultiheadAttention, nn.Transformer…, which take (T, B, C) without it; "
+        "look at each transpose() and view()",
         severity="error",
         sure="measured",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ganeum.doctor.examine.rows import Known, Rows
@@ -12,6 +13,7 @@ from ganeum.doctor.finding import Finding
 SOME = 0.01  # of what counts: padding below it is an end that is learnt, or a text that happens to end so
 NOTHING = 0.2  # of the rows: a few that were cut in their question are usual
 MOST = 0.9
+SHOWN, MASKED = 0.5, 0.7  # of the labels, that are read in their place; of the others, that stand on one token
 RESIZE = "model.resize_token_embeddings(len(tokenizer))"
 FEW = 2  # rows that end within a batch, before anything is said about ends
 ENDLESS, KINDS = 8, 4  # texts that end without an end, and different tokens that they end in: before it is an alarm
@@ -25,6 +27,7 @@ def look(rows: Sequence[Rows], seen: Seen, known: Known) -> Iterator[Finding]:
     yield from _ends(rows, known)
     yield from _padding(rows)
     yield from _offset(rows)
+    yield from _shown(rows)
     yield from _nothing(rows, seen)
     yield from _tokenizer(rows, known)
 
@@ -209,6 +212,35 @@ def _offset(rows: Sequence[Rows]) -> Iterator[Finding]:
     )
 
 
+def _shown(rows: Sequence[Rows]) -> Iterator[Finding]:
+    """Labels of masked text also where nothing is masked: there the answer is what is read. What differs is the mask,
+    one token; where texts are mended, many."""
+    same = total = 0
+    others: Counter[int] = Counter()
+    for one in rows:
+        if one.offset is not None or one.source is not None:
+            return
+        counts = one.counted & one.content
+        equal = counts & (one.ids == one.targets)
+        same, total = same + int(equal.sum()), total + int(counts.sum())
+        others.update(one.ids[counts & ~equal].tolist())
+    [(_, most)] = others.most_common(1) or [(0, 0)]
+    if same > SHOWN * total and most > MASKED * others.total():
+        yield Finding(
+            cause="shifted_labels",
+            title=f"{same / total:.0%} of the labels are the very token that is read in their place",
+            evidence=(
+                f"{same:,} of {total:,}; {most:,} of the {others.total():,} others stand on one token, a mask: only "
+                "these ask for something",
+                "the loss looks lower than it is, and most of the gradient teaches to copy",
+            ),
+            change="-100 as label wherever the token was not chosen to be masked",
+            sure="measured",
+            size=same / total,
+            unit="share of the labels",
+        )
+
+
 def _nothing(rows: Sequence[Rows], seen: Seen) -> Iterator[Finding]:
     empty = [one for step in seen.passes for one in step.losses if bool((one.targets == IGNORED).all())]
     if empty:
@@ -222,13 +254,17 @@ def _nothing(rows: Sequence[Rows], seen: Seen) -> Iterator[Finding]:
         )
         return
     total = sum(len(one.ids) for one in rows)
+    cut_off = any(one.offset is not None or one.source is not None for one in rows)
     without = sum(int((~(one.targets != IGNORED).any(1)).sum()) for one in rows)
     if total >= 4 and without > NOTHING * total:
         yield Finding(
             cause="nothing_to_learn",
             title=f"{without} of {total} rows have nothing to learn",
-            evidence=("all their labels are ignored: usually the answer was cut off behind a long question",),
-            change="longer rows, shorter questions, or without these rows",
+            evidence=("all their labels are ignored: usually the answer was cut off behind a long question",)
+            if cut_off
+            else ("all their labels are ignored: rows so short that nothing of them was chosen",),
+            change="longer rows, shorter questions, or without these rows" if cut_off else "longer rows",
+            severity="warning" if cut_off else "note",
             sure="measured",
             size=without / total,
             unit="share of the rows",

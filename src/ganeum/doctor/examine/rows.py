@@ -106,12 +106,18 @@ def config_of(model: nn.Module) -> Any:
 
 def rows_of(seen: Pass, known: Known) -> Rows | None:
     """A micro-batch as rows; None where what was compared cannot be laid beside what was given."""
+    first = None
     for loss in sorted(seen.losses, key=lambda one: -len(one.targets)):
         for decoder in _decoders(seen, loss):
             laid = _laid(loss, decoder.ids)
-            if laid is not None:
-                return _rows(seen, known, loss, decoder, *laid)
-    return None
+            if laid is None:
+                continue
+            rows = _rows(seen, known, loss, decoder, *laid)
+            if rows.offset == 1:  # where several tokens ahead are predicted, by a loss each, the next one is the text's
+                return rows
+            first = first or rows
+            break
+    return first
 
 
 def _rows(seen: Pass, known: Known, loss: Loss, decoder: Embedded, targets: Tensor, counted: Tensor) -> Rows:

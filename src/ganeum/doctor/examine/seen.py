@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ganeum.doctor.examine.rounded import Rounding
+
 IGNORED = -100
 
 
@@ -65,6 +67,7 @@ class Pass:
         kept: its update also had gradients that an update before had used already.
         dropped: gradients of the micro-batch before it had gone, and no update had used them.
         autocast: the backward pass ran under autocast.
+        value: the number that went backward; None: it was not one.
         again: it is the same step's once more: an optimizer asked for it (LBFGS), weights were moved by hand (SAM), or
             the same ids came again after gradients were cleared.
     """
@@ -77,18 +80,31 @@ class Pass:
     kept: bool = False
     dropped: bool = False
     autocast: bool = False
+    value: float | None = None
     again: bool = False
 
 
 @dataclass(eq=False)
 class Update:
-    """A step of an optimizer: the micro-batches before it, the gradients' norm before clipping, what it is clipped
-    to, and the learning rate and decay of each parameter that it holds, by identity."""
+    """A step of an optimizer.
+
+    Attributes:
+        passes: the micro-batches before it.
+        norm: of the gradients before they were clipped.
+        clip: what that is clipped to; None: it is not.
+        held: learning rate and decay of each parameter that it holds, by identity.
+        copies: shapes of those with a gradient that are none of the model's.
+        scale: what the gradients were still multiplied by when they were clipped.
+        early: clipping was asked for before there was a gradient, and not behind it.
+    """
 
     passes: list[Pass]
     norm: float
     clip: float | None
     held: dict[int, tuple[float, float]]
+    copies: tuple[tuple[int, ...], ...] = ()
+    scale: float = 1.0
+    early: bool = False
 
 
 @dataclass(eq=False)
@@ -103,6 +119,7 @@ class Seen:
         scaled: whether a loss scale may have left out updates.
         dropped: the largest rate of dropout that was at work.
         beyond: ids that a table, or classes that the logits, do not have: (which, the id, how many there are).
+        rounding: what 16 bits make of updates.
         error: what the step raised.
     """
 
@@ -116,4 +133,5 @@ class Seen:
     scaled: bool = False
     dropped: float = 0.0
     beyond: list[tuple[str, int, int]] = field(default_factory=list)
+    rounding: Rounding = field(default_factory=lambda: Rounding({}))
     error: Exception | None = None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from ganeum.doctor.examine.seen import IGNORED, Loss, Seen
+from ganeum.doctor.examine.seen import IGNORED, Loss, Pass, Seen
 from ganeum.doctor.finding import Finding
 
 ALIKE = 1.25  # times the deviation that a weight's own class draws it with
@@ -31,18 +31,18 @@ def look(seen: Seen, fresh: bool, model: nn.Module, told: bool) -> Iterator[Find
         )
         return
     first = next((_main(one.losses) for one in seen.passes if one.losses), None)
-    if first is None:
-        return
-    if fresh and math.isfinite(first.mean):
+    if fresh and first is not None and math.isfinite(first.mean):
         yield from _first(first, model, told)
     for number, one in enumerate(seen.passes, start=1):
-        main = _main(one.losses) if one.losses else None
-        if main is None or math.isfinite(main.mean) or bool((main.targets == IGNORED).all()):
+        if one.losses and bool((_main(one.losses).targets == IGNORED).all()):
+            continue
+        whole = 0.0 if one.value is None or seen.scaled else one.value  # multiplied by a scale it may be too large
+        if math.isfinite(whole) and not (one.losses and not math.isfinite(_main(one.losses).mean)):
             continue
         yield Finding(
             cause="loss_nan",
             title="the loss is no number" + (f" from micro-batch {number} on" if number > 1 else ""),
-            evidence=(f"micro-batch {number} of {len(seen.passes)}; the first was {first.mean:.3g}",),
+            evidence=(f"micro-batch {number} of {len(seen.passes)}" + _began(seen.passes[0]),),
             change="a lower learning rate, or a warm-up; look at the batch itself where it is the first",
             severity="error",
             sure="measured",
@@ -50,11 +50,18 @@ def look(seen: Seen, fresh: bool, model: nn.Module, told: bool) -> Iterator[Find
         return
 
 
+def _began(first: Pass) -> str:
+    number = _main(first.losses).mean if first.losses else first.value
+    return "" if number is None else f"; the first was {number:.3g}"
+
+
 def _main(losses: list[Loss]) -> Loss:
     return max(losses, key=lambda one: len(one.targets))
 
 
 def _first(loss: Loss, model: nn.Module, told: bool) -> Iterator[Finding]:
+    if _among_rows(loss):
+        return
     usual = math.log(loss.classes)
     above, below = loss.mean - usual, usual - loss.mean
     if above > max(NATS_ABOVE, ABOVE * usual):
@@ -92,6 +99,14 @@ def _first(loss: Loss, model: nn.Module, told: bool) -> Iterator[Finding]:
             size=below,
             unit="nats",
         )
+
+
+def _among_rows(loss: Loss) -> bool:
+    """Whether its classes are the batch's own rows, of which each has its own to find: their likeness is no logit of a
+    vocabulary, and begins wherever it begins. The targets are then the rows' numbers, or all the same."""
+    targets = loss.targets[loss.targets != IGNORED]
+    steps = targets[1:] - targets[:-1]
+    return len(steps) > 0 and bool((steps == steps[0]).all())
 
 
 def _drawn_by_its_class(model: nn.Module) -> str | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from statistics import median
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
+from ganeum.doctor.examine.rounded import HALF
 from ganeum.doctor.examine.rows import config_of
 from ganeum.doctor.examine.seen import IGNORED, Seen, Update
 from ganeum.doctor.finding import Finding
@@ -23,7 +26,7 @@ ENOUGH = 3  # updates: adapters and gates that begin at zero have gradients by t
 SMALL = 0.01  # of the trained weights: fewer without a gradient are a leftover
 FIXED = re.compile(r"pos|rotary|rope|freq|sinus", re.IGNORECASE)  # names of what is computed once and never learnt
 ADAPTERS = re.compile(r"lora_|adapter|prompt_|ia3_|vera_", re.IGNORECASE)
-CLIPPED = 20.0  # times the norm that it is clipped to
+OTHER = 0.03  # of what went backward: a part beside the comparison up to this size is a small addition to it
 
 
 def look(seen: Seen, training: Training) -> Iterator[Finding]:
@@ -129,8 +132,9 @@ def _accumulation(seen: Seen) -> Iterator[Finding]:
 
 
 def _sum(update: Update) -> float | None:
-    """What all tokens of an update count, as its optimizer was handed it."""
-    if len(update.passes) < 2:
+    """What all tokens of an update count, as its optimizer was handed it; None: it is not known, or its backward passes
+    are no micro-batches of one loss."""
+    if len(update.passes) < 2 or not _are_alike(update):
         return None
     counts = [_counts(one.losses[0].weights) for one in update.passes if len(one.losses) == 1]
     last = update.passes[-1].norm
@@ -138,6 +142,25 @@ def _sum(update: Update) -> float | None:
         return None
     whole = math.fsum(sum(some) for some in counts if some)
     return whole * update.norm / last
+
+
+def _are_alike(update: Update) -> bool:
+    """Whether its passes are other rows of one loss: one comparison each, with as many classes, which is all that went
+    backward but for a little."""
+    if any(len(one.losses) != 1 for one in update.passes):
+        return False
+    if len({one.losses[0].classes for one in update.passes}) > 1:
+        return False
+    for one in update.passes:
+        loss = one.losses[0]
+        if one.value is None or loss.nats is None or loss.weights is None:
+            continue
+        counted = loss.targets != IGNORED
+        told = float((loss.weights * loss.nats)[counted].sum())
+        if abs(one.value - told) > OTHER * abs(one.value):
+            return False
+    ids = [one.embedded[0].ids for one in update.passes if one.embedded]
+    return not any(torch.equal(a, b) for a, b in combinations(ids, 2))
 
 
 def _uneven(update: Update) -> float | None:
@@ -194,6 +217,8 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
     size = sum(p.numel() for p in learnt.values())
     still = {name: p for name, p in learnt.items() if name not in seen.changed}
     outside = {n for n, p in still.items() if id(p) not in held and seen.gradients.get(n) != "none"}
+    copies = {shape for update in seen.updates for shape in update.copies}
+    outside = {n for n in outside if not (named[n].dtype in HALF and _is_copied(named[n], copies))}
     resting = {n for n, p in still.items() if id(p) in held and held[id(p)][0] == 0}
     strangers = len(set(held) - {id(p) for p in model.parameters()})
     if outside:
@@ -237,6 +262,11 @@ def _moved(seen: Seen, training: Training) -> Iterator[Finding]:
             sure="measured",
         )
     yield from _frozen(named, learnt, training)
+
+
+def _is_copied(p: nn.Parameter, copies: set[tuple[int, ...]]) -> bool:
+    """Whether an optimizer may hold it in fp32: by itself, or in one long row with others."""
+    return tuple(p.shape) in copies or any(len(one) == 1 and one[0] > p.numel() for one in copies)
 
 
 def _frozen(named: dict[str, nn.Parameter], learnt: dict[str, nn.Parameter], training: Training) -> Iterator[Finding]:
@@ -333,16 +363,6 @@ def _notes(seen: Seen, model: nn.Module) -> Iterator[Finding]:
             title=f"weight decay also draws {len(decayed)} norms and biases to zero",
             evidence=("norms are centred on 1; most recipes leave out whatever has one dimension",),
             change="two groups for the optimizer: weight_decay=0 for parameters with fewer than two dimensions",
-            severity="note",
-            sure="measured",
-        )
-    cut = [update.norm / update.clip for update in seen.updates if update.clip and math.isfinite(update.norm)]
-    if cut and min(cut) > CLIPPED:
-        yield Finding(
-            cause="gradient_norm",
-            title=f"clipping cuts every gradient to 1/{median(cut):.0f}",
-            evidence=(f"{len(cut)} updates in a row; only the direction is left of them",),
-            change="look whether the loss is summed instead of averaged; a higher limit otherwise",
             severity="note",
             sure="measured",
         )

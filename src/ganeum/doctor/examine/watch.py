@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.overrides import TorchFunctionMode
 
 from ganeum.doctor.examine.nats import AT_ONCE, nats_of
+from ganeum.doctor.examine.rounded import Rounding, rate_of
 from ganeum.doctor.examine.seen import IGNORED, Call, Embedded, Loss, Pass, Seen, Update
 from ganeum.doctor.examine.state import taken
 
@@ -64,14 +65,16 @@ class Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.seen = model, Seen()
         self.parameters = dict(model.named_parameters())
+        self.model, self.seen = model, Seen(rounding=Rounding(self.parameters))
         self.now, self.open = Pass(), list[Pass]()
         self.place, self.backwards = 0, False
         self.pending = False  # whether there are gradients that no update has used yet
         self.used, self.mixed = set[int](), set[int]()  # parameters: an update has used their gradients; more came on
         self.before: dict[int, tuple[int, int]] = {}  # of those used: the gradient, as it was before a backward pass
         self.clip: tuple[float, float] | None = None
+        self.scale = self.clip_scale = 1.0  # of the loss: now, and when it was clipped
+        self.early = False  # whether it was clipped when there were no gradients
         self.inside = 0  # of an update of ours
         self.first = True  # of a step's backward passes
         self.within = self.asks = False  # of an optimizer's step; one that computes its gradients itself
@@ -191,6 +194,7 @@ class Watch(TorchFunctionMode):
             if self.backwards:
                 return backward(*args, **kwargs)
             self._before_backward()
+            self.now.value = _number(*args, **kwargs)
             self.backwards = True
             try:
                 return backward(*args, **kwargs)
@@ -201,18 +205,30 @@ class Watch(TorchFunctionMode):
         clip = torch.nn.utils.clip_grad._clip_grads_with_norm_
 
         def watched_clip(parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any) -> Any:
-            self.clip = (float(total_norm), float(max_norm))
+            if self._norm(self._all()) > 0:
+                self.clip, self.clip_scale = (float(total_norm), float(max_norm)), self.scale
+            else:
+                self.early = True
             return clip(parameters, max_norm, total_norm, *args, **kwargs)
 
         scale = torch.amp.GradScaler.scale
 
         def watched_scale(scaler: Any, outputs: Any) -> Any:
             self.seen.scaled = True
-            return scale(scaler, outputs)
+            scaled = scale(scaler, outputs)
+            self.scale = float(scaler.get_scale())
+            return scaled
+
+        unscale = torch.amp.GradScaler.unscale_
+
+        def watched_unscale(scaler: Any, optimizer: Any) -> None:
+            self.scale = 1.0
+            unscale(scaler, optimizer)
 
         stack.enter_context(patch.object(torch.autograd, "backward", watched_backward))
         stack.enter_context(patch.object(torch.nn.utils.clip_grad, "_clip_grads_with_norm_", watched_clip))
         stack.enter_context(patch.object(torch.amp.GradScaler, "scale", watched_scale))
+        stack.enter_context(patch.object(torch.amp.GradScaler, "unscale_", watched_unscale))
         self._patched_ours(stack)
 
     def _patched_ours(self, stack: ExitStack) -> None:
@@ -293,34 +309,46 @@ class Watch(TorchFunctionMode):
         if self.inside:
             return
         self.within, self.asks = True, False
+        self.seen.rounding.before(optimizer)
         if self.open:
             self._held(optimizer)
 
     def _held(self, optimizer: torch.optim.Optimizer) -> None:
         held = {
-            id(p): (float(group.get("lr", 1.0)), float(group.get("weight_decay") or 0.0))
+            id(p): (rate_of(group), float(group.get("weight_decay") or 0.0))
             for group in optimizer.param_groups
             for p in group["params"]
         }
-        norm = self._gradients()
-        self._update(self.clip[0] if self.clip else norm, self.clip[1] if self.clip else None, held)
+        norm, mine = self._gradients(), {id(p) for p in self.parameters.values()}
+        others = (p for group in optimizer.param_groups for p in group["params"] if id(p) not in mine)
+        copies = tuple(tuple(p.shape) for p in others if p.grad is not None)
+        self._update(self.clip[0] if self.clip else norm, self.clip[1] if self.clip else None, held, copies)
 
     def _stepped(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self.asks:  # only now are there gradients
             self._held(optimizer)
+        self.seen.rounding.after()
         self.within = self.asks = False
 
     def _versions(self) -> int:
         return sum(p._version for p in self.parameters.values())
 
-    def _update(self, norm: float, clip: float | None, held: dict[int, tuple[float, float]]) -> None:
+    def _update(
+        self,
+        norm: float,
+        clip: float | None,
+        held: dict[int, tuple[float, float]],
+        copies: tuple[tuple[int, ...], ...] = (),
+    ) -> None:
         self._let_go()
         for one in self.open:
             one.kept = bool(self.mixed & held.keys())
         self.mixed -= held.keys()
         self.used |= held.keys()
-        self.seen.updates.append(Update(self.open, norm, clip, held))
+        early = self.early and clip is None
+        self.seen.updates.append(Update(self.open, norm, clip, held, copies, self.clip_scale, early))
         self.open, self.clip, self.pending = [], None, False
+        self.clip_scale, self.early = 1.0, False
 
     def _all(self) -> list[Tensor]:
         return [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -342,6 +370,14 @@ class Watch(TorchFunctionMode):
                 said = "zero" if size == 0 else "some" if size < float("inf") else "bad"
             self.seen.gradients[name] = max(self.seen.gradients.get(name, "none"), said, key=order.index)
         return self._norm(self._all())
+
+
+def _number(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> float | None:
+    """What goes backward, where it is one number."""
+    if not isinstance(tensors, Tensor) or tensors.numel() != 1:
+        return None
+    times = float(grad_tensors) if isinstance(grad_tensors, Tensor) else 1.0
+    return times * float(tensors.detach())
 
 
 def _are_probabilities(rows: Tensor) -> bool:
