@@ -7,12 +7,8 @@ measured on tensors of the same shapes, forward and backward, both ways by turns
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -21,15 +17,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ganeum.doctor.measured import cores, tensors
-from ganeum.doctor.measured.contest import interval
+from ganeum.doctor.measured import by_turns, tensors
 from ganeum.doctor.measured.training import Training
 
 PRODUCTS = ("bmm", "mm", "baddbmm")
-PAIRS, LONGEST_S = 16, 0.8  # of measurements by turns, for each shape
-BLOCK_S = 0.002  # of one measurement
-SHORTEST_S, MOST = 1e-6, 100  # what an account of waiting may leave of a measurement; times in one
-STEPS = 3  # whose median is what is saved of
 LARGEST = 4 << 20  # scores at once; of more heads so many are measured
 SHAPES = 2  # that are measured: those that occur most
 
@@ -64,8 +55,7 @@ def of(training: Training) -> dict[str, Any] | None:
     for shape, calls in seen.found.most_common(SHAPES):
         middle, least, most = _saves(shape, device)
         saved, low, high = saved + calls * middle, low + calls * least, high + calls * most
-    some = [batch for batch, _ in zip(training.batches, range(STEPS), strict=False)]
-    step_s = median(_seconds(partial(training.step, batch), 1, device) for batch in some)
+    step_s = by_turns.step_s(training, device)
     return {"calls": sum(seen.found.values()), "seconds": saved, "interval": (low, high), "step_s": step_s}
 
 
@@ -159,8 +149,8 @@ class _Named(TorchFunctionMode):
 
 
 def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
-    """Seconds that one call takes longer by hand than by torch's kernel, forward and backward: the median of
-    differences side by side, and its interval."""
+    """Seconds that one call takes longer by hand than by torch's kernel, forward and backward: the median, and its
+    interval."""
     n = max(1, min(shape.n, LARGEST // (shape.t * shape.s)))
     draw = torch.Generator().manual_seed(0)
     sides = [(shape.t, shape.d), (shape.s, shape.d), (shape.s, shape.dv)]
@@ -189,25 +179,5 @@ def _saves(shape: Attended, device: torch.device) -> tuple[float, float, float]:
         found = functional.scaled_dot_product_attention(q, k, v, mask, shape.dropout, only_causal, scale=scale)
         found.backward(gradient)  # type: ignore[no-untyped-call]
 
-    one = min(_seconds(by_hand, 1, device) for _ in range(3))
-    _seconds(fused, 2, device)
-    times = max(1, min(MOST, round(BLOCK_S / one)))
-    saved, ended = list[float](), time.perf_counter() + LONGEST_S
-    while len(saved) < PAIRS and (len(saved) < 3 or time.perf_counter() < ended):
-        first = (by_hand, fused) if len(saved) % 2 else (fused, by_hand)
-        spent = {function: _seconds(function, times, device) / times for function in first}
-        saved.append(spent[by_hand] - spent[fused])
-    low, high, _ = interval(saved)
-    middle, low, high = (value * shape.n / n for value in (median(saved), low, high))
+    middle, low, high = (value * shape.n / n for value in by_turns.saved(by_hand, fused, device))
     return middle, low, high
-
-
-def _seconds(function: Callable[[], object], times: int, device: torch.device) -> float:
-    """Without those that other programs had the core."""
-    waited, began = cores.waited(), time.perf_counter()
-    for _ in range(times):
-        function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    spent = time.perf_counter() - began
-    return max(spent - (cores.difference(waited, cores.waited()) or 0.0), SHORTEST_S)

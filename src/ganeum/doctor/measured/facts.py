@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from ganeum import hardware
 from ganeum.config import Config
 from ganeum.config.change import change
-from ganeum.doctor.measured import by_hand, closures, fetching, lines, tensors
+from ganeum.doctor.measured import by_hand, closures, fetching, kernels, lines, tensors
 from ganeum.doctor.measured.acts.attention import READS, configs, theirs
 from ganeum.doctor.measured.acts.data import copied, empty_share
 from ganeum.doctor.measured.acts.host import hooks, trims
@@ -62,6 +62,7 @@ def of(training: Training) -> dict[str, Any]:
                 batches = map(copied, training.batches)
                 found["closure_again_share"] = closures.again_share(training, batches, lambda: _wait(at))
             found |= lines.of(training)
+            found["kernels"] = kernels.of(training)
             if not (found["sdpa_replaced"] or "eager" in found["attention"]):  # they have a remedy that tells more
                 found["by_hand"] = by_hand.of(training)
     if isinstance(training, Ours) and training.config is not None:

@@ -18,6 +18,7 @@ def of_step(facts: Facts) -> Iterator[Finding]:
     yield from _beside(facts)
     yield from _loops(facts)
     yield from _by_hand(facts)
+    yield from _in_python(facts)
     yield from _waits(facts)
 
 
@@ -87,6 +88,39 @@ def _by_hand(facts: Facts) -> Iterator[Finding]:
         size=share,
         interval=(ends[0], ends[1]),
         unit="share of the time",
+    )
+
+
+def _in_python(facts: Facts) -> Iterator[Finding]:
+    """All functions together that a kernel of torch's replaces; each certainly saves something."""
+    found = [one for one in facts.get("kernels", ()) if one["interval"][0] > 0]
+    share, low, high = (
+        min(sum(seconds / one["step_s"] for one, seconds in zip(found, column, strict=True)), 0.95)
+        for column in (
+            [one["seconds"] for one in found],
+            *([one["interval"][end] for one in found] for end in (0, 1)),
+        )
+    )
+    if low < LITTLE:
+        return
+    yield Finding(
+        cause="by_hand",
+        title=f"written in Python where torch has a kernel: it would save {share:.0%} of a step",
+        evidence=(
+            *(
+                f"{one['seconds'] / one['step_s']:.1%}: {one['name']} ({one['where']}), "
+                f"{units.things(one['calls'], 'time')} a step, gives the numbers and gradients of {one['kernel']}"
+                for one in found
+            ),
+            "both ways by turns, forward and backward, on the tensors of a step",
+        ),
+        change="; ".join(dict.fromkeys(f"{one['kernel']} in {one['name']}" for one in found)),
+        severity="warning" if low >= BY_HAND else "note",
+        sure="measured",
+        size=share,
+        interval=(low, high),
+        unit="share of the time",
+        where=found[0]["where"],
     )
 
 
