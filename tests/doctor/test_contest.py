@@ -207,6 +207,13 @@ def test_a_step_that_is_long_at_regular_distances() -> None:
     assert bursts.find(times, [0.0] * 60, collections) is None  # Python's own, at which another remedy looks
 
 
+def test_a_block_holds_long_steps_unless_their_tokens_make_them_long() -> None:
+    """A fifth of the steps takes three times as long: it has three times the tokens, or it has not."""
+    times = [0.03 if place % 5 == 4 else 0.01 for place in range(60)]
+    assert bursts.together(times, [round(1e4 * seconds) for seconds in times], 100) == 1
+    assert bursts.together(times, [100] * 60, 100) == 10
+
+
 def test_long_steps_at_random_are_nothing_regular() -> None:
     """Of 50 rows of noise none is called regular."""
     for seed in range(50):

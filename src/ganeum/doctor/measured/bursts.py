@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
+from statistics import linear_regression, median
 
 from ganeum.doctor.finding import Finding
 from ganeum.doctor.measured.contest import interval
@@ -64,10 +64,18 @@ def between(times: Sequence[float]) -> int:
     return max(1, round(len(times) / len(long)))
 
 
-def together(times: Sequence[float], most: float) -> int:
-    """Steps of a block, at most ``most``, so that it holds some of those that take longer; 1 where there are none."""
-    apart = between(times)
+def together(times: Sequence[float], counts: Sequence[int], most: float) -> int:
+    """Steps of a block, at most ``most``, so that it holds some of those that take longer than their tokens make them;
+    1 where there are none. Blocks that are compared have the same batches, whatever their lengths."""
+    apart = between(_alike(times, counts))
     return max(1, int(min(len(times) // 4, 2 * apart, most))) if apart > 1 else 1
+
+
+def _alike(times: Sequence[float], counts: Sequence[int]) -> list[float]:
+    """Seconds of steps as if all had as many tokens."""
+    a_token = linear_regression(counts, times).slope if len(set(counts)) > 1 else 0.0
+    usual = median(counts)
+    return [seconds - a_token * (count - usual) for seconds, count in zip(times, counts, strict=True)]
 
 
 def find(times: Sequence[float], waits: Sequence[float], collections: Sequence[float] = ()) -> Bursts | None:

@@ -216,7 +216,7 @@ class Diagnosis:
         period = bursts.find(first.times, first.waits, first.collections)
         if period is None:
             most = self._seconds / (2 * FEWEST_PAIRS * self.course.step_s)
-            self.course.multiple = bursts.together(first.times, most)
+            self.course.multiple = bursts.together(first.times, first.counts, most)
             return
         second = base.watch(steps)
         again = bursts.find(second.times, second.waits, second.collections)

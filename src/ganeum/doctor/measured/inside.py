@@ -87,7 +87,8 @@ class Inside:
         from ganeum.doctor.measured import facts
 
         found: Mapping[str, Any] = facts.of(self.training)
-        return found
+        named = self.training.tokens is not None
+        return {**found, "counted": "tokens" if named else counted(next(self._batches, None))}
 
     def examine(self, batches: int = 4) -> list[Any]:
         """What is wrong with what it learns."""
@@ -171,6 +172,7 @@ class Inside:
             seconds=sum(block.seconds for block in blocks),
             tokens=sum(block.tokens for block in blocks),
             times=tuple(block.seconds if block.own is None else block.own for block in blocks),
+            counts=tuple(block.tokens for block in blocks),
             waits=tuple(block.phases["data"] for block in blocks),
             collections=tuple(collections),
         )
@@ -280,6 +282,16 @@ def tokens_of(batch: Any) -> int | Tensor:
         return (found != tensors.IGNORED).sum()
     first = next((tensor for _, tensor in tensors.each(batch)), None)
     return len(first) if first is not None and first.dim() else 1
+
+
+def counted(batch: Any) -> str:
+    """What :func:`tokens_of` counts: ``tokens``, ``rows``, of pictures and where a row has one label, or ``labels``."""
+    labels, ids = tensors.labels(batch), tensors.ids(batch)
+    if labels is None or labels.is_floating_point():
+        return "tokens" if labels is None and ids is not None else "rows"
+    if labels.dim() == 2 or (ids is not None and ids.numel() == labels.numel()):
+        return "tokens"
+    return "rows" if labels.dim() < 2 else "labels"
 
 
 def _foreign(file: Path, function: str) -> Training:

@@ -73,6 +73,7 @@ class Block:
         computed: seconds of cores that all its threads and children used; None where the system does not say.
         waited: seconds that its main thread stood ready and was not let onto a core; likewise.
         times: seconds of each step where they were asked for, without waiting for a core.
+        counts: of each, its tokens.
         waits: of each, seconds that its batch was waited for.
         collections: of each, seconds in which Python looked for cycles by itself.
     """
@@ -84,6 +85,7 @@ class Block:
     computed: float | None = None
     waited: float | None = None
     times: tuple[float, ...] = ()
+    counts: tuple[int, ...] = ()
     waits: tuple[float, ...] = ()
     collections: tuple[float, ...] = ()
 
