@@ -41,7 +41,6 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "doctor-faults.jsonl"
 LONGER = 10  # times as long as the doctor's own contest
 SHORTEST_S, LONGEST_S = 15.0, 60.0  # of a race
-READY = 32  # batches that lie ready
 OWN_LONGER = 2.0  # times the minutes, for runs of ours: what they do beside their steps is measured, too
 
 
@@ -55,7 +54,7 @@ def truth(case: Case, name: str, report: dict[str, Any], work: Path, core: int) 
     if case.own:
         return asdict(raced_runs(case, None, work, core, seconds))
     without = {"names": [other for other in case.faults if other != name], "without": [name]}
-    return race(case, without | {"ready": READY if "loader" in known(case, name).causes else 0}, core, seconds)
+    return race(case, without | {"ready": "loader" in known(case, name).causes}, core, seconds)
 
 
 def confirmed(case: Case, cause: str, floor: float, work: Path, core: int) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def confirmed(case: Case, cause: str, floor: float, work: Path, core: int) -> di
     if case.own and cause in OWN_AMENDS:
         real = asdict(raced_runs(case, OWN_AMENDS[cause], work, core, SHORTEST_S))
     elif not case.own and cause in AMENDS:
-        real = race(case, {"amended": cause, "ready": READY if cause == "loader" else 0}, core, SHORTEST_S)
+        real = race(case, {"amended": cause, "ready": cause == "loader"}, core, SHORTEST_S)
     else:
         return {"confirmed": False}
     return {"confirmed": math.log(real["low"]) > floor, "truth": real}
@@ -73,18 +72,17 @@ def confirmed(case: Case, cause: str, floor: float, work: Path, core: int) -> di
 def race(case: Case, change: dict[str, Any], core: int, seconds: float) -> dict[str, float]:
     """A training of the case beside the same with a change."""
     faulty = {"subject": case.subject, "seed": case.seed, "honest": case.honest, "names": list(case.faults)}
-    faulty |= {"without": [], "ready": 0, "amended": None}
-    sides = []
+    faulty |= {"without": [], "ready": False, "amended": None}
+    sides = (faulty, faulty | change)
+
+    def start(side: int) -> Runner:
+        asked = sides[side]
+        surroundings = {key: value for one in asked["names"] for key, value in FAULTS[one].environment.items()}
+        beside = next((FAULTS[one].beside for one in asked["names"] if FAULTS[one].beside), None)
+        return Runner(asked, surroundings, beside)
+
     os.sched_setaffinity(0, {core})  # of this thread, and of what it starts
-    try:
-        for asked in (faulty, faulty | change):
-            surroundings = {key: value for one in asked["names"] for key, value in FAULTS[one].environment.items()}
-            beside = next((FAULTS[one].beside for one in asked["names"] if FAULTS[one].beside), None)
-            sides.append(Runner(asked, surroundings, beside))
-        return asdict(raced(*sides, seconds))
-    finally:
-        for side in sides:
-            side.close()
+    return asdict(raced(start, seconds))
 
 
 def looked_at(case: Case, minutes: float, work: Path, core: int) -> dict[str, Any]:

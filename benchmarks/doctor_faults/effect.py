@@ -46,14 +46,14 @@ FILE = Path(__file__).resolve().parents[1] / "results" / "doctor-faults-effects.
 def slower(name: str, seconds: float = 12.0) -> dict[str, float]:
     """How many times as fast the training is without it."""
     one = FAULTS[name]
-    asked: dict[str, Any] = {"subject": one.subjects[0], "seed": 0, "honest": {}, "ready": 0, "amended": None}
-    with_it = Runner(asked | {"names": [name], "without": []}, one.environment, one.beside)
-    without = Runner(asked | {"names": [], "without": [name]}, {}, None)
-    try:
-        return asdict(raced(with_it, without, seconds))
-    finally:
-        with_it.close()
-        without.close()
+    asked: dict[str, Any] = {"subject": one.subjects[0], "seed": 0, "honest": {}, "ready": False, "amended": None}
+
+    def start(side: int) -> Runner:
+        if side:
+            return Runner(asked | {"names": [], "without": [name]}, {}, None)
+        return Runner(asked | {"names": [name], "without": []}, one.environment, one.beside)
+
+    return asdict(raced(start, seconds))
 
 
 def taken(built: dict[str, Any], steps: int) -> None:

@@ -1,9 +1,9 @@
 """An A/B that shares no code with the doctor's: two processes that take turns, and the ratio of their speeds.
 
-A, B, B, A, … in blocks of some steps; each neighbouring A and B give one ratio of tokens that carry loss per second.
-The median counts; its 95 % interval is that of the order statistics (a sign test turned round). Where both sides
-compute in one thread and no other process is part of the fault, seconds for which the kernel kept them from a core are
-left out.
+A, B, B, A, … in blocks of as many steps on the same batches, unless it is them that a fault changes; each neighbouring
+A and B give one ratio of tokens that carry loss per second. Their median counts, over rounds of new processes; its 95 %
+interval is that of the order statistics (a sign test turned round). Where both sides compute in one thread and no other
+process is part of the fault, seconds for which the kernel kept them from a core are left out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-BLOCK_S = 0.15
+BLOCK_S, SHORTEST_S = 0.15, 0.02  # of the slower side's block, and of the quicker one's at least
+ROUNDS = 3
 # glibc gives large blocks back and faults them in again at each step: an honest training keeps them (1.20 times).
 KEPT = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "10000000000", "MALLOC_TOP_PAD_": "100000000"}
 BURNER = "while True:\n    sum(range(10000))"
@@ -91,19 +92,40 @@ class Runner:
         return json.loads(line)
 
 
-def raced(a: Runner, b: Runner, seconds: float) -> Raced:
-    """B beside A over so many seconds, the warm-up not counted."""
+def raced(start: Callable[[int], Runner], seconds: float) -> Raced:
+    """B beside A over so many seconds, the warm-up not counted.
+
+    Args:
+        start: A for 0, B for 1; both are started anew for each round, since two processes of one program differ by some
+            percent for where their memory lies. The interval holds what each round saw.
+    """
+    rounds = []
+    for _ in range(ROUNDS):
+        sides = list[Runner]()
+        try:
+            sides += (start(0), start(1))
+            rounds.append(_round(*sides, seconds / ROUNDS))
+        finally:
+            for side in sides:
+                side.close()
+    logs = [log for one, _ in rounds for log in one]
+    seen = [statistics.median(one) for one, _ in rounds]
+    low, high = interval(logs)
+    low, high = min(low, *seen), max(high, *seen)
+    spent = sum(took for _, took in rounds)
+    return Raced(math.exp(statistics.fmean(seen)), math.exp(low), math.exp(high), len(logs), spent)
+
+
+def _round(a: Runner, b: Runner, seconds: float) -> tuple[list[float], float]:
+    """Logarithms of ratios, and seconds that they took."""
     started = time.perf_counter()
-    steps = {}
-    for side in (a, b):
-        side.run(5)
-        taken, *_ = side.run(5)
-        steps[side] = max(1, round(5 * BLOCK_S / max(taken, 1e-4)))
+    quickest, slowest = sorted(_warm(side) for side in (a, b))
+    steps = max(1, round(BLOCK_S / slowest), round(SHORTEST_S / quickest))
     blocks: dict[Runner, list[tuple[float, float, bool, int]]] = {a: [], b: []}
     order = [a, b, b, a]
     while time.perf_counter() - started < seconds or len(blocks[a]) < 6:
         for side in order:
-            blocks[side].append(side.run(steps[side]))
+            blocks[side].append(side.run(steps))
         order = order[2:] + order[:2]
     apart = a.beside is None and b.beside is None and all(alone for side in (a, b) for _, _, alone, _ in blocks[side])
     speeds = {
@@ -111,9 +133,14 @@ def raced(a: Runner, b: Runner, seconds: float) -> Raced:
         for side in (a, b)
     }
     logs = [math.log(fast / slow) for slow, fast in zip(speeds[a], speeds[b], strict=True)]
-    low, high = interval(logs)
-    spent = time.perf_counter() - started
-    return Raced(math.exp(statistics.median(logs)), math.exp(low), math.exp(high), len(logs), spent)
+    return logs, time.perf_counter() - started
+
+
+def _warm(side: Runner) -> float:
+    """Seconds of a step, after some."""
+    side.run(5)
+    taken, *_ = side.run(5)
+    return max(taken / 5, 1e-5)
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:

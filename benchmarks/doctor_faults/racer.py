@@ -37,8 +37,8 @@ def waited() -> float:
 
 
 def main() -> None:
-    """``subject``, ``names``, ``without``, ``seed``, ``honest`` as JSON in the first argument; ``ready``: so many
-    batches lie ready and are taken again and again, 0: each is fetched; ``amended``: a cause taken away, too."""
+    """``subject``, ``names``, ``without``, ``seed``, ``honest`` as JSON in the first argument; ``ready``: the batches
+    of those steps lie ready before the clock is read; ``amended``: a cause taken away, too."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -48,15 +48,13 @@ def main() -> None:
     if asked["amended"] is not None:
         AMENDS[asked["amended"]](parts)
     built = assembled(parts)
-    batches, step = built["batches"], built["step"]
-    if asked["ready"]:
-        batches = list(itertools.islice(batches, asked["ready"]))
-    batches = endless(batches)
+    batches, step = endless(built["batches"]), built["step"]
     print(json.dumps("ready"), file=answers)
     for line in sys.stdin:
+        some = itertools.islice(batches, int(line))
+        taken = list(some) if asked["ready"] else some
         tokens, started = 0, (time.perf_counter(), waited(), time.process_time(), time.thread_time())
-        for _ in range(int(line)):
-            batch = next(batches)
+        for batch in taken:
             step(batch)
             tokens += int((batch["labels"] != -100).sum())
         ended = (time.perf_counter(), waited(), time.process_time(), time.thread_time())
