@@ -53,6 +53,24 @@ def test_a_setting_that_costs_time_is_told_with_its_price(setting: str, cause: s
     assert found(cause, audited(setting.partition("=")[0] + "=auto")) is None
 
 
+def test_texts_in_every_few_steps_are_told() -> None:
+    """128 tokens a text, one after the other; with every evaluation they are no finding."""
+    finding = found("too_often", audited("sample.interval=5", "sample.num_samples=2"))
+    assert finding is not None
+    assert ("texts are generated every 5 steps", "sample.interval") == (finding.title, finding.where)
+    assert ("256 tokens, one after the other, each with a pass of its own",) == finding.evidence
+    assert found("too_often", audited()) is None
+
+
+def test_data_on_a_network_s_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux lists its mounts; on this machine's own disk nothing is."""
+    for kind, told in (("nfs4", "note"), ("ext4", None)):
+        (tmp_path / "mounts").write_text(f"server:/data {tmp_path} {kind} rw 0 0\n")
+        monkeypatch.setattr("ganeum.hardware.mounts.MOUNTS", tmp_path / "mounts")
+        finding = found("slow_disk", audited(f"data.directory={tmp_path}"))
+        assert (finding and finding.severity) == told
+
+
 def test_the_price_is_that_of_two_plans() -> None:
     """Checked against `ganeum plan`, asked twice."""
     import ganeum

@@ -6,6 +6,7 @@ Every size is computed: the plan of the config as it is, and the plan with one k
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ganeum import units
@@ -14,6 +15,7 @@ from ganeum.config.change import change
 from ganeum.doctor.audit.settings import Nothing, Said
 from ganeum.doctor.finding import Finding
 from ganeum.errors import GaneumError
+from ganeum.hardware import mounts
 from ganeum.hardware.device import Device
 from ganeum.plan.question.subject import Run
 
@@ -49,6 +51,7 @@ FIXED: Mapping[str, tuple[Any, str, str]] = {
     "train.activation_checkpointing": ("auto", "checkpointing_for_nothing", "what is computed twice"),
     "train.optimizer_offload": (False, "checkpointing_for_nothing", "the optimizer's state on the CPU"),
 }
+OFTEN = 40  # steps
 WORTH = 1.05  # times as long: less than the plan can tell
 LARGE = 0.25  # of the memory at the peak
 
@@ -181,6 +184,27 @@ def _rest(config: Config, device: Device) -> Iterator[Said]:
             change="device=auto",
             where="device",
             severity="error",
+        )
+    every = config.sample.interval
+    if isinstance(every, int) and 0 < every <= OFTEN:
+        passes = config.sample.max_new_tokens * config.sample.num_samples
+        yield Finding(
+            cause="too_often",
+            title=f"texts are generated every {units.things(every, 'step')}",
+            evidence=(f"{passes:,} tokens, one after the other, each with a pass of its own",),
+            change="sample.interval=auto: with every evaluation",
+            severity="note",
+            where="sample.interval",
+        )
+    directory = Path(data.directory)
+    if directory.exists() and (kind := mounts.shared_kind(directory)) is not None:
+        yield Finding(
+            cause="slow_disk",
+            title=f"the data lies on a file system that machines share ({kind})",
+            evidence=("windows are read at random: until all of it lies in memory each one is asked for there",),
+            change="copy it to a local disk before training",
+            severity="note",
+            where="data.directory",
         )
     if isinstance(config.model.vocab_size, int) and config.model.vocab_size % 64 and config.model.source is None:
         yield Nothing(
