@@ -13,14 +13,25 @@ from ganeum import cli
 from ganeum.cli.doctor.answer import show
 from ganeum.doctor.finding import Report
 from ganeum.doctor.measured import waterfall
-from ganeum.doctor.measured.answer import Course, Stair
+from ganeum.doctor.measured.answer import Course, Stair, report
 from ganeum.doctor.measured.contest import of
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.errors import DataError, GaneumError
 
 TRAININGS = Path(__file__).with_name("trainings.py")
 FACTS = {  # what programs read of doctor.json
-    *("tokens_per_second", "step_s", "phases", "noise", "floor", "itself", "itself_again", "trials", "untried"),
+    *(
+        "counted",
+        "tokens_per_second",
+        "step_s",
+        "phases",
+        "noise",
+        "floor",
+        "itself",
+        "itself_again",
+        "trials",
+        "untried",
+    ),
     *("waterfall", "together", "apply", "peak_gib", "limit", "seconds", "seen"),
 }
 
@@ -91,6 +102,16 @@ def test_what_was_found_is_told_where_it_cannot_be_kept(
     with pytest.raises(DataError, match="the findings cannot be written: No space left on device"):
         show(Report(subject="a run", headline="fast enough"), False, tmp_path / "doctor.json")
     assert "a run: fast enough" in capsys.readouterr().out
+
+
+def test_rows_are_called_rows() -> None:
+    """Where a batch holds no tokens: in the headline and over the bars, and for programs."""
+    ratio = of([math.log(2.0)] * 8, (1000.0, 2000.0), 1.0)
+    told = report(Course("a run", facts={"counted": "rows"}, rate=1000.0, itself=ratio))
+    assert "rows/s" in told.headline
+    assert "rows/s" in told.drawn
+    assert "tokens/s" not in told.headline + told.drawn
+    assert told.facts["counted"] == "rows"
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 110])

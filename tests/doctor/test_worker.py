@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from ganeum.doctor.measured import remedies
-from ganeum.doctor.measured.fork_server import early
+from ganeum.doctor.measured.fork_server import PLACE, early
+from ganeum.doctor.measured.inside import counted
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request, settled
 from ganeum.doctor.measured.worker import Gone, Worker, Workers
@@ -213,6 +218,37 @@ def test_nobody_outlives_a_process_that_was_killed() -> None:
         assert not gone(pid)
         measuring.kill()
     assert soon(lambda: gone(pid))
+
+
+def test_what_a_killed_server_left_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its directories are, at the next start; not those that somebody uses, nor one that was made just now."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, used, young = (Path(tempfile.mkdtemp(prefix=PLACE)) for _ in range(3))
+    (left / "socket").touch()
+    for place in (left, used):
+        os.utime(place, (1, 1))
+    held = os.open(used, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    code = "from ganeum.doctor.measured.fork_server import _sweep\n_sweep()"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True)
+    os.close(held)
+    assert (left.exists(), used.exists(), young.exists()) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("batch", "what"),
+    [
+        ({"input_ids": torch.ones(4, 8, dtype=torch.int64)}, "tokens"),
+        ({"input_ids": torch.ones(4, 8, dtype=torch.int64), "labels": torch.ones(4, dtype=torch.int64)}, "rows"),
+        ([torch.ones(32, dtype=torch.int64), torch.ones(32, dtype=torch.int64)], "rows"),
+        ((torch.rand(4, 3, 8, 8), torch.ones(4, dtype=torch.int64)), "rows"),
+        ({"pixel_values": torch.rand(4, 3, 8, 8), "labels": torch.ones(4, 8, 8, dtype=torch.int64)}, "labels"),
+        (None, "rows"),
+    ],
+)
+def test_what_is_counted(batch: Any, what: str) -> None:
+    """Tokens only where there are some."""
+    assert counted(batch) == what
 
 
 def test_variables_that_libraries_read_as_they_load() -> None:

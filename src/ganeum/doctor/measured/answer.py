@@ -104,6 +104,11 @@ class Course:
     seconds: float = 0.0
 
     @property
+    def counted(self) -> str:
+        """What is counted by the second: tokens that carry loss, or rows where a batch holds no tokens."""
+        return str(self.facts.get("counted", "tokens"))
+
+    @property
     def gain(self) -> float:
         """How many times as fast everything that was taken makes it."""
         return self.together.median if self.together is not None else 1.0
@@ -168,7 +173,7 @@ def _finding(course: Course, trial: Trial) -> Finding | None:
     gone = [other for other in course.trials if _is_told_with(other, remedy)] if taken else []
     if first:
         alone = alone.joined(trial.upon)
-    evidence = [f"{remedy.name}: {alone} the tokens per second, alone, of {alone.pairs} pairs of blocks"]
+    evidence = [f"{remedy.name}: {alone} the {course.counted} per second, alone, of {alone.pairs} pairs of blocks"]
     if taken and not first:
         evidence.append(f"upon what was taken before it: {trial.upon}")
     elif not taken:
@@ -224,7 +229,7 @@ def _crowd(course: Course) -> list[Finding]:
             evidence=(
                 "it stood ready for so long and was not let onto a core (Linux's schedstat), in "
                 f"{len(looks[0])} blocks at the beginning and {len(looks[1])} at the end",
-                "the ratios here leave that time out, and so do its tokens per second",
+                f"the ratios here leave that time out, and so do its {course.counted} per second",
             ),
             change="end what else computes here (top), or give it a core of its own (taskset)",
             sure="measured",
@@ -271,7 +276,7 @@ def _outcome(course: Course, trial: Trial) -> str:
 
 
 def _headline(course: Course) -> str:
-    now = f"{units.count(course.rate)} tokens/s" if course.rate >= 1 else f"{course.rate:.3g} tokens/s"
+    now = (units.count(course.rate) if course.rate >= 1 else f"{course.rate:.3g}") + f" {course.counted}/s"
     noise = f"differences below {course.noise:.1%} are noise here"
     if not course.trials and course.untried:
         return f"{now}, and there was no time to try anything: more of it (--minutes)"
@@ -296,6 +301,7 @@ def _facts(course: Course) -> dict[str, Any]:
         }
 
     return {
+        "counted": course.counted,
         "tokens_per_second": course.rate,
         "step_s": course.step_s,
         "phases": dict(course.phases),

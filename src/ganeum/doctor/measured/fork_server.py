@@ -31,6 +31,7 @@ SAFE = "PYTORCH_NVML_BASED_CUDA_CHECK"  # asks NVML, not CUDA, which a parent of
 LONGEST = 1 << 20  # bytes of a request
 # Programs that clear away shared memory when those who used it are gone, and the seconds that they have for it.
 CLEARING, CLEARING_S = (b"resource_tracker", b"torch_shm_manager"), 1.0
+PLACE, YOUNG_S = "ganeum-doctor-", 5.0  # of a directory: its name; before which nobody may have locked it yet
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 
 
@@ -116,20 +117,21 @@ def main() -> None:
     asked = socket.socket(fileno=int(sys.argv[1]))
     load(json.loads(sys.argv[2]))
     _adopt()
-    children: dict[int, str] = {}
+    _sweep()
+    children: dict[int, tuple[str, int]] = {}
     while line := _request(asked):
         request, descriptors = line
         if request["do"] == "load":
             load(request["modules"])
             answer: dict[str, Any] = {}
         elif request["do"] == "end":
-            answer = {"status": _end(request["pid"], children.pop(request["pid"], None))}
+            answer = {"status": _end(request["pid"], children.pop(request["pid"]))}
         else:
             pipe, printed = descriptors
-            place = tempfile.mkdtemp(prefix="ganeum-doctor-")
+            place = _own_place()
             if not (pid := os.fork()):
                 asked.close()
-                _become(request["environment"], pipe, printed, place)
+                _become(request["environment"], pipe, printed, place[0])
                 return
             children[pid] = place
             answer = {"pid": pid}
@@ -178,7 +180,7 @@ def _become(environment: Mapping[str, str | None], pipe: int, printed: int, plac
     sys.argv = [str(Path(sys.argv[0]).name), str(pipe)]
 
 
-def _end(pid: int, place: str | None) -> int:
+def _end(pid: int, place: tuple[str, int]) -> int:
     """Ends a child, all that it started, in sessions of their own too, and what lay on a disk for it."""
     started = list(cores.below(pid))
     clearing = {one for one in started if any(name in _command(one) for name in CLEARING)}
@@ -194,9 +196,35 @@ def _end(pid: int, place: str | None) -> int:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     _send(signal.SIGKILL, clearing)
-    if place is not None:
-        shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(place[0], ignore_errors=True)
+    os.close(place[1])
     return status
+
+
+def _own_place() -> tuple[str, int]:
+    """A directory for the sockets of a child's loaders, locked as long as this process or the child is there."""
+    import fcntl  # not on Windows, where this file is imported, too
+
+    place = tempfile.mkdtemp(prefix=PLACE)
+    held = os.open(place, os.O_RDONLY)
+    with suppress(OSError):  # some file systems have no locks
+        fcntl.flock(held, fcntl.LOCK_SH)
+    return place, held
+
+
+def _sweep() -> None:
+    """Directories that nobody uses any more: who was to clear them away was killed."""
+    import fcntl
+
+    for place in Path(tempfile.gettempdir()).glob(PLACE + "*"):
+        with suppress(OSError):
+            held = os.open(place, os.O_RDONLY)
+            try:
+                if time.time() - place.stat().st_mtime > YOUNG_S:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(place, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _send(number: signal.Signals, pids: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""The waterfall: from the present tokens per second to the most that was reached, a bar for each remedy."""
+"""The waterfall: from the present tokens (or rows) per second to the most that was reached, a bar for each remedy."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def drawn(course: Course) -> str:
         left = at_best / (course.rate * course.gain)
         rows.append(("limit of the device", at_best, f"× {left:,.{2 if left < 100 else 0}f} is left; {source}"))
         most = min(max(most, at_best), BEYOND * most)
-    return _table(rows, most, min(WIDEST, get_terminal_size((WIDEST, 24)).columns))
+    return _table(rows, most, course.counted + "/s", min(WIDEST, get_terminal_size((WIDEST, 24)).columns))
 
 
-def _table(rows: list[tuple[str, float, str]], most: float, columns: int) -> str:
+def _table(rows: list[tuple[str, float, str]], most: float, unit: str, columns: int) -> str:
     """A line for each row, with a bar as long as there is room for; words that have none go on below."""
     width = max(len(_rate(value)) for _, value, _ in rows)
     names = NAME if columns >= WIDEST else max(len(name[:NAME]) for name, _, _ in rows)
     names = max(8, min(names, columns - 6 - width - LEAST_BAR))
     before = 2 + names + 1 + 1 + width + 2  # beside bar and words
     bars = max(LEAST_BAR, min(BAR, columns - before - min(max(len(words) for *_, words in rows), columns // 3)))
-    lines = ["  " + "tokens/s".rjust(names + bars + 2 + width)]
+    lines = ["  " + unit.rjust(names + bars + 2 + width)]
     for name, value, words in rows:
         drawn = bar(value / most, bars) if value <= most else FULL * (bars - 1) + CUT
         start = f"  {name[:names]:<{names}} {drawn:<{bars}} {_rate(value):>{width}}  "
