@@ -17,7 +17,7 @@ from ganeum.doctor.measured import acts, apply, facts, left, ours, periodic, rem
 from ganeum.doctor.measured.answer import Course
 from ganeum.doctor.measured.periodic import Periodic, Work, weighed
 from ganeum.doctor.measured.remedy import Remedy
-from ganeum.errors import ConfigError
+from ganeum.errors import ConfigError, RunError
 from ganeum.record import RunDirectory
 
 
@@ -55,6 +55,14 @@ def test_the_steps_of_an_adopted_model_are_the_run_s(pairs: Path, here: Path) ->
     training = ours.training(config)
     assert training.tokens is not None
     assert sum(training.tokens(batch) for batch in training.batches) == logged[-1]["tokens_seen"]
+
+
+def test_a_run_that_cannot_fit_is_refused_without_an_option_of_training(yaml: Path) -> None:
+    """What would fit is told, and not --force, which a diagnosis does not have."""
+    with pytest.raises(RunError, match="cannot fit into the memory") as told:
+        ours.training(load(yaml, ("model.n_embd=16384", "model.n_head=128", "model.n_layer=512")))
+    assert told.value.suggestion
+    assert "--force" not in told.value.suggestion
 
 
 def chosen(config: Config) -> tuple[Config, dict[str, Remedy]]:

@@ -20,6 +20,7 @@ from ganeum.train import checkpoint, disk, out_of_memory
 from ganeum.train.out_of_memory import Full
 
 LESS = 0.85  # of what was needed by a plan that memory has just run out with: a lever that saves less is none
+ALL_THE_SAME = "\nor --force, which tries it all the same"  # said by whoever has such an option
 
 
 def explained(error: BaseException, run: RunDirectory, config: Config, device: Device) -> BaseException:
@@ -106,7 +107,7 @@ def impossible(needed: Memory, config: Config, device: Device) -> RunError:
         where=f"{config.device}, {device.usable_gib:.2f} GiB usable",
         why=f"at least {units.gib(needed.least)} are needed with one sequence of "
         f"{_length(config)} tokens at once{twice}: {needs(needed)}",
-        suggestion=(table(levers) or "a far smaller model") + "\nor --force, which tries it all the same",
+        suggestion=(table(levers) or "a far smaller model") + ALL_THE_SAME,
     )
 
 

@@ -14,6 +14,7 @@ from ganeum.config import Config
 from ganeum.config.change import change
 from ganeum.data.batch import Whole
 from ganeum.doctor.measured.training import Training
+from ganeum.errors import RunError
 from ganeum.models import adapters
 from ganeum.models.network import Network
 from ganeum.models.weights import load_file_state, load_initial, to_file_state
@@ -24,6 +25,7 @@ from ganeum.train.material import Batches, Material, open_material
 from ganeum.train.resolve import resolve
 from ganeum.train.settled import Settled
 from ganeum.train.start import start
+from ganeum.train.trouble import ALL_THE_SAME
 
 
 @dataclass
@@ -76,7 +78,11 @@ def decide(config: Config) -> tuple[Config, Material]:
         config = change(config, dict.fromkeys(("train.epochs", "train.tokens", "train.hours")))
     config = change(config, {"train.eval_only": False})
     material = open_material(config, lambda _: None)
-    return resolve(config, material, hardware.detect(config.device), paced=False).config, material
+    try:
+        return resolve(config, material, hardware.detect(config.device), paced=False).config, material
+    except RunError as error:  # a diagnosis has no --force
+        error.suggestion = (error.suggestion or "").removesuffix(ALL_THE_SAME)
+        raise
 
 
 def training(config: Config) -> Ours:
