@@ -71,10 +71,11 @@ def together(times: Sequence[float], counts: Sequence[int], most: float) -> int:
     return max(1, int(min(len(times) // 4, 2 * apart, most))) if apart > 1 else 1
 
 
-def _alike(times: Sequence[float], counts: Sequence[int]) -> list[float]:
+def _alike(times: Sequence[float], counts: Sequence[int]) -> Sequence[float]:
     """Seconds of steps as if all had as many tokens."""
-    a_token = linear_regression(counts, times).slope if len(set(counts)) > 1 else 0.0
-    usual = median(counts)
+    if len(set(counts)) < 2:
+        return times
+    a_token, usual = linear_regression(counts, times).slope, median(counts)
     return [seconds - a_token * (count - usual) for seconds, count in zip(times, counts, strict=True)]
 
 
