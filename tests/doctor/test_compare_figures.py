@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ganeum.config import load
+from ganeum.config.change import change
 from ganeum.doctor import compare
 from ganeum.doctor.compare import checklist, gap, interval, settings
 from ganeum.doctor.compare.side import Side
 from ganeum.doctor.compare.stretch import Stretch
+from ganeum.doctor.finding import Report
 from ganeum.hardware.card import card
 
 
@@ -78,9 +79,9 @@ def test_forty_pairs_of_equal_runs_raise_no_alarm() -> None:
 @pytest.mark.parametrize(
     ("loss", "verdict"), [(math.log(257) + 0.1, "good"), (0.3, "bad"), (40.0, "bad"), (float("nan"), "bad")]
 )
-def test_the_first_loss_of_a_fresh_model_is_judged(loss: float, verdict: str, trained: Path) -> None:
+def test_the_first_loss_of_a_fresh_model_is_judged(loss: float, verdict: str) -> None:
     """Near ln(vocabulary) or not; of a trained one, or of a later step, nothing is said."""
-    config = load(trained / "plain" / "config.yaml", [])
+    config = load("configs/one_book.yaml", [])
     known = {"plan": {"model": {"vocab_size": 257}}, "losses": {1: loss}}
     assert verdict == checklist.first_loss(side([1.0], config=config, **known)).verdict
     if math.isfinite(loss):
@@ -111,3 +112,71 @@ def test_settings_are_weighed_by_two_plans() -> None:
     assert planned is not None
     assert 1.1 < planned < 1.45  # a third more arithmetic in the matrices
     assert "by the plan a token takes 1." in found["train.activation_checkpointing"].sentence()
+
+
+def test_runs_that_were_logged_unlike_often_are_put_together_alike() -> None:
+    """Every tenth step takes five times as long, of both: a median of single steps has nothing of it, a median of means
+    over ten has all of it. Two equal runs are equal, and what is twice as slow is found."""
+    draw = random.Random(7)
+
+    def steps(count: int, times: float = 1.0) -> list[Stretch]:
+        slow = [5.0 if n % 10 == 9 else 1.0 for n in range(count)]
+        return [stretch(times * value * draw.lognormvariate(0, 0.02)) for value in slow]
+
+    def logged(some: list[Stretch]) -> Side:
+        means = [sum(one.seconds for one in some[at : at + 10]) / 10 for at in range(0, len(some), 10)]
+        return Side("baseline", tuple(Stretch(10, 10, seconds, 100.0) for seconds in means))
+
+    baseline = logged(steps(400))
+    same, twice = (compare.report(Side("run", tuple(steps(400, times))), baseline) for times in (1.0, 2.0))
+    assert same.headline.startswith("no measurable difference: it takes 1")
+    assert twice.facts["gap"]["ratio"] == pytest.approx(2, rel=0.02)
+    assert twice.facts["gap"]["interval"][0] > 1.9
+
+
+def test_processor_time_tells_waiting_from_work() -> None:
+    """Three times as long with as much work is waiting; with three times the work it is not."""
+
+    def made(seconds: float, cpu_s: float) -> Side:
+        each = {"forward": 0.9 * seconds, "other": 0.1 * seconds}
+        return Side("it", tuple(Stretch(n, 1, seconds, 100.0, each, cpu_s=cpu_s) for n in range(20)))
+
+    waits, works, turns = (compare.report(made(3.0, cpu_s), made(1.0, 1.0)) for cpu_s in (1.0, 3.0, 9.0))
+    assert "its processors are at work for 1.00 times as long: most of the difference is waiting" in told(waits)
+    assert "its processors are at work for 3.00 times as long, too" in told(works)
+    assert any("for 9.00 times as long: more threads" in line for line in told(turns))
+    assert "  processor time  " in waits.drawn
+    assert {"run": 0.01, "baseline": 0.01} == waits.facts["gap"]["processor_s"]
+
+
+def told(report: Report) -> tuple[str, ...]:
+    return report.alarms[0].evidence
+
+
+def test_a_model_of_somebody_elses_is_not_compared_by_keys_of_a_gpt() -> None:
+    """Beside a GPT its source is what differs; of two copies of one model nothing acts on the time."""
+    gpt = load("configs/one_book.yaml", ["model.n_layer=2"])
+    theirs = load("examples/docstrings/config.yaml", [])
+    keys = {one.key for one in settings.differences(theirs, gpt, None)}
+    assert "model.source" in keys
+    assert not keys & {"model.n_layer", "model.n_embd", "data.directory", "data.max_length"}
+    plan = {"model": {"layers": 4, "source": "here"}, "parameters": {"total": 9}, "data": {"identity": {"train": "a"}}}
+    copy = {**plan, "model": {"layers": 4, "source": "there"}}
+    moved = change(theirs, {"model.source": "there", "data.train": "elsewhere.jsonl"})
+    alike = settings.differences(theirs, moved, None, None, settings.Same.of(plan, copy))
+    assert {("model.source", ()), ("data.train", ())} == {(one.key, one.parts) for one in alike}
+    assert not settings.Same.of(plan, {}).model
+
+
+def test_examples_held_out_of_other_examples_are_other_text() -> None:
+    """`data.val_share` of two files has one name in both plans, and is not one text."""
+    config = load("examples/docstrings/config.yaml", ["data.val=null"])
+
+    def made(train: str, loss: float) -> Side:
+        plan = {"data": {"identity": {"train": train, "val": "0.02 of train by seed 0"}}}
+        return side([1.0] * 8, config=config, plan=plan, val_losses={9: loss}, tokens_at={9: 900.0})
+
+    assert "bad" == checklist.same_loss(made("a", 3.0), made("a", 2.0)).verdict
+    other = checklist.same_loss(made("a", 3.0), made("b", 2.0))
+    assert "not known" == other.verdict
+    assert "other text is held out" in other.why

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from compared import beside, edited
+from compared import beside, edited, slower
 from typer.testing import CliRunner
 
 from ganeum import cli
 from ganeum.doctor import compare
 from ganeum.errors import DataError
-from ganeum.record import RunDirectory
+from ganeum.record import RunDirectory, Status
+from ganeum.record.status import State
 
 
 def test_records_that_are_damaged_short_or_resumed_are_told_in_words(trained: Path, tmp_path: Path) -> None:
@@ -42,6 +45,120 @@ def test_records_that_are_damaged_short_or_resumed_are_told_in_words(trained: Pa
     empty.metrics_path.write_text(lines[0] + "\n")
     with pytest.raises(DataError, match="no step that could be compared"):
         compare.of_run(empty)
+
+
+def test_a_run_whose_pace_changed_at_a_later_start_is_told(trained: Path, tmp_path: Path) -> None:
+    """Three times as long since its second start: a note that says so, since what it then ran on is not recorded; a
+    start that changed nothing has none."""
+    plain = RunDirectory(trained / "plain")
+
+    def edit(line: dict[str, Any]) -> dict[str, Any]:
+        return slower(forward=2 * line["step_time_s"])(line) if line["step"] > 10 else line
+
+    for name, change, told in (("moved", edit, 1), ("same", lambda line: line, 0)):
+        run = edited(plain.path, tmp_path / name, change)
+        run.console_path.write_text("going on from step 10\n")
+        report = beside(run, plain)
+        found = [one for one in report.findings if "after its start at step 10" in one.title]
+        assert told == len(found)
+        assert () == report.alarms
+        assert any(f"{name} was started again at step 10" in line for line in report.ruled_out)
+    assert all("environment.json is of its first start" in one.evidence[0] for one in found)
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "told"),
+    [
+        ("failed", "RunError: out of memory\n  where  here", "failed after step 8 of 20: what it logged until then is"),
+        ("interrupted", None, "was interrupted at step 8 of 20"),
+        ("running", None, "ended without a word after step 8 of 20"),
+        ("finished", None, None),
+    ],
+)
+def test_a_run_that_ended_early_is_told(
+    state: State, error: str | None, told: str | None, trained: Path, tmp_path: Path
+) -> None:
+    """How it ended, where, and why, where its status says so."""
+    plain = RunDirectory(trained / "plain")
+    run = edited(plain.path, tmp_path / "run", lambda line: line)
+    run.metrics_path.write_text("".join(line + "\n" for line in run.metrics_path.read_text().splitlines()[:8]))
+    Status(state, 4, error).write(run.status_path)
+    report = beside(run, plain)
+    lines = [line for line in report.ruled_out if line.startswith("run ")]
+    assert (told is not None) == bool(lines)
+    assert told is None or told in lines[0]
+    assert error is None or lines[0].endswith("(RunError: out of memory)")
+    assert () == report.alarms
+
+
+def test_memory_that_ran_out_on_the_way_is_told(trained: Path, tmp_path: Path) -> None:
+    """From step 9 on its lines have 2 sequences at once, its config 8."""
+    plain = RunDirectory(trained / "plain")
+    run = edited(
+        plain.path, tmp_path / "run", lambda line: line | ({"micro_batch_size": 2} if line["step"] > 8 else {})
+    )
+    (one,) = beside(run, plain).findings
+    assert ("small_micro_batch", "note") == (one.cause, one.severity)
+    assert "run ran out of memory: from step 9 on 2 sequences at once in place of 8" == one.title
+
+
+def test_a_config_of_another_version_is_told(trained: Path, tmp_path: Path) -> None:
+    """A key that this version does not know: the times are compared, and the reason stands there."""
+    plain = RunDirectory(trained / "plain")
+    run = edited(plain.path, tmp_path / "run", lambda line: line)
+    run.config_path.write_text(run.config_path.read_text() + "hyper: 3\n")
+    report = beside(run, plain)
+    assert report.headline.startswith("no measurable difference")
+    assert any(
+        "run: its config.yaml could not be read, so settings are not compared: " in it for it in report.ruled_out
+    )
+
+
+def test_records_that_somebody_mutilated_have_no_traceback(trained: Path, tmp_path: Path) -> None:
+    """Values of other types in plan, environment and status, two at a time: an answer all the same."""
+    plain = RunDirectory(trained / "plain")
+    run, draw = edited(plain.path, tmp_path / "run", lambda line: line), random.Random(3)
+    other = compare.of_run(plain)
+    for path in (run.plan_path, run.environment_path, run.status_path):
+        whole = path.read_text()
+        for _ in range(12):
+            content = json.loads(whole)
+            for _ in range(2):
+                place = content
+                while (
+                    isinstance(inner := place[key := draw.choice(list(place))], dict) and inner and draw.random() < 0.7
+                ):
+                    place = inner
+                place[key] = draw.choice([None, True, -1, "text", [], [1], {}, {"a": 1}])
+            path.write_text(json.dumps(content))
+            side = compare.of_run(run)
+            for report in (compare.report(side, other), compare.report(other, side)):
+                assert report.text()
+                assert json.loads(report.json())
+        path.write_text(whole)
+
+
+def test_another_record_of_one_kind_of_logs_is_read_as_a_log(tmp_path: Path) -> None:
+    """A metrics.jsonl of somebody else's has no step of ours; where it says no times, that is told."""
+    theirs = tmp_path / "metrics.jsonl"
+    theirs.write_text("".join(json.dumps({"step": n, "loss": 2.5}) + "\n" for n in range(1, 9)))
+    assert compare.of_metrics(theirs, "theirs") is None
+    done = CliRunner().invoke(cli.build(), ["doctor", "compare", str(theirs), str(theirs)])
+    assert isinstance(done.exception, DataError)
+    assert "no times of steps are in it" in str(done.exception)
+
+
+def test_a_place_within_a_run_is_the_run_and_a_run_is_not_held_against_itself(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its config, its log or a checkpoint name it; the same on both sides is refused in words."""
+    monkeypatch.setenv("GANEUM_RESULTS", str(trained))
+    monkeypatch.setattr(sys, "argv", ["ganeum"])
+    for within in ("config.yaml", "logs/console.log", "checkpoints/step-00000020", "logs"):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["doctor", "compare", str(trained / "plain" / within), "plain"])
+        assert end.value.code == 2
+        assert "both are the same: plain" in capsys.readouterr().err
 
 
 def test_a_log_of_somebody_elses_is_compared_by_steps_or_by_tokens(trained: Path) -> None:

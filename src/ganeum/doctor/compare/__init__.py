@@ -12,7 +12,8 @@ from ganeum.doctor.compare.crowd import Crowd
 from ganeum.doctor.compare.gap import Gap, Part
 from ganeum.doctor.compare.machines import Changed
 from ganeum.doctor.compare.settings import COMPUTING, EVERYTHING, Difference
-from ganeum.doctor.compare.side import Side, of_log, of_metrics, of_run
+from ganeum.doctor.compare.side import Side, of_log, of_metrics, of_run, section
+from ganeum.doctor.compare.stretch import number
 from ganeum.doctor.finding import Finding, Report, worst_first
 
 __all__ = ["Side", "of_log", "of_metrics", "of_run", "report"]
@@ -37,6 +38,7 @@ SAME_FACTOR = 0.10  # forward and backward that grew by factors this near have o
 EXPLAINED = 0.8  # of a factor, as a logarithm
 UNTOLD = ": another program on the same machine does that, too, and these records do not show it"
 WAITING = 0.5  # of a factor, as a logarithm
+UNEVEN = 0.2  # of runs that show nothing by showing no difference
 PADDED = 0.02  # more of what is computed
 
 
@@ -54,9 +56,10 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
     found = gap.between(run, baseline, company.excuses if company else (0.0, 0.0))
     differences: list[Difference] = []
     if run.config is not None and baseline.config is not None:
-        known = tokens or (run.plan.get("data") or {}).get("tokens")
+        known = tokens or number(section(run.plan, "data").get("tokens"))
         same = settings.Same.of(run.plan, baseline.plan)
-        differences = settings.differences(run.config, baseline.config, run.device(), known, same)
+        count = None if known is None else round(known)
+        differences = settings.differences(run.config, baseline.config, run.device(), count, same)
     changed = list(machines.changed(run, baseline))
     findings = [*_work(run, baseline, found), *_padding(run, baseline), *_clocks(run, baseline, found)]
     findings += [*_parts(run, baseline, found, differences, changed), *_company(company, found)]
@@ -85,7 +88,7 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
             *_same(run, baseline, found, differences, changed),
             *(company.sentences(run.name, baseline.name) if company else ()),
         ),
-        without_effect=tuple(one.sentence() for one in differences if not one.matters),
+        without_effect=tuple(_without_effect(found, differences)),
         drawn=drawn,
         facts=facts,
     )
@@ -321,6 +324,16 @@ def _failed(checks: Sequence[checklist.Check], differences: Sequence[Difference]
                 else "error",
                 sure="measured",
             )
+
+
+def _without_effect(found: Gap, differences: Sequence[Difference]) -> Iterator[str]:
+    """Keys that do nothing by their plans; where nothing was measured either, those that could have."""
+    alike = found.known and not (found.is_slower or found.is_faster or found.is_excused) and found.floor < UNEVEN
+    for one in differences:
+        if not one.matters:
+            yield one.sentence()
+        elif alike and set(one.parts) & set(EVERYTHING):
+            yield f"{one.sentence()}; no difference was measured"
 
 
 def _same(

@@ -14,7 +14,8 @@ from statistics import median
 from typing import Any, Literal
 
 from ganeum.doctor.compare.gap import Gap
-from ganeum.doctor.compare.side import Side
+from ganeum.doctor.compare.side import Side, section
+from ganeum.doctor.compare.stretch import number
 from ganeum.doctor.finding import wrapped
 from ganeum.doctor.log.paces import FAR_FROM_START, SPIKE
 
@@ -64,13 +65,13 @@ def first_loss(run: Side) -> Check:
         return Check(what, "not known", f"{loss:.2f}; whether its weights were drawn or trained is not said")
     if not run.fresh:
         return Check(what, "not known", f"{loss:.2f}; it goes on from trained weights, so no value is to be expected")
-    size = (run.plan.get("model") or {}).get("vocab_size")
+    size = number(section(run.plan, "model").get("vocab_size"))
     if step > 1:
         return Check(what, "not known", f"the first that is logged is of step {step:,}, when it has learnt already")
-    if not size:
+    if size is None or size < 2:
         return Check(what, "not known", f"{loss:.2f}; its vocabulary is not said")
     chance = log(size)
-    told = f"{loss:.2f}, where a fresh model of {size:,} tokens has ln({size:,}) = {chance:.2f}"
+    told = f"{loss:.2f}, where a fresh model of {size:,.0f} tokens has ln({size:,.0f}) = {chance:.2f}"
     if abs(loss - chance) <= FAR_FROM_START * chance:
         return Check(what, "good", told)
     why = "the answer is visible, or labels are not shifted" if loss < chance else "weights or labels are not as meant"
@@ -161,10 +162,10 @@ def same_loss(run: Side, baseline: Side) -> Check:
 def _measured_otherwise(run: Side, baseline: Side) -> str | None:
     """Why two losses are not to be compared; None: nothing known speaks against it."""
     held_out = [_held_out(side) for side in (run, baseline)]
-    sizes = [(side.plan.get("model") or {}).get("vocab_size") for side in (run, baseline)]
+    sizes = [section(side.plan, "model").get("vocab_size") for side in (run, baseline)]
     if held_out[0] != held_out[1] or sizes[0] != sizes[1]:
         return "other text is held out, or other tokens, so that says nothing"
-    steps = [(side.plan.get("data") or {}).get("tokens_seen") for side in (run, baseline)]
+    steps = [section(side.plan, "data").get("tokens_seen") for side in (run, baseline)]
     if steps[0] != steps[1]:
         return "their lengths differ, and with them the learning rate at that point"
     return None
@@ -172,7 +173,7 @@ def _measured_otherwise(run: Side, baseline: Side) -> str | None:
 
 def _held_out(side: Side) -> tuple[object, ...]:
     """What tells the held-out text from others; a share of the training's examples is another one of others."""
-    told = (side.plan.get("data") or {}).get("identity") or {}
+    told = section(section(side.plan, "data"), "identity")
     shared = side.config is not None and side.config.model.source is not None and side.config.data.val is None
     return told.get("val"), told.get("train") if shared else None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import exp, log
 from typing import Any
 
-from ganeum.doctor.compare.side import Side
+from ganeum.doctor.compare.side import Side, section
 from ganeum.doctor.compare.stretch import Stretch
 
 QUIET = 0.1  # of the machine's processors for others: less is a desktop, or a system's own work
@@ -102,4 +102,4 @@ def share(some: Sequence[Stretch]) -> float | None:
 
 def on_gpu(*sides: Side) -> bool:
     """Where others on the processors do not slow the computing."""
-    return any((side.plan.get("device") or {}).get("kind", "cpu") != "cpu" for side in sides)
+    return any(section(side.plan, "device").get("kind", "cpu") != "cpu" for side in sides)

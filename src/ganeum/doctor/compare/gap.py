@@ -10,8 +10,8 @@ from typing import Any
 
 from ganeum.doctor.compare import crowd, interval
 from ganeum.doctor.compare.interval import Apart
-from ganeum.doctor.compare.side import Side
-from ganeum.doctor.compare.stretch import PARTS
+from ganeum.doctor.compare.side import Side, section
+from ganeum.doctor.compare.stretch import PARTS, number
 
 THOUSAND = 1000  # tokens, for which seconds are told
 OTHERWISE = 1.5  # times more than the steps grew: evaluations and the like that are told
@@ -206,11 +206,11 @@ def _processors(run: Side, baseline: Side, per_token: bool) -> tuple[float, floa
 
 def _planned(run: Side, baseline: Side) -> float | None:
     """Seconds of a token as the one's plan has them by the other's."""
-    try:
-        ours, theirs = (side.plan["time"]["step_s"] / side.plan["batch"]["tokens_per_step"] for side in (run, baseline))
-        return float(ours / theirs)
-    except (KeyError, TypeError, ZeroDivisionError):
+    times = [number(section(side.plan, "time").get("step_s")) for side in (run, baseline)]
+    tokens = [number(section(side.plan, "batch").get("tokens_per_step")) for side in (run, baseline)]
+    if not all(value and value > 0 for value in (*times, *tokens)):
         return None
+    return times[0] / times[1] * tokens[1] / tokens[0]  # type: ignore[operator]
 
 
 def table(gap: Gap, run: str, baseline: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ganeum.doctor.compare.side import Side
+from ganeum.doctor.compare.side import Side, section
 from ganeum.train.throttling import AT_WORK_PERCENT, LEAST_SAMPLES, throttling
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -38,9 +38,10 @@ class Changed:
 
 def device(side: Side) -> str | None:
     """Its name, as the plan or the environment has it; None: not said."""
-    told = (side.plan.get("device") or {}).get("name")
-    gpus = side.environment.get("gpus") or []
-    return told or (gpus[0].get("name") if gpus else (side.environment.get("cpu") or {}).get("name"))
+    gpus = side.environment.get("gpus")
+    first = gpus[0] if isinstance(gpus, list) and gpus else None
+    told = (section(side.plan, "device"), first, section(side.environment, "cpu"))
+    return next((name for one in told if isinstance(one, dict) and isinstance(name := one.get("name"), str)), None)
 
 
 def changed(run: Side, baseline: Side) -> Iterator[Changed]:
@@ -50,23 +51,23 @@ def changed(run: Side, baseline: Side) -> Iterator[Changed]:
         yield Changed("device", a, b)
     if not ours or not theirs:
         return
-    cores = [(one.get("cpu") or {}).get("cores") for one in (ours, theirs)]
+    cores = [section(one, "cpu").get("cores") for one in (ours, theirs)]
     if cores[0] != cores[1]:
         yield Changed("CPU cores", *cores)
     for name in ("driver", "python", "os"):
         if ours.get(name) != theirs.get(name):
             yield Changed(name, ours.get(name), theirs.get(name))
-    for name, one, other in _apart(ours.get("packages"), theirs.get("packages")):
+    for name, one, other in _apart(section(ours, "packages"), section(theirs, "packages")):
         yield Changed(name, one, other)
-    commits = [(one.get("git") or {}).get("commit") for one in (ours, theirs)]
+    commits = [section(one, "git").get("commit") for one in (ours, theirs)]
     if commits[0] != commits[1]:
-        yield Changed("ganeum's commit", *((commit or "")[:9] or None for commit in commits))
-    elif (ours.get("git") or {}).get("diff") != (theirs.get("git") or {}).get("diff"):
+        yield Changed("ganeum's commit", *(str(commit or "")[:9] or None for commit in commits))
+    elif section(ours, "git").get("diff") != section(theirs, "git").get("diff"):
         yield Changed("ganeum's code", "changed by hand", "changed by hand in another way")
-    own = [(one.get("git_of_working_directory") or {}).get("commit") for one in (ours, theirs)]
+    own = [section(one, "git_of_working_directory").get("commit") for one in (ours, theirs)]
     if own[0] != own[1]:
-        yield Changed("the commit around it", *((commit or "")[:9] or None for commit in own))
-    for name, one, other in _apart(ours.get("variables"), theirs.get("variables")):
+        yield Changed("the commit around it", *(str(commit or "")[:9] or None for commit in own))
+    for name, one, other in _apart(section(ours, "variables"), section(theirs, "variables")):
         if not name.startswith(IDLE):
             cause = "oversubscription" if name in THREADS else "debug_mode" if name in DEBUG else None
             yield Changed(name, one, other, cause)
@@ -110,8 +111,7 @@ def _median(lines: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return median(values) if values else None
 
 
-def _apart(ours: Any, theirs: Any) -> Iterator[tuple[str, Any, Any]]:
-    ours, theirs = ours or {}, theirs or {}
+def _apart(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for name in sorted({*ours, *theirs}):
         if ours.get(name) != theirs.get(name):
             yield name, ours.get(name), theirs.get(name)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from ganeum.config import Config
 from ganeum.config.change import change
+from ganeum.doctor.compare.side import section
+from ganeum.doctor.compare.stretch import number
 from ganeum.errors import GaneumError
 from ganeum.hardware.device import Device
 from ganeum.plan.question.subject import Run
@@ -83,10 +85,12 @@ class Same(NamedTuple):
     def of(cls, run: Mapping[str, Any], baseline: Mapping[str, Any]) -> Same:
         """From their plan.json."""
         models = [
-            ({**_part(plan, "model"), "source": None}, _part(plan, "parameters")) if _part(plan, "model") else None
+            ({**section(plan, "model"), "source": None}, section(plan, "parameters"))
+            if section(plan, "model")
+            else None
             for plan in (run, baseline)
         ]
-        data = [_part(plan, "data").get("identity") for plan in (run, baseline)]
+        data = [section(plan, "data").get("identity") for plan in (run, baseline)]
         return cls(None not in models and models[0] == models[1], None not in data and data[0] == data[1])
 
 
@@ -163,10 +167,8 @@ def differences(
 
 def work(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
     """FLOP of a token of the one by the other's, recomputation not counted, from their plan.json; None: not said."""
-    try:
-        return float(run["flops"]["per_token"] / baseline["flops"]["per_token"])
-    except (KeyError, TypeError, ZeroDivisionError):
-        return None
+    ours, theirs = (number(section(plan, "flops").get("per_token")) for plan in (run, baseline))
+    return ours / theirs if ours and theirs and min(ours, theirs) > 0 else None
 
 
 def _is_idle(key: str, config: Config) -> bool:
@@ -175,11 +177,6 @@ def _is_idle(key: str, config: Config) -> bool:
         return False
     of_a_gpt = key in OF_A_GPT if key.startswith("data.") else key != "model.fresh"
     return of_a_gpt == (config.model.source is not None)
-
-
-def _part(plan: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = plan.get(name)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _effect(key: str) -> tuple[tuple[str, ...], str | None, str]:

@@ -98,7 +98,7 @@ class Side:
 
     def device(self) -> Device | None:
         """What it ran on, where that is a card of the catalogue or this machine's CPU."""
-        told = self.plan.get("device") or {}
+        told = section(self.plan, "device")
         try:
             if told.get("kind") != "cpu":
                 return card(told["name"])
@@ -243,6 +243,12 @@ def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
     """What is no number there (null: nan and infinities) is nan."""
     found = {line["step"]: number(line[name]) for line in lines if name in line}
     return {step: nan if value is None else value for step, value in found.items()}
+
+
+def section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A section of a plan or an environment; empty where it is none, in a record that somebody damaged."""
+    found = record.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
