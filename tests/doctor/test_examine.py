@@ -263,6 +263,9 @@ def test_held_out_rows_that_are_trained_on_are_found() -> None:
     assert [1.0] == overlap(partly)
     assert [] == overlap(other)
     assert [1.0] == overlap([batches[39]])  # far behind what is stepped on
+    phrase = [*(torch.roll(other[0], by, 1) for by in (0, 7, 14)), partly[0][:1]]  # 1 of 13 rows, a licence say
+    told = [one for one in examine(Training(Plain(), batches, step), validation=phrase) if one.size == 1 / 13]
+    assert ["note"] == [one.severity for one in told]
     template = torch.arange(40).expand(4, -1)
     batches[:] = [torch.cat((template, one), 1) for one in batches]
     assert [] == overlap([torch.cat((template, one), 1) for one in other])
