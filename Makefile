@@ -28,6 +28,7 @@ docs: $(VENV)/installed
 	$(BIN)/python -m ganeum.config.reference
 	$(BIN)/python -m ganeum.cli.reference
 	$(BIN)/python -m ganeum.plan.page.what_fits
+	$(BIN)/python -m ganeum.doctor.causes
 	$(BIN)/python -m ganeum.cli.examples docs/plan.md docs/backwards.md docs/emit.md docs/gpus.md docs/doctor.md
 
 bench: $(VENV)/installed

@@ -32,6 +32,14 @@ FAULTS: dict[str, tuple[str, str]] = {
         arguments("optim='sgd', learning_rate=5e-5, max_grad_norm=0.0"),
     ),
     "learning too fast by hand": (loop(LM, ("lr=3e-4", "lr=0.1")), loop(("lr=3e-4", "lr=0.1"))),
+    "frequent_update": (
+        trainer(("batch_size=16", "batch_size=2")),
+        trainer(("batch_size=16", "batch_size=2, gradient_accumulation_steps=8")),
+    ),
+    "cache_in_training": (
+        trainer(("rows =", "model.gradient_checkpointing_enable()\nmodel(row, use_cache=True)\nrows =")),
+        trainer(("rows =", "model.gradient_checkpointing_enable()\nmodel(row, use_cache=False)\nrows =")),
+    ),
     "too_often by its logging": (
         trainer(("eval_steps=500", "logging_steps=10")),
         trainer(("eval_steps=500", "eval_steps=500, logging_steps=10")),

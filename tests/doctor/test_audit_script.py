@@ -12,7 +12,7 @@ import settings_faults
 from scripts import LOOP, TRAINER, loop, trainer
 
 from ganeum.doctor import audit
-from ganeum.doctor.causes import causes
+from ganeum.doctor.causes import causes, page
 from ganeum.errors import DataError
 from ganeum.hardware.card import card
 
@@ -150,6 +150,15 @@ def test_every_cause_that_is_named_is_in_the_catalogue_with_a_check() -> None:
         for finding in audit.of_script(text, "train.py").findings:
             assert finding.known.confirm, name
     assert all(cause.what and cause.confirm for cause in causes().values())
+
+
+def test_the_page_of_causes_says_what_scripts_show() -> None:
+    """`python -m ganeum.doctor.causes` would change nothing; what it says a script shows is held by a fault here, or
+    needs a card's name."""
+    assert page() == (Path(__file__).parents[2] / "docs" / "doctor_causes.md").read_text(encoding="utf-8")
+    of_cards = {"bf16_emulated", "attention_kernel", "wrong_peak"}
+    shown = {cause for text, _ in FAULTS.values() for cause in seen(text)} | of_cards
+    assert {name for name, cause in causes().items() if "script" in cause.seen} == shown
 
 
 def test_what_is_no_python_is_an_error_with_its_line() -> None:
