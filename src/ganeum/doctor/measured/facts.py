@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
-import os
-import shutil
 import sys
 import time
 import tracemalloc
@@ -21,7 +18,7 @@ from torch.utils.data import DataLoader
 from ganeum import hardware
 from ganeum.config import Config
 from ganeum.config.change import change
-from ganeum.doctor.measured import by_hand, closures, fetching, kernels, lines, tensors
+from ganeum.doctor.measured import by_hand, closures, fetching, host, kernels, lines, tensors
 from ganeum.doctor.measured.acts.attention import READS, configs, theirs
 from ganeum.doctor.measured.acts.data import copied, empty_share
 from ganeum.doctor.measured.acts.host import hooks, trims
@@ -35,25 +32,17 @@ from ganeum.doctor.measured.training import Training
 from ganeum.doctor.measured.untouched import around_entry, updaters
 from ganeum.doctor.measured.watch import put_back, replace_all, watched
 from ganeum.errors import GaneumError
-from ganeum.hardware import machine
 from ganeum.plan import fastest
-from ganeum.step.compile import missing_for_cuda
 
 LOOKED_AT, LOOK_S = 4, 3.0  # steps; seconds after which no further one is taken
 MICRO = "train.micro_batch_size"
 PROBED = 8  # batches whose shapes are looked at
-SWITCHES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING",
-    "NVIDIA_TF32_OVERRIDE", "TORCHDYNAMO_DISABLE",
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS",
-    "PYTHONDEVMODE", "PYTHONMALLOC", "PYTHONTRACEMALLOC", "MALLOC_CHECK_", "TORCH_SHOW_CPP_STACKTRACES",
-)  # fmt: skip
 
 
 def of(training: Training) -> dict[str, Any]:
     """Plain values only; a few steps are taken for it, and everything that was put in their way is gone afterwards."""
     at = next(training.model.parameters()).device
-    found = _machine(training, at) | _model(training) | _optimizer(training) | _batches(training)
+    found = host.of(at) | _model(training) | _optimizer(training) | _batches(training)
     found |= _seen(training, at)
     if not isinstance(training, Ours) and not found["compiled"]:
         found["fetching"] = fetching.of(training) if found["data_share"] > FETCH else None
@@ -92,52 +81,6 @@ def _planned(config: Config) -> int | None:
     except GaneumError:
         return None
     return keys.get(MICRO)
-
-
-def _machine(training: Training, at: torch.device) -> dict[str, Any]:
-    device = hardware.detect(str(at))
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    compiler = missing_for_cuda(device) if at.type == "cuda" else _missing_for_cpu()
-    return {
-        "ours": False,
-        "device": at.type,
-        "device_name": device.name,
-        "capability": device.capability,
-        "bf16": bool(device.bf16_unit) if at.type == "cpu" else (device.capability or (0, 0)) >= (8, 0),
-        "cores": machine.cores(),
-        "physical_cores": _physical(),
-        "bound_cores": bound,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
-        "all_cores": _could_have(bound),
-        "environment": {name: os.environ[name] for name in SWITCHES if name in os.environ},
-        "cannot_compile": compiler,
-    }
-
-
-def _physical() -> int:
-    import psutil
-
-    return min(machine.cores(), psutil.cpu_count(logical=False) or machine.cores())
-
-
-def _could_have(bound: int) -> int:
-    """Cores that the system would let this process have."""
-    if not hasattr(os, "sched_setaffinity"):
-        return bound
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-        return len(os.sched_getaffinity(0))
-    except OSError:
-        return bound
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _missing_for_cpu() -> str | None:
-    if sys.platform == "win32" or not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        return "a C++ compiler"
-    return None if importlib.util.find_spec("torch._inductor") else "torch's inductor"
 
 
 def _model(training: Training) -> dict[str, Any]:
