@@ -32,6 +32,10 @@ FAULTS: dict[str, tuple[str, str]] = {
         arguments("optim='sgd', learning_rate=5e-5, max_grad_norm=0.0"),
     ),
     "learning too fast by hand": (loop(LM, ("lr=3e-4", "lr=0.1")), loop(("lr=3e-4", "lr=0.1"))),
+    "learning too fast, other adapters": (
+        "from peft import LoraConfig\n" + loop(LM, ("lr=3e-4", "lr=0.1")),
+        "from peft import LNTuningConfig\n" + loop(LM, ("lr=3e-4", "lr=0.1")),
+    ),
     "frequent_update": (
         trainer(("batch_size=16", "batch_size=2")),
         trainer(("batch_size=16", "batch_size=2, gradient_accumulation_steps=8")),

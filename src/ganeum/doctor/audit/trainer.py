@@ -20,11 +20,11 @@ SHORT = ("gradient_checkpointing", "deepspeed", "fsdp", "fsdp_config", "load_in_
          "quantization_bit")  # fmt: skip
 SHORT_TEXT = re.compile(r"gradient_checkpointing_enable|load_in_[48]bit|prepare_model_for_kbit", re.IGNORECASE)
 LONG = 1024  # tokens: packed rows of as many fill a GPU one by one
-# Learning rates that no weight of a language model bears under AdamW, or that move none under SGD; a prompt of a few
-# numbers is learnt with others.
+# Learning rates that no weight of a language model bears under AdamW, or that move none under SGD; a prompt, or an
+# adapter that is not LoRA, is learnt with others.
 LARGE_RATE, SMALL_RATE = 1e-2, 1e-4
 ADAM = re.compile(r"(paged_)?adam")
-PROMPTS = re.compile(r"prompt|prefix|p_?tuning|ia3|vera|randlora|bitfit", re.IGNORECASE)
+PROMPTS = re.compile(r"prompt|prefix|p_?tuning|bitfit|peft(?!.*lora)", re.IGNORECASE | re.DOTALL)
 OFTEN, MANY_EPOCHS, SHORT_RUN = 20, 16, 200
 
 
