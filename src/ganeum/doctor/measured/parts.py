@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ganeum.doctor.measured.training import PHASES, Training
+from ganeum.doctor.measured.untouched import bare
 
 
 class Parts:
@@ -31,7 +32,7 @@ class Parts:
         self._hooks = ExitStack()
 
     def __enter__(self) -> Parts:
-        hooks, model, optimizer = self._hooks, self._training.model, self._training.optimizer
+        hooks, model, optimizer = self._hooks, self._training.model, bare(self._training.optimizer)
         if self._training.timed is not None:
             return self
         for module in entrances(model):

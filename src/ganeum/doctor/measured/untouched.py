@@ -55,13 +55,21 @@ def updaters(training: Training) -> list[Any]:
     if (taking := getattr(training, "taking", None)) is not None:
         return [taking.optimizer]
     if training.optimizer is not None:
-        return [training.optimizer]
+        return [bare(training.optimizer)]
     weights = {id(parameter) for parameter in training.model.parameters()}
     return [
         found
         for found in _living(torch.optim.Optimizer)
-        if any(id(parameter) in weights for group in found.param_groups for parameter in group["params"])
+        if bare(found) is found
+        and any(id(parameter) in weights for group in found.param_groups for parameter in group["params"])
     ]
+
+
+def bare(optimizer: Any) -> Any:
+    """What Accelerate or Fabric have put an optimizer of theirs around."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    return optimizer
 
 
 @contextmanager
