@@ -180,3 +180,36 @@ def test_examples_held_out_of_other_examples_are_other_text() -> None:
     other = checklist.same_loss(made("a", 3.0), made("b", 2.0))
     assert "not known" == other.verdict
     assert "other text is held out" in other.why
+
+
+def test_padding_is_no_other_work_and_alarms_where_it_is_slower() -> None:
+    """One model whose rows are filled up: its plan has more arithmetic for a token, and that is the padding. In as much
+    time it is a note."""
+
+    def made(seconds: float, padding: float, flops: float, **model: Any) -> Side:
+        plan = {"model": {"family": "t5", "layers": 4, "width": 32, "vocab_size": 128, **model}, "parameters": {}}
+        plan["flops"] = {"per_token": flops}
+        rows = (Stretch(n, 1, seconds, 100.0, {"forward": seconds}, padding) for n in range(20))
+        return Side("it", tuple(rows), plan=plan)
+
+    slower, alike = (compare.report(made(times, 0.5, 2e6), made(1.0, 0.0, 1e6)) for times in (2.0, 1.0))
+    assert [("padding", "warning", 0.5)] == [(one.cause, one.severity, one.size) for one in slower.findings]
+    assert [("padding", "note")] == [(one.cause, one.severity) for one in alike.findings]
+    wider = compare.report(made(2.0, 0.0, 2e6, width=64), made(1.0, 0.0, 1e6))
+    assert "more_work" in {one.cause for one in wider.alarms}
+    assert wider.headline.endswith(
+        "of another model (t5 of 4 × 64, vocabulary 128, the baseline t5 of 4 × 32, vocabulary 128)"
+    )
+
+
+def test_a_plan_that_was_measured_loosely_is_told_with_its_bounds() -> None:
+    """2 s (1 to 4) beside 1 s (0.5 to 2), of as many tokens: twice, and anything from a half to eight times."""
+
+    def made(step_s: float) -> Side:
+        time = {"step_s": step_s, "low": step_s / 2, "high": step_s * 2}
+        return side([1.0] * 8, plan={"time": time, "batch": {"tokens_per_step": 100}})
+
+    drawn = compare.report(made(2.0), made(1.0)).drawn
+    assert ["a", "step,", "as", "planned", "×", "2", "(0.5", "to", "8)"] in [
+        line.split() for line in drawn.splitlines()
+    ]

@@ -61,12 +61,11 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         count = None if known is None else round(known)
         differences = settings.differences(run.config, baseline.config, run.device(), count, same)
     changed = list(machines.changed(run, baseline))
-    findings = [*_work(run, baseline, found), *_padding(run, baseline), *_clocks(run, baseline, found)]
+    findings = [*_work(run, baseline, found), *_padding(run, baseline, found), *_clocks(run, baseline, found)]
     findings += [*_parts(run, baseline, found, differences, changed), *_company(company, found)]
     checks = list(checklist.checks(run, baseline, found))
     findings += [*_failed(checks, differences), *notes]
-    drawn = gap.table(found, run.name, baseline.name) if found.parts else ""
-    drawn += ("\n\n" if drawn else "") + "\n".join(check.line() for check in checks)
+    table = gap.table(found, run.name, baseline.name)
     facts: dict[str, Any] = {
         "baseline": baseline.name,
         "steps": {"run": sum(s.steps for s in run.stretches), "baseline": sum(s.steps for s in baseline.stretches)},
@@ -82,14 +81,14 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
     }
     return Report(
         subject=f"{run.name} beside {baseline.name}",
-        headline=_headline(found, company) + _elsewhere(changed),
+        headline=_headline(found, company) + _otherwise(run, baseline, changed),
         findings=worst_first(findings),
         ruled_out=(
             *_same(run, baseline, found, differences, changed),
             *(company.sentences(run.name, baseline.name) if company else ()),
         ),
         without_effect=tuple(_without_effect(found, differences)),
-        drawn=drawn,
+        drawn="\n\n".join([table, "\n".join(check.line() for check in checks)]),
         facts=facts,
     )
 
@@ -124,8 +123,9 @@ def _whole(found: Gap) -> str:
     return f"; with evaluations, samples and checkpoints {found.whole:.3g} times"
 
 
-def _elsewhere(changed: Sequence[Changed]) -> str:
-    return "".join(f"; on another device ({one.sentence()})" for one in changed if one.what == "device")
+def _otherwise(run: Side, baseline: Side, changed: Sequence[Changed]) -> str:
+    told = [f"on another device ({one.sentence()})" for one in changed if one.what == "device"]
+    return "".join(f"; {one}" for one in (*told, *settings.otherwise(run.plan, baseline.plan)))
 
 
 def _parts(
@@ -223,9 +223,10 @@ def _alike(parts: Sequence[Part]) -> tuple[Part, ...]:
 
 def _explained(run: Side, baseline: Side) -> float:
     """How many times as long computing takes by what is known: more work, more padding, a lower clock."""
-    times = settings.work(run.plan, baseline.plan) or 1.0
-    if run.padding is not None and baseline.padding is not None and run.padding < 1:
-        times *= (1 - baseline.padding) / (1 - run.padding)
+    times = settings.work(run.plan, baseline.plan)
+    if times is None:  # of models that are not the same, a plan has the padding in it
+        padded = run.padding is not None and baseline.padding is not None and run.padding < 1
+        times = (1 - baseline.padding) / (1 - run.padding) if padded else 1.0  # type: ignore[operator]
     return times / (machines.clock_ratio(run, baseline) or 1.0)
 
 
@@ -251,7 +252,7 @@ def _work(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:
     )
 
 
-def _padding(run: Side, baseline: Side) -> Iterator[Finding]:
+def _padding(run: Side, baseline: Side, found: Gap) -> Iterator[Finding]:
     """More places are computed for a token."""
     ours, theirs = run.padding, baseline.padding
     if ours is None or theirs is None or ours - theirs < PADDED or ours >= 1:
@@ -262,9 +263,10 @@ def _padding(run: Side, baseline: Side) -> Iterator[Finding]:
         title=f"{ours:.0%} of what it computes is padding, the baseline's {theirs:.0%}",
         evidence=(f"for each other token {times:.3g} times as many are computed",),
         change="data.batching=buckets, or packed: rows of like length together",
+        severity="warning" if found.is_slower else "note",
         sure="measured",
         size=1 - 1 / times,
-        unit="share of the time",
+        unit="share of what is computed",
     )
 
 

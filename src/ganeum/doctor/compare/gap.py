@@ -56,7 +56,7 @@ class Gap:
         parts: of a step and beside the steps; empty where one of them does not say them.
         run_s, baseline_s: usual seconds of a token (or a step), beside the steps not counted.
         whole: the same ratio with what is beside the steps; None: not said.
-        planned: the same ratio as their plans expected it; None: not said.
+        planned: the same ratio as their plans expected it, and its bounds; None: not said.
         excuses: what other programs could have made of the ratio and of its inverse, as logarithms.
         cpu: processor seconds of a token (or a step) of the one and of the other; None: not said, or a GPU computes.
     """
@@ -70,7 +70,7 @@ class Gap:
     run_s: float
     baseline_s: float
     whole: float | None = None
-    planned: float | None = None
+    planned: tuple[float, float, float] | None = None
     excuses: tuple[float, float] = (0.0, 0.0)
     cpu: tuple[float, float] | None = None
 
@@ -123,7 +123,8 @@ class Gap:
             "interval": None if self.low is None else [self.low, self.high],
             "noise": exp(self.floor) - 1,
             "ratio_with_what_is_beside_the_steps": self.whole,
-            "planned_ratio": self.planned,
+            "planned_ratio": None if self.planned is None else self.planned[0],
+            "planned_interval": None if self.planned is None else list(self.planned[1:]),
             "run_s": self.run_s,
             "baseline_s": self.baseline_s,
             "processor_s": None if self.cpu is None else {"run": self.cpu[0], "baseline": self.cpu[1]},
@@ -204,13 +205,16 @@ def _processors(run: Side, baseline: Side, per_token: bool) -> tuple[float, floa
     return median(ours), median(theirs)
 
 
-def _planned(run: Side, baseline: Side) -> float | None:
-    """Seconds of a token as the one's plan has them by the other's."""
-    times = [number(section(side.plan, "time").get("step_s")) for side in (run, baseline)]
+def _planned(run: Side, baseline: Side) -> tuple[float, float, float] | None:
+    """Seconds of a token as the one's plan has them by the other's, between bounds."""
+    ours, theirs = (
+        [number(section(side.plan, "time").get(name)) for name in ("step_s", "low", "high")] for side in (run, baseline)
+    )
     tokens = [number(section(side.plan, "batch").get("tokens_per_step")) for side in (run, baseline)]
-    if not all(value and value > 0 for value in (*times, *tokens)):
+    if not all(value and value > 0 for value in (ours[0], theirs[0], *tokens)):
         return None
-    return times[0] / times[1] * tokens[1] / tokens[0]  # type: ignore[operator]
+    (step, low, high), (other, least, most) = ([value or times[0] for value in times] for times in (ours, theirs))
+    return tuple(a / b * tokens[1] / tokens[0] for a, b in ((step, other), (low, most), (high, least)))  # type: ignore
 
 
 def table(gap: Gap, run: str, baseline: str) -> str:
@@ -232,7 +236,8 @@ def table(gap: Gap, run: str, baseline: str) -> str:
         ours, theirs = gap.run_s + part.run, gap.baseline_s + part.baseline
         rows.append(("in all", f"{ours * scale:,.3g}", f"{theirs * scale:,.3g}", f"× {gap.whole:.3g}", ""))
     if gap.planned is not None:
-        rows.append(("a step, as planned", "", "", f"× {gap.planned:.3g}", ""))
+        planned, low, high = gap.planned
+        rows.append(("a step, as planned", "", "", f"× {planned:.3g} ({low:.3g} to {high:.3g})", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         f"  {name:<{widths[0]}}  {ours:>{widths[1]}}  {theirs:>{widths[2]}}  {by:<{widths[3]}}  {bar}"

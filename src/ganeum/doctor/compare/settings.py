@@ -73,6 +73,7 @@ PLACES = ("data.directory", "data.train", "data.val")  # the same tokens may lie
 # Keys of one kind of run only: a GPT of ours on a corpus, or a model of `model.source` on examples.
 OF_A_GPT = ("data.directory", "data.order", "data.stride")
 OF_BOTH = ("model.source", "model.dropout", "data.max_examples")
+UNLIKE = ("model.dropout",)  # null means something else in the one kind and in the other
 
 
 class Same(NamedTuple):
@@ -152,6 +153,8 @@ def differences(
     for key in ours:
         if ours[key] == theirs.get(key) or key in SILENT or _is_idle(key, run) or _is_idle(key, baseline):
             continue
+        if key in UNLIKE and (run.model.source is None) != (baseline.model.source is None):
+            continue
         parts, cause, effect = _effect(key)
         if (key == "model.source" and same.model) or (key in PLACES and same.data):
             parts, cause, effect = (), None, "the same by its content"
@@ -166,9 +169,32 @@ def differences(
 
 
 def work(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> float | None:
-    """FLOP of a token of the one by the other's, recomputation not counted, from their plan.json; None: not said."""
+    """FLOP of a token of the one by the other's, recomputation not counted, from their plan.json; None: not said, or
+    the model is the same, of which a token is other work by padding alone."""
+    if Same.of(run, baseline).model:
+        return None
     ours, theirs = (number(section(plan, "flops").get("per_token")) for plan in (run, baseline))
     return ours / theirs if ours and theirs and min(ours, theirs) > 0 else None
+
+
+def otherwise(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> Iterator[str]:
+    """In words: another model, other text, by their plan.json."""
+    ours, theirs = (_named(section(plan, "model")) for plan in (run, baseline))
+    if ours and theirs and ours != theirs:
+        yield f"of another model ({ours}, the baseline {theirs})"
+    texts = [section(section(plan, "data"), "identity").get("train") for plan in (run, baseline)]
+    if None not in texts and texts[0] != texts[1]:
+        yield "on other text"
+
+
+def _named(model: Mapping[str, Any]) -> str:
+    """``t5 of 4 × 32, vocabulary 128``; empty: not said."""
+    kind = model.get("family") or model.get("style")
+    sizes = [number(model.get(one) or model.get(other)) for one, other in (("layers", "n_layer"), ("width", "n_embd"))]
+    vocabulary = number(model.get("vocab_size"))
+    if kind is None or None in sizes or vocabulary is None:
+        return ""
+    return f"{kind} of {sizes[0]:.0f} × {sizes[1]:.0f}, vocabulary {vocabulary:,.0f}"
 
 
 def _is_idle(key: str, config: Config) -> bool:
@@ -206,6 +232,5 @@ def _flat(part: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]
 
 
 def typed(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
+    """As one would type it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
