@@ -21,18 +21,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ganeum.doctor.measured import generators
+from ganeum.doctor.measured import generators, tensors
+from ganeum.doctor.measured.grown import MOST_NODES, Grown, held_bytes, nodes
 from ganeum.doctor.measured.inside import Inside
 from ganeum.doctor.measured.training import Training
 from ganeum.doctor.memory import growth, snapshot
 from ganeum.doctor.memory.holder import Held, holder
 
 WATCHED = 12  # steps with wrapped tensors
-NONZERO = 3  # of them whose gradients are looked at
+NONZERO = 3  # gradients of each parameter that are looked at
 FURTHER, FURTHER_S = 4, 10.0
 FIRST_COUNT = 4  # the step after which tensors are first counted
 LEAST_NUMBERS = 1024  # of a parameter that is compared with others
-MOST_NODES = 100_000  # of a graph that are counted
 EVENTS = 200_000  # of torch's own record of a step
 
 
@@ -57,10 +57,11 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
 
     Returns:
         device; kept: bytes of graphs after each watched step; piling: tensors that became more, {shape, dtype, graph,
-        nodes, a_step, bytes, held_by}; hooks: modules that each step leaves more hooks on, and how many; held: bytes
-        after each further step (a GPU's allocator, else the processes), without those on batches of which none had been
-        there before, where they were taken again; parameters: {total, dead, still, twice, tied},
-        names and bytes; snapshot: a GPU's own record of one step.
+        nodes, a_step, bytes, held_by, at_most}; hooks: modules that each step leaves more hooks on, and how many;
+        grown: what :class:`~ganeum.doctor.measured.grown.Grown` finds; held: bytes after each further step (a GPU's
+        allocator, else the processes), without those on batches of which none had been there before, where they were
+        taken again; parameters: {total, dead, still, twice, tied}, names and bytes; snapshot: a GPU's own record of one
+        step.
     """
     back = generators.kept(training.batches)
     batches = _endless(training)
@@ -68,20 +69,58 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     parameters = _parameters(model)
     before = _hooks(model)
-    kept, gradients, early, late = _watched(training, batches, model)
+    kept, gradients, early, late, grown = _watched(training, batches, model)
     hooks = {name: count / WATCHED for name, count in (_hooks(model) - before).items() if count >= WATCHED}
     piling = list(_piling(early, late))
     del early, late, batches  # their processes end
+    piling, grown = _still(training, back, piling, grown)
     held = _held(training, back, device, steps, seconds, again=not piling)
     return {
         "device": device.type,
         "kept": kept,
         "piling": piling,
         "hooks": hooks,
+        "grown": grown,
         "held": held,
         "parameters": {**parameters, **gradients},
         "snapshot": _recorded(training, _endless(training), device) if device.type == "cuda" else None,
     }
+
+
+def _again(training: Training, back: Sequence[Callable[[], None]], count: int) -> Iterator[None]:
+    """So many steps from the first batch on, in the order in which they came before."""
+    generators.seed()
+    for set_back in back:
+        set_back()
+    for batch in islice(_endless(training), count):
+        training.step(batch)
+        del batch
+        yield
+
+
+def _still(
+    training: Training, back: Sequence[Callable[[], None]], piling: list[dict[str, Any]], grown: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Those that go on with the same batches once more: a data set that keeps what it has read does so once."""
+    if not piling and grown["tensors"] is None and grown["graph"] is None:
+        return piling, grown
+
+    def there() -> tuple[Counter[Kind], int, int]:
+        gc.collect()
+        live = _tensors()
+        return Counter(map(_kind, live.values())), held_bytes(live), nodes(*live.values())
+
+    kinds, size, count = there()
+    for _ in _again(training, back, WATCHED):
+        pass
+    more, larger, longer = there()
+    half = WATCHED / 2
+    kept = [one for one in piling if (more - kinds)[tuple(one["shape"]), one["dtype"], one["graph"]] >= half]
+    if (one := grown["tensors"]) is not None and larger - size < half * one["bytes"]:
+        grown = grown | {"tensors": None}
+    if (one := grown["graph"]) is not None and longer - count < min(half * one["nodes"], MOST_NODES - count):
+        grown = grown | {"graph": None}
+    return kept, grown
 
 
 def _held(
@@ -100,13 +139,8 @@ def _held(
     """
 
     def taken(count: int, end: float) -> Iterator[int]:
-        generators.seed()
-        for set_back in back:
-            set_back()
         process = Held()
-        for batch in islice(_endless(training), count):
-            training.step(batch)
-            del batch
+        for _ in _again(training, back, count):
             yield torch.cuda.memory_allocated(device) if device.type == "cuda" else process.bytes()
             if time.perf_counter() > end:
                 return
@@ -142,8 +176,9 @@ class _Saved:
 
 def _watched(
     training: Training, batches: Iterator[Any], model: nn.Module
-) -> tuple[list[int], dict[str, Any], Early, dict[int, Tensor]]:
-    """Some steps → bytes that graphs hold after each, what of the parameters got gradients, tensors early and late."""
+) -> tuple[list[int], dict[str, Any], Early, dict[int, Tensor], dict[str, Any]]:
+    """Some steps → bytes that graphs hold after each, what of the parameters got gradients, tensors early and late, and
+    what has grown."""
     alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
@@ -154,37 +189,48 @@ def _watched(
 
     kept: list[int] = []
     early: Early = {}
+    grown = Grown()
     gc.collect()
     gc.freeze()  # what is there already: collecting takes a tenth of the time, and only what is new is counted
     with ExitStack() as stack:
         stack.callback(gc.unfreeze)
         gradients = stack.enter_context(_gradients(model))
         for step in range(WATCHED):
-            gradients.looking = step < NONZERO
+            batch = next(batches)
+            size = tensors.size_bytes(batch)
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
-                training.step(next(batches))
+                training.step(batch)
+            del batch
             gc.collect()
             storages = {s.tensor.untyped_storage().data_ptr(): s.tensor.untyped_storage().nbytes() for s in alive}
             kept.append(sum(size for at, size in storages.items() if at not in own))
+            ours = {id(saved.tensor) for saved in alive}
+            late = {at: one for at, one in _tensors().items() if at not in ours}
             if step + 1 == FIRST_COUNT:
-                early = {at: (weakref.ref(one), _kind(one)) for at, one in _tensors().items()}
-        ours = {id(saved.tensor) for saved in alive}
-        late = {at: one for at, one in _tensors().items() if at not in ours}
-    return kept, gradients.found(), early, late
+                early = {at: (weakref.ref(one), _kind(one)) for at, one in late.items()}
+            if step + 1 >= FIRST_COUNT:
+                grown.look(late, size)
+            if step + 1 < WATCHED:
+                del late
+    return kept, gradients.found(), early, late, grown.found(late, (kept, early))
 
 
 class _Gradients:
     """Which parameters got a gradient, and whose was more than nothing."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.looking = True
         self._model = model
-        self._got: set[str] = set()
+        self._got: Counter[str] = Counter()
         self._some: set[str] = set()
 
     def note(self, name: str, parameter: Tensor) -> None:
-        self._got.add(name)
-        if self.looking and name not in self._some and parameter.grad is not None and bool(parameter.grad.any()):
+        self._got[name] += 1
+        if (
+            self._got[name] <= NONZERO
+            and name not in self._some
+            and parameter.grad is not None
+            and bool(parameter.grad.any())
+        ):
             self._some.add(name)
 
     def found(self) -> dict[str, Any]:
@@ -192,7 +238,7 @@ class _Gradients:
         wanted = {name: _bytes(p) for name, p in self._model.named_parameters() if p.requires_grad}
         return {
             "dead": {name: size for name, size in wanted.items() if name not in self._got},
-            "still": {name: size for name, size in wanted.items() if name in self._got - self._some},
+            "still": {name: size for name, size in wanted.items() if name in {*self._got} - self._some},
         }
 
 
@@ -254,31 +300,21 @@ def _piling(early: Early, late: Mapping[int, Tensor]) -> Iterator[dict[str, Any]
         if count < between:
             continue
         same = [tensor for tensor in new if _kind(tensor) == (shape, dtype, graph)]
+        held = holder(same[-1], least=between, ours=(new, same, late))
         yield {
-            "nodes": _nodes(same[-1]),
+            "nodes": nodes(same[-1]),
             "shape": list(shape),
             "dtype": dtype,
             "graph": graph,
             "a_step": count / between,
             "bytes": count * _bytes(same[-1]) / between,
-            "held_by": holder(same[-1], least=between, ours=(new, same, late)),
+            "held_by": held.told,
+            "at_most": held.most,
         }
 
 
 def _kind(tensor: Tensor) -> Kind:
     return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.grad_fn is not None
-
-
-def _nodes(tensor: Tensor) -> int:
-    """Nodes of the graph behind it; after its backward pass they are there still, without what they kept."""
-    seen: set[Any] = set()
-    waiting = [tensor.grad_fn]
-    while waiting and len(seen) < MOST_NODES:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-    return len(seen)
 
 
 def _recorded(training: Training, batches: Iterator[Any], device: torch.device) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from types import CellType, FrameType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -16,30 +18,37 @@ LOOK = 8  # looks after which other processes are looked for again, which reads 
 MOST = 64  # objects that are followed at a time
 
 
-def holder(one: Any, *, least: int, ours: Sequence[Any] = ()) -> str:
-    """The nearest container that has grown, ``a list of 12 called losses``; empty where none is seen.
+class Holder(NamedTuple):
+    """``a list of 12 called losses``, empty where none is seen; ``most``: as many lie in it at most."""
+
+    told: str = ""
+    most: int | None = None
+
+
+def holder(one: Any, *, least: int, ours: Sequence[Any] = ()) -> Holder:
+    """The nearest container that has grown.
 
     Args:
-        least: as many things lie in it at least.
+        least: as many things of its kind lie in it at least.
         ours: containers that hold it only to look at it.
     """
     seen = {id(one), *map(id, ours)}
     level: list[Any] = [one]
+    now = set(map(id, _running()))  # frames; those of an exception that is kept, or of a generator, are none of them
     for _ in range(DEEPEST):
         above = [
             found
             for found in gc.get_referrers(*level)
-            if id(found) not in seen and found is not level and not isinstance(found, (FrameType, ModuleType))
+            if id(found) not in seen | now and found is not level and not isinstance(found, ModuleType)
         ]
         for found in above:
-            if _size(found) >= least and not _is_namespace(found):
-                kind = "cache" if hasattr(found, "cache_info") else type(found).__name__
-                return f"a {kind} of {_size(found)}{_called(found, above)}"
+            if _alike(found, set(map(type, level))) >= least and not _is_namespace(found):
+                return Holder(told(found, (above, *ours)), _most(found))
         seen |= {id(found) for found in above}
         level = above[:MOST]
         if not level:
             break
-    return ""
+    return Holder()
 
 
 class Held:
@@ -64,10 +73,40 @@ class Held:
         return held
 
 
+def _running() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _cached(found: Any) -> Any:
+    """The function whose cache it is, or lies in; None: it is none."""
+    return next((one for one in (found, *gc.get_referrers(found)) if hasattr(one, "cache_info")), None)
+
+
+def _kind(found: Any) -> str:
+    return type(found).__name__ if _cached(found) is None else "cache"
+
+
+def _most(found: Any) -> int | None:
+    cached = _cached(found)
+    most = getattr(found, "maxlen", None) if cached is None else cached.cache_info().maxsize
+    return most if isinstance(most, int) else None
+
+
 def _size(found: Any) -> int:
     if hasattr(found, "cache_info"):  # functools.lru_cache
         return int(found.cache_info().currsize)
     return len(found) if isinstance(found, (list, tuple, dict, set, deque)) else 0
+
+
+def _alike(found: Any, kinds: Collection[type]) -> int:
+    """How many of these kinds lie in it."""
+    if not isinstance(found, (list, tuple, dict, set, deque)):
+        return _size(found)
+    inside = chain(found, found.values()) if isinstance(found, dict) else iter(found)
+    return sum(type(one) in kinds for one in inside)
 
 
 def _is_namespace(found: Any) -> bool:
@@ -77,19 +116,33 @@ def _is_namespace(found: Any) -> bool:
     )
 
 
-def _called(found: Any, ours: Sequence[Any]) -> str:
-    return next((f" called {name}" for name in _names(found, ours)), "")
+def told(found: Any, ours: Sequence[Any] = ()) -> str:
+    """``a list of 12 called losses``."""
+    name = called(found, ours)
+    return f"a {_kind(found)} of {_size(found)}{' called ' * bool(name)}{name}"
+
+
+def called(one: Any, ours: Sequence[Any] = ()) -> str:
+    """The name it goes by: a variable's, an attribute's, that of a function's cache; empty where there is none.
+
+    Args:
+        ours: containers that hold it only to look at it.
+    """
+    return next(_names(one, ours), "")
 
 
 def _names(found: Any, ours: Sequence[Any]) -> Iterator[str]:
     """Of a function that is kept, of a variable, an attribute, or a variable of an enclosing function."""
     if name := getattr(found, "__name__", ""):
         yield name
+    apart = set(map(id, ours))
     for space in gc.get_referrers(found):
-        if space is ours or isinstance(space, FrameType):
+        if id(space) in apart or isinstance(space, FrameType):
             continue
         if isinstance(space, CellType):
             yield from _of_cell(space)
+        if hasattr(space, "cache_info"):
+            yield space.__name__
         values = space if isinstance(space, dict) else getattr(space, "__dict__", {})
         yield from (name for name, value in list(values.items()) if value is found and isinstance(name, str))
 

@@ -44,16 +44,18 @@ def findings(seen: Mapping[str, Any]) -> Iterator[Finding]:
     piling = [one for one in seen["piling"] if one["graph"] or one["bytes"] >= LEAST_PILE]
     graphs = kept is not None and kept.lasting
     if kept is not None and graphs:
-        yield _graphs(kept, seen["kept"], piling)
+        yield _graphs(kept, seen["kept"], piling, seen["grown"]["graph"])
     measured = growth(range(len(seen["held"])), seen["held"])
     for one in piling:
         if not (graphs and one["graph"]):
             yield _nodes(one, measured) if one["graph"] else _pile(one)
     if hooks := seen.get("hooks"):
         yield _hooks(hooks)
-    if measured is not None and not graphs and not piling:
+    longer = [] if graphs or piling else list(_longer(seen["grown"]))
+    yield from longer
+    if measured is not None and not graphs and not piling and not longer:
         counted = "torch's allocator" if seen["device"] == "cuda" else "the memory of its processes"
-        yield from of_growth(measured, f"{counted} after each of {len(seen['held'])} steps")
+        yield from of_growth(measured, f"{counted} after each of {len(seen['held'])} steps", _others(seen["grown"]))
     yield from _parameters(seen["parameters"])
     if seen.get("snapshot"):
         yield from of_snapshot(seen["snapshot"])
@@ -118,13 +120,17 @@ def of_snapshot(told: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _graphs(kept: Growth, after: Sequence[int], piling: Sequence[Mapping[str, Any]]) -> Finding:
+def _graphs(
+    kept: Growth, after: Sequence[int], piling: Sequence[Mapping[str, Any]], longer: Mapping[str, Any] | None
+) -> Finding:
     evidence = [f"after {len(after)} steps {_size(after[-1])}, counted tensor by tensor, where nothing should be left"]
     evidence += [
         f"{_told(one)} with its graph is left by each step in {one['held_by']}"
         for one in piling
         if one["graph"] and one["held_by"]
     ]
+    if not piling and longer is not None and longer["held_by"]:
+        evidence.append(f"the graph of {longer['held_by']} becomes longer with each: it reaches back to the first")
     return Finding(
         cause="kept_graph",
         title=f"each step leaves its graph behind: {_size(kept.by)} a step",
@@ -159,14 +165,51 @@ def _nodes(one: Mapping[str, Any], measured: Growth | None) -> Finding:
 
 def _pile(one: Mapping[str, Any]) -> Finding:
     logits = len(one["shape"]) >= 2 and one["shape"][-1] >= VOCABULARY
+    until = "" if one["at_most"] is None else f", which holds {one['at_most']:,} at most"
     return Finding(
         cause="kept_logits" if logits else "memory_growth",
         title=f"each step leaves {_told(one)} behind: {_size(one['bytes'])} a step",
-        evidence=(f"held by {one['held_by']}" if one["held_by"] else "what holds it is not seen",),
+        evidence=(f"held by {one['held_by']}{until}" if one["held_by"] else "what holds it is not seen",),
+        severity="note" if until else "warning",
         change="keep what is counted from it (an argmax, a sum), or let it go; tensors that are kept go to the CPU",
         sure="measured",
         size=one["bytes"] / 2**20,
         unit="MiB a step",
+    )
+
+
+def _longer(grown: Mapping[str, Any]) -> Iterator[Finding]:
+    """One tensor, or the graph of one, that becomes longer with each step."""
+    if (one := grown["tensors"]) is not None and one["bytes"] >= LEAST_PILE:
+        logits = len(one["shape"]) >= 2 and one["shape"][-1] >= VOCABULARY
+        shape = " × ".join(map(str, one["shape"]))
+        yield Finding(
+            cause="kept_logits" if logits else "memory_growth",
+            title=f"each step leaves more in tensors than there was before it: {_size(one['bytes'])} a step",
+            evidence=(
+                f"the largest is ({shape}, {one['dtype']}) by now" + (f": {one['held_by']}" * bool(one["held_by"])),
+            ),
+            change="keep what is counted from it (an argmax, a sum), or the last few; what is joined to a tensor in "
+            "each step (torch.cat) makes it longer for good",
+            sure="measured",
+            size=one["bytes"] / 2**20,
+            unit="MiB a step",
+        )
+    if (one := grown["graph"]) is not None:
+        yield Finding(
+            cause="kept_graph",
+            title=f"each step makes a graph longer by {one['nodes']:,.0f} nodes: it reaches back to the first step",
+            evidence=(f"it is {one['held_by']}'s",) if one["held_by"] else (),
+            change="add loss.item() or loss.detach() to it; a mean of weights or losses under torch.no_grad()",
+            sure="measured",
+        )
+
+
+def _others(grown: Mapping[str, Any]) -> tuple[str, ...]:
+    """Things that are no tensors, and that each step adds to something."""
+    return tuple(
+        f"{one['held_by']} has about {_size(one['bytes'])} more in it after each step"
+        for one in grown["containers"][:NAMED]
     )
 
 

@@ -68,8 +68,8 @@ def of_lines(lines: Sequence[Mapping[str, Any]]) -> Growth | None:
     return growth([step for step, _ in told], [held for _, held in told])
 
 
-def of_growth(found: Growth, source: str, *, torch_counts: bool = False) -> Iterator[Finding]:
-    """Memory that grows for good."""
+def of_growth(found: Growth, source: str, seen: Sequence[str] = (), *, torch_counts: bool = False) -> Iterator[Finding]:
+    """Memory that grows for good; ``seen``: what was seen that does it, in sentences."""
     if not found.lasting:
         return
     mib, (low, high) = found.by / 2**20, (found.low / 2**20, found.high / 2**20)
@@ -80,8 +80,11 @@ def of_growth(found: Growth, source: str, *, torch_counts: bool = False) -> Iter
         evidence=(
             f"over {found.steps:,} steps, by {source}: 1 GiB more every {steps:,.0f} steps",
             "the most that torch gave out so far" if torch_counts else "what the process holds in memory (RSS)",
+            *seen,
         ),
-        change=f"look for what is kept: {WAYS}; rows of many lengths let an allocator grow for a while",
+        change="keep a number of it, or the last few"
+        if seen
+        else f"look for what is kept: {WAYS}; rows of many lengths let an allocator grow for a while",
         sure="measured",
         size=mib,
         interval=(low, high),
