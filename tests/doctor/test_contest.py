@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from ganeum.doctor.measured import bursts
-from ganeum.doctor.measured.contest import Ratio, contest, interval, ratio
+from ganeum.doctor.measured.contest import Ratio, contest, interval, of, ratio
 from ganeum.doctor.measured.training import Block
 
 
@@ -221,3 +221,12 @@ def test_long_steps_at_random_are_nothing_regular() -> None:
         times = [0.05 if draw.random() < 0.1 else draw.uniform(0.009, 0.011) for _ in range(60)]
         gaps = bursts.find(times, [0.0] * 60)
         assert gaps is None
+
+
+def test_of_very_few_pairs_only_what_no_noise_looks_like_is_believed() -> None:
+    slower, far_slower = math.log(0.8), math.log(0.4)
+    assert of([slower] * 6, (1.0, 1.0), 0.0).below(0.01)
+    assert not of([slower] * 2, (1.0, 1.0), 0.0).below(0.01)
+    assert of([far_slower] * 2, (1.0, 1.0), 0.0).below(0.01)
+    assert not of([-slower] * 2, (1.0, 1.0), 0.0).beyond(0.01)
+    assert of([-far_slower] * 2, (1.0, 1.0), 0.0).beyond(0.01)

@@ -55,7 +55,8 @@ class Pretended:
         raise Gone("not pretended")
 
     def watch(self, steps: int) -> Block:
-        return Block(steps, steps * STEP_S, steps, times=(STEP_S,) * steps, waits=(0.0,) * steps)
+        each = {"times": (STEP_S,) * steps, "waits": (0.0,) * steps, "counts": (1,) * steps}
+        return Block(steps, steps * STEP_S, steps, **each)
 
     def phases(self, steps: int) -> Block:
         return Block(steps, steps * STEP_S, steps, phases={"forward": 0.004 * steps, "backward": 0.006 * steps})
@@ -90,6 +91,7 @@ class World:
         self.crowd = 0.0  # seconds of waiting for a core to one of computing
         self.subject = "mine.py:build"
         self.at_best: float | None = None
+        self.before_start = lambda: 0.0  # seconds
 
     def __enter__(self) -> World:
         return self
@@ -97,6 +99,7 @@ class World:
     def __exit__(self, *_: object) -> None: ...
 
     def start(self, applied: Sequence[Remedy] = ()) -> Pretended:
+        self.now += self.before_start()
         for remedy in applied:
             if isinstance(self.effects.get(remedy.name), Exception):
                 raise self.effects[remedy.name]
@@ -323,11 +326,14 @@ def test_slow_building_takes_of_the_time_that_is_left(diagnosed: Any, building_s
     names = [f"one of many, {number}" for number in range(60)]
     world = World(dict.fromkeys(names, 1.0), [remedy(name) for name in names])
     building = [building_s]  # the first process loads everything
-
-    def start(applied: Sequence[Remedy] = ()) -> Pretended:
-        world.now += building.pop() if building else 0.1
-        return World.start(world, applied)
-
-    world.start = start  # type: ignore[method-assign]
+    world.before_start = lambda: building.pop() if building else 0.1
     diagnosed(world, minutes=1.5)
     assert 0.6 * most_s < world.now < most_s
+
+
+def test_where_no_time_is_left_one_remedy_is_tried_in_the_fewest_blocks(diagnosed: Any) -> None:
+    world = World({"kept": 0.3, "fused": 0.5}, [remedy("kept"), remedy("fused", "optimizer")])
+    world.before_start = lambda: 100.0
+    report = diagnosed(world, minutes=1.5)
+    assert [trial["name"] for trial in report.facts["trials"]] == ["kept"]
+    assert report.facts["itself"]["seconds"] > 0

@@ -78,8 +78,8 @@ class Ratio:
         return self.low > (1 + floor if self.pairs >= FEW_PAIRS else 1 / HOPELESS)
 
     def below(self, floor: float) -> bool:
-        """Whether even the high end says that it is slower by more than the noise."""
-        return self.high < 1 / (1 + floor)
+        """Whether even the high end says that it is slower by more than the noise; of very few pairs as of a gain."""
+        return self.high < (1 / (1 + floor) if self.pairs >= FEW_PAIRS else HOPELESS)
 
     def joined(self, other: Ratio) -> Ratio:
         """Both measurements of the same two variants as one."""

@@ -89,7 +89,7 @@ class Diagnosis:
         remedies = self._look(examine)
         # The longer a step, the longer a contest; but there is time for all of them, and for a second time for some.
         pairs_s = max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s)
-        self._seconds = min(pairs_s, self._left() / (5 + 1.5 * len(remedies)))
+        self._seconds = max(0.0, min(pairs_s, self._left() / (5 + 1.5 * len(remedies))))
         base = self._floor(self._base())
         began = time.monotonic()
         for remedy in remedies:
