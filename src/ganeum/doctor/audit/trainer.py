@@ -25,6 +25,7 @@ LONG = 1024  # tokens: packed rows of as many fill a GPU one by one
 LARGE_RATE, SMALL_RATE = 1e-2, 1e-4
 ADAM = re.compile(r"(paged_)?adam")
 PROMPTS = re.compile(r"prompt|prefix|p_?tuning|bitfit|peft(?!.*lora)", re.IGNORECASE | re.DOTALL)
+OFFLOADED = re.compile(r"offload\w*\W+true", re.IGNORECASE)
 OFTEN, MANY_EPOCHS, SHORT_RUN = 20, 16, 200
 
 
@@ -305,23 +306,16 @@ def often(s: Settings) -> Iterator[Said]:
 
 def machinery(s: Settings) -> Iterator[Said]:
     """For several GPUs, and for debugging."""
-    if s.get("deepspeed") or (s.is_set("deepspeed") and "deepspeed" in s.values and s.values["deepspeed"] is not None):
-        yield s.found(
-            "data_parallel",
-            "DeepSpeed; on one GPU it costs time unless something is offloaded",
-            "deepspeed",
-            severity="note",
-            change="without it, where the model fits",
-        )
-    shared = s.values.get("fsdp")
-    if shared and "offload" not in str(shared) and not s.is_set("deepspeed"):
-        yield s.found(
-            "data_parallel",
-            "FSDP; on one GPU there is nobody to share weights with, and it costs time",
-            "fsdp",
-            severity="note",
-            change="without it on one GPU",
-        )
+    for name, tool in (("deepspeed", "DeepSpeed"), ("fsdp", "FSDP")):
+        value = s.values.get(name)
+        if value and "offload" not in str(value) and not (name == "fsdp" and OFFLOADED.search(s.text)):
+            yield s.found(
+                "data_parallel",
+                f"{tool}; on one GPU it costs time unless something is offloaded",
+                name,
+                severity="note",
+                change="without it, where the model fits",
+            )
     if s.on("ddp_find_unused_parameters"):
         yield s.found(
             "data_parallel",
