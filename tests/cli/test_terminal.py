@@ -83,3 +83,10 @@ def test_a_closed_standard_output_takes_everything(tmp_path: Path) -> None:
     words = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "ganeum", "queue", "run"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_help_breaks_its_lines_at_the_width_of_the_terminal_alone() -> None:
+    told = ganeum("doctor", "compare", "--help", where={"PYTHONUTF8": "1"}).stdout.decode()
+    *lines, _ = told.partition(" Data, forward")[2].partition("Nothing is run.")[0].splitlines()
+    assert len(lines) > 2
+    assert all(len(line.rstrip()) > 60 for line in lines[1:]), told

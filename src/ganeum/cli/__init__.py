@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ganeum.cli.terminal import hold_everything
+from ganeum.cli.terminal import hold_everything, paragraphs
 from ganeum.errors import GaneumError
 
 COMMANDS = (
@@ -44,7 +44,8 @@ def build(
         if hasattr(module, "build"):
             app.add_typer(module.build(markup, words), name=name)
             continue
-        app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
+        settings, told = getattr(module, "CONTEXT_SETTINGS", None), paragraphs(module.command.__doc__)
+        app.command(name, context_settings=settings, help=told)(module.command)
     return app
 
 

@@ -6,6 +6,7 @@ A terminal of ``LC_ALL=C``, or a file that Windows writes in cp949 or cp1252, ho
 from __future__ import annotations
 
 import codecs
+import inspect
 import io
 import os
 import sys
@@ -22,6 +23,11 @@ def alike(error: UnicodeError) -> tuple[str, int]:
     """What ``codecs`` asks of an encoding's error handler: a text that it has, and where to go on."""
     assert isinstance(error, UnicodeEncodeError)
     return "".join(ALIKE.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+def paragraphs(text: str) -> str:
+    """A docstring as help: each paragraph in one line, which the terminal's width then breaks, and nothing else."""
+    return "\n\n".join(" ".join(one.split()) for one in inspect.cleandoc(text).split("\n\n"))
 
 
 def hold_everything() -> None:

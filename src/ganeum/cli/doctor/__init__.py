@@ -8,6 +8,8 @@ from typing import Literal
 
 import typer
 
+from ganeum.cli.terminal import paragraphs
+
 COMMANDS = ("run", "gpu", "log", "compare", "memory", "config", "script", "message")
 HELP = """Why it is slow, or takes so much memory.
 
@@ -22,9 +24,14 @@ def build(markup: Literal["rich"] | None = "rich", words: Sequence[str] | None =
     """The group. `words`: the command line behind `ganeum doctor`: of a command that is called, only that one is
     built."""
     app = typer.Typer(
-        help=HELP, no_args_is_help=True, rich_markup_mode=markup, add_completion=False, pretty_exceptions_enable=False
+        help=paragraphs(HELP),
+        no_args_is_help=True,
+        rich_markup_mode=markup,
+        add_completion=False,
+        pretty_exceptions_enable=False,
     )
     for name in [word for word in (words or ())[:1] if word in COMMANDS] or COMMANDS:
         module = import_module(f"ganeum.cli.doctor.{name}")
-        app.command(name, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(module.command)
+        settings, told = getattr(module, "CONTEXT_SETTINGS", None), paragraphs(module.command.__doc__)
+        app.command(name, context_settings=settings, help=told)(module.command)
     return app

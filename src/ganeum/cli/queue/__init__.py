@@ -11,6 +11,7 @@ from typing import Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from ganeum.cli.terminal import paragraphs
 from ganeum.errors import ConfigError
 
 # Name → its file; some files hold several commands that are one idea.
@@ -70,7 +71,7 @@ def build(markup: Literal["rich"] | None = "rich", words: Sequence[str] | None =
     since the options of all of them take a while to work out."""
     app = typer.Typer(
         cls=Group,
-        help=HELP,
+        help=paragraphs(HELP),
         rich_markup_mode=markup,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -80,6 +81,6 @@ def build(markup: Literal["rich"] | None = "rich", words: Sequence[str] | None =
     called = COMMANDS if everything else [words[0] if words and words[0] in COMMANDS else "experiments"]
     for name in called:
         module = import_module(f"ganeum.cli.queue.{COMMANDS[name]}")
-        settings = getattr(module, "CONTEXT_SETTINGS", None)
-        app.command(name, context_settings=settings)(getattr(module, name if hasattr(module, name) else "command"))
+        settings, function = getattr(module, "CONTEXT_SETTINGS", None), getattr(module, name, None) or module.command
+        app.command(name, context_settings=settings, help=paragraphs(function.__doc__))(function)
     return app
