@@ -54,7 +54,7 @@ def command(
     A run is shown with planned beside measured. With --steps (and of FILE.py:FUNCTION always) steps are taken here:
     graphs that stay, tensors that pile up, memory that grows, parameters without a gradient or there twice.
     """
-    from ganeum.cli.doctor.answer import amount, show
+    from ganeum.cli.doctor.answer import amount, can_be_written, show
     from ganeum.config.arguments import split_arguments
     from ganeum.doctor import memory
     from ganeum.errors import ConfigError
@@ -65,6 +65,7 @@ def command(
     if len(alone) != 1:
         raise ConfigError("one training is looked at at a time", where="ganeum doctor memory " + " ".join(words))
     (word,) = alone
+    can_be_written(out, "--out")
     device = card(gpu) if gpu else None
     if settings and (".py:" in word or Path(word).suffix in (".py", ".pickle", ".pkl")):
         raise ConfigError(

@@ -55,13 +55,19 @@ def of_run(
 ) -> Report:
     """A run of ours that has recorded its memory: the same, with planned beside measured.
 
-    Its peak is that of its plan.json where the run was planned for ``device``, with levers by the closed form.
+    Its peak is that of its plan.json where the run was planned for ``device``.
+
+    Args:
+        trace: the step that each lever makes is traced; and its own, where it was planned for another device.
     """
-    found = recorded.peak_of(run, config, device) or peak.of_config(config, device, tokens, trace=trace)
+    found, no_levers = recorded.peak_of(run, config, device, trace=trace)
+    if found is None:
+        found = peak.of_config(config, device, tokens, trace=trace)
     more, facts, ruled_out = _watched(config, steps, seconds)
-    mapped = 0 if config.data.train else sum(file.stat().st_size for file in Path(config.data.directory).glob("*.bin"))
-    beside, measured = recorded.of_run(run, mapped)
+    beside, measured = recorded.of_run(run, config)
     ruled_out = [*ruled_out, *_not_growing(measured)]
+    if no_levers:
+        ruled_out.append(f"levers could not be computed here: {no_levers}")
     return _report(found, run.name, [*beside, *more], facts | {"recorded": measured}, ruled_out)
 
 

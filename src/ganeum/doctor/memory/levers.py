@@ -34,7 +34,7 @@ SAVES = 0.02  # of what is needed: levers that save less are not told
 
 @dataclass(frozen=True)
 class Lever:
-    """What one types, what it would save of the whole (GiB), what is needed then, what it costs.
+    """What one types, what it would save of the whole (GiB), what it costs.
 
     Attributes:
         part: what of the peak falls most by it.
@@ -44,7 +44,6 @@ class Lever:
 
     settings: Mapping[str, Any]
     saves: float
-    gib: float
     cost: str
     part: str
     fits: bool
@@ -60,7 +59,6 @@ class Lever:
         return {
             "settings": dict(self.settings),
             "saves_gib": self.saves,
-            "needs_gib": self.gib,
             "cost": self.cost,
             "part": self.part,
             "fits": self.fits,
@@ -90,13 +88,14 @@ def by_closed_form(config: Config, device: Device) -> list[Lever]:
         saves = (now.total - then.total) / GIB
         if saves >= SAVES * now.total / GIB:
             part = _most_fallen(_grouped(now.parts), _grouped(then.parts))
-            found.append(Lever(settings, saves, then.total / GIB, cost, part, then.fits(device)))
+            found.append(Lever(settings, saves, cost, part, then.fits(device)))
     return sorted(found, key=lambda lever: -lever.saves)
 
 
 def traced(child: Child, config: Config, device: Device, ways: Sequence[Lever]) -> list[Lever]:
     """Each of ``ways`` by a trace of the step that it makes, beside a trace of the step as it is, both uncompiled and
-    with an evaluation and a sample; those for which there is no time, or no trace, stay as they are.
+    with an evaluation and a sample where these can be traced; those for which there is no time, or no trace, stay as
+    they are.
 
     Args:
         child: what it has traced already takes no time again.
@@ -111,31 +110,33 @@ def traced(child: Child, config: Config, device: Device, ways: Sequence[Lever]) 
     assert size != "auto", "settled before"
     gib = (correction(device.name).factor if device.kind == "cuda" else 1.0) / GIB
 
-    def step(settings: Mapping[str, Any]) -> Exact:
+    def step(settings: Mapping[str, Any], *, between: bool = True) -> Exact:
         changed = change(config, settings)
         at_once = settings.get("train.micro_batch_size", size)
         way = execution.of(changed, device, at_once)
         together = max(1, size * execution.of(config, device, size).accumulation // at_once)
-        return exact.of(child, changed, device, replace(way, compiled=False, accumulation=together), between=True)
+        return exact.of(child, changed, device, replace(way, compiled=False, accumulation=together), between=between)
 
     found = list(ways)
     try:
         now = step({})
+        between = len(now.trace.steps) > 2
         for at, lever in enumerate(ways):
             try:
-                then = step(lever.settings)
+                then = step(lever.settings, between=between)
             except OutOfTime:
                 break
             except (NotTraced, ValueError):
                 continue
+            if len(then.trace.steps) != len(now.trace.steps):  # steps alone are no twin of steps with an evaluation
+                continue
             saves = (_bytes(now) - _bytes(then)) * gib
             part = _most_fallen(now.replayed.by_kind, then.replayed.by_kind)
-            needs = lever.gib + lever.saves - saves
-            found[at] = replace(lever, saves=saves, gib=needs, part=part, fits=then.fits, traced=True)
+            found[at] = replace(lever, saves=saves, part=part, fits=then.fits, traced=True)
     except NotTraced:
         pass
-    least = SAVES * max((lever.gib + lever.saves for lever in found), default=0.0)
-    return sorted((lever for lever in found if lever.saves >= least), key=lambda lever: -lever.saves)
+    needed = micro_batch.needed(config, device, size).total / GIB
+    return sorted((lever for lever in found if lever.saves >= SAVES * needed), key=lambda lever: -lever.saves)
 
 
 def _bytes(found: Exact) -> int:

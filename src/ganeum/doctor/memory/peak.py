@@ -180,7 +180,7 @@ class Peak:
             "fits": self.fits,
             "largest_micro_batch": self.most,
             "source": self.memory.get("source"),
-            "levers": [lever.as_dict() for lever in self.levers],
+            "levers": [lever.as_dict() | {"needs_gib": self.needed - lever.saves} for lever in self.levers],
             "memory_gib": {key: value for key, value in self.memory.items() if key != "curve"},
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ganeum.config import Config
@@ -11,20 +12,20 @@ from ganeum.doctor.finding import Finding
 from ganeum.doctor.memory import levers, peak
 from ganeum.doctor.memory.growth import Growth, growth
 from ganeum.doctor.memory.peak import IN_PIECES, WORTH, Peak
+from ganeum.errors import GaneumError
 from ganeum.hardware.device import Device
 from ganeum.record import RunDirectory, read_metrics
 from ganeum.record.files import read_json
 from ganeum.units import GIB
 
+READ = ("by_component", "tensors", "at")  # what a plan must have of its memory: older ones have not
+FEWEST_STEPS, LEAST_SHARE = 100, 0.02  # over which a process on a CPU must grow, and by what share of what it holds
+TOKEN, EXAMPLE = 4, 24  # bytes at most of a token of examples that are mapped, and of where one begins and ends
 WAYS = "a loss or an output kept with its graph (loss.item() or .detach()), a list that only gets longer, a cache"
 
 
-def of_run(run: RunDirectory, mapped: float = 0.0) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings, and what was read, for ``doctor.json``.
-
-    Args:
-        mapped: bytes of data files that it maps: on a CPU their pages count as its memory once they are read.
-    """
+def of_run(run: RunDirectory, config: Config) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings, and what was read, for ``doctor.json``."""
     lines = list(read_metrics(run.metrics_path))
     plan = _plan(run)
     kind = (plan.get("device") or {}).get("kind", "cpu")
@@ -38,7 +39,7 @@ def of_run(run: RunDirectory, mapped: float = 0.0) -> tuple[list[Finding], dict[
         findings += _pieces(allocated, reserved)
     grown = of_lines(lines)
     if grown is not None:
-        if kind == "cpu" and grown.by * grown.steps <= mapped:
+        if kind == "cpu" and not _surely(grown, _mapped(config, plan)):
             grown = replace(grown, lasting=False)
         facts["growth"] = grown.as_dict()
         findings += of_growth(grown, "its metrics", torch_counts=kind == "cuda")
@@ -50,12 +51,46 @@ def of_run(run: RunDirectory, mapped: float = 0.0) -> tuple[list[Finding], dict[
     return findings, facts
 
 
-def peak_of(run: RunDirectory, config: Config, device: Device) -> Peak | None:
-    """The peak as it was planned before the run, with levers; None: planned for another device, or not at all."""
+def _surely(grown: Growth, mapped: float) -> bool:
+    """Whether a process on a CPU holds more than allocators, caches by shape and pages of its data account for.
+
+    Args:
+        mapped: bytes of data files, whose pages count as its memory once they are read.
+    """
+    return grown.steps >= FEWEST_STEPS and grown.by * grown.steps > mapped + LEAST_SHARE * grown.held
+
+
+def _mapped(config: Config, plan: Mapping[str, Any]) -> float:
+    """Bytes of files that a run maps: tokens of ours, or what examples became as tokens, at the most."""
+    if not config.data.train:
+        return sum(file.stat().st_size for file in Path(config.data.directory).glob("*.bin"))
+    data = plan.get("data") or {}
+    held_out = max(1.0, 1 + (data.get("val_examples") or 0) / (data.get("examples") or 1))
+    return held_out * (TOKEN * (data.get("tokens") or 0) + EXAMPLE * (data.get("examples") or 0))
+
+
+def peak_of(run: RunDirectory, config: Config, device: Device, *, trace: bool = False) -> tuple[Peak | None, str]:
+    """The peak as it was planned before the run, with its levers; and why these are not there, if so.
+
+    None: it was planned for another device, by an older version, or not at all.
+
+    Args:
+        trace: the levers by traces, as far as there is time.
+    """
     plan = _plan(run)
-    if "memory_gib" not in plan or (plan.get("device") or {}).get("name") != device.name:
-        return None
-    return peak.of_plan(plan, levers.by_closed_form(config, device))
+    memory, planned_for = plan.get("memory_gib") or {}, plan.get("device") or {}
+    if not all(name in memory for name in READ) or planned_for.get("name") != device.name:
+        return None, ""
+    try:
+        ways = levers.by_closed_form(config, device)
+    except GaneumError as error:  # its model lay beside where it was trained, say
+        return peak.of_plan(plan), error.what
+    if trace and ways:
+        from ganeum.plan.trace.child import Child
+
+        with Child(limit_s=peak.LIMIT_S) as child:
+            ways = levers.traced(child, config, device, ways)
+    return peak.of_plan(plan, ways), ""
 
 
 def of_lines(lines: Sequence[Mapping[str, Any]]) -> Growth | None:
