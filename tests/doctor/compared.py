@@ -6,9 +6,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ganeum.doctor import compare
+from ganeum.doctor.compare.stretch import PARTS
 from ganeum.doctor.finding import Report
 from ganeum.record import RunDirectory
 
@@ -24,14 +26,15 @@ def alone(run: RunDirectory, others: float = 0.0, waits: float = 0.0) -> RunDire
 
 
 def undisturbed(run: RunDirectory) -> RunDirectory:
-    """With the times of its processors in place of the clock's: other programs are in those only."""
+    """With the times of its processors in place of the clock's, and usual shares of its parts: other programs are in
+    those only."""
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+    usual = {f"{name}_s": median(line[f"{name}_s"] / line["step_time_s"] for line in lines) for name in PARTS}
     passed = 0.0
     for line in lines:
-        times = line["cpu_s"] / line["step_time_s"]
-        line |= {name: value * times for name, value in line.items() if name.endswith("_s") and name != "cpu_s"}
-        passed += line["step_time_s"]
-        line["elapsed_s"] = passed
+        passed += line["cpu_s"]
+        line |= {"step_time_s": line["cpu_s"], "elapsed_s": passed}
+        line |= {name: share / sum(usual.values()) * line["cpu_s"] for name, share in usual.items()}
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
 

@@ -93,6 +93,24 @@ def test_a_part_that_takes_longer_is_named_with_its_size(trained: Path, tmp_path
     ) == one.evidence
 
 
+def test_records_that_do_not_tell_of_other_programs_raise_no_alarm_without_a_reason(
+    trained: Path, tmp_path: Path
+) -> None:
+    """Three times as long in one part, in records of before 2026-11-22: a note, since others could have done it; with
+    another number of threads it is an alarm."""
+    plain = RunDirectory(trained / "plain")
+    times = slower(forward=2 * compare.of_run(plain).step_s)
+    old = edited(plain.path, tmp_path / "old", lambda line: {**times(line), "cpu_others": None})
+    report = beside(old, plain)
+    assert () == report.alarms
+    (one,) = report.findings
+    assert any(line.endswith("and these records do not show it") for line in one.evidence)
+    told = json.loads(old.environment_path.read_text())
+    told["variables"]["OMP_NUM_THREADS"] = "64"
+    old.environment_path.write_text(json.dumps(told))
+    assert "oversubscription" == beside(old, plain).alarms[0].cause
+
+
 def test_evaluations_are_beside_the_steps(trained: Path, tmp_path: Path) -> None:
     """A clock that ran on between the steps is not the step's: it is told as evaluations and the like."""
     plain = RunDirectory(trained / "plain")

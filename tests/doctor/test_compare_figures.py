@@ -150,7 +150,7 @@ def test_processor_time_tells_waiting_from_work() -> None:
 
 
 def told(report: Report) -> tuple[str, ...]:
-    return report.alarms[0].evidence
+    return report.findings[0].evidence
 
 
 def test_a_model_of_somebody_elses_is_not_compared_by_keys_of_a_gpt() -> None:

@@ -138,6 +138,7 @@ def _parts(
     """A finding for each part that takes longer, or for some with one reason, with what of the records acts on it."""
     explained = _explained(run, baseline)
     silent = run.config is None or baseline.config is None or not (run.environment and baseline.environment)
+    alone = crowd.on_gpu(run, baseline) or (run.told_company and baseline.told_company)
     groups = _together(found, differences, changed)
     for parts in groups:
         names = {one.name for one in parts}
@@ -159,7 +160,8 @@ def _parts(
             evidence.append(_waits_or_works(found))
         change = [f"{one.key}={settings.typed(one.baseline)}" for one in acting]
         change += [f"{one.what}={one.baseline}" if one.baseline else f"{one.what} not set" for one in variables]
-        yield _finding(found, parts, cause, evidence, change)
+        sure = bool(acting or variables) or alone
+        yield _finding(found, parts, cause, evidence, change, sure=sure)
 
 
 def _waits_or_works(found: Gap) -> str:
@@ -187,7 +189,10 @@ def _together(found: Gap, differences: Sequence[Difference], changed: Sequence[C
     return list(groups.values())
 
 
-def _finding(found: Gap, parts: Sequence[Part], cause: str, evidence: Sequence[str], change: Sequence[str]) -> Finding:
+def _finding(
+    found: Gap, parts: Sequence[Part], cause: str, evidence: Sequence[str], change: Sequence[str], *, sure: bool
+) -> Finding:
+    """``sure``: whether it is an alarm, where it is large; else other programs could have been all there is to it."""
     by = sum(part.apart.by for part in parts)
     names = " and ".join(gap.WORDS[part.name] for part in parts)
     ours, theirs = sum(part.run for part in parts), sum(part.baseline for part in parts)
@@ -204,7 +209,7 @@ def _finding(found: Gap, parts: Sequence[Part], cause: str, evidence: Sequence[s
         title=f"{names}: {times}{share}",
         evidence=tuple(evidence),
         change=("as the baseline has it: " + " ".join(change)) if change else TRY[name],
-        severity="warning" if by > 0.05 * found.run_s and (found.is_slower or name == "outside") else "note",
+        severity="warning" if sure and by > 0.05 * found.run_s and (found.is_slower or name == "outside") else "note",
         sure="measured",
         size=by / found.run_s,
         interval=between,
@@ -338,13 +343,21 @@ def _without_effect(found: Gap, differences: Sequence[Difference]) -> Iterator[s
             yield f"{one.sentence()}; no difference was measured"
 
 
+def _named(parts: Sequence[Part]) -> str:
+    return ", ".join(gap.WORDS[part.name] for part in parts)
+
+
 def _same(
     run: Side, baseline: Side, found: Gap, differences: Sequence[Difference], changed: Sequence[Changed]
 ) -> Iterator[str]:
     """What the records exclude, and what they cannot tell."""
-    alike = [gap.WORDS[part.name] for part in found.parts if not found.matters(part)]
-    if alike and found.known:
-        yield f"{', '.join(alike)}: no measurable difference, or one that is too small to matter"
+    alike = [part for part in found.parts if not found.matters(part)]
+    noise = [part for part in alike if part.apart.excludes() and found.share(part) > gap.NOTHING]
+    if noise:
+        company = " and other programs" if max(found.excuses) > 0 else ""
+        yield f"{_named(noise)}: longer, but no more than noise{company} can make it"
+    if rest := [part for part in alike if part not in noise and found.known]:
+        yield f"{_named(rest)}: no measurable difference, or one that is too small to matter"
     if run.config is not None and baseline.config is not None and not differences:
         yield "the config: no key differs but the run's name and length"
     if run.environment and baseline.environment and not changed:
