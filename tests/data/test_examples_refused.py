@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from made_pairs import error, gpt2, lines, opened, pairs, t5
 
-from ganeum.errors import MissingExtra
+from ganeum.data.examples.sources import files_of
+from ganeum.errors import DataError, MissingExtra
 
 
 def test_errors_of_files(tmp_path: Path) -> None:
@@ -52,6 +53,15 @@ def test_errors_of_files(tmp_path: Path) -> None:
         f"DataError: {table} has no column 'text'\n  where  {table}\n"
         "  why    it has the columns 'id', 'source', 'more', 'target'\n  try    data.text_column=id, say"
     )
+
+
+def test_a_recipe_beside_the_missing_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "prepare.py").touch()
+    with pytest.raises(DataError) as told:
+        files_of("mine/data/train.jsonl", "train")
+    assert told.value.suggestion == f"python {Path('mine/prepare.py')}"
 
 
 def test_errors_of_rows(tmp_path: Path) -> None:

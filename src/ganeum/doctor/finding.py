@@ -104,14 +104,14 @@ class Finding:
 
     def _size(self) -> str:
         if self.size is None and self.interval is not None:
-            return f"between {self.interval[0]:.3g} and {self.interval[1]:.3g} {self.unit}".rstrip()
+            return f"between {_figure(self.interval[0])} and {_figure(self.interval[1])} {self.unit}".rstrip()
         if self.size is None:
             return "not known before it is measured"
         share = self.unit.startswith("share")
-        shown = f"{self.size:.1%}" if share else f"{self.size:.3g}"
+        shown = f"{self.size:.1%}" if share else _figure(self.size)
         unit = self.unit.removeprefix("share ") if share else self.unit
         if self.interval is not None:
-            low, high = (f"{end:.1%}" if share else f"{end:.3g}" for end in self.interval)
+            low, high = (f"{end:.1%}" if share else _figure(end) for end in self.interval)
             shown += f" ({low} to {high})"
         return f"{shown} {unit}".rstrip()
 
@@ -172,6 +172,11 @@ class Report:
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The gravest first; of equally grave ones the largest; a finding that is there twice, once."""
     return tuple(sorted(dict.fromkeys(findings), key=lambda one: (GRAVEST_FIRST.index(one.severity), -_rank(one))))
+
+
+def _figure(number: float) -> str:
+    """Three digits, and those before the decimal point: 0.151, 24.3, 1,262."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def _rank(finding: Finding) -> float:

@@ -9,6 +9,7 @@ import typer
 
 
 def command(
+    context: typer.Context,
     text: Annotated[
         str | None,
         typer.Option(
@@ -38,8 +39,17 @@ def command(
     """
     from ganeum.cli.doctor.answer import show, text_of
     from ganeum.doctor import health, smi
+    from ganeum.errors import ConfigError
 
     if text is not None:
+        sources = {name: context.get_parameter_source(name) for name in ("index", "seconds", "watch")}
+        said = [f"--{name}" for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if said:
+            raise ConfigError(
+                f"{' and '.join(said)}: of a GPU that is here, and --from-text reads what another one said",
+                where="the command line",
+                suggestion="one of the two",
+            )
         pasted = health.report(smi.read(text_of(text)), run_s=run_seconds, subject="pasted nvidia-smi output")
         show(pasted, as_json, out)
         return

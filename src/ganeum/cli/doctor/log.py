@@ -63,6 +63,12 @@ def command(
     else:
         text = text_of(str(Path(name) / "metrics.jsonl") if (Path(name) / "metrics.jsonl").is_file() else name)
     device = card(gpu) if gpu else _device(run) if of_a_run else None
+    if len(alone) < 2 and not of_a_run and (settings or gpu or tokens or section):
+        raise ConfigError(
+            "what a step should take is worked out from a config, and none is named",
+            where="ganeum doctor log " + " ".join(words),
+            suggestion=f"ganeum doctor log {name} config.yaml …, or the log alone",
+        )
     config = _config(alone[1] if len(alone) > 1 else None, settings, section, run if of_a_run else None)
     known = amount("--tokens", tokens)
     show(log.report(text, config, device=device, tokens=known, subject=Path(name).name), as_json, out)

@@ -105,8 +105,8 @@ def _config(words: list[str], section: str | None, script: str | None) -> Config
     alone, settings = split_arguments(words)
     if (script is None) == (not alone) or len(alone) > 1 or (script is not None and settings):
         raise ConfigError(
-            "one config is asked for, or --script",
-            where="ganeum doctor run " + " ".join(words),
+            "one config is asked for, or --script, which takes no keys",
+            where=" ".join(["ganeum doctor run", *words, *(("--script", script) if script is not None else ())]),
             suggestion="ganeum doctor run config.yaml, or ganeum doctor run --script train_mine.py:build",
         )
     if script is not None:

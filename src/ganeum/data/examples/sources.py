@@ -92,10 +92,13 @@ def _files(name: str, part: Part) -> Iterator[TextFile]:
     elif path.is_dir():
         path_of_rows = [_saved_split(path, part)]
     elif _looks_like_a_path(name):
+        script = path.parent.parent / "prepare.py"  # as our examples have it: beside the directory that it fills
         raise DataError(
             f"{name} does not exist",
             where=str(path.absolute()),
-            suggestion=f"data.{part}: a file of examples, a directory of them, or a data set's name",
+            suggestion=f"python {script}"
+            if script.is_file()
+            else f"data.{part}: a file of examples, a directory of them, or a data set's name",
         )
     else:
         match = _WITH_SPLIT.fullmatch(name)

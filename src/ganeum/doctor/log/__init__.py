@@ -101,6 +101,8 @@ def report(
             findings += list(_unexplained(text, log, reading, step_s, wanted))
             ruled_out += _ruled_out(step_s, wanted)
         findings += list(_needless(wanted, step_s))
+    else:
+        headline += "; what it should take, the config of what was trained would say (behind the log)"
     return Report(
         subject=subject,
         headline=headline,
