@@ -142,9 +142,9 @@ def test_a_run_is_shown_with_what_it_recorded(tmp_path: Path) -> None:
 
 
 def test_growth_that_may_be_pages_of_its_data_is_no_alarm(tmp_path: Path) -> None:
-    """On a CPU 1 MiB a step beside 600 MiB of data are its pages; 8 MiB a step are more, and on a GPU nothing is."""
+    """On a CPU 1 MiB a step beside 300 MiB of data are its pages; 8 MiB a step are more, and on a GPU nothing is."""
     (tmp_path / "train.bin").touch()
-    os.truncate(tmp_path / "train.bin", 600 * MIB)  # with nothing in it
+    os.truncate(tmp_path / "train.bin", 300 * MIB)  # with nothing in it
     config = load("configs/one_book.yaml", [f"data.directory={tmp_path}"])
     for kind, each, alarms in (("cpu", 1, False), ("cpu", 8, True), ("cuda", 1, True)):
         held = partial(lambda each, n: GIB + each * MIB * n, each)
@@ -157,7 +157,7 @@ def test_examples_as_tokens_are_pages_too_and_a_dozen_steps_show_nothing(tmp_pat
     """An adopted model's 100 million tokens are 400 MB at the most; 12 steps of 8 MiB are a process that starts."""
     config = load("configs/one_book.yaml", [])
     config = config.model_copy(update={"data": config.data.model_copy(update={"train": "pairs.jsonl"})})
-    for each, tokens, alarms in ((2, 10**8, False), (2, 10**7, True), (8, 10**8, True)):
+    for each, tokens, alarms in ((4, 10**8, False), (4, 10**7, True), (8, 10**8, True)):
         held = partial(lambda each, n: GIB + each * MIB * n, each)
         plan = {"device": {"kind": "cpu"}, "data": {"tokens": tokens, "examples": 1000, "val_examples": 10}}
         run = recorded_run(tmp_path / f"{each}{tokens}", held, **plan)
