@@ -134,9 +134,23 @@ def test_a_file_for_the_trainer_is_read_by_its_keys() -> None:
 
 
 def test_a_yaml_file_without_a_known_key_is_an_error() -> None:
-    """It says what to do instead."""
-    with pytest.raises(ConfigError, match="no key in it is known"):
-        foreign.settings("a: 1\nb: [2, 3]\n", "other.yml")
+    """It says what to do instead; a learning rate alone may be anybody's."""
+    for text in ("a: 1\nb: [2, 3]\n", "learning_rate: 0.05\n"):
+        with pytest.raises(ConfigError, match="no key in it is known"):
+            foreign.settings(text, "other.yml")
+
+
+def test_rates_and_evaluations_in_a_file_for_the_trainer() -> None:
+    """A rate and a warm-up that no model bears; an evaluation with each logged step, where it has none of its own."""
+    rates = "bf16: true\noptim: adamw_torch_fused\nlearning_rate: 5e-2\nwarmup_ratio: 1.0\n"
+    often = "eval_strategy: steps\nlogging_steps: 5\n"
+    for text, causes in (
+        (rates + often, ["learning", "schedule", "too_often"]),
+        (rates.replace("5e-2", "5e-5").replace("1.0", "0.1") + often + "eval_steps: 500\n", []),
+        (often.replace("steps\n", "epoch\n", 1), []),
+    ):
+        report = audit.report(foreign.read(foreign.settings(text, "training.yml")), "training.yml")
+        assert causes == sorted(finding.cause for finding in report.alarms)
 
 
 def test_a_wrong_key_in_a_config_of_ours_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
