@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -197,7 +198,12 @@ def test_the_command_answers_in_text_json_and_words(
     assert end.value.code == 2
     assert "plane is neither a run nor a file" in (said := capsys.readouterr().err)
     assert "try    plain" in said
-    for words, told in ((["-", "-"], "standard input cannot be both"), ([str(tmp_path), "plain"], "not a run's dir")):
+    refused = (
+        (["-", "-"], "standard input cannot be both"),
+        ([str(tmp_path), "plain"], "not a run's dir"),
+        ([os.devnull, "plain"], "no times of steps are in it"),  # no file and no directory: as a pipe
+    )
+    for words, told in refused:
         with pytest.raises(SystemExit):
             cli.main(["doctor", "compare", *words])
         assert told in capsys.readouterr().err

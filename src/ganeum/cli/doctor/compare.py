@@ -81,10 +81,11 @@ def _side(word: str, tokens: int | None) -> Side:
     path = Path(word)
     if (run := _run(word)) is not None:
         return compare.of_run(run)
-    if word and path.is_file():
+    if word and path.exists() and not path.is_dir():  # a pipe, too, as of `<(ssh … cat log)`
         if path.name == "metrics.jsonl" and (side := compare.of_metrics(path, word)) is not None:
             return side
-        return replace(compare.of_log(text_of(word), path.name, tokens), path=path)
+        name = path.name if path.is_file() else "the log"
+        return replace(compare.of_log(text_of(word), name, tokens), path=path)
     if word and not path.exists():
         near = get_close_matches(path.name, [run.name for run in runs()], n=3, cutoff=0.5)
         raise DataError(
