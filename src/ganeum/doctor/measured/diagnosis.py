@@ -28,7 +28,7 @@ from ganeum.errors import RunError
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
 PAIRS = 60  # of blocks, in a contest that is not precise before
 SHARE_OF_ITSELF, SHARE_OF_WATCHING = 0.12, 0.05  # of the time, before anything is tried
-SHARE_OF_BUILDING, LEAST_SHARE = 0.25, 1 / 3  # of the time, beside it; and what slow building leaves of it
+BUILDING_S, LEAST_SHARE = 25.0, 1 / 3  # beside the time; and the share of it that slow building leaves
 LEAST_LIMIT_S, SHARE_OF_ONE = 10.0, 0.2  # for one command of a variant: to warm up, compiling included
 LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
 WATCHED_STEPS = (16, 200)
@@ -48,8 +48,8 @@ def diagnose(subject: Subject, *, minutes: float = 6.0, examine: bool = True, sa
     Args:
         subject: a config of ours, ``FILE.py:FUNCTION``, or a function at the top of a file; the function takes nothing
             and returns a :class:`ganeum.doctor.Training`.
-        minutes: at most, about, from when the training is built, less what that took beyond a quarter of them; it ends
-            sooner when all is known well enough.
+        minutes: at most, about, from when the training is built, less what that took beyond 25 s; it ends sooner when
+            all is known well enough.
         examine: also look for what makes it learn wrongly.
         say: told what is being measured.
 
@@ -145,7 +145,7 @@ class Diagnosis:
         """It is built: from now on the time counts. Where that was slow (nothing in the disk's cache, a crowded
         machine) it is shorter, so that minutes that somebody waits for are not many more."""
         self._built = time.monotonic()
-        too_long_s = self._built - self.began - SHARE_OF_BUILDING * self.budget_s
+        too_long_s = self._built - self.began - BUILDING_S
         self.budget_s = max(LEAST_SHARE * self.budget_s, self.budget_s - max(0.0, too_long_s))
 
     def _examine(self) -> None:
