@@ -24,7 +24,7 @@ COMMANDS = {
     "gpu": ["gpu", "--from-text", str(HERE / "logs" / "one_book.txt"), "--run-seconds", "34414"],
     "log": ["log", str(HERE / "logs" / "one_book.txt"), "configs/one_book.yaml", "--gpu", "RTX 5080 Laptop"],
     "config": ["config", "configs/one_book.yaml", "--tokens", "130520", "--gpu", "RTX 4090"],
-    "compare": ["compare", *[str(HERE / "logs" / "one_book.txt")] * 2],
+    "compare": ["compare", "-", str(HERE / "logs" / "one_book.txt")],
     "memory": ["memory", "configs/one_book.yaml", "--tokens", "130520", "--gpu", "RTX 4090", "--no-trace"],
     "script": ["script", str(ROOT / "benchmarks" / "throughput.py")],
 }
@@ -35,7 +35,8 @@ def test_answers_without_torch_in_json_and_in_a_file(name: str, tmp_path: Path) 
     """Exit status 0, JSON of the documented form on standard output, the same in the file, and no torch."""
     out = tmp_path / "doctor.json"
     command = [sys.executable, "-c", CODE, "doctor", *COMMANDS[name], "--json", "-o", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    pasted = (HERE / "logs" / "one_book.txt").read_text(encoding="utf-8")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, input=pasted, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert ["subject", "headline", "findings", "ruled_out", "without_effect", "facts"] == list(report)
