@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -54,12 +55,13 @@ class Fake:
         return self.blocks[-1]
 
 
-def measured(a: Fake, b: Fake, seconds: float = 3.0, **more: float | bool) -> Ratio:
-    return contest(a, b, seconds=seconds, clock=a.clock, **more)  # type: ignore[arg-type]
+def measured(a: Fake, b: Fake, seconds: float = 3.0, **more: Any) -> Ratio:
+    return contest(a, b, seconds=seconds, clock=a.clock, **more)
 
 
 @pytest.mark.parametrize(
-    ("n", "k", "confidence"), [(8, 1, 0.9921875), (20, 4, 0.99742), (60, 20, 0.99378), (5, 1, 0.9375)]
+    ("n", "k", "confidence"),
+    [(8, 1, 0.9921875), (20, 4, 0.99742), (60, 20, 0.99378), (5, 1, 0.9375), (2500, 1186, 0.99013)],
 )
 def test_the_interval_is_that_of_the_tables(n: int, k: int, confidence: float) -> None:
     """Of n values the k-th from both ends enclose the median with at least 99 % (binomial tables, p = ½); five values
@@ -122,8 +124,8 @@ def test_an_account_that_is_off_in_some_blocks_hides_no_crowd() -> None:
 
 
 def test_what_could_be_chance_is_measured_longer() -> None:
-    """A gain of 1.1 in noise of a third: after the time it could be chance still, and goes on; 1.6 ends in time, and so
-    does the run against itself."""
+    """A gain of 1.1 in noise of a third: after the time it could be chance still, and goes on until it is none, where
+    there is time; 1.6 ends in time, and so does the run against itself."""
     spent = {}
     for gain, only_gain in ((1.1, True), (1.6, True), (1.1, False)):
         clock, draw = Time(), random.Random(4)
@@ -132,6 +134,11 @@ def test_what_could_be_chance_is_measured_longer() -> None:
         spent[gain, only_gain] = measured(a, b, seconds=2.0, only_gain=only_gain).seconds
     assert spent[1.1, True] > 2.5
     assert max(spent[1.6, True], spent[1.1, False]) < 2.2
+    clock, draw = Time(), random.Random(4)
+    a, b = Fake(clock, 0.02, noise), Fake(clock, 0.02 / 1.1, noise)
+    found = measured(a, b, seconds=2.0, only_gain=True, patience=100.0)
+    assert found.beyond(0.01)
+    assert found.seconds < 100
 
 
 def test_longer_steps_that_learn_more_are_not_given_up() -> None:

@@ -28,10 +28,8 @@ FEW_PAIRS = 6  # 97 %, where there is no time for more
 MOST_PAIRS = 1_000
 WARM_S = 0.3  # of steps: so long ones are all counted
 BLOCK_S = 0.02  # long beside what a clock and a switch cost; short beside how long another program disturbs
-MOST_AT_ONCE = (
-    1.15  # cores, of a training that computes on one; the rest is a thread that fetches, or the account's own
-)
-LONGER = 2.5  # times as long, where that decides
+MOST_AT_ONCE = 1.15  # cores, of a training that computes on one; the rest is a fetching thread, or the account's own
+LONGER = 2.5  # times as long, where that decides and no more time is known to be left
 PRECISE = 0.08  # an interval this wide to either side, in parts of the effect: no more is needed
 
 
@@ -98,6 +96,7 @@ def contest(
     floor: float = 0.01,
     multiple: int = 1,
     only_gain: bool = False,
+    patience: float = LONGER,
     clock: Callable[[], float] = time.monotonic,
 ) -> Ratio:
     """How many times as fast ``b`` is as ``a``.
@@ -109,6 +108,7 @@ def contest(
         floor: differences of this size, a ratio minus 1, are of no interest.
         multiple: steps of a block are a multiple of this: of a period in which steps are unlike.
         only_gain: it also ends when ``b`` is certainly not faster by more than ``floor``.
+        patience: how many times as long it may then take where there seems to be a gain.
     """
     began = clock()
     quickest = [one.warm() for one in (a, b)]
@@ -133,7 +133,7 @@ def contest(
         spent = clock() - began
         so_far = ratio(pairs)
         enough = len(pairs) >= FEWEST_PAIRS
-        longest = seconds * (LONGER if only_gain and _is_open(so_far, floor) else 1)
+        longest = seconds * (patience if only_gain and _is_open(so_far, floor) else 1)
         if only_gain and 2 * len(pairs) >= FEWEST_PAIRS and so_far.high < (1 + floor if enough else HOPELESS):
             break
         if enough:
@@ -171,12 +171,13 @@ def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[f
     (1.0, 8.0, 0.9921875)
     """
     ordered, n = sorted(values), len(values)
-    k, outside = 1, 2.0 * 0.5**n
+    k, fewer = 1, 1  # of the 2ⁿ ways that n coins fall, those with fewer than k heads
     while k < (n + 1) // 2:
-        more = outside + 2.0 * math.comb(n, k) * 0.5**n
-        if 1 - more < confidence:
+        more = fewer + math.comb(n, k)
+        if 1 - 2 * more / 2**n < confidence:  # whole numbers: floats end at a thousand coins
             break
-        k, outside = k + 1, more
+        k, fewer = k + 1, more
+    outside = 2 * fewer / 2**n
     return ordered[k - 1], ordered[n - k], max(0.0, 1 - outside)
 
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ganeum.config import Config
 from ganeum.doctor.finding import Report
 from ganeum.doctor.measured import answer, bursts, left
 from ganeum.doctor.measured.answer import Course, Stair, Trial
-from ganeum.doctor.measured.contest import BLOCK_S, FEWEST_PAIRS, Ratio, contest
+from ganeum.doctor.measured.contest import BLOCK_S, FEWEST_PAIRS, LONGER, Ratio, contest
 from ganeum.doctor.measured.in_turn import InTurn, Place
 from ganeum.doctor.measured.remedy import Remedy
 from ganeum.doctor.measured.subject import request
@@ -26,11 +26,11 @@ from ganeum.doctor.measured.worker import Gone, Worker, Workers
 from ganeum.errors import RunError
 
 LEAST_FLOOR = 0.01  # two processes of one program differ by so much for the place of their memory alone
-PAIRS = 60  # of blocks, in a contest that is not precise before
 SHARE_OF_ITSELF, SHARE_OF_WATCHING = 0.12, 0.05  # of the time, before anything is tried
 BUILDING_S, LEAST_SHARE = 25.0, 1 / 3  # beside the time; and the share of it that slow building leaves
 LEAST_LIMIT_S, SHARE_OF_ONE = 10.0, 0.2  # for one command of a variant: to warm up, compiling included
-LEAST_S, WATCHED_S = 3.0, 2.0  # of a contest; of looking for steps unlike the others
+PAIRS = 60  # of blocks, in a contest that is not precise before
+LEAST_S, WATCHED_S = 6.0, 2.0  # of a contest, where there is time; of looking for steps unlike the others
 WATCHED_STEPS = (16, 200)
 PHASE_STEPS, PHASES_S = 8, 2.0
 LEFTOVER_STEPS, LEFTOVERS_S = 50, 3.0
@@ -79,9 +79,11 @@ class Diagnosis:
     course: Course = field(init=False)
 
     def __post_init__(self) -> None:
-        self.course = Course(str(_name(self.workers.subject)))
+        subject = self.workers.subject
+        self.course = Course((subject.name or "the run") if isinstance(subject, Config) else str(subject))
         self.began = self._built = time.monotonic()
         self._seconds = LEAST_S  # of a contest
+        self._waiting = 0  # remedies that were not tried yet
         self._place: Place | None = None  # where there is room for one variant at a time
 
     def run(self, examine: bool) -> None:
@@ -89,10 +91,12 @@ class Diagnosis:
         remedies = self._look(examine)
         # The longer a step, the longer a contest; but there is time for all of them, and for a second time for some.
         pairs_s = max(LEAST_S, 2 * PAIRS * BLOCK_S, 2 * PAIRS / 3 * self.course.step_s)
-        self._seconds = max(0.0, min(pairs_s, self._left() / (5 + 1.5 * len(remedies))))
+        self._waiting = len(remedies)
+        self._seconds = max(0.0, min(pairs_s, self._left() / self._ahead()))
         base = self._floor(self._base())
         began = time.monotonic()
         for remedy in remedies:
+            self._waiting -= 1
             if self.course.trials and not self._has_room(time.monotonic() - began):  # one at least: for it it was asked
                 self.course.untried.append(remedy)
             elif not self._try(base, remedy):  # it had to make room for this one, or the system ended it
@@ -120,7 +124,7 @@ class Diagnosis:
                 self.workers.learn(first)
                 self._begin()
                 course.step_s = first.warm()
-                phases = first.phases(_between(1, PHASE_STEPS, round(PHASES_S / course.step_s)))
+                phases = first.phases(max(1, min(PHASE_STEPS, round(PHASES_S / course.step_s))))
             except Gone as gone:
                 raise _unmeasurable(gone) from None
             course.phases = {name: seconds / sum(phases.phases.values()) for name, seconds in phases.phases.items()}
@@ -194,7 +198,8 @@ class Diagnosis:
         try:
             course.step_s = base.warm()
             watched_s = min(WATCHED_S, SHARE_OF_WATCHING * self.budget_s)
-            steps = _between(*WATCHED_STEPS, round(watched_s / course.step_s))
+            fewest, most = WATCHED_STEPS
+            steps = max(fewest, min(most, round(watched_s / course.step_s)))
             if not isinstance(base, InTurn) and steps * course.step_s < 2 * watched_s:
                 self._unlike(base, steps)
             with self._variant() as twin:
@@ -339,7 +344,8 @@ class Diagnosis:
             multiple *= max(1, round(TURN_S / (course.step_s * multiple)))
             seconds = max(seconds, SHARE_IN_TURN * self.budget_s)
         floor = course.floor if floor is None else floor
-        return contest(a, b, seconds=seconds, floor=floor, multiple=multiple, only_gain=only_gain)
+        patience = max(LONGER, self._left() / (max(seconds, BLOCK_S) * self._ahead()))
+        return contest(a, b, seconds=seconds, floor=floor, multiple=multiple, only_gain=only_gain, patience=patience)
 
     def _variant(self, remedies: Sequence[Remedy] = ()) -> Variant:
         if self._place is None:
@@ -374,6 +380,10 @@ class Diagnosis:
         again = sum(self._helps(trial.alone) for trial in trials)
         return self._left() > one * (again + (again > 1) + 2)
 
+    def _ahead(self) -> float:
+        """Contests that may still come: of each remedy that waits, of half of them once more, and at the end."""
+        return 5 + 1.5 * self._waiting
+
     def _left(self) -> float:
         """Seconds."""
         return self._built + self.budget_s - time.monotonic()
@@ -387,11 +397,3 @@ def _unmeasurable(gone: Gone) -> RunError:
     return RunError(
         f"the training cannot be measured: {gone}", suggestion=gone.suggestion or "it must run by itself first"
     )
-
-
-def _name(subject: Any) -> str:
-    return (subject.name or "the run") if isinstance(subject, Config) else str(subject)
-
-
-def _between(low: int, high: int, value: int) -> int:
-    return max(low, min(high, value))

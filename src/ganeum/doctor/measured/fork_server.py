@@ -30,7 +30,7 @@ EARLY = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_", "LD_"
 SAFE = "PYTORCH_NVML_BASED_CUDA_CHECK"  # asks NVML, not CUDA, which a parent of forks must not have started
 LONGEST = 1 << 20  # bytes of a request
 # Programs that clear away shared memory when those who used it are gone, and the seconds that they have for it.
-CLEARING, CLEARING_S = (b"resource_tracker", b"torch_shm_manager"), 1.0
+CLEARING, CLEARING_S = (b"resource_tracker", b"torch_shm_manager"), 5.0
 PLACE, YOUNG_S = "ganeum-doctor-", 5.0  # of a directory: its name; before which nobody may have locked it yet
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
 
