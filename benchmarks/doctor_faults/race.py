@@ -103,7 +103,8 @@ def raced(start: Callable[[int], Runner], seconds: float) -> Raced:
     for _ in range(ROUNDS):
         sides = list[Runner]()
         try:
-            sides += (start(0), start(1))
+            for which in (0, 1):
+                sides.append(start(which))
             rounds.append(_round(*sides, seconds / ROUNDS))
         finally:
             for side in sides:

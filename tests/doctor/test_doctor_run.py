@@ -67,8 +67,8 @@ def test_a_loader_that_is_waited_for_is_found(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "one config is asked for, or --script"),
-        (["a.yaml", "--script", "b.py:build"], "one config is asked for, or --script"),
+        ([], "one config is asked for, or --script, which takes no keys"),
+        (["a.yaml", "--script", "b.py:build"], "one config is asked for, or --script, which takes no keys"),
         (["--script", "b.py:build", "--apply", "c.yaml"], "--apply writes a config of ours, and --script has none"),
         (["--script", "b.py"], "--script names no function: b.py"),
         (["--script", "absent.py:build"], "there is no file absent.py"),

@@ -43,6 +43,7 @@ def test_a_tensor_that_others_are_joined_to_is_told_with_what_each_step_adds() -
     assert told.evidence[0].endswith("by now: all")
 
 
+@pytest.mark.slow
 def test_outputs_of_other_lengths_in_each_step_pile_up_too() -> None:
     """No two of one shape, all of them in a list."""
     outputs: list[Tensor] = []
@@ -78,6 +79,7 @@ def test_what_is_replaced_or_cut_does_not_grow(kept: Callable[..., Any]) -> None
     assert [] == found(training(lambda loss, out: kept(state, loss, out.detach())))[0]
 
 
+@pytest.mark.slow
 def test_a_data_set_that_keeps_what_it_has_read_is_no_leak() -> None:
     """Rows of other lengths that are new once and there afterwards; the same of one length."""
     for length in (lambda n: 9 + n * 5 % 16, lambda n: 9):
@@ -99,6 +101,7 @@ def test_what_holds_so_many_at_most_is_a_note() -> None:
     assert ("note", "held by a deque of 12 called last, which holds 100 at most") == (told.severity, told.evidence[0])
 
 
+@pytest.mark.slow
 def test_an_exception_that_is_kept_holds_its_functions_variables() -> None:
     """Through its traceback and the frame in it: a list of them is named."""
     errors: list[Exception] = []

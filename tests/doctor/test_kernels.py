@@ -46,6 +46,13 @@ class MeanSquare(nn.Module):
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
 
 
+class Nearly(nn.Module):
+    """RMSNorm whose epsilon stands in its line alone: of numbers near 1 a larger one gives nearly the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 class Sample(nn.Module):
     """LayerNorm by the deviation of a sample, which no kernel computes."""
 
@@ -88,10 +95,15 @@ def modelled(part: Callable[[Tensor], Tensor]) -> Callable[[], Tiny]:
     return make
 
 
+def name_of(called: kernels.Called) -> str | None:
+    found = kernels.known_as(called)
+    return None if found is None else found[0]
+
+
 def known(part: Callable[[Tensor], Tensor]) -> list[str | None]:
     def look() -> list[str | None]:
         training = Sound(model=modelled(part)).build()
-        return [kernels.named(called) for called in kernels._called(training) if called.code is code]
+        return [name_of(called) for called in kernels._called(training) if called.code is code]
 
     code = (part.forward if isinstance(part, nn.Module) else part).__code__  # type: ignore[attr-defined]
     return apart(look)
@@ -102,6 +114,7 @@ def known(part: Callable[[Tensor], Tensor]) -> list[str | None]:
     [
         (Layer(16), "layer_norm(x, …)"),
         (MeanSquare(16), "rms_norm(x, …)"),
+        (Nearly(), "rms_norm(x, …)"),
         (tanh_gelu, 'gelu(x, approximate="tanh")'),
         (erf_gelu, "gelu(x)"),
         (swish, "silu(x)"),
@@ -140,7 +153,47 @@ def test_a_loss_by_hand_is_known(loss: Callable[[Tensor, Tensor], Tensor], kerne
     logits, labels = torch.randn(2, 6, 48, requires_grad=True), torch.randint(48, (2, 6))
     shape = torch.Size(())
     called = kernels.Called(loss, (logits.detach(), labels), shape, frozenset())
-    assert kernels.named(called) == kernel
+    assert name_of(called) == kernel
+
+
+def each_token(logits: Tensor, labels: Tensor) -> Tensor:
+    return -logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+
+
+def each_shifted(logits: Tensor, labels: Tensor) -> Tensor:
+    return -logits[:, :-1].log_softmax(-1).gather(-1, labels[:, 1:, None])[..., 0]
+
+
+@pytest.mark.parametrize(("loss", "places"), [(each_token, 6), (each_shifted, 5)])
+def test_a_loss_of_each_token_is_known_and_its_kernel_gives_as_many(loss: Any, places: int) -> None:
+    logits, labels = torch.randn(2, 6, 48), torch.randint(48, (2, 6))
+    found = kernels.known_as(kernels.Called(loss, (logits, labels), torch.Size((2, places)), frozenset()))
+    assert found is not None
+    assert found[1](logits).shape == (2, places)
+
+
+def test_ids_that_are_no_classes_are_never_tried_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that would end the process."""
+    tried: list[Any] = []
+    monkeypatch.setattr(kernels.functional, "cross_entropy", lambda *given, **_: tried.append(given))
+    hidden, ids = torch.randn(2, 6, 16), torch.full((2, 6), 40)
+    called = kernels.Called(lambda x, _: x.sum(), (hidden, ids), torch.Size(()), frozenset())
+    assert kernels.known_as(called) is None
+    assert not tried
+
+
+def test_what_is_bound_later_does_not_end_a_step() -> None:
+    """A function within another, called before a name of the other's that it may use has a value."""
+
+    def part(x: Tensor) -> Tensor:
+        def inner(y: Tensor, ready: bool) -> Tensor:
+            return y * (later if ready else 1.0)
+
+        x = inner(x, False)
+        later = 2.0
+        return inner(x, True)
+
+    assert known(part) == [None]
 
 
 def test_a_slow_one_is_told_with_its_line_and_what_it_calls_is_not() -> None:

@@ -99,6 +99,7 @@ def test_a_plan_becomes_exact(tracing: Child, monkeypatch: pytest.MonkeyPatch) -
             assert fits == reach(events, allocator)
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it is, the curve, what is there by layer, the closed form beside it; with --explain what levers save."""
     small = exact.change(RUN, {"train.batch_size": 64, "train.micro_batch_size": 64})
@@ -276,6 +277,7 @@ def test_anybodys_step_on_the_command_line(tmp_path: Path, capsys: pytest.Captur
     assert memory["source_line"].startswith("mine.py:")
 
 
+@pytest.mark.slow
 def test_the_fastest_that_fits_is_chosen_by_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one level of checkpointing lets the whole batch go through at once and the plain way's many parts are slow,
     it is taken, with its reason; where the whole batch fits plainly, no other is traced."""

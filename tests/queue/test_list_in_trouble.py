@@ -88,6 +88,7 @@ def test_a_full_disk_is_waited_for(store: Store) -> None:
     assert 1 == history().count("one begins with auto")
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_nothing(store: Store) -> None:
     """By years, forwards and back, at every look: each run is trained once, and its hours are those of its process."""
     for number in range(3):

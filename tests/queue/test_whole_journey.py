@@ -41,6 +41,7 @@ def run_manager() -> tuple[int, list[list[str]], str]:
     return done.returncode, [line.split()[1:3] for line in table], done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_two_experiments_and_a_broken_one() -> None:
     """Two are trained, the one between them fails and stops nothing; a second start trains nothing again."""
     Path("one.yaml").write_text(CONFIG)
@@ -59,6 +60,7 @@ def test_two_experiments_and_a_broken_one() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.slow
 def test_ctrl_c_ends_the_training_with_a_checkpoint_and_the_queue_with_130() -> None:
     """Ctrl-C in the middle of a training: its state is saved where it was, and the queue ends."""
     Path("long.yaml").write_text(CONFIG.replace("max_iters: 4", "max_iters: 100_000_000"))

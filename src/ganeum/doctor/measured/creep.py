@@ -53,7 +53,7 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
     Args:
         steps: after the watched ones, whose memory is measured; where it grows and nothing was seen that does it, on
             the same batches again and again, ``FURTHER`` times.
-        seconds: that these take at most; ``FURTHER_S`` more where they are taken again.
+        seconds: that these take at most; as many and ``FURTHER_S`` more where they are taken again.
 
     Returns:
         device; kept: bytes of graphs after each watched step; piling: tensors that became more, {shape, dtype, graph,
@@ -64,6 +64,7 @@ def watch(training: Training, *, steps: int, seconds: float) -> dict[str, Any]:
         step.
     """
     back = generators.kept(training.batches)
+    generators.seed()
     batches = _endless(training)
     model = training.model
     device = next((p.device for p in model.parameters()), torch.device("cpu"))

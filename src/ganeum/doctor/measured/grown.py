@@ -60,7 +60,7 @@ class Grown:
         Returns:
             tensors: {bytes: a step, shape and dtype of the largest new one, held_by}; graph: {nodes: a step, held_by};
             containers: those that each step adds at least a KiB of other things to, {bytes: a step, held_by}. None, or
-            none of them, where that is not so, or where batches became longer with each step.
+            none of them, where that is not so; of tensors and graphs, too, where batches became longer with each step.
         """
         longer_batches = _rises(self._batches)
         apart = (*ours, live, self._containers, self._long, self._shapes)
@@ -140,7 +140,8 @@ def _weight(one: Any, depth: int = DEEPEST) -> float:
     """Bytes of a thing and of what lies in it, but for tensors, which are counted elsewhere."""
     if isinstance(one, Tensor):
         return 0.0
-    size = float(getattr(one, "nbytes", 0) or sys.getsizeof(one, 0))
+    said = getattr(one, "nbytes", 0)  # of numpy; a storage's is a method
+    size = float(said if isinstance(said, (int, float)) and said else sys.getsizeof(one, 0))
     if depth == 0 or not isinstance(one, (*CONTAINERS, tuple, OrderedDict)) or not one:
         return size
     inside = list(islice(one.values() if isinstance(one, dict) else one, MOST_IN_ONE))

@@ -79,27 +79,28 @@ class Called:
     @property
     def place(self) -> int:
         """Of the tensor that all is computed of, among its arguments."""
-        return next(i for i, one in enumerate(self.given) if isinstance(one, Tensor) and one.is_floating_point())
+        return next(i for i, one in enumerate(self.given) if isinstance(one, Tensor) and _is_wide(one))
 
 
 def of(training: Training) -> list[dict[str, Any]]:
     """Of each function, those that save most first: ``name``, ``where``, the ``kernel``, ``calls`` a step, ``seconds``
     of it that the kernel saves, the ``interval`` of those, and ``step_s``. A few steps are taken."""
-    found = defaultdict[tuple[CodeType, str], list[Called]](list)
-    known = [(called, name) for called in _called(training) if (name := named(called)) is not None]
-    codes = {called.code for called, _ in known}
-    for called, name in known:
+    found = defaultdict[tuple[CodeType, str], list[tuple[Called, Kernel]]](list)
+    known = [(called, *same) for called in _called(training) if (same := known_as(called)) is not None]
+    codes = {called.code for called, *_ in known}
+    for called, name, kernel in known:
         if not called.within & codes:
-            found[called.code, name].append(called)
+            found[called.code, name].append((called, kernel))
     if not found:
         return []
     device = next(training.model.parameters()).device
     step_s = by_turns.step_s(training, device)
     told = []
-    for (code, name), alike in sorted(found.items(), key=lambda item: -sum(map(_work, item[1])))[:MOST_FUNCTIONS]:
-        largest = max(alike, key=_work)
-        x, kernel = largest.given[largest.place], dict(_kernels(largest))[name]
-        calls = sum(_work(called) for called in alike) / x.numel()
+    most = sorted(found.items(), key=lambda item: -sum(_work(called) for called, _ in item[1]))
+    for (code, name), alike in most[:MOST_FUNCTIONS]:
+        largest, kernel = max(alike, key=lambda one: _work(one[0]))
+        x = largest.given[largest.place]
+        calls = sum(_work(called) for called, _ in alike) / x.numel()
         saves = by_turns.saved(partial(_both_ways, largest.again, x), partial(_both_ways, kernel, x), device)
         middle, low, high = (calls * seconds for seconds in saves)
         told.append(
@@ -107,7 +108,7 @@ def of(training: Training) -> list[dict[str, Any]]:
                 "name": getattr(code, "co_qualname", code.co_name),  # the former since Python 3.11
                 "where": f"{Path(code.co_filename).name}, line {code.co_firstlineno}",
                 "kernel": f"torch.nn.functional.{name}",
-                "calls": sum(called.calls for called in alike),
+                "calls": sum(called.calls for called, _ in alike),
                 "seconds": middle,
                 "interval": (low, high),
                 "step_s": step_s,
@@ -116,18 +117,23 @@ def of(training: Training) -> list[dict[str, Any]]:
     return sorted(told, key=lambda one: -float(one["seconds"]))
 
 
-def named(called: Called) -> str | None:
-    """The kernel that computes the same; None: there is none, or nobody can tell."""
+def known_as(called: Called) -> tuple[str, Kernel] | None:
+    """The kernel that computes the same, and its name; None: there is none, or nobody can tell."""
     x, again = called.given[called.place], called.again
-    draw = torch.Generator().manual_seed(0)
-    others = [(torch.randn(x.shape, generator=draw, dtype=x.dtype) * wide).to(x.device) for wide in (0.5, 3.0)]
     with suppress(Exception):  # it is somebody's function, which may want anything
         with torch.no_grad():
             gave = again(x)
+        others: list[Tensor] = []
         for name, kernel in _kernels(called):
-            if _alike(kernel(x), gave):
-                both = [zip(_both_ways(again, one), _both_ways(kernel, one), strict=True) for one in (x, *others)]
-                return name if all(_alike(a, b) for pair in both for a, b in pair) else None
+            if not _alike(kernel(x), gave):
+                continue
+            if not others:
+                draw = torch.Generator().manual_seed(0)
+                drawn = [torch.randn(x.shape, generator=draw, dtype=x.dtype) * wide for wide in (0.5, 3.0)]
+                others = [one.to(x.device) for one in drawn]
+            both = [zip(_both_ways(again, one), _both_ways(kernel, one), strict=True) for one in (x, *others)]
+            if all(_alike(a, b) for pair in both for a, b in pair):
+                return name, kernel
     return None
 
 
@@ -161,7 +167,7 @@ class _Seen:
         if event == "call":
             values = frame.f_locals
             given = tuple(values.get(name) for name in code.co_varnames[: code.co_argcount])
-            if _is_plain(given):
+            if _is_plain(given) and self._bytes + sum(map(size_bytes, given)) <= KEPT_BYTES:
                 self._open[frame] = tuple(one.detach().clone() if isinstance(one, Tensor) else one for one in given)
         elif event == "return" and (kept := self._open.pop(frame, None)) is not None:
             if not isinstance(gave, Tensor) or not gave.requires_grad:
@@ -169,7 +175,7 @@ class _Seen:
             key = (code, *map(_of, kept))
             if key in self.found:
                 self.found[key].calls += 1
-            elif self._bytes < KEPT_BYTES:
+            elif all(name in frame.f_locals for name in code.co_freevars):  # one that is bound later is none
                 self._bytes += sum(map(size_bytes, kept))
                 within = frozenset(outer.f_code for outer in self._open)
                 self.found[key] = Called(_made(frame), kept, gave.shape, within)
@@ -189,10 +195,14 @@ def _fits(code: CodeType) -> bool:
 def _is_plain(given: tuple[Any, ...]) -> bool:
     """Whether it is given one tensor, and what belongs to it."""
     some = [one for one in given if isinstance(one, Tensor)]
-    wide = [one for one in some if one.is_floating_point() and one.dim() > 1]
+    wide = [one for one in some if _is_wide(one)]
     plain = all(type(one) is Tensor or isinstance(one, (nn.Parameter, *PLAIN)) for one in given)
     autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
     return plain and not autocast and len(wide) == 1 and wide[0].dtype in ALIKE and torch.is_grad_enabled()
+
+
+def _is_wide(one: Tensor) -> bool:
+    return one.is_floating_point() and one.dim() > 1
 
 
 def _kernels(called: Called) -> Iterator[tuple[str, Kernel]]:
@@ -228,6 +238,11 @@ def _losses(x: Tensor, labels: Tensor, shape: torch.Size) -> Iterator[tuple[str,
         return
     for shifted in (False, True) if x.dim() > 2 else (False,):
         wanted = (labels[..., 1:] if shifted else labels).flatten()
+        classes = wanted[wanted != IGNORED]
+        if shape and shape.numel() != wanted.numel():
+            continue
+        if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < x.shape[-1]:
+            return  # they are no classes, and a GPU would not forgive the trial
         for how in ("none",) if shape else ("mean", "sum"):
 
             def loss(x: Tensor, shifted: bool = shifted, wanted: Tensor = wanted, how: str = how) -> Tensor:
