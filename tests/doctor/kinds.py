@@ -121,6 +121,24 @@ def half(rate: float) -> Training:
     return loop(model, windows(), lambda batch: model(*batch)[1], torch.optim.AdamW(model.parameters(), rate))
 
 
+def warming_up(by_hand: bool) -> Training:
+    """Everything in bf16, at the start of a warm-up: its first rates are small on purpose."""
+    training = half(0.03)
+    rates = None if by_hand else torch.optim.lr_scheduler.OneCycleLR(training.optimizer, 0.03, total_steps=10_000)
+
+    def step(batch: Any, learn: Callable[[Any], Any] = training.step) -> Any:
+        if by_hand:
+            for group in training.optimizer.param_groups:
+                group["lr"] = 1e-5
+        loss = learn(batch)
+        if rates is not None:
+            rates.step()
+        return loss
+
+    training.step = step
+    return training
+
+
 def own_rate() -> Training:
     """An optimizer that finds its rate itself: its groups say None."""
     import transformers as hf
@@ -231,6 +249,8 @@ HONEST: dict[str, Callable[[], Training]] = {
     "several tokens ahead": several_ahead,
     "fp32 copies of a bf16 model": masters,
     "bf16 at a large rate": lambda: half(1e-2),
+    "bf16 in a warm-up by hand": lambda: warming_up(True),
+    "bf16 in a warm-up of one cycle": lambda: warming_up(False),
     "an optimizer that finds its own rate": own_rate,
     "masked": lambda: masked(0.3),
     "masked, some rows without": masked,

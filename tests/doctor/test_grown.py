@@ -94,6 +94,22 @@ def test_a_data_set_that_keeps_what_it_has_read_is_no_leak() -> None:
         assert [] == found(one)[0]
 
 
+def test_batches_that_nobody_seeded_come_again_all_the_same() -> None:
+    """Shuffled by the global generator: rows that are kept as they are read are kept once."""
+    row = cache(lambda n: torch.full((4096,), n % VOCABULARY))
+
+    class Rows(torch.utils.data.Dataset[Tensor]):
+        def __len__(self) -> int:
+            return 400
+
+        def __getitem__(self, n: int) -> Tensor:
+            return row(n)[:9]
+
+    one = training()
+    one.batches = torch.utils.data.DataLoader(Rows(), batch_size=4, shuffle=True)
+    assert [] == found(one)[0]
+
+
 def test_what_holds_so_many_at_most_is_a_note() -> None:
     """The last hundred of a deque."""
     last: deque[Tensor] = deque(maxlen=100)
