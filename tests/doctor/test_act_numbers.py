@@ -120,7 +120,6 @@ def test_memory_is_not_handed_back_by_hand() -> None:
     assert before > 3 * after
 
 
-@pytest.mark.slow
 def test_models_of_transformers() -> None:
     """Eager attention becomes fused, checkpointing by their switch goes, the cache and attention weights too; the
     same is learnt."""
