@@ -26,6 +26,19 @@ def test_what_does_not_go_together_is_refused(words: str, told: str, capsys: pyt
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", ["train.batch_size=3", "--config-section=large"])
+def test_a_run_is_held_against_its_own_config_alone(
+    more: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "config.yaml").write_text("name: run\n")
+    (tmp_path / "logs" / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0, "step_time_s": 3.0}\n')
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "log", str(tmp_path), more])
+    assert end.value.code == 2
+    assert "a run is held against the config that it ran" in capsys.readouterr().err
+
+
 def test_without_a_config_a_log_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["doctor", "log", str(SAMPLE)])

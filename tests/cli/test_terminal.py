@@ -85,6 +85,13 @@ def test_a_closed_standard_output_takes_everything(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_there_is_help_without_docstrings() -> None:
+    """`python -OO` leaves them out: the options stand there all the same."""
+    done = subprocess.run([sys.executable, "-OO", "-m", "ganeum", "doctor", "gpu", "--help"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"--json" in done.stdout
+
+
 def test_help_breaks_its_lines_at_the_width_of_the_terminal_alone() -> None:
     told = ganeum("doctor", "compare", "--help", where={"PYTHONUTF8": "1"}).stdout.decode()
     *lines, _ = told.partition(" Data, forward")[2].partition("Nothing is run.")[0].splitlines()

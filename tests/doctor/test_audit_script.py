@@ -52,6 +52,23 @@ def test_a_device_that_is_set_in_a_branch_is_not_held_to_be_set() -> None:
     assert "on_cpu" not in seen(both + loop(('"cuda"', "device")))
 
 
+def test_cards_that_are_hidden_in_a_branch_are_not_held_to_be_hidden() -> None:
+    """In an `if`, also of one line, or in a function that nobody may call."""
+    hidden = 'os.environ["CUDA_VISIBLE_DEVICES"] = ""\n'
+    assert "on_cpu" in seen("import os\n" + hidden + LOOP)
+    for branch in ("if args.cpu: ", "if args.cpu:\n    ", "def on_cpu():\n    "):
+        assert "on_cpu" not in seen("import os\n" + branch + hidden + LOOP)
+
+
+def test_heads_that_are_too_wide_get_a_number_that_divides_them() -> None:
+    """600 has no heads of 64; lists of widths are no width."""
+    told = {}
+    for sizes in ("n_embd = 640\nn_head = 2\n", "n_embd = 600\nn_head = 2\n", "n_embd = [600, 64]\nn_head = 2\n"):
+        report = audit.of_script(sizes + LOOP, "train.py")
+        told[sizes] = [one.change for one in report.findings if one.cause == "wide_heads"]
+    assert [["n_head = 10, whose heads are 64 wide"], ["a larger n_head"], []] == list(told.values())
+
+
 def test_faults_in_pairs_are_both_seen() -> None:
     """Two changes at once are two findings."""
     both = loop((scripts.CAST, scripts.PLAIN), ("shuffle=True", "shuffle=False"))
@@ -156,6 +173,8 @@ def test_the_page_of_causes_says_what_scripts_show() -> None:
     """`python -m ganeum.doctor.causes` would change nothing; what it says a script shows is held by a fault here, or
     needs a card's name."""
     assert page() == (Path(__file__).parents[2] / "docs" / "doctor_causes.md").read_text(encoding="utf-8")
+    rows = [line.replace("\\|", "") for line in page().splitlines() if line.startswith("|")]
+    assert {5} == {line.count("|") for line in rows}
     of_cards = {"bf16_emulated", "attention_kernel", "wrong_peak"}
     shown = {cause for text, _ in FAULTS.values() for cause in seen(text)} | of_cards
     assert {name for name, cause in causes().items() if "script" in cause.seen} == shown
@@ -176,6 +195,8 @@ def test_a_script_that_does_not_train_is_said_to() -> None:
     assert audit.of_script(flax, "flax.py").headline.endswith(
         "it is written for JAX, and only what trains with PyTorch is read"
     )
+    converts = "import torch\n\ndef convert(path):\n    import tensorflow as tf\n    return tf.io.gfile(path)\n"
+    assert "no training is seen in it" in audit.of_script(converts, "convert.py").headline
 
 
 def test_our_own_and_the_library_s_files_make_no_traceback() -> None:

@@ -25,9 +25,10 @@ def alike(error: UnicodeError) -> tuple[str, int]:
     return "".join(ALIKE.get(character, "?") for character in error.object[error.start : error.end]), error.end
 
 
-def paragraphs(text: str) -> str:
-    """A docstring as help: each paragraph in one line, which the terminal's width then breaks, and nothing else."""
-    return "\n\n".join(" ".join(one.split()) for one in inspect.cleandoc(text).split("\n\n"))
+def paragraphs(text: str | None) -> str | None:
+    """A docstring as help: each paragraph in one line, which the terminal's width then breaks, and nothing else; None
+    of none, as with ``python -OO``."""
+    return text and "\n\n".join(" ".join(one.split()) for one in inspect.cleandoc(text).split("\n\n"))
 
 
 def hold_everything() -> None:

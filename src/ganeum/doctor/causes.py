@@ -62,13 +62,13 @@ def page() -> str:
     lines = [PAGE_BEGINS]
     for kind in get_args(Kind):
         lines += [
-            f"## {kind.capitalize()}",
+            f"## {kind.capitalize().replace('Gpu', 'GPU')}",
             "",
             "| cause | | seen by `ganeum doctor …` | confirmed by |",
             "|---|---|---|---|",
         ]
         lines += [
-            f"| {one.name} | {one.what} | {', '.join(f'`{form}`' for form in one.seen)} | {one.confirm} |"
+            f"| {one.name} | {one.what} | {', '.join(f'`{form}`' for form in one.seen)} | {_cell(one.confirm)} |"
             for one in causes().values()
             if one.kind == kind
         ]
@@ -76,11 +76,16 @@ def page() -> str:
     return "\n".join([*lines, PAGE_ENDS])
 
 
+def _cell(text: str) -> str:
+    """Of a table, which a bar would end."""
+    return text.replace("|", "\\|")
+
+
 PAGE_BEGINS = """# What makes a training slow, large or wrong, and who sees it
 
 Written by `python -m ganeum.doctor.causes`. Each finding of [`ganeum doctor`](doctor.md) names one of these causes.
-`config` and `script` read and run nothing; `run` measures, or looks at a few steps; the others read what a run, a GPU
-or a message says.
+`config` and `script` read and run nothing; `run` measures, or looks at a few steps; `memory` traces a step, or takes
+some; the others read what a run, a GPU or a message says.
 """
 PAGE_ENDS = """## Not looked for
 

@@ -69,6 +69,12 @@ def command(
             where="ganeum doctor log " + " ".join(words),
             suggestion=f"ganeum doctor log {name} config.yaml …, or the log alone",
         )
+    if len(alone) < 2 and of_a_run and (settings or section):
+        raise ConfigError(
+            "a run is held against the config that it ran, and keys or a section were named",
+            where="ganeum doctor log " + " ".join(words),
+            suggestion=" ".join(["ganeum doctor log", name, str(run.config_path), *settings]),
+        )
     config = _config(alone[1] if len(alone) > 1 else None, settings, section, run if of_a_run else None)
     known = amount("--tokens", tokens)
     show(log.report(text, config, device=device, tokens=known, subject=Path(name).name), as_json, out)

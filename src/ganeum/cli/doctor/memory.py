@@ -51,8 +51,8 @@ def command(
 ) -> None:
     """Explain every GiB at the peak, each with its levers; what grows, lies in pieces, or is there for nothing.
 
-    A run is shown with planned beside measured. With --steps (and of FILE.py:FUNCTION always) steps are taken here:
-    graphs that stay, tensors that pile up, memory that grows, parameters without a gradient or there twice.
+    A run is shown with planned beside measured. With --steps (and of FILE.py:FUNCTION unless --steps 0) steps are taken
+    here: graphs that stay, tensors that pile up, memory that grows, parameters without a gradient or there twice.
     """
     from ganeum.cli.doctor.answer import amount, can_be_written, show
     from ganeum.config.arguments import split_arguments

@@ -49,7 +49,8 @@ def of_script(text: str, path: str, device: Device | None = None) -> Report:
     found = Script.of(text, path)
     if not found.trains:
         looked = report(read(found, device), path, device)
-        other = next((OTHERS[name] for name in map(_package, found.imported.values()) if name in OTHERS), None)
+        packages = [_package(name) for name in found.imported.values()]
+        other = next((OTHERS[name] for name in packages if name in OTHERS and "torch" not in packages), None)
         unseen = "no training is seen in it (no backward(), no Trainer)"
         if other is not None:
             unseen = f"it is written for {other}, and only what trains with PyTorch is read"

@@ -121,7 +121,7 @@ def shapes(seen: Seen) -> Iterator[Said]:
                 line,
                 evidence=(f"the flash kernel takes {WIDEST_HEAD} at most; wider ones go through a slower one",),
                 severity="note",
-                change=f"{heads} = {wide // 64}, whose heads are 64 wide",
+                change=f"{heads} = {wide // 64}, whose heads are 64 wide" if wide % 64 == 0 else f"a larger {heads}",
             )
     length = next((n for n in script.keyed() if n[0].lower() in ("context_length", "block_size", "max_length")), None)
     if length is not None and script.loop is not None:
@@ -139,9 +139,9 @@ def shapes(seen: Seen) -> Iterator[Said]:
 
 def _single(script: Script, called: str) -> tuple[int, int]:
     """A number that has one value in the whole script, and its line; 0 where it has none, or several."""
-    found = {script.value(node): node.lineno for name, node in script.keyed() if name.lower() == called}
-    value, line = next(iter(found.items()), (0, 0))
-    return (value, line) if len(found) == 1 and isinstance(value, int) else (0, 0)
+    found = [(script.value(node), node.lineno) for name, node in script.keyed() if name.lower() == called]
+    value, line = found[-1] if found else (0, 0)
+    return (value, line) if type(value) is int and all(other == value for other, _ in found) else (0, 0)
 
 
 def optimizer(seen: Seen) -> Iterator[Said]:

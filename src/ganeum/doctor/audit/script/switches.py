@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from ganeum.doctor.audit.script import Seen
@@ -25,7 +26,8 @@ def debugging(seen: Seen) -> Iterator[Said]:
                 "debug_mode", f"{name}={value}: {why}", script.environment[name][1], change=f"without {name}"
             )
     cards = script.environment.get("CUDA_VISIBLE_DEVICES")
-    if cards is not None and cards[0] in ("", "-1") and script.trains:
+    whatever_happens = {node.lineno for node in script.tree.body if isinstance(node, (ast.Assign, ast.Expr))}
+    if cards is not None and cards[0] in ("", "-1") and cards[1] in whatever_happens and script.trains:
         yield seen.found(
             "on_cpu",
             "no GPU is visible to it: it trains on the CPU",
