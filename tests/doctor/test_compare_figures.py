@@ -58,22 +58,24 @@ def test_a_run_that_changed_on_its_way_is_no_measure() -> None:
 
 
 def test_forty_pairs_of_equal_runs_raise_no_alarm() -> None:
-    """Steps of two parts with noise of a tenth, bursts of others' work among them: nothing is called slower."""
+    """Steps of two parts with noise of a tenth, bursts of slow steps among them: nothing is called slower, and what
+    takes three times as long is. Their records say that nothing else ran, so that no alarm is withheld for it."""
     draw = random.Random(5)
 
-    def run() -> Side:
+    def run(times: float = 1.0) -> Side:
         rows, busy = [], 1.0
         for step in range(60):
             busy = draw.choice([1.0, 1.0, 1.0, 1.6]) if draw.random() < 0.2 else busy
             parts = {
-                name: seconds * busy * draw.lognormvariate(0, 0.1)
+                name: times * seconds * busy * draw.lognormvariate(0, 0.1)
                 for name, seconds in (("forward", 1.0), ("backward", 2.0))
             }
-            rows.append(Stretch(step, 1, sum(parts.values()), 100.0, parts))
+            rows.append(Stretch(step, 1, sum(parts.values()), 100.0, parts, others=0.0))
         return Side("it", tuple(rows))
 
     reports = [compare.report(run(), run()) for _ in range(40)]
     assert [] == [one.title for report in reports for one in report.alarms]
+    assert compare.report(run(3.0), run()).alarms
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,9 @@ def test_a_model_of_somebody_elses_is_not_compared_by_keys_of_a_gpt() -> None:
     alike = settings.differences(theirs, moved, None, None, settings.Same.of(plan, copy))
     assert {("model.source", ()), ("data.train", ())} == {(one.key, one.parts) for one in alike}
     assert not settings.Same.of(plan, {}).model
+    assert {"data.train": False, "model.source": True} == {one.key: one.acts_on_learning for one in alike}
+    (other,) = settings.differences(theirs, change(theirs, {"data.train": "elsewhere.jsonl"}), None)
+    assert other.acts_on_learning
 
 
 def test_examples_held_out_of_other_examples_are_other_text() -> None:
@@ -184,11 +189,12 @@ def test_examples_held_out_of_other_examples_are_other_text() -> None:
 
 def test_padding_is_no_other_work_and_alarms_where_it_is_slower() -> None:
     """One model whose rows are filled up: its plan has more arithmetic for a token, and that is the padding. In as much
-    time it is a note."""
+    time it is a note. Its lengths in the plan are those of its batches."""
 
     def made(seconds: float, padding: float, flops: float, **model: Any) -> Side:
-        plan = {"model": {"family": "t5", "layers": 4, "width": 32, "vocab_size": 128, **model}, "parameters": {}}
-        plan["flops"] = {"per_token": flops}
+        lengths = {"length": round(64 / (1 - padding)), "source_length": round(128 / (1 - padding))}
+        shape = {"family": "t5", "layers": 4, "width": 32, "vocab_size": 128, **lengths, **model}
+        plan = {"model": shape, "parameters": {}, "flops": {"per_token": flops}}
         rows = (Stretch(n, 1, seconds, 100.0, {"forward": seconds}, padding) for n in range(20))
         return Side("it", tuple(rows), plan=plan)
 

@@ -71,13 +71,14 @@ def test_a_run_whose_pace_changed_at_a_later_start_is_told(trained: Path, tmp_pa
     ("state", "error", "told"),
     [
         ("failed", "RunError: out of memory\n  where  here", "failed after step 8 of 20: what it logged until then is"),
+        ("failed", [1], "failed after step 8 of 20: what it logged until then is compared ([1])"),
         ("interrupted", None, "was interrupted at step 8 of 20"),
         ("running", None, "ended without a word after step 8 of 20"),
         ("finished", None, None),
     ],
 )
 def test_a_run_that_ended_early_is_told(
-    state: State, error: str | None, told: str | None, trained: Path, tmp_path: Path
+    state: State, error: Any, told: str | None, trained: Path, tmp_path: Path
 ) -> None:
     """How it ended, where, and why, where its status says so."""
     plain = RunDirectory(trained / "plain")
@@ -88,8 +89,33 @@ def test_a_run_that_ended_early_is_told(
     lines = [line for line in report.ruled_out if line.startswith("run ")]
     assert (told is not None) == bool(lines)
     assert told is None or told in lines[0]
-    assert error is None or lines[0].endswith("(RunError: out of memory)")
+    assert not isinstance(error, str) or lines[0].endswith("(RunError: out of memory)")
     assert () == report.alarms
+
+
+def test_the_step_that_a_run_ended_after_is_its_last_whatever_is_compared(trained: Path, tmp_path: Path) -> None:
+    """Steps that others disturbed are left out, the later ones of a run that failed at its end among them."""
+    plain = RunDirectory(trained / "plain")
+    run = edited(plain.path, tmp_path / "run", lambda line: line | ({"cpu_others": 0.5} if line["step"] > 15 else {}))
+    Status("failed", 20, "RunError: no space").write(run.status_path)
+    told = beside(run, plain).ruled_out
+    assert any("are left out: 5 of run" in line for line in told)
+    assert any(line.startswith("run failed after step 20 of 20") for line in told)
+
+
+def test_sensors_that_somebody_mutilated_are_left_out(trained: Path, tmp_path: Path) -> None:
+    """Texts, lists and nothing in place of figures of `system.jsonl`: the moments that are whole are told."""
+    plain = RunDirectory(trained / "plain")
+    run = edited(plain.path, tmp_path / "run", lambda line: line)
+    whole = {"gpu_utilization_percent": 99, "sm_clock_mhz": 900, "sm_clock_max_mhz": 1900, "power_w": 200.0}
+    moments = [{**whole, "elapsed_s": n, "throttle_reasons": ["sw_thermal_slowdown"]} for n in range(20)]
+    for name in moments[0]:
+        for value in ("text", [[1]], {"a": 1}, None, True):
+            moments.insert(len(moments) // 2, {**moments[0], name: value})
+    run.system_path.write_text("".join(json.dumps(moment) + "\n" for moment in moments))
+    clocks = beside(run, plain).facts["clocks"]["run"]
+    assert 900 == clocks["sm_clock_mhz"]
+    assert {"sw_thermal_slowdown"} == set(clocks["throttle_reasons"])
 
 
 def test_memory_that_ran_out_on_the_way_is_told(trained: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         run: the one in question. baseline: what it is held against.
         tokens: of the run's text, for its plan, where its data is not here.
     """
-    notes = list(history.findings(run, baseline))
+    notes, past = list(history.findings(run, baseline)), list(history.sentences(run, baseline))
     run, baseline, company = crowd.undisturbed(run, baseline)
     ours, theirs = stretch.alike(run.stretches, baseline.stretches)
     run, baseline = replace(run, stretches=ours), replace(baseline, stretches=theirs)
@@ -85,6 +85,7 @@ def report(run: Side, baseline: Side, tokens: int | None = None) -> Report:
         findings=worst_first(findings),
         ruled_out=(
             *_same(run, baseline, found, differences, changed),
+            *past,
             *(company.sentences(run.name, baseline.name) if company else ()),
         ),
         without_effect=tuple(_without_effect(found, differences)),
@@ -365,4 +366,3 @@ def _same(
     lines = machines.clocks(run, baseline)
     if lines and (machines.clock_ratio(run, baseline) or 1.0) > machines.LOWER:
         yield "; ".join(lines)
-    yield from history.sentences(run, baseline)

@@ -22,7 +22,7 @@ def findings(*sides: Side) -> Iterator[Finding]:
 
 
 def sentences(*sides: Side) -> Iterator[str]:
-    """What was left out, and what could not be read."""
+    """What was left out, and what could not be read; of sides as they came, with all their steps."""
     for side in sides:
         if again := side.starts[1:]:
             at = ", ".join(f"{start:,}" for start in sorted({*again}))
@@ -48,7 +48,7 @@ def _ended(side: Side) -> str | None:
     if status.state == "interrupted":
         return f"was interrupted at {reached}: what it logged until then is compared"
     if status.state == "failed":
-        why = (status.error or "").split("\n")[0]
+        why = str(status.error or "").split("\n")[0]
         return f"failed after {reached}: what it logged until then is compared" + (f" ({why})" if why else "")
     if status.is_alive():
         return f"is being trained, at {reached}: what it has logged so far is compared"

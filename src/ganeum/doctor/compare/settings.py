@@ -70,6 +70,7 @@ SILENT = ("name", "seed", "train.max_iters", "train.epochs", "train.tokens", "tr
 
 
 PLACES = ("data.directory", "data.train", "data.val")  # the same tokens may lie elsewhere
+NOT_OF_THE_MODEL = ("source", "length", "source_length")  # of its plan: where it lies, how data become rows
 # Keys of one kind of run only: a GPT of ours on a corpus, or a model of `model.source` on examples.
 OF_A_GPT = ("data.directory", "data.order", "data.stride")
 OF_BOTH = ("model.source", "model.dropout", "data.max_examples")
@@ -86,7 +87,7 @@ class Same(NamedTuple):
     def of(cls, run: Mapping[str, Any], baseline: Mapping[str, Any]) -> Same:
         """From their plan.json."""
         models = [
-            ({**section(plan, "model"), "source": None}, section(plan, "parameters"))
+            ({**section(plan, "model"), **dict.fromkeys(NOT_OF_THE_MODEL)}, section(plan, "parameters"))
             if section(plan, "model")
             else None
             for plan in (run, baseline)
@@ -129,8 +130,8 @@ class Difference:
 
     @property
     def acts_on_learning(self) -> bool:
-        """Whether it changes what is learnt of as many tokens."""
-        return self.key.startswith(LEARNING)
+        """Whether it changes what is learnt of as many tokens; the same tokens in another place do not."""
+        return self.key.startswith(LEARNING) and (bool(self.parts) or self.key not in PLACES)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``doctor.json``."""
@@ -157,7 +158,7 @@ def differences(
             continue
         parts, cause, effect = _effect(key)
         if (key == "model.source" and same.model) or (key in PLACES and same.data):
-            parts, cause, effect = (), None, "the same by its content"
+            parts, cause, effect = (), None, ""
         planned = None
         # What data come to is measured (padding), and not planned.
         if now is not None and set(parts) & set(EVERYTHING) and not key.startswith(("data.", "device", "model.source")):

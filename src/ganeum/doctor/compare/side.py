@@ -143,7 +143,7 @@ def of_run(run: RunDirectory, name: str | None = None) -> Side:
         config=config,
         plan=_json(run.plan_path),
         environment=_json(run.environment_path),
-        system=list(read_metrics(run.system_path)),
+        system=[_figures(line) for line in read_metrics(run.system_path)],
         status=run.status(),
         unread=unread,
         outside_s=_outside(lines, starts),
@@ -237,6 +237,13 @@ def _lowered(lines: Sequence[Mapping[str, Any]], config: Config | None) -> tuple
         if isinstance(size, int) and (not isinstance(meant, int) or size < meant):
             return line["step"], size
     return None
+
+
+def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of what a GPU's sensors say, without values of other types."""
+    reasons = line.get("throttle_reasons")
+    named = {"throttle_reasons": [one for one in reasons if isinstance(one, str)]} if isinstance(reasons, list) else {}
+    return {name: value for name, value in line.items() if number(value) is not None} | named
 
 
 def _by_step(lines: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
