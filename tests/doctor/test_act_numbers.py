@@ -79,8 +79,10 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
     def look() -> tuple[float, float]:
         small_pages()
         malloc = ctypes.CDLL(None)
-        malloc.mallopt(-1, 128 << 10)  # M_TRIM_THRESHOLD and M_MMAP_MAX at glibc's defaults: an earlier training in the
-        malloc.mallopt(-4, 1 << 16)  # process that this one is forked from may have moved both
+        # M_TRIM_THRESHOLD, M_MMAP_MAX and M_MMAP_THRESHOLD at glibc's defaults: earlier trainings in the process that
+        # this one is forked from may have moved them, and a block from the heap stays where a smaller one lies behind.
+        for which, value in ((-1, 128 << 10), (-4, 1 << 16), (-3, 128 << 10)):
+            malloc.mallopt(which, value)
 
         def large(_: Training) -> None:
             torch.empty(8 << 20).fill_(1.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_doctor_memory import MIB, VOCABULARY, found, training
@@ -183,9 +186,14 @@ def test_gradients_that_come_every_eighth_step_are_no_zeros() -> None:
 def test_a_list_of_other_things_is_evidence_of_memory_that_grows() -> None:
     """Arrays of numpy's are no tensors: with what the processes hold they are named."""
     arrays: list[Any] = []
-    findings, seen = found(
-        training(lambda _, out: arrays.append(out.detach().repeat(8, 1, 1).numpy().copy())), steps=40
-    )
+
+    def keep(out: Tensor) -> None:
+        size = 8 * LOGITS  # in memory of its own: malloc would take room that somebody gave back before
+        own = mmap.mmap(-1, size) if sys.platform == "win32" else mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE)
+        arrays.append(np.frombuffer(own, dtype=np.float32))
+        arrays[-1][:] = out.detach().flatten().repeat(8)
+
+    findings, seen = found(training(lambda _, out: keep(out)), steps=40)
     (container,) = seen["grown"]["containers"]
     assert "a list of 12 called arrays" == container["held_by"]
     assert container["bytes"] == pytest.approx(8 * LOGITS, rel=0.01)
