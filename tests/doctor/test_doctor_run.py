@@ -37,7 +37,7 @@ FACTS = {  # what programs read of doctor.json
 
 
 def test_a_loader_that_is_waited_for_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches take 20 ms, steps one: the loader is named, thrice as fast at least without it, in text and JSON."""
+    """Batches take 50 ms, steps one: the loader is named, thrice as fast at least without it, in text and JSON."""
     monkeypatch.setattr(diagnosis, "BUILDING_S", math.inf)  # a crowded machine takes longer
     words = [
         "doctor",

@@ -42,7 +42,7 @@ def plain() -> Training:
 
 def waiting() -> Training:
     """Batches are waited for much longer than a step takes."""
-    return _training(Rows(slow=0.02))
+    return _training(Rows(slow=0.05))
 
 
 def once() -> Training:
